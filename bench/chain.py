@@ -1,0 +1,198 @@
+"""The design space: which estimator handles which step of a reverse chain (RLR paper, Eq. 5).
+
+Steps count in sampling order: i = 0 is the noisiest, i = T-1 produces x_0. The paper counts down; `paper_step`
+converts. A `Plan` assigns a kind to every step, a `Chain` is anything with T differentiable transitions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+class Kind(StrEnum):
+    """How one step's contribution to the gradient is estimated."""
+
+    FO = "FO"  # first order: backpropagation, connected to the reward
+    HO = "HO"  # half order: backpropagation inside a block, likelihood ratio on the noise at its end
+    ZO = "ZO"  # zeroth order: parameters perturbed at the step, perturbation weighted by the reward
+    SKIP = "SKIP"  # contribution dropped, x cut
+    PASS = "PASS"  # contribution dropped, the solver's linear x-path stays live
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Steps start … stop-1 share a kind; an HO segment is one block. `weight` multiplies its contribution."""
+
+    kind: Kind
+    start: int
+    stop: int
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One sample's estimator: segments that tile 0 … T-1 in order, and the noise scale eta at each step."""
+
+    segments: tuple[Segment, ...]
+    eta: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.segments:
+            raise ValueError("a plan needs at least one segment")
+        position, backpropagated = 0, True
+        for s in self.segments:
+            if s.start != position or s.stop <= s.start:
+                raise ValueError(f"segments must tile the chain in order: {s} does not start at step {position}")
+            position = s.stop
+        if position != len(self.eta):
+            raise ValueError(f"segments cover {position} steps, eta has {len(self.eta)}")
+        if any(e < 0 for e in self.eta):
+            raise ValueError("eta must not be negative")
+        for s in reversed(self.segments):
+            if s.kind in (Kind.FO, Kind.PASS):
+                if not backpropagated:
+                    raise ValueError(f"{s} is cut off from the reward: FO and PASS must touch the end")
+            else:
+                backpropagated = False
+            if s.kind is Kind.HO and not self.eta[s.stop - 1] > 0:
+                raise ValueError(f"{s} needs eta > 0 at its last step {s.stop - 1}")
+
+    @property
+    def steps(self) -> int:
+        """T."""
+        return len(self.eta)
+
+    def segment_at(self, i: int) -> Segment:
+        """The segment that step i belongs to."""
+        return next(s for s in self.segments if s.start <= i < s.stop)
+
+    def has(self, *kinds: Kind) -> bool:
+        """Whether any segment is of one of these kinds."""
+        return any(s.kind in kinds for s in self.segments)
+
+    def resets(self) -> tuple[bool, ...]:
+        """Steps at which a multistep solver forgets its history: the first, and each after a stochastic one.
+
+        The likelihood ratio at a stochastic step carries only what flows through x; a history that also
+        depends on the parameters would carry a part that no term counts (a bias).
+        """
+        return (True, *(e > 0 for e in self.eta[:-1]))
+
+
+def tiled(kinds: Sequence[Kind], eta: Sequence[float]) -> Plan:
+    """One segment per run of equal kinds, except that every HO step is a block of its own (h = 1)."""
+    segments: list[Segment] = []
+    for i, kind in enumerate(kinds):
+        if segments and segments[-1].kind is kind and kind is not Kind.HO:
+            segments[-1] = Segment(kind, segments[-1].start, i + 1)
+        else:
+            segments.append(Segment(kind, i, i + 1))
+    return Plan(tuple(segments), tuple(eta))
+
+
+def paper_step(i: int, steps: int) -> int:
+    """The paper's step t = T - i of our step i, and (the map is its own inverse) the other way round."""
+    return steps - i
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a chain stands: x [B, …], and a multistep solver's memory [B, …] with the rows where it is valid [B]."""
+
+    x: Tensor
+    history: Tensor | None = None
+    valid: Tensor | None = None
+
+    def select(self, rows: Tensor) -> State:
+        """The given rows of the batch."""
+        if self.history is None or self.valid is None:
+            return State(self.x[rows])
+        return State(self.x[rows], self.history[rows], self.valid[rows])
+
+    def reset(self, rows: Tensor) -> State:
+        """The same state with the memory forgotten where rows [B] is true."""
+        if self.history is None or self.valid is None:
+            return self
+        return State(self.x, self.history, self.valid & ~rows)
+
+
+@dataclass(frozen=True)
+class Transition:
+    """x_{i+1} ~ N(mean, std²): mean [B, …], std broadcastable to it (0: deterministic); the solver's next memory."""
+
+    mean: Tensor
+    std: Tensor
+    history: Tensor | None = None
+
+
+class Condition(Protocol):
+    """What the network is conditioned on, opaque to the engine."""
+
+    def select(self, rows: Tensor) -> Condition:
+        """The given rows of the batch."""
+        ...
+
+
+class Chain(Protocol):
+    """A reverse process with trainable parameters. The engine knows nothing else about a model."""
+
+    @property
+    def steps(self) -> int:
+        """T."""
+        ...
+
+    @property
+    def evaluations_per_step(self) -> int:
+        """Network evaluations that one transition of one sample costs (2 with classifier-free guidance)."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where latents live."""
+        ...
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """Shape of one sample's x."""
+        ...
+
+    def condition(self, prompts: Sequence[str]) -> Condition:
+        """Embed prompts (cached). No gradient."""
+        ...
+
+    def prior(self, noise: Tensor) -> State:
+        """The starting state from standard normal noise [B, *latent_shape]."""
+        ...
+
+    def transition(
+        self, state: State, i: int, cond: Condition, eta: Tensor, x_path_only: bool = False
+    ) -> Transition:
+        """Step i from `state`; eta [B]. Differentiable in x, memory and parameters.
+
+        `x_path_only` detaches the network's output and keeps the solver's linear dependence on x.
+        """
+        ...
+
+    def predict_x0(self, state: State, i: int, cond: Condition) -> Tensor:
+        """One-step prediction of x_0 from the state at step i, differentiable."""
+        ...
+
+    def decode(self, x: Tensor) -> Tensor:
+        """Media in [0, 1] (images [B, 3, H, W]) from x_0, differentiable."""
+        ...
+
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """The trainable parameters, in a fixed order (the LoRA)."""
+        ...
+
+    def perturbed(self, delta: Tensor) -> AbstractContextManager[None]:
+        """Within the context, row b runs with parameters + delta[b]; delta [B, d], flat in `parameters` order."""
+        ...

@@ -1,0 +1,13 @@
+"""The one exception a user's mistake or a missing piece raises; the CLI prints it without a traceback."""
+
+
+class BenchError(Exception):
+    """Says where, what is wrong, and what to do. The command line prints the message and exits with 2."""
+
+
+def did_you_mean(word: str, known: list[str] | tuple[str, ...]) -> str:
+    """` Did you mean 'x'?` for the closest known word, or an empty string."""
+    import difflib
+
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f" Did you mean '{close[0]}'?" if close else ""

@@ -1,0 +1,130 @@
+"""Turn the fetched packages into one array of trimmed 64×64 emoji with names: `emoji.npz` + `emoji.json`.
+
+Every emoji of three vendors (noto, twemoji, fluent) is cut to its visible part, padded to a square and resized
+to 56×56 inside 64×64, as premultiplied RGBA (so resizing and composing leave no dark fringes).
+"""
+
+import io
+import json
+import os
+import tarfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from bench.models.embedded.fetch import CLDR, FLUENT, NOTO, TWEMOJI, tarball
+
+SIZE = 64
+BORDER = 4
+_KEPT_OUT = frozenset({"Component"})
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One emoji of one vendor: code point(s), CLDR name, CLDR keywords, style = vendor."""
+
+    code: str
+    name: str
+    keywords: tuple[str, ...]
+    style: str
+
+
+def trimmed(image: Image.Image) -> np.ndarray | None:
+    """Premultiplied RGBA, uint8 [64, 64, 4], of the visible part of `image`; None if nothing is visible."""
+    pixels = np.asarray(image.convert("RGBA")).astype(np.float32) / 255
+    pixels[..., :3] *= pixels[..., 3:]
+    ys, xs = np.where(pixels[..., 3] > 0.03)
+    if len(ys) == 0:
+        return None
+    pixels = pixels[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1]
+    height, width = pixels.shape[:2]
+    side = max(height, width)
+    square = np.zeros((side, side, 4), np.float32)
+    top, left = (side - height) // 2, (side - width) // 2
+    square[top : top + height, left : left + width] = pixels
+    inner = SIZE - 2 * BORDER
+    how = Image.Resampling.LANCZOS if side > inner else Image.Resampling.BICUBIC
+    planes = [np.asarray(Image.fromarray(square[..., c]).resize((inner, inner), how)) for c in range(4)]
+    out = np.zeros((SIZE, SIZE, 4), np.float32)
+    out[BORDER:-BORDER, BORDER:-BORDER] = np.clip(np.stack(planes, -1), 0, 1)
+    return (out * 255 + 0.5).astype(np.uint8)
+
+
+def _reader(path: Path) -> tuple[Callable[[str], bytes | None], set[str]]:
+    """A function member name → bytes (None if absent) over a tarball, and the set of its member names."""
+    archive = tarfile.open(path)
+    members = {member.name: member for member in archive.getmembers() if member.isfile()}
+
+    def read(name: str) -> bytes | None:
+        member = members.get(name)
+        stream = archive.extractfile(member) if member is not None else None
+        return stream.read() if stream is not None else None
+
+    return read, set(members)
+
+
+def _annotations(work: Path) -> dict[str, dict]:
+    """CLDR's English annotations: emoji → {"default": keywords, "tts": [name]}."""
+    read, _ = _reader(tarball(work, CLDR))
+    raw = read("package/annotations/en/annotations.json")
+    if raw is None:
+        raise ValueError(f"{tarball(work, CLDR)}: no English annotations inside")
+    return json.loads(raw)["annotations"]["annotations"]
+
+
+def _name_and_keywords(entry: dict, annotations: dict[str, dict]) -> tuple[str, tuple[str, ...]]:
+    """Lower-case CLDR name and keywords of an emoji-datasource entry; its own name where CLDR has none."""
+    text = "".join(chr(int(code, 16)) for code in entry["unified"].split("-"))
+    for key in (text, text.replace("\ufe0f", "")):
+        if key in annotations:
+            found = annotations[key]
+            name = found["tts"][0].lower().translate({0x201C: None, 0x201D: None, 0x2019: "'"})
+            return name, tuple(word.lower() for word in found["default"])
+    return (entry["name"] or entry["short_name"].replace("_", " ")).lower(), ()
+
+
+def build_data(work: Path) -> Path:
+    """Read the tarballs in `work/npm`, write `work/emoji.npz` and `work/emoji.json`; returns the .npz path."""
+    read_noto, _ = _reader(tarball(work, NOTO))
+    read_twemoji, _ = _reader(tarball(work, TWEMOJI))
+    read_fluent, fluent_names = _reader(tarball(work, FLUENT))
+    annotations = _annotations(work)
+    index = read_noto("package/emoji.json")
+    if index is None:
+        raise ValueError(f"{tarball(work, NOTO)}: no emoji.json inside")
+    pictures: list[np.ndarray] = []
+    rows: list[Picture] = []
+    for entry in sorted(json.loads(index), key=lambda e: e["sort_order"]):
+        if entry["category"] in _KEPT_OUT or not (entry["has_img_google"] and entry["has_img_twitter"]):
+            continue
+        name, keywords = _name_and_keywords(entry, annotations)
+        code = entry["unified"].lower()
+        codes = (code, (entry["non_qualified"] or code).lower(), code.replace("-fe0f", ""))
+        fluent = [f"package/assets/{c}.webp" for c in codes if f"package/assets/{c}.webp" in fluent_names]
+        sources = {
+            "noto": read_noto(f"package/img/google/64/{entry['image']}"),
+            "twemoji": read_twemoji(f"package/img/twitter/64/{entry['image']}"),
+            "fluent": read_fluent(fluent[0]) if fluent else None,
+        }
+        for style, raw in sources.items():
+            picture = trimmed(Image.open(io.BytesIO(raw))) if raw is not None else None
+            if picture is not None:
+                pictures.append(picture)
+                rows.append(Picture(code, name, keywords, style))
+    target = work / "emoji.npz"
+    with (work / "emoji.npz.part").open("wb") as stream:
+        np.savez_compressed(stream, pictures=np.stack(pictures))
+    (work / "emoji.json").write_text(json.dumps([asdict(row) for row in rows]))
+    os.replace(work / "emoji.npz.part", target)
+    return target
+
+
+def load_data(work: Path) -> tuple[np.ndarray, list[Picture]]:
+    """Pictures uint8 [N, 64, 64, 4] (premultiplied RGBA) and their descriptions, as `build_data` wrote them."""
+    with np.load(work / "emoji.npz") as archive:
+        pictures = archive["pictures"]
+    rows = json.loads((work / "emoji.json").read_text())
+    return pictures, [Picture(r["code"], r["name"], tuple(r["keywords"]), r["style"]) for r in rows]
