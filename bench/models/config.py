@@ -1,0 +1,54 @@
+"""Settings of a model: which weights, how the chain is run, what is trained. No torch in here.
+
+`source` is `embedded:` (ships with this package), `hub:org/name` (Hugging Face hub) or `path:directory`; `path`
+overrides it. `bench.weights.locate` turns them into a directory.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from bench.schema import Strict
+
+ATTENTION_PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
+
+
+class LoraConfig(Strict):
+    """The low-rank adapter that is trained. It stays in float32 whatever the model's dtype."""
+
+    rank: int = Field(16, ge=1, description="rank of the update of every adapted layer")
+    alpha: float | None = Field(None, gt=0, description="the update is scaled by alpha / rank; null: alpha = rank")
+    targets: tuple[str, ...] = Field(
+        ATTENTION_PROJECTIONS, min_length=1, description="name endings of the UNet layers that are adapted"
+    )
+
+    @property
+    def scale(self) -> float:
+        """Factor on the low-rank update, alpha / rank."""
+        return 1.0 if self.alpha is None else self.alpha / self.rank
+
+
+class ModelConfig(Strict):
+    """One model and the way its reverse chain is run."""
+
+    family: str = Field("image", description="the loader: image (Stable Diffusion format), toy, or a plugin's")
+    source: str | None = Field(None, description="`embedded:`, `hub:org/name` or `path:directory`")
+    revision: str | None = Field(None, description="branch, tag or commit of a hub source")
+    path: Path | None = Field(None, description="local directory with the weights, instead of source")
+    steps: int = Field(50, ge=1, description="T, the number of denoising steps")
+    guidance: float = Field(7.5, ge=0, description="classifier-free guidance scale; 1 runs no unconditional half")
+    solver: Literal["ddim", "dpmpp"] = Field("ddim", description="DDIM, or DPM-Solver++ 2M")
+    dtype: Literal["float32", "float16", "bfloat16"] = Field("float32", description="of the frozen weights")
+    resolution: int | None = Field(None, ge=8, description="pixels per side; null: the model's own")
+    lora: LoraConfig = LoraConfig()
+    gradient_checkpointing: bool = Field(False, description="recompute activations: less memory, more time")
+    offload: bool = Field(False, description="keep stored activations in CPU memory")
+
+    @model_validator(mode="after")
+    def _source_is_known(self) -> "ModelConfig":
+        if self.source is not None:
+            kind, colon, rest = self.source.partition(":")
+            if not colon or kind not in ("embedded", "hub", "path") or (kind != "embedded" and not rest):
+                raise ValueError(f"source {self.source!r} is none of embedded:, hub:org/name, path:directory")
+        return self
