@@ -87,6 +87,8 @@ def fetch(work: Path, registry: str = REGISTRY) -> list[Path]:
             os.replace(part, path)
         found = _digest(path)
         if found != package.sha256:
-            raise ValueError(f"{path}: SHA-256 is {found}, expected {package.sha256}; delete it and fetch again")
+            raise ValueError(
+                f"{path}: SHA-256 is {found}, expected {package.sha256}; delete it and fetch again"
+            )
         paths.append(path)
     return paths

@@ -129,7 +129,9 @@ def train(
         total += float(value.detach())
         if training.step % 100 == 0:
             per_step = (time.process_time() - cpu) / (training.step - since)
-            log(f"step {training.step} loss {total / (training.step - since):.4f} cpu-ms/step {1e3 * per_step:.0f}")
+            log(
+                f"step {training.step} loss {total / (training.step - since):.4f} cpu-ms/step {1e3 * per_step:.0f}"
+            )
             total, since, cpu = 0.0, training.step, time.process_time()
         if training.step in milestones:
             save_atomically(training.ema, directory / f"step-{training.step:06d}.pt")

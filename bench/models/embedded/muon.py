@@ -47,7 +47,11 @@ class MuonAdam:
         self.groups: dict[tuple[int, int], list[Parameter]] = {}
         plain: list[Parameter] = []
         for name, parameter in named:
-            if parameter.ndim >= 2 and min(parameter.shape[:2]) >= 8 and not any(w in name for w in adam_only):
+            if (
+                parameter.ndim >= 2
+                and min(parameter.shape[:2]) >= 8
+                and not any(w in name for w in adam_only)
+            ):
                 shape = (parameter.shape[0], parameter.numel() // parameter.shape[0])
                 self.groups.setdefault(shape, []).append(parameter)
             else:
@@ -74,7 +78,9 @@ class MuonAdam:
             lr = self.lr * scale
             for parameter, direction in zip(parameters, update, strict=True):
                 parameter.mul_(1 - lr * self.weight_decay)
-                parameter.add_(direction.reshape(parameter.shape), alpha=-lr * max(1, shape[0] / shape[1]) ** 0.5)
+                parameter.add_(
+                    direction.reshape(parameter.shape), alpha=-lr * max(1, shape[0] / shape[1]) ** 0.5
+                )
         for group in self.adam.param_groups:
             group["lr"] = self.adam_lr * scale
         self.adam.step()

@@ -55,7 +55,9 @@ def main(argv: list[str] | None = None) -> int:
 
     parser = argparse.ArgumentParser(prog="python -m bench.models.embedded.train", description=__doc__)
     parser.add_argument("stage", choices=[*STAGES, "all"])
-    parser.add_argument("--work", type=Path, default=DEFAULT_WORK, help="work directory (default: %(default)s)")
+    parser.add_argument(
+        "--work", type=Path, default=DEFAULT_WORK, help="work directory (default: %(default)s)"
+    )
     parser.add_argument("--steps", type=int, help="training steps, instead of those of the shipped weights")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--registry", default=REGISTRY, help="npm registry (default: %(default)s)")

@@ -134,6 +134,8 @@ def train_vae(work: Path, steps: int, seed: int, log: Callable[[str], None] = pr
     train(training, loss, schedule, work / "vae-training", log=log, report=report)
     training.use_average()
     vae.register_to_config(scaling_factor=_scaling_factor(vae, concepts))
-    log(f"{report(training)} scaling factor {vae.config.scaling_factor:.4f} cpu-s {time.process_time() - start:.0f}")
+    log(
+        f"{report(training)} scaling factor {vae.config.scaling_factor:.4f} cpu-s {time.process_time() - start:.0f}"
+    )
     vae.save_pretrained(work / "vae")
     return work / "vae"

@@ -1,0 +1,119 @@
+"""Write models as genuine diffusers / transformers directories that old and new versions read alike.
+
+transformers 5 differs from 4 in three ways that matter for a directory meant to be read by both: the text
+encoder's keys lack their `text_model.` prefix (4 then keeps random weights, with only a warning), the tokenizer
+is one tokenizer.json, and files are readable by their owner alone. `write_pipeline` and `write_clip` undo all three.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
+
+TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
+
+
+def make_scheduler(prediction_type: str = "epsilon", set_alpha_to_one: bool = False) -> DDIMScheduler:
+    """Stable Diffusion 1.x's noise schedule."""
+    return DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type=prediction_type,
+        clip_sample=False,
+        set_alpha_to_one=set_alpha_to_one,
+        steps_offset=1,
+    )
+
+
+def _read_tokenizer(directory: Path) -> dict[str, bytes]:
+    return {name: (directory / name).read_bytes() for name in TOKENIZER_FILES}
+
+
+def _write_tokenizer(files: dict[str, bytes], directory: Path) -> None:
+    """Put these files, and only these, in the place of whatever tokenizer a save has left."""
+    for stale in ("tokenizer.json", "added_tokens.json"):
+        (directory / stale).unlink(missing_ok=True)
+    for name, content in files.items():
+        (directory / name).write_bytes(content)
+
+
+def _convert(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Convert in place, past diffusers' own `to`, which warns about modules to be kept in float32 (none here)."""
+    return nn.Module.to(module, dtype)
+
+
+def _prefix_text_keys(weights: Path) -> None:
+    """Rename `encoder.…` to `text_model.encoder.…` in a CLIPTextModel's safetensors file."""
+    state = load_file(weights)
+    renamed = {key if key.startswith("text_model.") else f"text_model.{key}": v for key, v in state.items()}
+    save_file(renamed, weights, metadata={"format": "pt"})
+
+
+def _make_readable(directory: Path) -> None:
+    for path in directory.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def write_pipeline(
+    directory: Path,
+    *,
+    vae: AutoencoderKL,
+    unet: UNet2DConditionModel,
+    text_encoder: CLIPTextModel,
+    tokenizer: Path,
+    scheduler: DDIMScheduler,
+    dtype: torch.dtype = torch.float16,
+) -> Path:
+    """Write a StableDiffusionPipeline without safety checker; the modules are converted to `dtype` in place.
+
+    Weights have the plain names (no variant). tokenizer: directory with the files of `TOKENIZER_FILES`.
+    """
+    tokenizer_files = _read_tokenizer(tokenizer)
+    pipeline = StableDiffusionPipeline(
+        vae=_convert(vae, dtype),
+        unet=_convert(unet, dtype),
+        text_encoder=_convert(text_encoder, dtype),
+        tokenizer=CLIPTokenizer.from_pretrained(tokenizer, local_files_only=True),
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.save_pretrained(directory)
+    _prefix_text_keys(directory / "text_encoder" / "model.safetensors")
+    _write_tokenizer(tokenizer_files, directory / "tokenizer")
+    _make_readable(directory)
+    return directory
+
+
+def write_clip(
+    directory: Path, model: CLIPModel, tokenizer: Path, dtype: torch.dtype = torch.float16
+) -> Path:
+    """Write a CLIPModel with its tokenizer and image processor (pictures in [0, 1] → (x − 0.5) / 0.5)."""
+    tokenizer_files = _read_tokenizer(tokenizer)
+    _convert(model, dtype).save_pretrained(directory)
+    size = model.config.vision_config.image_size
+    processor = {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"shortest_edge": size},
+        "resample": 3,
+        "do_center_crop": True,
+        "crop_size": {"height": size, "width": size},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+    }
+    (directory / "preprocessor_config.json").write_text(json.dumps(processor, indent=2) + "\n")
+    _write_tokenizer(tokenizer_files, directory)
+    _make_readable(directory)
+    return directory
