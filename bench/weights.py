@@ -1,25 +1,34 @@
-"""Where weights are, and which they are: a source → a directory on this machine → a digest of its contents."""
+"""Where weights are, and which they are: source → local directory → digest of its contents."""
 
 import hashlib
 import json
 import os
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench.errors import BenchError
 
 # What a Stable Diffusion directory needs, whichever of the two weight formats it carries.
 HUB_PATTERNS = ("*.json", "*.txt", "*/*.json", "*/*.txt", "*/*.model", "*/*.safetensors")
+CHECKPOINT_PATTERNS = ("*.json", "*.txt", "*.safetensors")  # a reward: one model in the top directory
 HUB_IGNORED = ("*.fp16.*", "*.non_ema.*", "safety_checker/*", "*flax*", "*onnx*", "*openvino*")
 DIGESTED = (".safetensors", ".bin", ".pt", ".pth", ".json", ".txt")
 CONNECT_SECONDS = 5.0
 
 
-def locate(source: str | None, path: Path | None, revision: str | None, setting: str) -> Path:
+def locate(
+    source: str | None,
+    path: Path | None,
+    revision: str | None,
+    setting: str,
+    patterns: Sequence[str] = HUB_PATTERNS,
+) -> Path:
     """The directory with the weights; a hub model is looked up in the cache, then downloaded.
 
-    setting: the config key that a message tells the user to set, such as `model.path`. Raises BenchError.
+    setting: the config key that a message tells the user to set, such as `model.path`. patterns: the files of
+    a hub model that are wanted. Raises BenchError.
     """
     if path is not None:
         return _existing(path, setting)
@@ -30,7 +39,7 @@ def locate(source: str | None, path: Path | None, revision: str | None, setting:
         return _existing(Path(rest), setting)
     if kind == "embedded":
         return _existing(Path(__file__).parent / "models" / "embedded" / "weights" / (rest or "sd"), setting)
-    return _hub(rest, revision, setting)
+    return _hub(rest, revision, setting, patterns)
 
 
 def _existing(path: Path, setting: str) -> Path:
@@ -40,19 +49,31 @@ def _existing(path: Path, setting: str) -> Path:
     return directory
 
 
-def _hub(repo: str, revision: str | None, setting: str) -> Path:
+def _hub(repo: str, revision: str | None, setting: str, patterns: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    wanted = {"revision": revision, "allow_patterns": list(HUB_PATTERNS), "ignore_patterns": list(HUB_IGNORED)}
+    def snapshot(cached: bool) -> Path:
+        return Path(
+            snapshot_download(
+                repo,
+                revision=revision,
+                allow_patterns=list(patterns),
+                ignore_patterns=list(HUB_IGNORED),
+                local_files_only=cached,
+            )
+        )
+
+    # The cache knows a snapshot, not whether it is complete: other tools may have fetched its configs alone.
+    sign = "*.safetensors" if any(p.endswith(".safetensors") for p in patterns) else "*.json"
     try:
-        cached = Path(snapshot_download(repo, local_files_only=True, **wanted))
-        if any(cached.rglob("*.safetensors")):
+        cached = snapshot(cached=True)
+        if any(cached.rglob(sign)):
             return cached
     except LocalEntryNotFoundError:
         pass  # not in the cache: ask the hub
     _check_reachable(repo, revision, setting)
-    return Path(snapshot_download(repo, **wanted))
+    return snapshot(cached=False)
 
 
 def _check_reachable(repo: str, revision: str | None, setting: str) -> None:
@@ -140,4 +161,4 @@ class _Remembered:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.path.with_suffix(f".{os.getpid()}.tmp")
         temporary.write_text(json.dumps(self.known))
-        os.replace(temporary, self.path)
+        temporary.replace(self.path)

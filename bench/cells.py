@@ -1,0 +1,212 @@
+"""A request → its cells: every setting resolved and checked before anything runs.
+
+Precedence, lowest first: defaults in code, configs/models/<model>.yaml, configs/methods/<method>.yaml (block
+`default`, then the model's), the experiment file, flags, `--set`.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from bench import registry, weights
+from bench.config import Layers, Tree, load_config, read_yaml, readable, shipped
+from bench.errors import BenchError, did_you_mean
+from bench.models.config import ModelConfig
+from bench.settings import (
+    CellConfig,
+    Choice,
+    EvalConfig,
+    MethodBlock,
+    ModelChoice,
+    ModelFile,
+    Request,
+    TrainConfig,
+    Training,
+)
+
+SECTIONS = ("train", "eval", "model", "reward")
+Layer = tuple[str, Tree]  # origin, what --set would address
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row of an experiment: a method on a model with a reward and a seed, or the base model."""
+
+    id: str
+    config: CellConfig
+
+
+def resolve(request: Request, layers: list[Layer]) -> list[Cell]:
+    """All cells of a request, the base model's first. Raises BenchError for anything that cannot run.
+
+    layers: settings from the experiment file, flags and --set, lowest first.
+    """
+    return _Resolver(request, layers).cells()
+
+
+def cell_id(config: CellConfig) -> str:
+    """Readable name and a hash of what changes numbers: not of places, names, or how far to go."""
+    tree = config.model_dump(mode="json")
+    for key in ("source", "path", "revision"):
+        del tree["model"]["config"][key]
+    del tree["model"]["name"], tree["prompts"]
+    parts = [config.label, _slug(config.model.name)]
+    if config.training is not None:
+        del tree["training"]["train"]["steps"], tree["training"]["train"]["checkpoint_every"]
+        parts += [_slug(config.training.reward.name), f"s{config.training.seed}"]
+    text = json.dumps(tree, sort_keys=True)
+    return "-".join([*parts, hashlib.sha256(text.encode()).hexdigest()[:8]])
+
+
+def _slug(name: str) -> str:
+    kind, colon, rest = name.partition(":")
+    last = Path(rest).name if colon and kind in ("path", "hub") else name
+    return re.sub(r"[^A-Za-z0-9_.]+", "_", last).strip("_.") or "model"
+
+
+def model_file(name: str) -> tuple[str, ModelFile]:
+    """The settings file of a model and its place; `path:` and `hub:` names stand for the defaults."""
+    kind, colon, rest = name.partition(":")
+    if colon and kind in ("path", "hub") and rest:
+        return name, ModelFile(model={"source": name})
+    known = shipped("models")
+    if name not in known:
+        names = [*known, "path:DIRECTORY", "hub:ORG/NAME"]
+        raise BenchError(f"unknown model '{name}'.{did_you_mean(name, names)} Known: {', '.join(names)}")
+    return readable(known[name]), load_config(known[name], ModelFile)
+
+
+class _Resolver:
+    """Holds what all cells of a request share."""
+
+    def __init__(self, request: Request, layers: list[Layer]) -> None:
+        self.request, self.layers = request, layers
+        methods = registry.entries("method")
+        self.methods = tuple(methods) if request.methods is None else request.methods
+        for name in self.methods:
+            registry.find("method", name)
+        if len(set(self.methods)) < len(self.methods):
+            raise BenchError(f"a method is named twice: {', '.join(self.methods)}")
+        self.origin, self.file = model_file(request.model)
+        self.reward = self.file.reward if request.reward is None else request.reward
+        self.prompts = self.file.prompts if request.prompts is None else request.prompts
+        self._check_sections()
+
+    def _check_sections(self) -> None:
+        known = [*SECTIONS, *registry.entries("method"), *registry.entries("reward")]
+        for origin, tree in self.layers:
+            for section, settings in tree.items():
+                if section not in known:
+                    raise BenchError(
+                        f"{origin}: unknown section '{section}'.{did_you_mean(section, known)} "
+                        f"Known: {', '.join(known)}"
+                    )
+                if not isinstance(settings, Mapping):
+                    raise BenchError(f"{origin}: {section}: expected a mapping, found {settings!r}")
+
+    def cells(self) -> list[Cell]:
+        model = self._section("model", self.file.model).build(ModelConfig)
+        evaluation = self._section("eval", self.file.eval).build(EvalConfig)
+        trained = self._reward(self.reward)
+        others = (self._reward(name) for name in evaluation.rewards if name != self.reward)
+        rewards = tuple(sorted((trained, *others), key=lambda choice: choice.name))
+        shared: dict[str, Any] = {
+            "model": ModelChoice(name=self.request.model, config=model),
+            "prompts": self.prompts,
+            "eval": evaluation,
+            "eval_rewards": rewards,
+            "threads": self.request.threads,
+            "digests": self._digests(model, rewards),
+        }
+        configs = [CellConfig(training=None, **shared)]
+        for name in self.methods:
+            method, train = self._method(name, model, trained)
+            for seed in self.request.seeds:
+                training = Training(method=method, reward=trained, seed=seed, train=train)
+                configs.append(CellConfig(training=training, **shared))
+        return [Cell(cell_id(config), config) for config in configs]
+
+    def _over(self, layers: Layers, *sections: str) -> Layers:
+        """Put what the experiment file, flags and --set say about the sections on top, in their order."""
+        for origin, tree in self.layers:
+            for section in sections:
+                outer, _, inner = section.partition(".")
+                settings = tree.get(outer, {})
+                if inner:
+                    settings = settings.get(inner, {})
+                elif outer in registry.entries("method"):
+                    settings = {key: value for key, value in settings.items() if key != "train"}
+                layers.add(origin, section, settings)
+        return layers
+
+    def _section(self, section: str, default: Tree) -> Layers:
+        return self._over(Layers().add(self.origin, section, default), section)
+
+    def _reward(self, name: str) -> Choice:
+        layers = Layers()
+        files = shipped("rewards")
+        if name in files:
+            layers.add(readable(files[name]), "", read_yaml(files[name]))
+        sections = ("reward", name) if name == self.reward else (name,)
+        config = self._over(layers, *sections).build(registry.load("reward", name).Config)
+        return Choice(name=name, config=config.model_dump(mode="json"))
+
+    def _method(self, name: str, model: ModelConfig, reward: Choice) -> tuple[Choice, TrainConfig]:
+        settings, train = Layers(), Layers().add(self.origin, "train", self.file.train)
+        for origin, block_name, block in _method_blocks(name, self.request.model):
+            settings.add(origin, f"{block_name}.method", block.method)
+            train.add(origin, f"{block_name}.train", block.train)
+        cls = registry.load("method", name)
+        config = self._over(settings, name).build(cls.Config)
+        if cls(config, model.steps).needs_reward_grad:
+            self._check_differentiable(name, "fo" in cls.Config.model_fields)
+        resolved = self._over(train, "train", f"{name}.train").build(TrainConfig)
+        return Choice(name=name, config=config.model_dump(mode="json")), resolved
+
+    def _check_differentiable(self, method: str, has_fo: bool) -> None:
+        if registry.load("reward", self.reward).differentiable:
+            return
+        message = f"method '{method}' needs the gradient of the reward, and reward '{self.reward}' has none."
+        hint = f" Its form without the first-order term does not: --set {method}.fo=false" if has_fo else ""
+        raise BenchError(message + hint)
+
+    def _digests(self, model: ModelConfig, rewards: Iterable[Choice]) -> dict[str, str]:
+        """What the names stand for; finds, or fetches, the weights on the way."""
+        from bench import prompts
+
+        prompt_set = prompts.load(self.prompts)
+        found = {"prompts": weights.text_digest((*prompt_set.train, "", *prompt_set.eval))}
+        if model.source is not None or model.path is not None:
+            directory = weights.locate(model.source, model.path, model.revision, "model.path")
+            found["model"] = weights.digest(directory)
+        for choice in rewards:
+            if "source" in choice.config:
+                config = registry.load("reward", choice.name).Config.model_validate(choice.config)
+                setting = "reward.path" if choice.name == self.reward else f"{choice.name}.path"
+                patterns = weights.CHECKPOINT_PATTERNS
+                directory = weights.locate(config.source, config.path, config.revision, setting, patterns)
+                found[f"reward {choice.name}"] = weights.digest(directory)
+        return found
+
+
+@cache
+def _method_blocks(name: str, model: str) -> tuple[tuple[str, str, MethodBlock], ...]:
+    """The blocks of configs/methods/<name>.yaml that apply to a model: (file, block name, block)."""
+    files = shipped("methods")
+    if name not in files:
+        return ()
+    origin, tree = readable(files[name]), read_yaml(files[name])
+    known = ["default", *shipped("models")]
+    for block in tree:
+        if block not in known:
+            raise BenchError(f"{origin}: {block}: unknown model.{did_you_mean(str(block), known)}")
+    return tuple(
+        (origin, block, Layers().add(origin, block, tree[block] or {}).build(MethodBlock))
+        for block in ("default", model)
+        if block in tree
+    )

@@ -1,0 +1,112 @@
+"""Name → class, without importing anything until it is used; outside plugins come in by entry point.
+
+A plugin package registers under the groups `bench.methods`, `bench.rewards` and `bench.models`; the entry's
+value is what the tables below hold: "module:Class" (for a model family "module:loader").
+"""
+
+import ast
+import importlib
+import importlib.metadata
+import importlib.util
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from bench.errors import BenchError, did_you_mean
+
+Group = Literal["method", "reward", "model"]
+
+BUILT_IN: dict[Group, dict[str, str]] = {
+    "method": {
+        "rlr": "methods.rlr:Rlr",
+        "ddpo": "methods.ddpo:Ddpo",
+        "alignprop": "methods.alignprop:AlignProp",
+        "vader": "methods.vader:Vader",
+        "zo": "methods.zo:Zo",
+        "truncated_bp": "methods.truncated_bp:TruncatedBp",
+        "full_bp": "methods.full_bp:FullBp",
+    },
+    "reward": {
+        "clip": "rewards.clip:ClipReward",
+        "jpeg": "rewards.jpeg:JpegReward",
+        "colourfulness": "rewards.colourfulness:ColourfulnessReward",
+    },
+    "model": {
+        "image": "bench.models.image:load_image_chain",
+        "toy": "bench.models.toy:load_toy_chain",
+    },
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered thing: where it is, and whether it comes with this package."""
+
+    group: Group
+    name: str
+    target: str
+    plugin: str | None = None
+
+    @property
+    def module(self) -> str:
+        """Dotted name of the module that defines it."""
+        return self.target.partition(":")[0]
+
+    def load(self) -> Any:
+        """The class or loader itself; imports its module."""
+        module, _, attribute = self.target.partition(":")
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            origin = f" of plugin {self.plugin}" if self.plugin else ""
+            message = f"{self.group} '{self.name}'{origin}: cannot import {self.target}: {error}"
+            raise BenchError(message) from error
+
+    def source(self) -> ast.Module | None:
+        """The module's syntax tree, read without importing it; None if it is not there."""
+        top, *rest = self.module.split(".")
+        package = importlib.util.find_spec(top)
+        if package is None or package.origin is None:
+            return None
+        base = Path(package.origin)
+        path = base.parent.joinpath(*rest).with_suffix(".py") if rest else base
+        if package.submodule_search_locations is None and rest:
+            return None
+        return ast.parse(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+    def docstring(self) -> str | None:
+        """The module's docstring, read without importing it; None if the module is not there or has none."""
+        tree = self.source()
+        return None if tree is None else ast.get_docstring(tree)
+
+    def summary(self) -> str | None:
+        """First line of the docstring."""
+        text = self.docstring()
+        return None if text is None else text.splitlines()[0]
+
+
+@cache
+def entries(group: Group) -> dict[str, Entry]:
+    """Everything registered in a group, by name, the package's own first."""
+    found = {name: Entry(group, name, target) for name, target in BUILT_IN[group].items()}
+    for point in importlib.metadata.entry_points(group=f"bench.{group}s"):
+        origin = point.dist.name if point.dist else point.value
+        if point.name in found:
+            raise BenchError(f"plugin {origin} registers {group} '{point.name}', which already exists")
+        found[point.name] = Entry(group, point.name, point.value, plugin=origin)
+    return found
+
+
+def find(group: Group, name: str) -> Entry:
+    """The entry of that name. Raises BenchError with the closest known one."""
+    known = entries(group)
+    if name not in known:
+        names = sorted(known)
+        raise BenchError(f"unknown {group} '{name}'.{did_you_mean(name, names)} Known: {', '.join(names)}")
+    return known[name]
+
+
+def load(group: Group, name: str) -> Any:
+    """The class (for a model family: the loader) of that name."""
+    return find(group, name).load()
