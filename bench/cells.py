@@ -29,6 +29,7 @@ from bench.settings import (
     Training,
 )
 
+PLACES = ("source", "path", "revision")
 SECTIONS = ("train", "eval", "model", "reward")
 Layer = tuple[str, Tree]  # origin, what --set would address
 
@@ -52,13 +53,15 @@ def resolve(request: Request, layers: list[Layer]) -> list[Cell]:
 def cell_id(config: CellConfig) -> str:
     """Readable name and a hash of what changes numbers: not of places, names, or how far to go."""
     tree = config.model_dump(mode="json")
-    for key in ("source", "path", "revision"):
-        del tree["model"]["config"][key]
-    del tree["model"]["name"], tree["prompts"]
+    placed = [tree["model"], *tree["eval_rewards"]]
     parts = [config.label, _slug(config.model.name)]
     if config.training is not None:
         del tree["training"]["train"]["steps"], tree["training"]["train"]["checkpoint_every"]
+        placed.append(tree["training"]["reward"])
         parts += [_slug(config.training.reward.name), f"s{config.training.seed}"]
+    for choice in placed:  # the digests say what was there
+        choice["config"] = {k: v for k, v in choice["config"].items() if k not in PLACES}
+    del tree["model"]["name"], tree["prompts"]
     text = json.dumps(tree, sort_keys=True)
     return "-".join([*parts, hashlib.sha256(text.encode()).hexdigest()[:8]])
 

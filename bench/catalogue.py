@@ -1,0 +1,111 @@
+"""What `bench list` and `bench describe` show. Listing imports neither torch nor any plugin."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from rich.console import Console
+from rich.table import Table
+
+from bench import registry
+from bench.config import readable, shipped
+from bench.errors import BenchError, did_you_mean
+from bench.models.config import ModelConfig
+from bench.settings import EvalConfig, Request, TrainConfig
+
+SECTION_MODELS: dict[str, type[BaseModel]] = {
+    "train": TrainConfig,
+    "eval": EvalConfig,
+    "model": ModelConfig,
+    "experiment": Request,
+}
+
+
+def show_list(console: Console) -> None:
+    """Everything that can be named on the command line, one line each."""
+    methods = {name: entry.summary() for name, entry in registry.entries("method").items()}
+    rewards = {name: entry.summary() for name, entry in registry.entries("reward").items()}
+    _section(console, "methods", methods)
+    _section(console, "rewards", rewards)
+    _section(console, "models", {name: _comment(path) for name, path in shipped("models").items()})
+    _section(console, "experiments", {name: _comment(path) for name, path in shipped("experiments").items()})
+    console.print(
+        "[dim]bench describe NAME shows the settings; a model may also be path:DIRECTORY or hub:ORG/NAME[/dim]"
+    )
+
+
+def _section(console: Console, title: str, rows: dict[str, str | None]) -> None:
+    table = Table(
+        title=title, title_justify="left", title_style="bold", box=None, show_header=False, padding=(0, 2)
+    )
+    table.add_column(min_width=14, no_wrap=True, style="cyan")
+    table.add_column()
+    for name, summary in rows.items():
+        table.add_row(name, "(no description)" if summary is None else summary)
+    console.print(table)
+    console.print()
+
+
+def _comment(path: Path) -> str | None:
+    """The comment at the top of a YAML file."""
+    first = path.read_text(encoding="utf-8").partition("\n")[0]
+    return first.removeprefix("#").strip() if first.startswith("#") else None
+
+
+def show(console: Console, name: str) -> None:
+    """The documentation and the settings of one method, reward, model, experiment or section."""
+    for group in ("method", "reward"):
+        entries = registry.entries(group)
+        if name in entries:
+            entry = entries[name]
+            doc = entry.docstring()
+            console.print(f"[bold]{name}[/bold] ({group}, {entry.target})\n")
+            console.print("(no description)" if doc is None else doc, markup=False, highlight=False)
+            _fields(console, entry.load().Config, name)
+            _files(console, f"{group}s", name)
+            return
+    if name in SECTION_MODELS:
+        console.print(f"[bold]{name}[/bold]: {SECTION_MODELS[name].__doc__}", highlight=False)
+        _fields(console, SECTION_MODELS[name], name)
+        return
+    for kind in ("models", "experiments"):
+        if name in shipped(kind):
+            _files(console, kind, name)
+            return
+    known = [*registry.entries("method"), *registry.entries("reward"), *SECTION_MODELS]
+    known += [*shipped("models"), *shipped("experiments")]
+    raise BenchError(f"nothing is called '{name}'.{did_you_mean(name, known)} See: python -m bench list")
+
+
+def _fields(console: Console, model: type[BaseModel], section: str) -> None:
+    table = Table(title=f"settings (--set {section}.KEY=VALUE)", title_justify="left", title_style="bold")
+    for header in ("key", "type", "default", "meaning"):
+        table.add_column(header, overflow="fold")
+    for key, kind, default, meaning in _rows(model, ""):
+        table.add_row(key, kind, default, meaning)
+    console.print()
+    console.print(table, markup=False)
+
+
+def _rows(model: type[BaseModel], prefix: str) -> list[tuple[str, str, str, str]]:
+    rows: list[tuple[str, str, str, str]] = []
+    for key, field in model.model_fields.items():
+        annotation: Any = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            rows += _rows(annotation, f"{prefix}{key}.")
+            continue
+        kind = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+        kind = kind.replace("typing.", "").replace("pathlib.", "")
+        default = "(required)" if field.is_required() else str(field.get_default(call_default_factory=True))
+        limits = " ".join(str(m) for m in field.metadata)
+        meaning = " ".join(part for part in (field.description, f"[{limits}]" if limits else None) if part)
+        rows.append((prefix + key, kind, default, meaning))
+    return rows
+
+
+def _files(console: Console, kind: str, name: str) -> None:
+    """The shipped YAML, as it is."""
+    if name in shipped(kind):
+        path = shipped(kind)[name]
+        console.print(f"\n[bold]{readable(path)}[/bold]")
+        console.print(path.read_text(encoding="utf-8"), markup=False, highlight=False)

@@ -1,0 +1,268 @@
+"""The results directory: every write is a temporary file and a rename, or a line appended to a log.
+
+Layout, keys and units: docs/results.md. A cell may be killed at any instant: logs are cut back to the checkpoint
+that a run resumes from, and a checkpoint's name carries the digest of its contents. No torch in here.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from bench.config import load_config, write_yaml
+from bench.errors import BenchError
+from bench.schema import Strict
+from bench.settings import SCHEMA_VERSION, CellConfig
+
+Row = dict[str, Any]
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+GENERATIONS = 2
+
+
+class State(StrEnum):
+    """Where a cell stands."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    TIMEOUT = "timeout"
+    PREEMPTED = "preempted"
+
+
+class Status(Strict):
+    """status.json. `running` outlives a process that was killed; the next run picks the cell up."""
+
+    schema_version: int = SCHEMA_VERSION
+    state: State
+    step: int = 0
+    seconds: float = 0.0
+    message: str | None = None
+    updated: str = ""
+    pid: int | None = None
+    host: str | None = None
+
+
+def write_atomically(path: Path, data: bytes | str) -> None:
+    """Put a whole file in place, or leave what was there. Raises BenchError when the disk is full."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as stream:
+            stream.write(data.encode() if isinstance(data, str) else data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise _cannot_write(path, error) from error
+
+
+def _cannot_write(path: Path, error: OSError) -> BenchError:
+    if error.errno in FULL:
+        return BenchError(
+            f"no space left to write {path}. What was written before is intact: free some space, "
+            "then give the same command again."
+        )
+    return BenchError(f"cannot write {path}: {error.strerror}")
+
+
+def append_rows(path: Path, rows: Iterable[Row]) -> None:
+    """Add lines to a log in one write."""
+    text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+    try:
+        with path.open("ab", buffering=0) as stream:
+            data = memoryview(text.encode())
+            while data:
+                data = data[stream.write(data) :]
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The complete lines of a log; a line that a kill cut short is not one. No file: no lines."""
+    if not path.exists():
+        return []
+    *lines, _unfinished = path.read_bytes().split(b"\n")
+    try:
+        return [json.loads(line) for line in lines]
+    except ValueError as error:
+        raise BenchError(f"{path}: damaged: {error}") from error
+
+
+def cut_rows(path: Path, step: int) -> None:
+    """Drop the lines of a log that lie after a step."""
+    if path.exists():
+        kept = [row for row in read_rows(path) if row["step"] <= step]
+        write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
+
+
+@dataclass(frozen=True)
+class CellDir:
+    """cells/<id>/: one cell's files."""
+
+    path: Path
+
+    @property
+    def id(self) -> str:
+        """The cell's name."""
+        return self.path.name
+
+    @property
+    def metrics(self) -> Path:
+        """One line per optimizer step."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def evaluations(self) -> Path:
+        """One line per evaluation × prompt × image × reward."""
+        return self.path / "eval.jsonl"
+
+    def config(self) -> CellConfig:
+        """The resolved settings."""
+        return load_config(self.path / "config.yaml", CellConfig)
+
+    def write_config(self, config: CellConfig) -> None:
+        """Record the resolved settings."""
+        write_atomically(self.path / "config.yaml", write_yaml(config))
+
+    def status(self) -> Status:
+        """Where the cell stands; pending if nothing was written yet."""
+        path = self.path / "status.json"
+        if not path.exists():
+            return Status(state=State.PENDING)
+        try:
+            return Status.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise BenchError(f"{path}: not a status of schema version {SCHEMA_VERSION}: {error}") from error
+
+    def write_status(self, state: State, step: int, seconds: float, message: str | None = None) -> None:
+        """Record where the cell stands, always last."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        status = Status(
+            state=state,
+            step=step,
+            seconds=seconds,
+            message=message,
+            updated=now,
+            pid=os.getpid(),
+            host=socket.gethostname(),
+        )
+        write_atomically(self.path / "status.json", status.model_dump_json(indent=2) + "\n")
+
+    def finished(self, config: CellConfig) -> bool:
+        """Whether it is done, and at least as far as the settings ask."""
+        status = self.status()
+        enough = config.training is None or status.step >= config.training.train.steps
+        return status.state is State.DONE and enough
+
+    def wipe(self) -> None:
+        """Remove everything but the lock."""
+        for entry in self.path.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            elif entry.name != "lock":
+                entry.unlink()
+
+    @contextmanager
+    def locked(self, patience: float = 3.0) -> Iterator[None]:
+        """Hold the cell: one process at a time writes. The lock dies with its process.
+
+        patience: seconds to wait for another process that is just ending.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / "lock").open("a+") as stream:
+            deadline = time.monotonic() + patience
+            while True:
+                try:
+                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        stream.seek(0)
+                        holder = stream.read().strip()
+                        raise BenchError(
+                            f"{self.path} is in use by {holder}: two runs write the same cell"
+                        ) from None
+                    time.sleep(0.1)
+            stream.truncate(0)
+            stream.write(f"process {os.getpid()} on {socket.gethostname()}")
+            stream.flush()
+            yield
+
+
+class Checkpoints:
+    """checkpoint/: the two newest generations, `<step>-<digest of the contents>.pt`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def _files(self) -> list[Path]:
+        return sorted(self.path.glob("*.pt"), reverse=True) if self.path.is_dir() else []
+
+    def write(self, step: int, data: bytes) -> None:
+        """Add a generation and drop those before the last two."""
+        name = f"{step:08d}-{_digest(data)}.pt"
+        write_atomically(self.path / name, data)
+        for old in self._files()[GENERATIONS:]:
+            old.unlink()
+
+    def read(self) -> tuple[bytes | None, list[str]]:
+        """The newest undamaged generation (None: there never was one), and what to tell about damaged ones.
+
+        Raises BenchError if there are checkpoints and all are damaged.
+        """
+        messages: list[str] = []
+        damaged: list[Path] = []
+        for file in self._files():
+            data = file.read_bytes()
+            if file.stem.partition("-")[2] == _digest(data):
+                for bad in damaged:
+                    bad.unlink()
+                return data, messages
+            damaged.append(file)
+            messages.append(f"{file} is damaged: falling back to the checkpoint before it")
+        if damaged:
+            names = ", ".join(str(file) for file in damaged)
+            raise BenchError(f"all checkpoints are damaged: {names}. Start the cell again with --force.")
+        return None, messages
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class ResultsDir:
+    """results/<experiment>/."""
+
+    path: Path
+
+    @property
+    def report(self) -> Path:
+        """Derived files, always rebuildable."""
+        return self.path / "report"
+
+    def cell(self, cell_id: str) -> CellDir:
+        """The directory of a cell, existing or not."""
+        return CellDir(self.path / "cells" / cell_id)
+
+    def cells(self) -> list[CellDir]:
+        """All cells that were ever started or planned here, by name."""
+        found = sorted((self.path / "cells").glob("*/config.yaml"))
+        return [CellDir(path.parent) for path in found]
