@@ -42,6 +42,10 @@ def _run(stage: str, arguments: argparse.Namespace) -> None:
 
 
 def _torch_stage(stage: str) -> Callable[[Path, int, argparse.Namespace], Path]:
+    if stage == "tokenizer":
+        from bench.models.embedded.captions import make_tokenizer
+
+        return lambda work, steps, a: make_tokenizer(work)
     if stage == "vae":
         from bench.models.embedded.vae import train_vae
 
