@@ -30,7 +30,7 @@ def show_list(console: Console) -> None:
     _section(console, "models", {name: _comment(path) for name, path in shipped("models").items()})
     _section(console, "experiments", {name: _comment(path) for name, path in shipped("experiments").items()})
     console.print(
-        "[dim]bench describe NAME shows the settings; a model may also be path:DIRECTORY or hub:ORG/NAME[/dim]"
+        "[dim]bench describe NAME shows settings; a model may also be path:DIRECTORY or hub:ORG/NAME[/dim]"
     )
 
 

@@ -68,18 +68,20 @@ def cell_id(config: CellConfig) -> str:
 
 def _slug(name: str) -> str:
     kind, colon, rest = name.partition(":")
-    last = Path(rest).name if colon and kind in ("path", "hub") else name
+    last = Path(rest).name if colon and kind in ("path", "hub") else Path(name).stem
     return re.sub(r"[^A-Za-z0-9_.]+", "_", last).strip("_.") or "model"
 
 
 def model_file(name: str) -> tuple[str, ModelFile]:
-    """The settings file of a model and its place; `path:` and `hub:` names stand for the defaults."""
+    """A model's settings and where they stand: shipped, or a file; `path:` and `hub:` take the defaults."""
     kind, colon, rest = name.partition(":")
     if colon and kind in ("path", "hub") and rest:
         return name, ModelFile(model={"source": name})
     known = shipped("models")
+    if Path(name).suffix in (".yaml", ".yml"):
+        return name, load_config(Path(name), ModelFile)
     if name not in known:
-        names = [*known, "path:DIRECTORY", "hub:ORG/NAME"]
+        names = [*known, "path:DIRECTORY", "hub:ORG/NAME", "FILE.yaml"]
         raise BenchError(f"unknown model '{name}'.{did_you_mean(name, names)} Known: {', '.join(names)}")
     return readable(known[name]), load_config(known[name], ModelFile)
 

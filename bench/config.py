@@ -32,6 +32,16 @@ class _Yaml12(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[Any, Any] = {}  # noqa: RUF012  (the base class's own form)
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes every text that the reader above would take for something else."""
+
+    yaml_implicit_resolvers = _Yaml12.yaml_implicit_resolvers
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Repeat equal values instead of naming them."""
+        return True
+
+
 def _int(loader: _Yaml12, node: yaml.ScalarNode) -> int:
     return int(node.value)
 
@@ -86,7 +96,12 @@ def read_yaml(path: Path) -> Tree:
 
 def write_yaml(value: BaseModel) -> str:
     """A settings object as YAML text."""
-    return yaml.safe_dump(value.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
+    return dump_yaml(value.model_dump(mode="json"))
+
+
+def dump_yaml(tree: Tree) -> str:
+    """Plain values as YAML text."""
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
 
 
 def config_dir() -> Path:

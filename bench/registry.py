@@ -34,7 +34,6 @@ BUILT_IN: dict[Group, dict[str, str]] = {
     },
     "model": {
         "image": "bench.models.image:load_image_chain",
-        "toy": "bench.models.toy:load_toy_chain",
     },
 }
 

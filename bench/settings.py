@@ -13,17 +13,19 @@ SCHEMA_VERSION = 1  # of the results directory; docs/results.md
 class TrainConfig(Strict):
     """The loop around a method: how many samples, which optimizer, how often to look."""
 
-    steps: int = Field(50, ge=1, description="optimizer steps; a batch that takes several is always finished")
-    prompts_per_step: int = Field(4, ge=1, description="different prompts in one batch")
-    samples_per_prompt: int = Field(2, ge=1, description="samples of each prompt in one batch")
-    micro_batch: int = Field(8, ge=1, description="samples that go through the network at once")
-    optimizer: Literal["adam", "adamw"] = Field("adam", description="adamw: decoupled weight decay")
-    lr: float = Field(5e-4, gt=0, description="learning rate, constant")
-    betas: tuple[float, float] = Field((0.9, 0.999), description="Adam's decay rates")
-    weight_decay: float = Field(0.0, ge=0, description="weight decay")
-    clip_norm: float | None = Field(None, gt=0, description="largest gradient norm; null: any")
-    eval_every: int | None = Field(None, ge=1, description="steps between evaluations; null: only at the end")
-    checkpoint_every: int = Field(10, ge=1, description="optimizer steps between checkpoints")
+    steps: int = Field(default=50, ge=1, description="optimizer steps; whole batches")
+    prompts_per_step: int = Field(default=4, ge=1, description="different prompts in one batch")
+    samples_per_prompt: int = Field(default=2, ge=1, description="samples of each prompt in one batch")
+    micro_batch: int = Field(default=8, ge=1, description="samples that go through the network at once")
+    optimizer: Literal["adam", "adamw"] = Field(default="adam", description="adamw: decoupled weight decay")
+    lr: float = Field(default=5e-4, gt=0, description="learning rate, constant")
+    betas: tuple[float, float] = Field(default=(0.9, 0.999), description="Adam's decay rates")
+    weight_decay: float = Field(default=0.0, ge=0, description="weight decay")
+    clip_norm: float | None = Field(default=None, gt=0, description="largest gradient norm; null: any")
+    eval_every: int | None = Field(
+        default=None, ge=1, description="steps between evaluations; null: at the end"
+    )
+    checkpoint_every: int = Field(default=10, ge=1, description="optimizer steps between checkpoints")
 
     @property
     def batch(self) -> int:
@@ -34,12 +36,12 @@ class TrainConfig(Strict):
 class EvalConfig(Strict):
     """Held-out scoring, the same for every method and for the base model."""
 
-    prompts: int | None = Field(None, ge=1, description="the first so many held-out prompts; null: all")
-    images_per_prompt: int = Field(2, ge=1, description="images of each prompt")
-    batch: int = Field(8, ge=1, description="images made at once")
-    seed: int = Field(1234, ge=0, description="of the starting noise, shared by all methods")
-    samples: int = Field(8, ge=0, description="prompts whose first image is kept in samples/")
-    rewards: tuple[str, ...] = Field((), description="rewards to score besides the one that is trained on")
+    prompts: int | None = Field(default=None, ge=1, description="so many held-out prompts; null: all")
+    images_per_prompt: int = Field(default=2, ge=1, description="images of each prompt")
+    batch: int = Field(default=8, ge=1, description="images made at once")
+    seed: int = Field(default=1234, ge=0, description="of the starting noise, shared by all methods")
+    samples: int = Field(default=8, ge=0, description="prompts whose first image is kept in samples/")
+    rewards: tuple[str, ...] = Field(default=(), description="rewards scored besides the trained one")
 
 
 class Choice(Strict):
@@ -86,12 +88,12 @@ class CellConfig(Strict):
 class Request(Strict):
     """An experiment file; flags override its parts, `--set` its settings."""
 
-    methods: tuple[str, ...] | None = Field(None, description="names; null: all")
-    model: str = Field("tiny", description="a name, path:directory or hub:org/name")
-    reward: str | None = Field(None, description="what is trained on; null: the model's default")
-    prompts: str | None = Field(None, description="a prompt set or a file; null: the model's default")
-    seeds: tuple[int, ...] = Field((0,), min_length=1, description="one cell per method and seed")
-    threads: int = Field(1, ge=1, description="CPU threads of each cell")
+    methods: tuple[str, ...] | None = Field(default=None, description="names; null: all")
+    model: str = Field(default="tiny", description="a name, path:directory or hub:org/name")
+    reward: str | None = Field(default=None, description="what is trained on; null: the model's default")
+    prompts: str | None = Field(default=None, description="a prompt set or a file; null: the model's default")
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1, description="one cell per method and seed")
+    threads: int = Field(default=1, ge=1, description="CPU threads of each cell")
     settings: dict[str, Any] = Field(
         default_factory=dict, description="as --set: train, eval, model, reward, a method's name"
     )

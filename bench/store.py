@@ -1,7 +1,7 @@
 """The results directory: every write is a temporary file and a rename, or a line appended to a log.
 
-Layout, keys and units: docs/results.md. A cell may be killed at any instant: logs are cut back to the checkpoint
-that a run resumes from, and a checkpoint's name carries the digest of its contents. No torch in here.
+Layout, keys and units: docs/results.md. A cell may be killed at any instant: logs are cut back to the
+checkpoint that a run resumes from, and a checkpoint's name carries the digest of its contents. No torch here.
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ from bench.settings import SCHEMA_VERSION, CellConfig
 Row = dict[str, Any]
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 GENERATIONS = 2
+
+
+class CellInUse(BenchError):
+    """Another process writes the cell."""
 
 
 class State(StrEnum):
@@ -172,7 +176,8 @@ class CellDir:
         return status.state is State.DONE and enough
 
     def wipe(self) -> None:
-        """Remove everything but the lock."""
+        """Remove everything but the lock, the status first."""
+        (self.path / "status.json").unlink(missing_ok=True)
         for entry in self.path.iterdir():
             if entry.is_dir():
                 shutil.rmtree(entry)
@@ -217,9 +222,10 @@ class Checkpoints:
 
     def write(self, step: int, data: bytes) -> None:
         """Add a generation and drop those before the last two."""
-        name = f"{step:08d}-{_digest(data)}.pt"
-        write_atomically(self.path / name, data)
-        for old in self._files()[GENERATIONS:]:
+        file = self.path / f"{step:08d}-{_digest(data)}.pt"
+        write_atomically(file, data)
+        same_step = [f for f in self._files() if f != file and f.stem.partition("-")[0] == f"{step:08d}"]
+        for old in {*same_step, *self._files()[GENERATIONS + len(same_step) :]}:
             old.unlink()
 
     def read(self) -> tuple[bytes | None, list[str]]:

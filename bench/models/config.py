@@ -1,7 +1,7 @@
 """Settings of a model: which weights, how the chain is run, what is trained. No torch in here.
 
-`source` is `embedded:` (ships with this package), `hub:org/name` (Hugging Face hub) or `path:directory`; `path`
-overrides it. `bench.weights.locate` turns them into a directory.
+`source` is `embedded:` (ships with this package), `hub:org/name` (Hugging Face hub) or `path:directory`;
+`path` overrides it. `bench.weights.locate` turns them into a directory.
 """
 
 from pathlib import Path
@@ -17,10 +17,14 @@ ATTENTION_PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
 class LoraConfig(Strict):
     """The low-rank adapter that is trained. It stays in float32 whatever the model's dtype."""
 
-    rank: int = Field(16, ge=1, description="rank of the update of every adapted layer")
-    alpha: float | None = Field(None, gt=0, description="the update is scaled by alpha / rank; null: alpha = rank")
+    rank: int = Field(default=16, ge=1, description="rank of the update of every adapted layer")
+    alpha: float | None = Field(
+        default=None, gt=0, description="the update is scaled by alpha / rank; null: alpha = rank"
+    )
     targets: tuple[str, ...] = Field(
-        ATTENTION_PROJECTIONS, min_length=1, description="name endings of the UNet layers that are adapted"
+        default=ATTENTION_PROJECTIONS,
+        min_length=1,
+        description="name endings of the UNet layers that are adapted",
     )
 
     @property
@@ -32,18 +36,26 @@ class LoraConfig(Strict):
 class ModelConfig(Strict):
     """One model and the way its reverse chain is run."""
 
-    family: str = Field("image", description="the loader: image (Stable Diffusion format), toy, or a plugin's")
-    source: str | None = Field(None, description="`embedded:`, `hub:org/name` or `path:directory`")
-    revision: str | None = Field(None, description="branch, tag or commit of a hub source")
-    path: Path | None = Field(None, description="local directory with the weights, instead of source")
-    steps: int = Field(50, ge=1, description="T, the number of denoising steps")
-    guidance: float = Field(7.5, ge=0, description="classifier-free guidance scale; 1 runs no unconditional half")
-    solver: Literal["ddim", "dpmpp"] = Field("ddim", description="DDIM, or DPM-Solver++ 2M")
-    dtype: Literal["float32", "float16", "bfloat16"] = Field("float32", description="of the frozen weights")
-    resolution: int | None = Field(None, ge=8, description="pixels per side; null: the model's own")
+    family: str = Field(
+        default="image", description="the loader: image (Stable Diffusion format), toy, or a plugin's"
+    )
+    source: str | None = Field(default=None, description="`embedded:`, `hub:org/name` or `path:directory`")
+    revision: str | None = Field(default=None, description="branch, tag or commit of a hub source")
+    path: Path | None = Field(default=None, description="local directory with the weights, instead of source")
+    steps: int = Field(default=50, ge=1, description="T, the number of denoising steps")
+    guidance: float = Field(
+        default=7.5, ge=0, description="classifier-free guidance scale; 1 runs no unconditional half"
+    )
+    solver: Literal["ddim", "dpmpp"] = Field(default="ddim", description="DDIM, or DPM-Solver++ 2M")
+    dtype: Literal["float32", "float16", "bfloat16"] = Field(
+        default="float32", description="of the frozen weights"
+    )
+    resolution: int | None = Field(default=None, ge=8, description="pixels per side; null: the model's own")
     lora: LoraConfig = LoraConfig()
-    gradient_checkpointing: bool = Field(False, description="recompute activations: less memory, more time")
-    offload: bool = Field(False, description="keep stored activations in CPU memory")
+    gradient_checkpointing: bool = Field(
+        default=False, description="recompute activations: less memory, more time"
+    )
+    offload: bool = Field(default=False, description="keep stored activations in CPU memory")
 
     @model_validator(mode="after")
     def _source_is_known(self) -> "ModelConfig":

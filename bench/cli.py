@@ -1,0 +1,112 @@
+"""The command line: parse, call, print. Everything slow is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from bench.errors import BenchError
+
+app = typer.Typer(
+    help="Benchmark of gradient estimators for fine-tuning diffusion models on rewards.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+console = Console()
+errors = Console(stderr=True)
+
+
+def main() -> None:
+    """Run a command; a user's mistake is one message and exit code 2."""
+    try:
+        app()
+    except BenchError as error:
+        errors.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)
+
+
+@app.command("list")
+def list_() -> None:
+    """List methods, rewards, models and experiments."""
+    from bench.catalogue import show_list
+
+    show_list(console)
+
+
+@app.command()
+def describe(name: str) -> None:
+    """Show the documentation and the settings of anything that `list` names, or of train, eval, model."""
+    from bench.catalogue import show
+
+    show(console, name)
+
+
+@app.command()
+def run(
+    methods: Annotated[str | None, typer.Option(help="names with commas between them, or `all`")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="a name, path:DIRECTORY or hub:ORG/NAME  [default: tiny]")
+    ] = None,
+    reward: Annotated[str | None, typer.Option(help="what to train on  [default: the model's]")] = None,
+    prompts: Annotated[
+        str | None, typer.Option(help="a prompt set or a file  [default: the model's]")
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(help="numbers with commas between them  [default: 0]")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="optimizer steps of every method")] = None,
+    config: Annotated[str | None, typer.Option(help="an experiment: a YAML file or a shipped name")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="SECTION.KEY=VALUE, such as rlr.h=3; may be repeated")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="results directory  [default: results/NAME]")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="cells at a time  [default: one per CPU core]")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of each cell  [default: 1]")] = None,
+    timeout_per_cell: Annotated[
+        float | None, typer.Option(min=1, help="seconds; the cell can be continued")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="check everything, print the cells, run nothing")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="start the cells again, also finished ones")] = False,
+) -> None:
+    """Fine-tune a model by several methods and compare them. Without options: the demo."""
+    from bench import experiment, request
+
+    options = request.Options(
+        methods, model, reward, prompts, seeds, steps, threads, config, settings or (), out
+    )
+    planned = experiment.plan(request.build(options), force)
+    if dry_run:
+        experiment.show(console, planned)
+        return
+    outcome = experiment.run(console, planned, jobs, timeout_per_cell)
+    sys.exit(outcome)
+
+
+@app.command(hidden=True)
+def cell(
+    directory: Path,
+    timeout: Annotated[float | None, typer.Option()] = None,
+    with_parent: Annotated[bool, typer.Option("--with-parent")] = False,
+) -> None:
+    """Run one planned cell in this process. --with-parent: end when standard input closes."""
+    from bench.store import CellDir
+    from bench.worker import end_with_parent, run_cell
+
+    if with_parent:
+        end_with_parent()
+    sys.exit(run_cell(CellDir(directory), timeout))
+
+
+@app.command()
+def report(directory: Path) -> None:
+    """Build the tables and figures of a results directory again, and print the summary."""
+    from bench.analysis.report import write_report
+
+    write_report(directory, console)

@@ -1,0 +1,231 @@
+"""Cells → processes on this machine: each cell in a process of its own, several at a time.
+
+A cell's process is `python -m bench cell DIRECTORY`; everything it needs is in the directory. It may die in
+any way without touching the others. Its standard input is a pipe: when this process dies, the pipe closes and
+the cell's process ends too, so that nothing goes on writing behind the user's back.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import IntEnum
+from types import FrameType
+from typing import Protocol
+
+from bench.cells import Cell
+from bench.errors import BenchError
+from bench.store import CellDir, ResultsDir, State, Status
+
+POLL_SECONDS = 0.2
+GRACE_SECONDS = 60.0  # beyond the time limit, before a process that does not stop by itself is killed
+COMMAND_VARIABLE = "BENCH_COMMAND_LINE"
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+class Exit(IntEnum):
+    """Exit codes of a cell's process."""
+
+    DONE = 0
+    FAILED = 1
+    LOCKED = 3
+    STOPPED = 4
+
+
+@dataclass(frozen=True)
+class Task:
+    """A cell that has to run, and where."""
+
+    cell: Cell
+    directory: CellDir
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a cell's process ended."""
+
+    task: Task
+    status: Status
+
+    @property
+    def ok(self) -> bool:
+        """Whether the cell is done."""
+        return self.status.state is State.DONE
+
+
+class Watcher(Protocol):
+    """What is told about running cells."""
+
+    def started(self, task: Task) -> None:
+        """A process was started."""
+        ...
+
+    def tick(self) -> None:
+        """Time to look at the logs."""
+        ...
+
+    def ended(self, outcome: Outcome) -> None:
+        """A process ended."""
+        ...
+
+
+def unfinished(results: ResultsDir, cells: list[Cell], force: bool) -> list[Task]:
+    """The cells that have to run."""
+    tasks = [Task(cell, results.cell(cell.id)) for cell in cells]
+    return [task for task in tasks if force or not task.directory.finished(task.cell.config)]
+
+
+def prepare(tasks: list[Task], force: bool) -> None:
+    """Write settings and `pending`, so that a partial view shows what is still to come."""
+    for task in tasks:
+        with task.directory.locked():
+            if force:
+                task.directory.wipe()
+            status = task.directory.status()
+            task.directory.write_config(task.cell.config)
+            task.directory.write_status(State.PENDING, status.step, status.seconds)
+
+
+class _Process:
+    """One running cell."""
+
+    def __init__(self, task: Task, timeout: float | None, command_line: str) -> None:
+        self.task, self.timeout = task, timeout
+        self.started = time.monotonic()
+        threads = str(task.cell.config.threads)
+        environment = os.environ | dict.fromkeys(THREAD_VARIABLES, threads)
+        environment[COMMAND_VARIABLE] = command_line
+        command = [sys.executable, "-m", "bench", "cell", str(task.directory.path), "--with-parent"]
+        if timeout is not None:
+            command += ["--timeout", str(timeout)]
+        with (task.directory.path / "output.txt").open("wb") as output:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,  # Ctrl-C reaches this process only, which then stops the cells
+            )
+
+    def outcome(self) -> Outcome | None:
+        """None while it runs."""
+        if self.timeout is not None and time.monotonic() - self.started > self.timeout + GRACE_SECONDS:
+            self.process.kill()
+        code = self.process.poll()
+        if code is None:
+            return None
+        status = self.task.directory.status()
+        if code == Exit.LOCKED:
+            message = (self.task.directory.path / "output.txt").read_text(encoding="utf-8").strip()
+            return Outcome(self.task, Status(state=State.FAILED, step=status.step, message=message))
+        if status.state in (State.RUNNING, State.PENDING):
+            status = self._record_death(code, status)
+        return Outcome(self.task, status)
+
+    def _record_death(self, code: int, status: Status) -> Status:
+        """The process could not say itself how it ended."""
+        late = self.timeout is not None and time.monotonic() - self.started > self.timeout
+        state = State.TIMEOUT if late else State.FAILED
+        why = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        hint = " (out of memory?)" if code == -signal.SIGKILL and not late else ""
+        with self.task.directory.locked():
+            self.task.directory.write_status(
+                state, status.step, status.seconds, f"the process was {why}{hint}"
+            )
+        return self.task.directory.status()
+
+
+def run(
+    tasks: list[Task], jobs: int, timeout: float | None, watcher: Watcher, command_line: str
+) -> tuple[list[Outcome], bool]:
+    """Run all tasks, `jobs` at a time. Returns how they ended, and whether the user interrupted.
+
+    On Ctrl-C or SIGTERM every cell finishes its batch, writes a checkpoint and stops; a second Ctrl-C kills.
+    """
+    waiting, running, outcomes = list(tasks), list[_Process](), list[Outcome]()
+
+    def reap() -> None:
+        for process in list(running):
+            outcome = process.outcome()
+            if outcome is not None:
+                running.remove(process)
+                outcomes.append(outcome)
+                watcher.ended(outcome)
+
+    try:
+        with _sigterm_as_interrupt():
+            while waiting or running:
+                while waiting and len(running) < jobs:
+                    running.append(_Process(waiting.pop(0), timeout, command_line))
+                    watcher.started(running[-1].task)
+                _wait(reap, watcher)
+    except KeyboardInterrupt:
+        _stop(running, lambda: _wait(reap, watcher))
+        return outcomes, True
+    finally:
+        for process in running:
+            process.process.kill()
+    return outcomes, False
+
+
+def _wait(reap: Callable[[], None], watcher: Watcher) -> None:
+    time.sleep(POLL_SECONDS)
+    watcher.tick()
+    reap()
+
+
+def _stop(running: list[_Process], wait: Callable[[], None]) -> None:
+    """Ask every cell to stop, then wait for them; a second interrupt kills."""
+    for process in running:
+        process.process.terminate()
+    try:
+        while running:
+            wait()
+    except KeyboardInterrupt:
+        for process in running:
+            process.process.kill()
+        while running:
+            wait()
+
+
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Within the context SIGTERM raises KeyboardInterrupt, as Ctrl-C does."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def check_disk(results: ResultsDir, cells: int) -> None:
+    """Raise BenchError if results cannot be written, or the disk is nearly full."""
+    import shutil
+
+    needed = (200 + 100 * cells) * 2**20
+    try:
+        results.path.mkdir(parents=True, exist_ok=True)
+        probe = results.path / f".write-test-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise BenchError(
+            f"cannot write results to {results.path}: {error.strerror}. Choose another --out."
+        ) from error
+    free = shutil.disk_usage(results.path).free
+    if free < needed:
+        raise BenchError(
+            f"only {free / 2**20:.0f} MiB free at {results.path}, {needed / 2**20:.0f} MiB wanted for "
+            f"{cells} cells. Free some space, or choose another --out."
+        )

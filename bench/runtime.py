@@ -1,0 +1,42 @@
+"""Devices, processes and loading: names in settings → objects on a device."""
+
+from __future__ import annotations
+
+import torch
+from accelerate import PartialState
+
+from bench import registry
+from bench.chain import Chain
+from bench.method import Method
+from bench.models.config import ModelConfig
+from bench.parallel import World
+from bench.reward import Reward
+from bench.settings import Choice
+from bench.weights import locate
+
+
+def start(threads: int) -> tuple[World, torch.device]:
+    """This process's place among those of `accelerate launch` (alone without it), and its device."""
+    torch.set_num_threads(threads)
+    state = PartialState(cpu=not torch.cuda.is_available())
+    return World(state if state.num_processes > 1 else None), torch.device(state.device or "cpu")
+
+
+def load_chain(config: ModelConfig, device: torch.device) -> Chain:
+    """The model's reverse chain with a fresh LoRA. Fetches hub weights that are not there yet."""
+    if config.source is not None or config.path is not None:
+        directory = locate(config.source, config.path, config.revision, "model.path")
+        config = config.model_copy(update={"path": directory})
+    return registry.load("model", config.family)(config, device)
+
+
+def load_reward(choice: Choice, device: torch.device) -> Reward:
+    """A registered reward with its settings."""
+    cls = registry.load("reward", choice.name)
+    return cls(cls.Config.model_validate(choice.config), device)
+
+
+def load_method(choice: Choice, steps: int) -> Method:
+    """A registered method with its settings, for chains of that many steps."""
+    cls = registry.load("method", choice.name)
+    return cls(cls.Config.model_validate(choice.config), steps)

@@ -1,0 +1,123 @@
+"""One cell from start to status, in this process: what `python -m bench cell DIRECTORY` does."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+import traceback
+from types import FrameType
+from typing import Protocol, runtime_checkable
+
+from bench.env import environment
+from bench.errors import BenchError
+from bench.launch import COMMAND_VARIABLE, Exit
+from bench.runtime import start
+from bench.settings import CellConfig
+from bench.store import CellDir, CellInUse, State, write_atomically
+from bench.train import Session, Trainer
+
+ENDINGS = {State.DONE: Exit.DONE, State.TIMEOUT: Exit.STOPPED, State.PREEMPTED: Exit.STOPPED}
+
+
+@runtime_checkable
+class SavesLora(Protocol):
+    """A chain whose adapter can be written to a directory."""
+
+    def save_lora(self, directory: str | os.PathLike[str]) -> None:
+        """Write it in diffusers' format."""
+        ...
+
+
+class StopRequest:
+    """Why the cell should stop before its last step, if it should: a signal, or its time is up."""
+
+    def __init__(self, timeout: float | None) -> None:
+        self.deadline = None if timeout is None else time.monotonic() + timeout
+        self.signalled = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.signalled = True
+
+    def __call__(self) -> State | None:
+        """The state to leave in, or None to go on."""
+        if self.signalled:
+            return State.PREEMPTED
+        late = self.deadline is not None and time.monotonic() > self.deadline
+        return State.TIMEOUT if late else None
+
+
+def end_with_parent() -> None:
+    """End this process when its standard input closes: the launcher holds the other end."""
+
+    def watch() -> None:
+        while os.read(0, 1):  # not sys.stdin: its lock would be held at exit
+            pass
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def run_cell(cell: CellDir, timeout: float | None) -> Exit:
+    """Train and evaluate one cell, or evaluate the base model; the status says how it ended."""
+    config = cell.config()
+    stop = StopRequest(timeout)
+    try:
+        with cell.locked():
+            if cell.finished(config):
+                return Exit.DONE
+            return _guarded(cell, config, stop)
+    except CellInUse as error:
+        print(error, flush=True)
+        return Exit.LOCKED
+
+
+def _guarded(cell: CellDir, config: CellConfig, stop: StopRequest) -> Exit:
+    """Run; whatever goes wrong ends in `failed`, with the reason and a traceback on record."""
+    status = cell.status()
+    cell.write_status(State.RUNNING, status.step, status.seconds)
+    try:
+        state = _run(cell, config, stop)
+    except Exception as error:
+        print(traceback.format_exc(), flush=True)
+        message = str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
+        status = cell.status()
+        cell.write_status(State.FAILED, status.step, status.seconds, message)
+        write_atomically(cell.path / "traceback.txt", traceback.format_exc())
+        return Exit.FAILED
+    return ENDINGS[state]
+
+
+def _run(cell: CellDir, config: CellConfig, stop: StopRequest) -> State:
+    world, device = start(config.threads)
+    (cell.path / "traceback.txt").unlink(missing_ok=True)
+    command = os.environ.get(COMMAND_VARIABLE, " ".join(sys.argv))
+    write_atomically(cell.path / "env.json", json.dumps(environment(device, command), indent=2) + "\n")
+    session = Session(cell, config, world, device)
+    if config.training is None:
+        session.cut_logs()
+        session.evaluate()
+        cell.write_status(State.DONE, 0, 0.0)
+        return State.DONE
+    state = Trainer(session, config.training).run(stop, lambda message: print(message, flush=True))
+    if isinstance(session.chain, SavesLora):
+        _save_lora(cell, session.chain)
+    why = {State.TIMEOUT: "the time per cell was used up", State.PREEMPTED: "asked to stop"}
+    cell.write_status(state, session.counters.step, session.counters.seconds, why.get(state))
+    return state
+
+
+def _save_lora(cell: CellDir, chain: SavesLora) -> None:
+    """Write the adapter beside the old one, then swap."""
+    fresh, final = cell.path / ".lora.tmp", cell.path / "lora"
+    shutil.rmtree(fresh, ignore_errors=True)
+    chain.save_lora(fresh)
+    if final.exists():
+        shutil.rmtree(final)
+    fresh.rename(final)

@@ -1,0 +1,206 @@
+"""An outside plugin as a user would write it, small enough that a whole cell runs in a second.
+
+A model family `dots` (an affine map on 8×8 pictures), a reward `brightness`, a method `push` that backpropagates
+through everything and keeps a running mean, and a method `broken` that fails as it is told to.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from bench.chain import State, Transition
+from bench.engine import Engine
+from bench.method import Batch, Method, Report, Term
+from bench.models.config import ModelConfig
+from bench.reward import Reward
+from bench.schema import Strict
+from bench.streams import normal
+
+
+@dataclass(frozen=True)
+class Dots:
+    """A prompt's length, as a shift of the picture."""
+
+    shift: Tensor
+
+    def select(self, rows: Tensor) -> Dots:
+        return Dots(self.shift[rows])
+
+
+class DotsChain:
+    """x ← 0.9 x + W x + shift, W [3, 3] over colours."""
+
+    evaluations_per_step = 1
+    device = torch.device("cpu")
+    latent_shape = (3, 8, 8)
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+        self.weight = torch.nn.Parameter(0.1 * torch.randn(3, 3))
+        self._delta: Tensor | None = None
+
+    def condition(self, prompts: Sequence[str]) -> Dots:
+        return Dots(torch.tensor([(len(p) % 7) / 20 for p in prompts]))
+
+    def prior(self, noise: Tensor) -> State:
+        return State(noise)
+
+    def transition(
+        self, state: State, i: int, cond: Dots, eta: Tensor, x_path_only: bool = False
+    ) -> Transition:
+        weight = self.weight.expand(len(state.x), 3, 3)
+        if self._delta is not None:
+            weight = weight + self._delta
+        output = torch.einsum("bij,bjhw->bihw", weight, state.x) + cond.shift[:, None, None, None]
+        output = output.detach() if x_path_only else output
+        return Transition(0.9 * state.x + output, 0.1 * eta[:, None, None, None])
+
+    def predict_x0(self, state: State, i: int, cond: Dots) -> Tensor:
+        return state.x
+
+    def decode(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(x)
+
+    def parameters(self) -> list[torch.nn.Parameter]:
+        return [self.weight]
+
+    @contextmanager
+    def perturbed(self, delta: Tensor) -> Iterator[None]:
+        self._delta = delta.reshape(-1, 3, 3)
+        try:
+            yield
+        finally:
+            self._delta = None
+
+    def save_lora(self, directory: Path) -> None:
+        directory.mkdir(parents=True)
+        torch.save(self.weight.detach(), directory / "weight.pt")
+
+
+def load_dots(config: ModelConfig, device: torch.device) -> DotsChain:
+    """The loader of the family."""
+    return DotsChain(config.steps)
+
+
+class BrightnessConfig(Strict):
+    """Settings of the reward."""
+
+    target: float = Field(default=1.0, description="brightness that scores best")
+
+
+class Brightness(Reward):
+    """How bright a picture is."""
+
+    Config: ClassVar[type[Strict]] = BrightnessConfig
+    differentiable: ClassVar[bool] = True
+    scale: ClassVar[str] = "0 … 1"
+
+    def __init__(self, config: BrightnessConfig, device: torch.device) -> None:
+        self.target = config.target
+
+    def score(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
+        return 1 - (media.flatten(1).mean(dim=1) - self.target).square()
+
+
+class PushConfig(Strict):
+    """Settings of the method."""
+
+    strength: float = Field(default=1.0, gt=0, description="factor on the gradient")
+    pause: float = Field(default=0.0, ge=0, description="seconds to sleep in each batch")
+    inner: int = Field(default=1, ge=1, description="optimizer steps per batch")
+
+
+def _push(engine: Engine, batch: Batch, strength: float, baseline: float) -> Report:
+    chain, reward = engine.chain, engine.reward
+    keys = [("push", engine.seed, batch.step, b) for b in range(len(batch.prompts))]
+    cond = chain.condition(batch.prompts)
+    x = normal(keys, chain.latent_shape, chain.device)
+    for i in range(chain.steps):
+        x = chain.transition(State(x), i, cond, torch.zeros(len(x))).mean
+    rewards = reward.score(chain.decode(x), batch.prompts)
+    for parameter in chain.parameters():
+        parameter.grad = None
+    (-strength * (rewards - baseline).mean()).backward()
+    norm = float(sum(p.grad.square().sum() for p in chain.parameters() if p.grad is not None)) ** 0.5
+    count = len(batch.prompts) * chain.steps
+    return Report(rewards.detach(), {"fo": Term(norm, None)}, count, count, {"baseline": baseline})
+
+
+class Push(Method):
+    """Backpropagation, scaled by a running mean of rewards: state that a resume could lose."""
+
+    Config: ClassVar[type[Strict]] = PushConfig
+
+    def __init__(self, config: PushConfig, steps: int) -> None:
+        super().__init__(config, steps)
+        self.state: dict[str, Any] = {"mean": 0.0}
+
+    @property
+    def biased(self) -> bool:
+        return False
+
+    @property
+    def needs_reward_grad(self) -> bool:
+        return True
+
+    def updates(self, engine: Engine, batch: Batch) -> Iterator[Report]:
+        time.sleep(self.config.pause)
+        for _ in range(self.config.inner):
+            report = _push(engine, batch, self.config.strength * (1 + self.state["mean"]), self.state["mean"])
+            self.state["mean"] = 0.9 * self.state["mean"] + 0.1 * float(report.rewards.mean())
+            yield report
+
+
+class BrokenConfig(Strict):
+    """How to fail."""
+
+    how: Literal["error", "nan reward", "nan gradient", "kill", "full disk"] = Field(
+        default="error", description="what goes wrong"
+    )
+    at: int = Field(default=3, ge=1, description="in the batch that takes this step")
+
+
+class Broken(Method):
+    """Works until it fails."""
+
+    Config: ClassVar[type[Strict]] = BrokenConfig
+
+    @property
+    def biased(self) -> bool:
+        return False
+
+    @property
+    def needs_reward_grad(self) -> bool:
+        return True
+
+    def updates(self, engine: Engine, batch: Batch) -> Iterator[Report]:
+        report = _push(engine, batch, 1.0, 0.0)
+        if batch.step + 1 == self.config.at:
+            report = self._fail(engine, report)
+        yield report
+
+    def _fail(self, engine: Engine, report: Report) -> Report:
+        if self.config.how == "error":
+            raise RuntimeError("out of luck")
+        if self.config.how == "kill":
+            os.kill(os.getpid(), 9)
+        if self.config.how == "full disk":
+            import resource
+
+            resource.setrlimit(resource.RLIMIT_FSIZE, (512, 512))
+        if self.config.how == "nan gradient":
+            engine.chain.parameters()[0].grad = torch.full((3, 3), math.nan)
+        if self.config.how == "nan reward":
+            return Report(report.rewards * math.nan, report.terms, report.forward, report.backward)
+        return report
