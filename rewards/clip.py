@@ -1,0 +1,132 @@
+"""Text-image agreement by any CLIP checkpoint in transformers' format.
+
+Sources: Radford et al. 2021 (CLIP, arXiv:2103.00020), cosine of the two embeddings; Kirstain et al. 2023
+(PickScore, arXiv:2305.01569), the same model class fine-tuned on preferences, exp(logit_scale) · cosine.
+Pictures take the path of the checkpoint's own CLIPImageProcessor, written differentiably
+(`rewards.clip_image`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, final
+
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from bench.errors import BenchError
+from bench.reward import Reward
+from bench.schema import Strict
+from bench.weights import CHECKPOINT_PATTERNS, locate
+from rewards.clip_image import Preprocessor
+
+EMBEDDED = "embedded:clip"
+PROCESSOR_FILES = ("*.json", "*.txt")  # on the hub: tokenizer and preprocessor
+
+
+class ClipConfig(Strict):
+    """Which checkpoint, and what is made of its cosine."""
+
+    source: str = Field(default=EMBEDDED, description="`embedded:clip`, `hub:org/name` or `path:directory`")
+    path: Path | None = Field(
+        default=None, description="local directory with the checkpoint, instead of source"
+    )
+    revision: str | None = Field(default=None, description="branch, tag or commit of a hub source")
+    processor: str | None = Field(
+        default=None,
+        description="where tokenizer and preprocessor_config.json are, if not with the checkpoint",
+    )
+    scale: Literal["cosine", "logit"] = Field(
+        default="cosine", description="cosine: in [-1, 1]; logit: exp(logit_scale) · cosine, as PickScore"
+    )
+    dtype: Literal["float32", "float16", "bfloat16"] = Field(
+        default="float32", description="of the frozen model"
+    )
+    chunk: int = Field(
+        default=32, ge=1, description="pictures per forward pass, to bound memory without a graph"
+    )
+
+    @field_validator("source", "processor")
+    @classmethod
+    def _is_a_place(cls, value: str | None) -> str | None:
+        kind, _, rest = (value or EMBEDDED).partition(":")
+        if kind not in ("embedded", "hub", "path") or not rest:
+            raise ValueError(f"{value!r} is none of embedded:clip, hub:org/name, path:directory")
+        return value
+
+
+@final
+class ClipReward(Reward):
+    """cos(image, text), or exp(logit_scale) times that. Differentiable in the image; the model is frozen."""
+
+    Config: ClassVar[type[Strict]] = ClipConfig
+    differentiable: ClassVar[bool] = True
+    scale: ClassVar[str] = "cosine of image and text, in [-1, 1]; with `scale: logit` times exp(logit_scale)"
+
+    def __init__(self, config: ClipConfig, device: torch.device) -> None:
+        """Loads the checkpoint, downloading it if it is on the hub and not cached. Raises BenchError."""
+        from transformers import CLIPModel, CLIPTokenizer
+
+        directory = locate(config.source, config.path, config.revision, "reward.path", CHECKPOINT_PATTERNS)
+        beside = directory
+        if config.processor is not None:
+            beside = locate(config.processor, None, None, "reward.processor", PROCESSOR_FILES)
+        try:
+            model: Any = CLIPModel.from_pretrained(directory, dtype=getattr(torch, config.dtype))
+            self.tokenizer = CLIPTokenizer.from_pretrained(beside)
+        except (OSError, ValueError, KeyError) as error:
+            raise BenchError(f"reward clip: {directory} is not a usable CLIP checkpoint: {error}") from error
+        self.model = model.to(device).eval().requires_grad_(False)
+        self.preprocessor = Preprocessor.load(beside)
+        self.device = device
+        self.chunk = config.chunk
+        self.max_tokens: int = model.config.to_dict()["text_config"]["max_position_embeddings"]
+        self.logit = config.scale == "logit"
+        self._texts: dict[str, Tensor] = {}
+
+    def score(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Scores [B] of images [B, 3, H, W] in [0, 1], float32 (float64 for a float64 model)."""
+        if len(media) != len(prompts):
+            raise BenchError(f"reward clip: {len(media)} images but {len(prompts)} prompts")
+        cosine = (self.image_features(media) * self.text_features(prompts)).sum(dim=1)
+        return cosine * self.model.logit_scale.to(cosine.dtype).exp() if self.logit else cosine
+
+    def image_features(self, media: Tensor) -> Tensor:
+        """Unit-norm embeddings [B, D] of images [B, 3, H, W] in [0, 1], differentiable."""
+        return torch.cat([self._image(part) for part in media.split(self.chunk)])
+
+    def text_features(self, prompts: Sequence[str]) -> Tensor:
+        """Unit-norm embeddings [B, D], constants without gradient, each prompt's computed once."""
+        for prompt in prompts:
+            if prompt not in self._texts:
+                self._texts[prompt] = self._text(prompt)
+        return torch.stack([self._texts[prompt] for prompt in prompts])
+
+    def _image(self, media: Tensor) -> Tensor:
+        pixels = self.preprocessor(media).to(self.model.dtype)
+        pooled = self.model.vision_model(pixel_values=pixels).pooler_output
+        return _unit(self.model.visual_projection(pooled))
+
+    def _text(self, prompt: str) -> Tensor:
+        """[D]. Each prompt alone, padded to full length: companions do not change even the last bit."""
+        tokens = self.tokenizer(
+            [prompt],
+            padding="max_length",
+            truncation=True,
+            max_length=self.max_tokens,
+            return_tensors="pt",
+        ).to(self.device)
+        # A tensor made in inference mode could never be part of a graph later.
+        with torch.inference_mode(False), torch.no_grad():
+            pooled = self.model.text_model(
+                input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
+            ).pooler_output
+            return _unit(self.model.text_projection(pooled))[0]
+
+
+def _unit(features: Tensor) -> Tensor:
+    """Rows of norm 1, in float32 or wider."""
+    return normalize(features if features.dtype == torch.float64 else features.float(), dim=-1)

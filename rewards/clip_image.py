@@ -1,0 +1,119 @@
+"""CLIPImageProcessor, differentiably: pictures in [0, 1] → what a CLIP vision model takes.
+
+Source: transformers' CLIPImageProcessor on Pillow: resize the shortest edge (bicubic or bilinear, with
+antialiasing), crop the centre, normalise by mean and std. Pillow resizes along the width, then along the
+height, and clips and rounds to 8 bits after each; we clip but do not round. So the two agree within 2/255 on
+the [0, 1] scale before normalisation, and to float precision where nothing is resized. (Pillow 13 takes the
+height first for pictures much taller than wide; clipped edges then differ by more, up to 19/255 measured.)
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from bench.errors import BenchError
+
+Size = tuple[int, int]
+PIL_FILTERS = {2: "bilinear", 3: "bicubic"}
+
+
+class Preprocessor(BaseModel):
+    """What preprocessor_config.json says. Absent keys mean what they mean to CLIPImageProcessor.
+
+    size: {"shortest_edge": n} or {"height": h, "width": w} in pixels, an old file's n being the former;
+    crop_size: {"height": h, "width": w}, an old file's n being a square. Other keys play no part here.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    do_resize: bool = True
+    size: dict[str, int] = {"shortest_edge": 224}
+    resample: int = Field(default=3, description="Pillow's number of the filter")
+    do_center_crop: bool = True
+    crop_size: dict[str, int] = {"height": 224, "width": 224}
+    do_normalize: bool = True
+    image_mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
+    image_std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
+
+    @field_validator("size", mode="before")
+    @classmethod
+    def _edge(cls, value: Any) -> Any:
+        sides = {"shortest_edge": value} if isinstance(value, int) else value
+        if isinstance(sides, dict):
+            sides = {name: side for name, side in sides.items() if side is not None}
+            if set(sides) not in ({"shortest_edge"}, {"height", "width"}):
+                raise ValueError("only {shortest_edge} and {height, width} are supported")
+        return sides
+
+    @field_validator("crop_size", mode="before")
+    @classmethod
+    def _square(cls, value: Any) -> Any:
+        return {"height": value, "width": value} if isinstance(value, int) else value
+
+    @field_validator("resample")
+    @classmethod
+    def _known_filter(cls, value: int) -> int:
+        if value not in PIL_FILTERS:
+            raise ValueError(f"Pillow filter {value} is not supported, only {PIL_FILTERS}")
+        return value
+
+    @classmethod
+    def load(cls, directory: Path) -> Preprocessor:
+        """Read `preprocessor_config.json`, or transformers 5's `processor_config.json`. Raises BenchError."""
+        old, new = directory / "preprocessor_config.json", directory / "processor_config.json"
+        path = old if old.is_file() else new
+        try:
+            settings = json.loads(path.read_text(encoding="utf-8"))
+            return cls.model_validate(settings if path == old else settings["image_processor"])
+        except FileNotFoundError as error:
+            raise BenchError(f"{old}: not there. It says how the checkpoint wants its pictures.") from error
+        except (json.JSONDecodeError, KeyError, TypeError, ValidationError) as error:
+            raise BenchError(f"{path}: cannot be used for a CLIP reward: {error}") from error
+
+    def __call__(self, media: Tensor) -> Tensor:
+        """Pictures [B, 3, H, W] in [0, 1] → pixel values [B, 3, h, w], at least float32. Differentiable."""
+        if media.ndim != 4 or media.shape[1] != 3:
+            raise BenchError(f"a CLIP model takes images [B, 3, H, W], got {list(media.shape)}")
+        x = media if media.dtype == torch.float64 else media.float()
+        if self.do_resize:
+            x = resize(x, self._resized(x.shape[-2], x.shape[-1]), PIL_FILTERS[self.resample])
+        if self.do_center_crop:
+            x = centre_crop(x, (self.crop_size["height"], self.crop_size["width"]))
+        if self.do_normalize:
+            x = (x - _channels(self.image_mean, x)) / _channels(self.image_std, x)
+        return x
+
+    def _resized(self, height: int, width: int) -> Size:
+        """Height and width after the resize."""
+        if "shortest_edge" not in self.size:
+            return self.size["height"], self.size["width"]
+        edge = self.size["shortest_edge"]
+        longer = int(edge * max(height, width) / min(height, width))
+        return (longer, edge) if width <= height else (edge, longer)
+
+
+def resize(x: Tensor, size: Size, mode: str) -> Tensor:
+    """Pillow's antialiased resize of x [B, C, H, W] in [0, 1], along the width and then along the height."""
+    for step in ((x.shape[-2], size[1]), size):
+        if x.shape[-2:] != step:
+            x = interpolate(x, size=step, mode=mode, antialias=True, align_corners=False).clamp(0, 1)
+    return x
+
+
+def centre_crop(x: Tensor, size: Size) -> Tensor:
+    """The middle of x [B, C, H, W]; with an odd margin the smaller half is above and to the left."""
+    top, left = ((have - want) // 2 for have, want in zip(x.shape[-2:], size, strict=True))
+    if top < 0 or left < 0:
+        raise BenchError(f"cannot crop {size} from {tuple(x.shape[-2:])} pixels: check size and crop_size")
+    return x[..., top : top + size[0], left : left + size[1]]
+
+
+def _channels(values: tuple[float, float, float], like: Tensor) -> Tensor:
+    return torch.tensor(values, dtype=like.dtype, device=like.device)[:, None, None]
