@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import torch
@@ -173,7 +173,7 @@ class Chain(Protocol):
         ...
 
     def transition(
-        self, state: State, i: int, cond: Condition, eta: Tensor, x_path_only: bool = False
+        self, state: State, i: int, cond: Any, eta: Tensor, x_path_only: bool = False
     ) -> Transition:
         """Step i from `state`; eta [B]. Differentiable in x, memory and parameters.
 
@@ -181,7 +181,7 @@ class Chain(Protocol):
         """
         ...
 
-    def predict_x0(self, state: State, i: int, cond: Condition) -> Tensor:
+    def predict_x0(self, state: State, i: int, cond: Any) -> Tensor:
         """One-step prediction of x_0 from the state at step i, differentiable."""
         ...
 

@@ -1,0 +1,207 @@
+"""Runs plans and leaves the gradient in `.grad`: the only loop over steps that any method has.
+
+Stages, so that two network graphs never live at once: rollout without a graph; reward and dR/dx_0; then one step
+at a time is run again with a graph, multiplied with its cotangent and freed. With A = R - b, averaged over the
+batch (RLR paper, Eq. 6, with the last step counted once):
+
+    FO  J_θ(step)ᵀ c,  c pulled back from dR/dx_0
+    HO  J_θ(block)ᵀ (A ε / σ),  ε the noise at the block's last step, intermediate noises fixed
+    ZO  A z / s,  the step run with θ + s z
+
+`.grad` receives the negative, as optimizers descend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from bench.chain import Chain, Kind, Plan
+from bench.method import Batch, Report, Term
+from bench.parallel import World
+from bench.pullback import Clipped, Gradients, PullBack, Trajectory
+from bench.reward import Reward
+from bench.rollout import MicroBatch, Perturbation, Roller
+
+UNIT_WEIGHTS: Mapping[Kind, float] = {Kind.FO: 1.0, Kind.HO: 1.0, Kind.ZO: 1.0}
+
+
+class Accumulator:
+    """Sums one term's gradient over micro-batches; keeps what its norm and its variance need."""
+
+    def __init__(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+        self._sizes = [p.numel() for p in parameters]
+        self.total = torch.zeros(sum(self._sizes), device=parameters[0].device)
+        self.squares = torch.zeros(1, dtype=torch.float64, device=parameters[0].device)
+        self._part = torch.zeros_like(self.total)
+
+    def add(self, gradients: Gradients) -> None:
+        """Add one gradient per parameter (None: zero)."""
+        for view, g in zip(self._part.split(self._sizes), gradients, strict=True):
+            if g is not None:
+                view += g.reshape(-1)
+
+    def add_flat(self, gradient: Tensor) -> None:
+        """Add a flat gradient [d]."""
+        self._part += gradient
+
+    def close_micro_batch(self) -> None:
+        """Fold the current micro-batch into the total."""
+        self.squares += self._part.double().square().sum()
+        self.total += self._part
+        self._part.zero_()
+
+    def term(self, weight: float, parts: int) -> Term:
+        """Norm of weight · total, and its variance estimated from its M independent parts (M ≥ 2).
+
+        With parts g_m that sum to G: Var(G) ≈ M / (M - 1) · (Σ|g_m|² - |G|² / M).
+        """
+        square = self.total.double().square().sum()
+        variance = None
+        if parts > 1:
+            spread = float(self.squares - square / parts) * parts / (parts - 1)
+            variance = weight**2 * max(0.0, spread)
+        return Term(abs(weight) * float(square.sqrt()), variance)
+
+
+class Engine:
+    """Estimates gradients of the expected reward of a chain, one batch (= one optimizer step) at a time."""
+
+    def __init__(
+        self,
+        chain: Chain,
+        reward: Reward,
+        *,
+        seed: int,
+        micro_batch: int,
+        reward_chunk: int | None = None,
+        world: World | None = None,
+        offload: bool = False,
+    ) -> None:
+        """micro_batch: samples per rollout. reward_chunk: samples per decode-and-reward (default: micro_batch).
+
+        offload: park the activations of a step's graph in main memory between its forward and its backward.
+        """
+        self.chain, self.reward, self.seed = chain, reward, seed
+        self.micro_batch = micro_batch
+        self.world = world or World()
+        self.roller = Roller(chain, reward, seed, reward_chunk or micro_batch)
+        self.puller = PullBack(self.roller, offload)
+
+    def rollout(
+        self,
+        plans: Sequence[Plan],
+        batch: Batch,
+        perturbation: Perturbation | None = None,
+        *,
+        reward_grad: bool | None = None,
+    ) -> Trajectory:
+        """Stages 1 and 2. plans: one per sample of the batch. Returns what `gradient` pulls back.
+
+        reward_grad: whether dR/dx_0 is computed; by default when a plan has FO steps.
+        """
+        pert = perturbation or Perturbation()
+        need = any(p.has(Kind.FO) for p in plans) if reward_grad is None else reward_grad
+        mine = self.world.share(len(batch.prompts))
+        micros: list[MicroBatch] = []
+        for start in range(mine.start, mine.stop, self.micro_batch):
+            index = range(start, min(start + self.micro_batch, mine.stop))
+            micro = self.roller.prepare(index, [plans[b] for b in index], batch)
+            self.roller.roll(micro, batch, pert)
+            self.roller.score(micro, need)
+            micros.append(micro)
+        signed = self.world.gather(torch.cat([micro.rewards for micro in micros]))
+        raw = signed if self.reward.higher_is_better else -signed
+        forward = len(batch.prompts) * self.chain.steps * self.chain.evaluations_per_step
+        return Trajectory(batch, pert, micros, raw, signed, forward)
+
+    def gradient(
+        self,
+        trajectory: Trajectory,
+        advantages: Tensor,
+        *,
+        weights: Mapping[Kind, float] = UNIT_WEIGHTS,
+        ppo: Clipped | None = None,
+        include: Tensor | None = None,
+    ) -> Report:
+        """Stages 3 and 4: write -∇ of the batch mean into `.grad` and report what it was made of.
+
+        advantages: [B], for HO and ZO. weights: factor per kind. ppo: clipped re-use of the samples.
+        include: [B] bool, average over these samples only.
+        """
+        parameters = self.chain.parameters()
+        chosen = torch.ones(len(advantages), dtype=torch.bool) if include is None else include.cpu()
+        terms: dict[Kind, Accumulator] = {}
+
+        def accumulator(kind: Kind) -> Accumulator:
+            return terms.setdefault(kind, Accumulator(parameters))
+
+        for kind in weights:  # the same terms on every process, whatever its share of the plans has
+            if self.world.size > 1 or any(m.has(kind) for m in trajectory.micros):
+                accumulator(kind)
+        self.puller.backward = 0
+        for micro in trajectory.micros:
+            rows = [r for r, b in enumerate(micro.index) if chosen[b]]
+            local = advantages[micro.index].to(micro.eta.device)
+            self.puller.sweep(trajectory, micro, rows, local, ppo, lambda kind, g: accumulator(kind).add(g))
+            zeroth = self._zeroth_order(trajectory, micro, rows, local)
+            if zeroth is not None:
+                accumulator(Kind.ZO).add_flat(zeroth)
+            for term in terms.values():
+                term.close_micro_batch()
+        return self._report(trajectory, terms, weights, scale=1.0 / int(chosen.sum()))
+
+    def pathwise(self, trajectory: Trajectory) -> Tensor:
+        """The exact gradient of the batch-mean reward through the whole chain, flat [d].
+
+        Every step is pulled back with the trajectory's own noise and perturbations held fixed, whatever its kind,
+        so the mean of this over trajectories is the gradient of the objective that the plans estimate. Needs a
+        rollout with reward_grad=True.
+        """
+        accumulator = Accumulator(self.chain.parameters())
+        for micro in trajectory.micros:
+            rows = list(range(len(micro.index)))
+            cotangent, history = micro.reward_grad, None
+            for i in reversed(range(self.chain.steps)):
+                back = self.puller.step(trajectory, micro, i, rows, cotangent, history)
+                accumulator.add(back.parameters)
+                cotangent, history = back.x, back.history
+        accumulator.close_micro_batch()
+        return self.world.sum(accumulator.total) / len(trajectory.batch.prompts)
+
+    def _zeroth_order(
+        self, trajectory: Trajectory, micro: MicroBatch, rows: list[int], advantages: Tensor
+    ) -> Tensor | None:
+        """Σ over rows and their ZO steps of w A z / s, flat [d]; a z shared by a sample's steps counts once."""
+        pert, total = trajectory.perturbation, None
+        wanted = set(rows)
+        for i in range(self.chain.steps):
+            active = sorted(wanted.intersection(micro.rows(i, Kind.ZO)))
+            if not active:
+                continue
+            z = self.roller.z(micro, trajectory.batch, i, active, pert)
+            part = (advantages[active] * micro.weight[active, i] / pert.scale) @ z
+            total = part if total is None else total + part
+            if pert.shared:
+                wanted.difference_update(active)
+        return total
+
+    def _report(
+        self, trajectory: Trajectory, terms: dict[Kind, Accumulator], weights: Mapping[Kind, float], scale: float
+    ) -> Report:
+        parameters = self.chain.parameters()
+        gradient = torch.zeros(sum(p.numel() for p in parameters), device=parameters[0].device)
+        parts = torch.tensor([float(len(trajectory.micros))], device=gradient.device)
+        parts = int(self.world.sum(parts))
+        report: dict[str, Term] = {}
+        for kind, term in terms.items():
+            self.world.sum(term.total)
+            self.world.sum(term.squares)
+            gradient += weights[kind] * scale * term.total
+            report[kind.value.lower()] = term.term(weights[kind] * scale, parts)
+        for p, g in zip(parameters, gradient.split([p.numel() for p in parameters]), strict=True):
+            p.grad = -g.reshape(p.shape).to(p.dtype)
+        backward = torch.tensor([float(self.puller.backward)], dtype=torch.float64, device=gradient.device)
+        return Report(trajectory.rewards, report, trajectory.forward, int(self.world.sum(backward)))

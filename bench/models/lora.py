@@ -1,0 +1,84 @@
+"""The trainable LoRA of a diffusers UNet, and its perturbation sample by sample.
+
+A perturbed batch is one forward: row b of every adapted layer computes (B + ΔB_b)(A + ΔA_b) x_b, two small batched
+matrix products added to the outputs of lora_A and lora_B. No parameter is touched, so none has to be restored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import peft
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+
+from bench.errors import BenchError
+from bench.models.config import LoraConfig
+
+ADAPTER = "default"
+
+
+def add_lora(unet: UNet2DConditionModel, config: LoraConfig) -> None:
+    """Freeze the network and add a fresh float32 LoRA (A normal with std 1 / rank, B zero; global torch seed)."""
+    unet.requires_grad_(False)
+    endings = {name.rpartition(".")[2] for name, _ in unet.named_modules()}
+    for target in config.targets:
+        if not any(name.endswith(target) for name, _ in unet.named_modules()):
+            raise BenchError(f"model.lora.targets: no layer of the UNet ends in '{target}'. Known: {sorted(endings)}")
+    alpha = config.rank if config.alpha is None else config.alpha
+    settings = peft.LoraConfig(
+        r=config.rank, lora_alpha=alpha, init_lora_weights="gaussian", target_modules=list(config.targets)
+    )
+    unet.add_adapter(settings, ADAPTER)
+    for p in lora_parameters(unet):
+        p.data = p.data.float()
+
+
+def lora_parameters(unet: nn.Module) -> list[nn.Parameter]:
+    """The trainable parameters in the network's own order."""
+    return [p for name, p in unet.named_parameters() if ".lora_" in name]
+
+
+@contextmanager
+def perturbed(unet: nn.Module, delta: Tensor) -> Iterator[None]:
+    """Within the context, row b of a batch runs with LoRA + delta[b].
+
+    delta: [B, d], flat in the order of `lora_parameters`. A layer's input may have k·B rows (guidance halves one
+    after the other): row r belongs to sample r mod B. Raises BenchError for adapted layers that are not linear.
+    """
+    with ExitStack() as stack:
+        at = 0
+        for name, module in unet.named_modules():
+            if ".lora_" not in name or not any(True for _ in module.parameters(recurse=False)):
+                continue
+            if not isinstance(module, nn.Linear) or module.bias is not None:
+                raise BenchError(
+                    f"{name}: parameters of {type(module).__name__} layers cannot be perturbed per sample; "
+                    "restrict model.lora.targets to linear layers for methods with zeroth-order steps"
+                )
+            size = module.weight.numel()
+            part = delta[:, at : at + size].reshape(-1, *module.weight.shape)
+            handle = module.register_forward_hook(_added_product(part))
+            stack.callback(handle.remove)
+            at += size
+        if at != delta.shape[1]:
+            raise ValueError(f"delta has {delta.shape[1]} columns, the LoRA {at} parameters")
+        yield
+
+
+def _added_product(delta: Tensor) -> Any:
+    """A forward hook that adds x_r delta[r mod B]ᵀ to the layer's output; delta [B, out, in]."""
+
+    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        x = inputs[0]
+        copies, rest = divmod(x.shape[0], delta.shape[0])
+        if rest:
+            raise ValueError(f"{x.shape[0]} rows are not a multiple of {delta.shape[0]} samples")
+        rows = x.reshape(x.shape[0], -1, x.shape[-1])
+        weight = delta.repeat(copies, 1, 1).to(rows.dtype)
+        return output + torch.bmm(rows, weight.mT).reshape(output.shape)
+
+    return hook

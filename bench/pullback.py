@@ -1,0 +1,217 @@
+"""Stages 3 and 4 of a gradient: run one step again with a graph, multiply with its cotangent, free the graph.
+
+A row carries one cotangent from the image end to the noise end: dR/dx_0 while its steps are FO or PASS, and
+A ε/σ from an HO block's last step to its first. Nothing else keeps a graph, and one graph lives at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bench.chain import Kind
+from bench.method import Batch
+from bench.rollout import MicroBatch, Perturbation, Roller
+from bench.solvers import gaussian_log_prob, per_row
+
+Gradients = Sequence[Tensor | None]
+
+
+@dataclass(frozen=True)
+class Clipped:
+    """PPO's clipped importance ratio for one-step HO blocks (Schulman et al. 2017, eq. 7; DDPO).
+
+    clip: the ratio's trust region 1 ± clip. mean: log-probabilities averaged over latent dimensions, as the
+    published codes do, instead of summed.
+    """
+
+    clip: float
+    mean: bool = False
+
+
+@dataclass
+class Trajectory:
+    """A batch that has been rolled out and scored. rewards: raw scores of the whole batch [B], every process's."""
+
+    batch: Batch
+    perturbation: Perturbation
+    micros: list[MicroBatch]
+    rewards: Tensor
+    signed: Tensor  # rewards, higher is better
+    forward: int
+
+
+@dataclass(frozen=True)
+class PulledBack:
+    """Vector–Jacobian products of one transition: with x and memory [rows, …], and with each parameter."""
+
+    x: Tensor | None
+    history: Tensor | None
+    parameters: Gradients
+
+
+@dataclass
+class Carried:
+    """Cotangents on their way through the chain, all rows of a micro-batch: of x and, for multistep solvers, memory."""
+
+    x: Tensor
+    history: Tensor | None = None
+
+
+class PullBack:
+    """Pulls cotangents back through the steps of a trajectory. `backward` counts network evaluations."""
+
+    def __init__(self, roller: Roller, offload: bool) -> None:
+        """offload: park a step's activations in main memory between its forward and its backward."""
+        self.roller, self.chain, self.offload = roller, roller.chain, offload
+        self.backward = 0
+
+    def step(
+        self,
+        trajectory: Trajectory,
+        micro: MicroBatch,
+        i: int,
+        rows: list[int],
+        cotangent: Tensor | Callable[[Tensor, Tensor], Tensor],
+        history_cotangent: Tensor | None = None,
+        *,
+        x_path_only: bool = False,
+        need_input: bool = True,
+    ) -> PulledBack:
+        """Run step i of these rows again, with a graph, and multiply its Jacobian with the cotangent.
+
+        cotangent: of the step's mean, [rows, …], or a function of the recomputed (mean, std) that gives it.
+        history_cotangent: of the memory that the step leaves. The graph is freed on return.
+        """
+        pick = torch.tensor(rows, device=micro.eta.device)
+        state = micro.states[i].select(pick)
+        inputs = [t for t in (state.x, state.history) if t is not None] if need_input else []
+        for t in inputs:
+            t.requires_grad_()
+        delta = self.roller.perturbations(micro, trajectory.batch, i, rows, trajectory.perturbation)
+        perturbed = contextlib.nullcontext() if delta is None else self.chain.perturbed(delta)
+        parked = torch.autograd.graph.save_on_cpu() if self.offload else contextlib.nullcontext()
+        trainable = [] if x_path_only else self.chain.parameters()
+        with perturbed:  # around the backward too: checkpointing runs the network again in there
+            with torch.enable_grad(), parked:
+                out = self.chain.transition(state, i, micro.cond.select(pick), micro.eta[pick, i], x_path_only)
+            seed = cotangent if isinstance(cotangent, Tensor) else cotangent(out.mean.detach(), out.std.detach())
+            outputs, seeds = [out.mean], [seed]
+            if out.history is not None and history_cotangent is not None and out.history.requires_grad:
+                outputs, seeds = [out.mean, out.history], [seed, history_cotangent]
+            grads = torch.autograd.grad(outputs, [*inputs, *trainable], seeds, allow_unused=True)
+        self.backward += len(rows) * self.chain.evaluations_per_step
+        return PulledBack(
+            x=_or_zero(grads[0], state.x) if inputs else None,
+            history=_or_zero(grads[1], inputs[1]) if len(inputs) > 1 else None,
+            parameters=[] if x_path_only else list(grads[len(inputs) :]),
+        )
+
+    def sweep(
+        self,
+        trajectory: Trajectory,
+        micro: MicroBatch,
+        rows: list[int],
+        advantages: Tensor,
+        ppo: Clipped | None,
+        add: Callable[[Kind, Gradients], None],
+    ) -> None:
+        """One pass over the steps, last to first, that hands `add` each step's parameter gradients by kind.
+
+        rows: those to pull back. advantages: [rows of the micro-batch].
+        """
+        wanted = set(rows)
+        here = Carried(torch.zeros_like(micro.states[-1].x) if micro.reward_grad is None else micro.reward_grad)
+        for i in reversed(range(self.chain.steps)):
+            before = Carried(torch.zeros_like(here.x))
+            for kind in (Kind.FO, Kind.PASS, Kind.HO):
+                active = sorted(wanted.intersection(micro.rows(i, kind)))
+                if active:
+                    seed = here.x[active]
+                    if kind is Kind.HO:
+                        seed = self._half_order_seed(micro, trajectory, i, active, here, advantages, ppo)
+                    self._pull(trajectory, micro, i, kind, active, seed, here, before, add)
+            here = before
+
+    def _pull(
+        self,
+        trajectory: Trajectory,
+        micro: MicroBatch,
+        i: int,
+        kind: Kind,
+        active: list[int],
+        seed: Tensor | Callable[[Tensor, Tensor], Tensor],
+        here: Carried,
+        before: Carried,
+        add: Callable[[Kind, Gradients], None],
+    ) -> None:
+        weight = micro.weight[active, i] if kind is Kind.FO else torch.ones(len(active), device=micro.eta.device)
+        if isinstance(seed, Tensor):  # an FO step's weight counts for the parameters, not for what x carries on
+            seed = seed * per_row(weight, seed)
+        memory = None if here.history is None else here.history[active] * per_row(weight, here.x)
+        onward = micro.onward[active, i].nonzero()[:, 0].tolist()
+        back = self.step(
+            trajectory, micro, i, active, seed, memory, x_path_only=kind is Kind.PASS, need_input=bool(onward)
+        )
+        if kind is not Kind.PASS:
+            add(kind, back.parameters)
+        to = [active[k] for k in onward]
+        if onward and back.x is not None:
+            before.x[to] = (back.x / per_row(weight, back.x))[onward]
+        if onward and back.history is not None:
+            if before.history is None:
+                before.history = torch.zeros_like(before.x)
+            before.history[to] = (back.history / per_row(weight, back.history))[onward]
+
+    def _half_order_seed(
+        self,
+        micro: MicroBatch,
+        trajectory: Trajectory,
+        i: int,
+        active: list[int],
+        here: Carried,
+        advantages: Tensor,
+        ppo: Clipped | None,
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        """The cotangent of an HO step's mean: w A ε/σ where a block ends, what is carried elsewhere."""
+        ends = micro.ends[active, i].nonzero()[:, 0].tolist()
+        rows = [active[k] for k in ends]
+
+        def seed(mean: Tensor, std: Tensor) -> Tensor:
+            out = here.x[active].clone()
+            if not ends:
+                return out
+            factor, sigma = advantages[rows] * micro.weight[rows, i], std[ends]
+            if ppo is None:
+                noise = self.roller.noise(micro, trajectory.batch, i, rows, trajectory.perturbation)
+                out[ends] = per_row(factor, mean) * noise / sigma
+                return out
+            x = micro.states[i + 1].x[rows]
+            ratio, active_ratio = ppo_ratio(micro, i, rows, gaussian_log_prob(x, mean[ends], sigma), advantages, ppo)
+            score = (x - mean[ends]) / sigma**2 / (x[0].numel() if ppo.mean else 1)
+            out[ends] = per_row(factor * ratio * active_ratio, mean) * score
+            return out
+
+        return seed
+
+
+def ppo_ratio(
+    micro: MicroBatch, i: int, rows: list[int], log_prob: Tensor, advantages: Tensor, ppo: Clipped
+) -> tuple[Tensor, Tensor]:
+    """(importance ratio, 1 where PPO's objective has a gradient, else 0) of step i, both [rows]."""
+    if micro.log_prob is None:
+        raise RuntimeError("the trajectory has not been rolled out")
+    dims = micro.states[i].x[0].numel() if ppo.mean else 1
+    ratio = ((log_prob - micro.log_prob[rows, i]) / dims).exp()
+    a = advantages[rows]
+    clipped = ((a > 0) & (ratio > 1 + ppo.clip)) | ((a < 0) & (ratio < 1 - ppo.clip))
+    return ratio, (~clipped).to(ratio.dtype)
+
+
+def _or_zero(gradient: Tensor | None, like: Tensor) -> Tensor:
+    return torch.zeros_like(like) if gradient is None else gradient
+

@@ -1,0 +1,195 @@
+"""Stages 1 and 2 of a gradient: run the chain and the reward without keeping a network graph.
+
+What a micro-batch leaves behind is small: the latent at every step, the reward and, where a plan pulls back from
+the reward, dR/dx_0. Noises and perturbations are kept as keys of their random streams, not as tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.errors import BenchError
+from bench.chain import Chain, Kind, Plan, State
+from bench.method import Batch
+from bench.reward import Reward
+from bench.solvers import gaussian_log_prob
+from bench.streams import normal
+
+
+@dataclass(frozen=True)
+class Perturbation:
+    """How ZO steps perturb the parameters.
+
+    scale: s, standard deviation of the perturbation. shared: one z for all ZO steps of a sample, instead of one
+    per step. antithetic: samples 2k and 2k+1 share prompt, x_T and noise, and have opposite z.
+    """
+
+    scale: float = 1e-3
+    shared: bool = False
+    antithetic: bool = False
+
+
+KINDS = tuple(Kind)
+
+
+@dataclass
+class MicroBatch:
+    """What one micro-batch's rollout leaves for the pull-backs. Row r is the batch's sample index[r]."""
+
+    index: list[int]
+    prompts: list[str]
+    cond: Any
+    eta: Tensor  # [rows, T]
+    weight: Tensor  # [rows, T]
+    kind: Tensor  # [rows, T], index into KINDS
+    ends: Tensor  # [rows, T], the step is the last of its segment
+    onward: Tensor  # [rows, T], the step's cotangent goes on to the step before it
+    resets: Tensor  # [rows, T], a multistep solver forgets its memory before the step
+    states: list[State] = field(default_factory=list)  # T + 1
+    log_prob: Tensor | None = None  # [rows, T], of the injected noise; 0 at deterministic steps
+    rewards: Tensor | None = None  # [rows], higher is better
+    reward_grad: Tensor | None = None  # dR/dx_0, [rows, …]
+
+    def has(self, kind: Kind) -> bool:
+        """Whether any row has a step of this kind."""
+        return bool((self.kind == KINDS.index(kind)).any())
+
+    def rows(self, i: int, *kinds: Kind) -> list[int]:
+        """Rows whose step i is of one of the kinds."""
+        wanted = torch.tensor([KINDS.index(k) for k in kinds], device=self.kind.device)
+        return torch.isin(self.kind[:, i], wanted).nonzero()[:, 0].tolist()
+
+
+class Roller:
+    """Runs plans on a chain and a reward; every random number is keyed by (seed, step, sample, chain step)."""
+
+    def __init__(self, chain: Chain, reward: Reward, seed: int, reward_chunk: int) -> None:
+        self.chain, self.reward, self.seed, self.reward_chunk = chain, reward, seed, reward_chunk
+
+    def prepare(self, index: Sequence[int], plans: Sequence[Plan], batch: Batch) -> MicroBatch:
+        """Lay out a micro-batch of the batch's samples `index` with their plans; nothing runs yet."""
+        prompts = [batch.prompts[b] for b in index]
+        place = {id(p): n for n, p in enumerate({id(p): p for p in plans}.values())}
+        layouts = [_layout(p) for p in {id(p): p for p in plans}.values()]
+        which = [place[id(p)] for p in plans]
+
+        def column(name: str) -> Tensor:
+            return torch.tensor([layout[name] for layout in layouts], device=self.chain.device)[which]
+
+        return MicroBatch(
+            index=list(index),
+            prompts=prompts,
+            cond=self.chain.condition(prompts),
+            eta=column("eta"),
+            weight=column("weight"),
+            kind=column("kind"),
+            ends=column("ends"),
+            onward=column("onward"),
+            resets=column("resets"),
+        )
+
+    def noise(self, micro: MicroBatch, batch: Batch, i: int, rows: list[int], pert: Perturbation) -> Tensor:
+        """Standard normal noise injected by step i (x_T for i = -1): [rows, *latent_shape]."""
+        keys = [self._key("noise", micro, batch, i, r, pert) for r in rows]
+        return normal(keys, self.chain.latent_shape, self.chain.device)
+
+    def z(self, micro: MicroBatch, batch: Batch, i: int, rows: list[int], pert: Perturbation) -> Tensor:
+        """The parameters' perturbation directions at step i, flat: [rows, d]."""
+        at = -1 if pert.shared else i
+        dim = sum(p.numel() for p in self.chain.parameters())
+        z = normal([self._key("zo", micro, batch, at, r, pert) for r in rows], (dim,), self.chain.device)
+        if pert.antithetic:
+            z *= torch.tensor([1.0 if micro.index[r] % 2 == 0 else -1.0 for r in rows], device=z.device)[:, None]
+        return z
+
+    def perturbations(
+        self, micro: MicroBatch, batch: Batch, i: int, rows: list[int], pert: Perturbation
+    ) -> Tensor | None:
+        """s·z at step i for rows whose step is ZO, zero for the others; None when no row is."""
+        zo = (micro.kind[rows, i] == KINDS.index(Kind.ZO)).nonzero()[:, 0].tolist()
+        if not zo:
+            return None
+        z = self.z(micro, batch, i, [rows[k] for k in zo], pert)
+        if len(zo) == len(rows):
+            return z.mul_(pert.scale)
+        delta = torch.zeros(len(rows), z.shape[1], device=z.device)
+        delta[zo] = z.mul_(pert.scale)
+        return delta
+
+    @torch.no_grad()
+    def roll(self, micro: MicroBatch, batch: Batch, pert: Perturbation) -> None:
+        """Stage 1: fill the states x_T … x_0 and the log-probabilities."""
+        rows = list(range(len(micro.index)))
+        state = self.chain.prior(self.noise(micro, batch, -1, rows, pert))
+        micro.log_prob = torch.zeros_like(micro.eta)
+        for i in range(self.chain.steps):
+            state = state.reset(micro.resets[:, i])
+            micro.states.append(state)
+            delta = self.perturbations(micro, batch, i, rows, pert)
+            if delta is None:
+                step = self.chain.transition(state, i, micro.cond, micro.eta[:, i])
+            else:
+                with self.chain.perturbed(delta):
+                    step = self.chain.transition(state, i, micro.cond, micro.eta[:, i])
+            x, std = step.mean, step.std
+            noisy = (std.flatten(1) > 0).all(1).nonzero()[:, 0].tolist()
+            self._check_noise(micro, i, noisy)
+            if noisy:
+                x = x.clone()
+                x[noisy] += std[noisy] * self.noise(micro, batch, i, noisy, pert)
+                micro.log_prob[noisy, i] = gaussian_log_prob(x[noisy], step.mean[noisy], std[noisy])
+            valid = None if step.history is None else torch.ones(len(rows), dtype=torch.bool, device=x.device)
+            state = State(x, step.history, valid)
+        micro.states.append(state)
+
+    def score(self, micro: MicroBatch, need_grad: bool) -> None:
+        """Stage 2: rewards and, if asked for, dR/dx_0, a chunk of samples at a time."""
+        sign = 1.0 if self.reward.higher_is_better else -1.0
+        rewards, grads = [], []
+        for start in range(0, len(micro.index), self.reward_chunk):
+            part = slice(start, start + self.reward_chunk)
+            x = micro.states[-1].x[part].detach().requires_grad_(need_grad)
+            with torch.set_grad_enabled(need_grad):
+                score = sign * self.reward.score(self.chain.decode(x), micro.prompts[part])
+            if need_grad:
+                grads.append(torch.autograd.grad(score.sum(), x)[0])
+            rewards.append(score.detach().float())
+        micro.rewards = torch.cat(rewards)
+        micro.reward_grad = torch.cat(grads) if need_grad else None
+
+    def _check_noise(self, micro: MicroBatch, i: int, noisy: list[int]) -> None:
+        ends = micro.ends[:, i] & (micro.kind[:, i] == KINDS.index(Kind.HO))
+        if set(ends.nonzero()[:, 0].tolist()) - set(noisy):
+            raise BenchError(
+                f"step {i} of {self.chain.steps} injects no noise whatever eta (sigma = 0), so no likelihood ratio "
+                "exists there. With DDIM this is the last step of a scheduler with set_alpha_to_one=True: "
+                "set it to False in the model's scheduler_config.json, or use a method that is first order there"
+            )
+
+    def _key(
+        self, use: str, micro: MicroBatch, batch: Batch, i: int, row: int, pert: Perturbation
+    ) -> tuple[int | str, ...]:
+        sample = micro.index[row] // 2 if pert.antithetic else micro.index[row]
+        return (use, self.seed, batch.step, sample, i)
+
+
+def _layout(plan: Plan) -> dict[str, list[Any]]:
+    """The plan's per-step properties, each a list over its T steps."""
+    segments = [plan.segment_at(i) for i in range(plan.steps)]
+    graph = (Kind.FO, Kind.PASS)
+    return {
+        "eta": [float(e) for e in plan.eta],
+        "weight": [float(s.weight) for s in segments],
+        "kind": [KINDS.index(s.kind) for s in segments],
+        "ends": [s.stop == i + 1 for i, s in enumerate(segments)],
+        "onward": [
+            s.start < i if s.kind is Kind.HO else i > 0 and s.kind in graph and segments[i - 1].kind in graph
+            for i, s in enumerate(segments)
+        ],
+        "resets": list(plan.resets()),
+    }
