@@ -6,9 +6,7 @@ to 56×56 inside 64×64, as premultiplied RGBA (so resizing and composing leave 
 
 import io
 import json
-import os
 import tarfile
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -53,25 +51,22 @@ def trimmed(image: Image.Image) -> np.ndarray | None:
     return (out * 255 + 0.5).astype(np.uint8)
 
 
-def _reader(path: Path) -> tuple[Callable[[str], bytes | None], set[str]]:
-    """A function member name → bytes (None if absent) over a tarball, and the set of its member names."""
-    archive = tarfile.open(path)
-    members = {member.name: member for member in archive.getmembers() if member.isfile()}
-
-    def read(name: str) -> bytes | None:
-        member = members.get(name)
-        stream = archive.extractfile(member) if member is not None else None
-        return stream.read() if stream is not None else None
-
-    return read, set(members)
+def _members(path: Path, folder: str) -> dict[str, bytes]:
+    """Contents of the files below `folder` of a tarball, by name without `folder`; read in one pass."""
+    found = {}
+    with tarfile.open(path) as archive:
+        for member in archive:
+            stream = archive.extractfile(member) if member.name.startswith(folder) else None
+            if stream is not None:
+                found[member.name.removeprefix(folder)] = stream.read()
+    if not found:
+        raise ValueError(f"{path}: nothing below {folder}")
+    return found
 
 
 def _annotations(work: Path) -> dict[str, dict]:
     """CLDR's English annotations: emoji → {"default": keywords, "tts": [name]}."""
-    read, _ = _reader(tarball(work, CLDR))
-    raw = read("package/annotations/en/annotations.json")
-    if raw is None:
-        raise ValueError(f"{tarball(work, CLDR)}: no English annotations inside")
+    raw = _members(tarball(work, CLDR), "package/annotations/en/")["annotations.json"]
     return json.loads(raw)["annotations"]["annotations"]
 
 
@@ -88,13 +83,11 @@ def _name_and_keywords(entry: dict, annotations: dict[str, dict]) -> tuple[str, 
 
 def build_data(work: Path) -> Path:
     """Read the tarballs in `work/npm`, write `work/emoji.npz` and `work/emoji.json`; returns the .npz path."""
-    read_noto, _ = _reader(tarball(work, NOTO))
-    read_twemoji, _ = _reader(tarball(work, TWEMOJI))
-    read_fluent, fluent_names = _reader(tarball(work, FLUENT))
+    noto = _members(tarball(work, NOTO), "package/img/google/64/")
+    twemoji = _members(tarball(work, TWEMOJI), "package/img/twitter/64/")
+    fluent = _members(tarball(work, FLUENT), "package/assets/")
+    index = _members(tarball(work, NOTO), "package/emoji.json")[""]
     annotations = _annotations(work)
-    index = read_noto("package/emoji.json")
-    if index is None:
-        raise ValueError(f"{tarball(work, NOTO)}: no emoji.json inside")
     pictures: list[np.ndarray] = []
     rows: list[Picture] = []
     for entry in sorted(json.loads(index), key=lambda e: e["sort_order"]):
@@ -103,11 +96,10 @@ def build_data(work: Path) -> Path:
         name, keywords = _name_and_keywords(entry, annotations)
         code = entry["unified"].lower()
         codes = (code, (entry["non_qualified"] or code).lower(), code.replace("-fe0f", ""))
-        fluent = [f"package/assets/{c}.webp" for c in codes if f"package/assets/{c}.webp" in fluent_names]
         sources = {
-            "noto": read_noto(f"package/img/google/64/{entry['image']}"),
-            "twemoji": read_twemoji(f"package/img/twitter/64/{entry['image']}"),
-            "fluent": read_fluent(fluent[0]) if fluent else None,
+            "noto": noto.get(entry["image"]),
+            "twemoji": twemoji.get(entry["image"]),
+            "fluent": next((fluent[f"{c}.webp"] for c in codes if f"{c}.webp" in fluent), None),
         }
         for style, raw in sources.items():
             picture = trimmed(Image.open(io.BytesIO(raw))) if raw is not None else None
@@ -118,7 +110,7 @@ def build_data(work: Path) -> Path:
     with (work / "emoji.npz.part").open("wb") as stream:
         np.savez_compressed(stream, pictures=np.stack(pictures))
     (work / "emoji.json").write_text(json.dumps([asdict(row) for row in rows]))
-    os.replace(work / "emoji.npz.part", target)
+    (work / "emoji.npz.part").replace(target)
     return target
 
 

@@ -4,7 +4,7 @@
 """
 
 import hashlib
-import os
+import shutil
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,11 +80,10 @@ def fetch(work: Path, registry: str = REGISTRY) -> list[Path]:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             part = path.with_suffix(".part")
-            with urllib.request.urlopen(f"{registry}/{package.path}", timeout=60) as source:
-                with part.open("wb") as sink:
-                    while block := source.read(1 << 20):
-                        sink.write(block)
-            os.replace(part, path)
+            address = f"{registry}/{package.path}"
+            with urllib.request.urlopen(address, timeout=60) as source, part.open("wb") as sink:
+                shutil.copyfileobj(source, sink)
+            part.replace(path)
         found = _digest(path)
         if found != package.sha256:
             raise ValueError(

@@ -5,7 +5,6 @@ A run is a function of its seed and its number of steps. Everything random is dr
 command ends in the same weights as one that was never interrupted (same machine, same thread count).
 """
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -94,7 +93,7 @@ def save_atomically(state: object, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(path.suffix + ".part")
     torch.save(state, part)
-    os.replace(part, path)
+    part.replace(path)
 
 
 def train(

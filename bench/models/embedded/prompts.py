@@ -138,23 +138,26 @@ def prompt(concept: str, background: str, style: str | None = None) -> str:
     return base if style is None else f"{base}, {style} style"
 
 
-def _prompts(heldout: bool) -> list[str]:
-    """All prompts with or without held-out combination, in an order that looks random and never changes."""
+def combinations(heldout: bool) -> list[tuple[str, str, str | None]]:
+    """(concept, background, style or None) with or without the held-out ones, in the order of the prompts.
+
+    The order looks random and never changes: by a CRC of the prompt.
+    """
     found = [
-        prompt(concept, background, style)
+        (concept, background, style)
         for concept in CONCEPTS
         for background in BACKGROUNDS
         for style in (None, *STYLES)
         if is_heldout(concept, background, style) == heldout
     ]
-    return sorted(found, key=lambda text: (crc32(text.encode()), text))
+    return sorted(found, key=lambda c: (crc32(prompt(*c).encode()), prompt(*c)))
 
 
 def train_prompts() -> list[str]:
     """Prompts whose combination was trained on; any prefix of the list is a fair sample."""
-    return _prompts(heldout=False)
+    return [prompt(*combination) for combination in combinations(heldout=False)]
 
 
 def heldout_prompts() -> list[str]:
     """Prompts whose combination never occurs in training; any prefix of the list is a fair sample."""
-    return _prompts(heldout=True)
+    return [prompt(*combination) for combination in combinations(heldout=True)]

@@ -49,28 +49,33 @@ def _picked(pictures: Tensor, texts: list[list[str]], truth: list[int], embed_te
 
 @torch.no_grad()
 def retrieval(shown: Shown, embed: Embed, embed_text: EmbedText) -> dict[str, float]:
-    """Retrieval @1 of the object (of 80), background (of 10) and style (of 3), everything else told."""
+    """Retrieval @1 of the object (of 80), background (of 10) and style (of 3), everything else told.
+
+    The style is asked only of pictures that have one ("" otherwise).
+    """
     pictures, names = embed(shown.pictures), concepts()
-    facts = list(zip(shown.names, shown.backgrounds, shown.styles, strict=True))
-    return {
-        "object": _picked(
-            pictures,
-            [[caption(n, b, None) for n in names] for _, b, _ in facts],
+    facts = list(zip(shown.names, shown.backgrounds, strict=True))
+    styled = [i for i, style in enumerate(shown.styles) if style]
+    questions = {
+        "object": (
+            range(len(facts)),
+            [[caption(n, b) for n in names] for _, b in facts],
             [names.index(n) for n in shown.names],
-            embed_text,
         ),
-        "background": _picked(
-            pictures,
-            [[caption(n, colour, None) for colour in BACKGROUND_NAMES] for n, _, _ in facts],
+        "background": (
+            range(len(facts)),
+            [[caption(n, colour) for colour in BACKGROUND_NAMES] for n, _ in facts],
             [BACKGROUND_NAMES.index(b) for b in shown.backgrounds],
-            embed_text,
         ),
-        "style": _picked(
-            pictures,
-            [[caption(n, b, style) for style in STYLES] for n, b, _ in facts],
-            [STYLES.index(s) for s in shown.styles],
-            embed_text,
+        "style": (
+            styled,
+            [[caption(*facts[i], style) for style in STYLES] for i in styled],
+            [STYLES.index(shown.styles[i]) for i in styled],
         ),
+    }
+    return {
+        question: _picked(pictures[list(chosen)], texts, truth, embed_text)
+        for question, (chosen, texts, truth) in questions.items()
     }
 
 

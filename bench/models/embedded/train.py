@@ -10,65 +10,124 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from bench.models.embedded.fetch import REGISTRY, fetch
+
 STAGES = ("fetch", "data", "tokenizer", "vae", "reward", "unet", "export", "evaluate", "sheet")
 DEFAULT_WORK = Path.home() / ".cache" / "reward-finetuning-bench" / "embedded"
-STEPS = {"vae": 6500, "reward": 6000, "unet": 40000}
+STEPS = {"vae": 6500, "reward": 6000, "unet": 6000}
 """Training steps of the shipped weights."""
+DECAY = {"reward": 2500, "unet": 2500}
+"""Steps at the end over which the learning rate falls."""
+MILESTONES = tuple(range(1000, 20000, 500))
+"""Steps whose averaged weights are kept."""
 
 
 def _log(message: str) -> None:
     print(message, flush=True)
 
 
-def _run(stage: str, arguments: argparse.Namespace) -> None:
-    """Run one stage; imports are local so that `--help` and `fetch` need no torch."""
-    work: Path = arguments.work
-    steps = arguments.steps if arguments.steps is not None else STEPS.get(stage, 0)
-    if stage == "fetch":
-        from bench.models.embedded.fetch import fetch
-
-        for path in fetch(work, arguments.registry):
-            _log(str(path))
-        return
-    if stage == "data":
-        from bench.models.embedded.data import build_data
-
-        _log(str(build_data(work)))
-        return
-    import torch
-
-    torch.set_num_threads(1)  # numbers depend on it, and two processes use two cores better than two threads
-    _log(str(_torch_stage(stage)(work, steps, arguments)))
+def _fetch(arguments: argparse.Namespace) -> None:
+    for path in fetch(arguments.work, arguments.registry):
+        _log(str(path))
 
 
-def _torch_stage(stage: str) -> Callable[[Path, int, argparse.Namespace], Path]:
-    if stage == "tokenizer":
-        from bench.models.embedded.captions import make_tokenizer
+def _data(arguments: argparse.Namespace) -> None:
+    from bench.models.embedded.data import build_data
 
-        return lambda work, steps, a: make_tokenizer(work)
-    if stage == "vae":
-        from bench.models.embedded.vae import train_vae
+    _log(str(build_data(arguments.work)))
 
-        return lambda work, steps, a: train_vae(work, steps, a.seed, _log)
-    raise ValueError(stage)
+
+def _tokenizer(arguments: argparse.Namespace) -> None:
+    from bench.models.embedded.captions import make_tokenizer
+
+    _log(str(make_tokenizer(arguments.work)))
+
+
+def _vae(arguments: argparse.Namespace) -> None:
+    from bench.models.embedded.vae import train_vae
+
+    train_vae(arguments.work, arguments.steps or STEPS["vae"], arguments.seed, _log)
+
+
+def _reward(arguments: argparse.Namespace) -> None:
+    from bench.models.embedded.clip import train_clip
+
+    steps = arguments.steps or STEPS["reward"]
+    train_clip(arguments.work, steps, arguments.seed, _log, MILESTONES, DECAY["reward"])
+
+
+def _unet(arguments: argparse.Namespace) -> None:
+    from bench.models.embedded.unet import train_unet
+
+    steps = arguments.steps or STEPS["unet"]
+    train_unet(arguments.work, steps, arguments.seed, _log, MILESTONES, DECAY["unet"])
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    from bench.models.embedded.assemble import export
+
+    _log(str(export(arguments.work, _weights(arguments), arguments.unet_step, arguments.reward_step)))
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from bench.models.embedded.evaluate import evaluate
+
+    _log(str(evaluate(arguments.work, _weights(arguments), _log)))
+
+
+def _sheet(arguments: argparse.Namespace) -> None:
+    from bench.models.embedded.sheet import make_sheet
+
+    _log(str(make_sheet(_weights(arguments), arguments.work / "contact-sheet.png")))
+
+
+_RUN: dict[str, Callable[[argparse.Namespace], None]] = {
+    "fetch": _fetch,
+    "data": _data,
+    "tokenizer": _tokenizer,
+    "vae": _vae,
+    "reward": _reward,
+    "unet": _unet,
+    "export": _export,
+    "evaluate": _evaluate,
+    "sheet": _sheet,
+}
+
+
+def _weights(arguments: argparse.Namespace) -> Path:
+    return arguments.weights if arguments.weights is not None else arguments.work / "weights"
 
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    from bench.models.embedded.fetch import REGISTRY
-
-    parser = argparse.ArgumentParser(prog="python -m bench.models.embedded.train", description=__doc__)
-    parser.add_argument("stage", choices=[*STAGES, "all"])
-    parser.add_argument(
-        "--work", type=Path, default=DEFAULT_WORK, help="work directory (default: %(default)s)"
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.models.embedded.train",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("stage", choices=[*STAGES, "all"])
+    parser.add_argument("--work", type=Path, default=DEFAULT_WORK, help="work directory (%(default)s)")
+    parser.add_argument("--weights", type=Path, help="exported weights (default: WORK/weights)")
     parser.add_argument("--steps", type=int, help="training steps, instead of those of the shipped weights")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--registry", default=REGISTRY, help="npm registry (default: %(default)s)")
+    parser.add_argument(
+        "--unet-step", type=int, help="export this milestone of the image model, not the last"
+    )
+    parser.add_argument("--reward-step", type=int, help="export this milestone of the reward, not the last")
+    parser.add_argument("--registry", default=REGISTRY, help="npm registry (%(default)s)")
     arguments = parser.parse_args(argv)
+    if arguments.steps is not None and (arguments.steps < 1 or arguments.stage not in STEPS):
+        parser.error(f"--steps: a positive number for one of the stages {', '.join(STEPS)}")
     arguments.work.mkdir(parents=True, exist_ok=True)
-    for stage in STAGES if arguments.stage == "all" else (arguments.stage,):
-        _run(stage, arguments)
+    stages = STAGES if arguments.stage == "all" else (arguments.stage,)
+    if set(stages) - {"fetch", "data"}:
+        import torch
+
+        torch.set_num_threads(
+            1
+        )  # numbers depend on it, and two processes use two cores better than two threads
+    for stage in stages:
+        _RUN[stage](arguments)
     return 0
 
 
