@@ -111,16 +111,11 @@ class ClipReward(Reward):
         return _unit(self.model.visual_projection(pooled))
 
     def _text(self, prompt: str) -> Tensor:
-        """[D]. Each prompt alone, padded to full length: companions do not change even the last bit."""
+        """[D]. Each prompt is embedded alone: companions do not change even the last bit."""
         tokens = self.tokenizer(
-            [prompt],
-            padding="max_length",
-            truncation=True,
-            max_length=self.max_tokens,
-            return_tensors="pt",
+            [prompt], truncation=True, max_length=self.max_tokens, return_tensors="pt"
         ).to(self.device)
-        # A tensor made in inference mode could never be part of a graph later.
-        with torch.inference_mode(False), torch.no_grad():
+        with torch.no_grad():
             pooled = self.model.text_model(
                 input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
             ).pooler_output
