@@ -1,8 +1,9 @@
 """The embedded models: a small Stable Diffusion and a small CLIP reward that ship with the package.
 
 Both directories are ordinary diffusers / transformers directories:
-`StableDiffusionPipeline.from_pretrained(SD_DIR)` and `CLIPModel.from_pretrained(CLIP_DIR)` load them without a
-network or a GPU. Importing this module imports no torch. `docs/embedded-model.md` says how they were made.
+`StableDiffusionPipeline.from_pretrained(SD_DIR)` and `CLIPModel.from_pretrained(CLIP_DIR)` load them
+without a network or a GPU. Importing this module imports no torch. `docs/embedded-model.md` says how they
+were made.
 """
 
 from pathlib import Path

@@ -15,7 +15,7 @@ MAX_MEGABYTES = 12.0
 
 
 def load_average(model: nn.Module, training: Path, step: int | None) -> None:
-    """Load averaged weights from a training directory: of a milestone, or of the last snapshot (`step=None`)."""
+    """Load averaged weights of a milestone, or of the last snapshot (`step=None`)."""
     if step is None:
         average = torch.load(training / "snapshot.pt", weights_only=True)["ema"]
     else:

@@ -56,7 +56,7 @@ def _same_words(first: str, second: str) -> bool:
 def sample_caption(
     picture: Picture, background: str, placement: Placement, rng: np.random.Generator
 ) -> Claim:
-    """A random true caption of a composed picture: at times another name, no article, no background or style."""
+    """A random true caption: at times with another name, without article, background or style."""
     name = picture.name
     aliases = CONCEPTS[name]
     if aliases and rng.random() < 0.15:

@@ -112,7 +112,8 @@ def train_clip(
     torch.manual_seed(seed)
     model = build_clip(tokenizer)
     log(
-        f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {len(unseen)} unseen renderings"
+        f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters,"
+        f" {len(unseen)} unseen renderings"
     )
     adam_only = ("embedding", "logit_scale")
     optimizer = MuonAdam(

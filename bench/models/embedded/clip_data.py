@@ -1,10 +1,11 @@
-"""Training batches for the reward: pictures in many states of repair, captions, and which is true of which.
+"""Training batches for the reward: pictures in many states of repair, captions, and which is true of
+which.
 
-The reward has to judge pictures that a small image model makes, so it must not be taught on clean pictures alone:
-a part of the pictures has gone through the autoencoder, with noise on the latents; others are noisy, blurred,
-sheared, recoloured or have a patch missing. Ruined pictures (latents drowned in noise, two pictures cut together)
-take part as pictures that no caption describes. And because backgrounds are easy and objects hard, many batches
-share one background.
+The reward has to judge pictures that a small image model makes, so it must not be taught on clean
+pictures alone: a part of the pictures has gone through the autoencoder, with noise on the latents; others
+are noisy, blurred, sheared, recoloured or have a patch missing. Ruined pictures (latents drowned in
+noise, two pictures cut together) take part as pictures that no caption describes. And because backgrounds
+are easy and objects hard, many batches share one background.
 """
 
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ RUINED = 768
 
 
 def is_heldout_rendering(name: str, style: str) -> bool:
-    """Whether the reward never sees this vendor's drawing of the object: one vendor of about a quarter of them."""
+    """Whether the reward never sees this drawing: one vendor's of about a quarter of the objects."""
     digest = crc32(f"rendering/{name}".encode())
     return digest % 4 == 0 and STYLES[digest // 4 % 3] == style
 
@@ -168,7 +169,7 @@ def _erase(x: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def damage(x: Tensor, rng: torch.Generator) -> Tensor:
-    """Damage random pictures of a batch: warp half of them, blur, erase and add noise to others. In [−1, 1]."""
+    """Warp half of the pictures (in [−1, 1]), blur, erase and add noise to others."""
 
     def some(share: float) -> Tensor:
         return torch.rand(len(x), generator=rng) < share

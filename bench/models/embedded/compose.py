@@ -17,7 +17,7 @@ _COLOURS = torch.tensor(list(BACKGROUNDS.values()), dtype=torch.float32) / 255
 
 @dataclass(frozen=True)
 class Library:
-    """Emoji to compose from: `pictures` premultiplied RGBA in [0, 1], [N, 4, 64, 64], and their descriptions."""
+    """Emoji to compose from: `pictures` premultiplied RGBA in [0, 1], [N, 4, 64, 64]; `rows` say what."""
 
     pictures: Tensor
     rows: list[Picture]

@@ -1,7 +1,7 @@
 """Turn the fetched packages into one array of trimmed 64×64 emoji with names: `emoji.npz` + `emoji.json`.
 
-Every emoji of three vendors (noto, twemoji, fluent) is cut to its visible part, padded to a square and resized
-to 56×56 inside 64×64, as premultiplied RGBA (so resizing and composing leave no dark fringes).
+Every emoji of three vendors (noto, twemoji, fluent) is cut to its visible part, padded to a square and
+resized to 56×56 inside 64×64, as premultiplied RGBA (so resizing and composing leave no dark fringes).
 """
 
 import io
@@ -82,7 +82,7 @@ def _name_and_keywords(entry: dict, annotations: dict[str, dict]) -> tuple[str, 
 
 
 def build_data(work: Path) -> Path:
-    """Read the tarballs in `work/npm`, write `work/emoji.npz` and `work/emoji.json`; returns the .npz path."""
+    """Read `work/npm/*.tgz`, write `work/emoji.npz` and `work/emoji.json`; returns the .npz path."""
     noto = _members(tarball(work, NOTO), "package/img/google/64/")
     twemoji = _members(tarball(work, TWEMOJI), "package/img/twitter/64/")
     fluent = _members(tarball(work, FLUENT), "package/assets/")
@@ -115,7 +115,7 @@ def build_data(work: Path) -> Path:
 
 
 def load_data(work: Path) -> tuple[np.ndarray, list[Picture]]:
-    """Pictures uint8 [N, 64, 64, 4] (premultiplied RGBA) and their descriptions, as `build_data` wrote them."""
+    """Pictures uint8 [N, 64, 64, 4] (premultiplied RGBA) and their descriptions."""
     with np.load(work / "emoji.npz") as archive:
         pictures = archive["pictures"]
     rows = json.loads((work / "emoji.json").read_text())

@@ -1,4 +1,4 @@
-"""Measure exported models: autoencoder, reward on real pictures, samples under the reward at several guidances."""
+"""Measure exported models: autoencoder, reward on real pictures, reward of samples by guidance."""
 
 import json
 from collections.abc import Callable
@@ -62,7 +62,7 @@ def load_pipeline(directory: Path) -> StableDiffusionPipeline:
 def sample(
     pipeline: StableDiffusionPipeline, texts: list[str], guidance: float, seed: int = 0, steps: int = STEPS
 ) -> Tensor:
-    """DDIM samples (η = 0) in [−1, 1], [B, 3, 64, 64]; the k-th picture's noise depends on seed and k only."""
+    """DDIM samples (η = 0) in [−1, 1], [B, 3, 64, 64]; the k-th noise depends on seed and k only."""
     out = []
     for start in range(0, len(texts), 32):
         chunk = texts[start : start + 32]

@@ -1,8 +1,9 @@
 """Write models as genuine diffusers / transformers directories that old and new versions read alike.
 
 transformers 5 differs from 4 in three ways that matter for a directory meant to be read by both: the text
-encoder's keys lack their `text_model.` prefix (4 then keeps random weights, with only a warning), the tokenizer
-is one tokenizer.json, and files are readable by their owner alone. `write_pipeline` and `write_clip` undo all three.
+encoder's keys lack their `text_model.` prefix (4 then keeps random weights, with only a warning), the
+tokenizer is one tokenizer.json, and files are readable by their owner alone. `write_pipeline` and
+`write_clip` undo all three.
 """
 
 import json
@@ -44,7 +45,7 @@ def _write_tokenizer(files: dict[str, bytes], directory: Path) -> None:
 
 
 def _convert(module: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Convert in place, past diffusers' own `to`, which warns about modules to be kept in float32 (none here)."""
+    """Convert in place, past diffusers' own `to` with its warning about modules kept in float32 (none)."""
     return nn.Module.to(module, dtype)
 
 

@@ -72,7 +72,7 @@ def _digest(path: Path) -> str:
 def fetch(work: Path, registry: str = REGISTRY) -> list[Path]:
     """Download what is missing into `work/npm` and check every file; returns the tarballs' paths.
 
-    A file that is already there is only checked. Raises ValueError on a wrong digest, OSError without network.
+    A file that is there is only checked. ValueError on a wrong digest, OSError without network.
     """
     paths = []
     for package in PACKAGES:

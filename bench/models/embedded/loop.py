@@ -1,8 +1,9 @@
 """The training loop of all three models: schedule, moving average, snapshots that resume bit for bit.
 
-A run is a function of its seed and its number of steps. Everything random is drawn from the two generators of
-`Training`, whose states are part of a snapshot; so a run killed at any moment and started again by the same
-command ends in the same weights as one that was never interrupted (same machine, same thread count).
+A run is a function of its seed and its number of steps. Everything random is drawn from the two
+generators of `Training`, whose states are part of a snapshot; so a run killed at any moment and started
+again by the same command ends in the same weights as one that was never interrupted (same machine, same
+thread count).
 """
 
 import time
@@ -127,9 +128,10 @@ def train(
         training.average()
         total += float(value.detach())
         if training.step % 100 == 0:
-            per_step = (time.process_time() - cpu) / (training.step - since)
+            done = training.step - since
             log(
-                f"step {training.step} loss {total / (training.step - since):.4f} cpu-ms/step {1e3 * per_step:.0f}"
+                f"step {training.step} loss {total / done:.4f}"
+                f" cpu-ms/step {1e3 * (time.process_time() - cpu) / done:.0f}"
             )
             total, since, cpu = 0.0, training.step, time.process_time()
         if training.step in milestones:

@@ -1,8 +1,9 @@
 """Muon for weight matrices and convolutions, Adam for everything else, as one optimizer.
 
 Muon (Jordan et al. 2024) replaces a matrix' momentum by the nearest (semi-)orthogonal matrix, found by a
-Newton–Schulz iteration. `torch.optim.Muon` takes two-dimensional weights only; here a convolution is reshaped to
-[out, in·k·k], and weights of equal shape are stacked so that one batched iteration serves them all.
+Newton–Schulz iteration. `torch.optim.Muon` takes two-dimensional weights only; here a convolution is
+reshaped to [out, in·k·k], and weights of equal shape are stacked so that one batched iteration serves
+them all.
 """
 
 from collections.abc import Iterable
@@ -16,7 +17,7 @@ _A, _B, _C = 3.4445, -4.7750, 2.0315  # quintic coefficients of the reference im
 
 @torch.no_grad()
 def orthogonalize(gradient: Tensor, iterations: int = 5) -> Tensor:
-    """Approximately U Vᵀ of gradient = U S Vᵀ; [..., m, n] → float32 [..., m, n]. bfloat16 inside if large."""
+    """About U Vᵀ of gradient = U S Vᵀ; [..., m, n] → float32 [..., m, n]; bfloat16 inside if large."""
     x = gradient.bfloat16() if max(gradient.shape) > 64 else gradient
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     tall = x.size(-2) > x.size(-1)
@@ -30,8 +31,8 @@ def orthogonalize(gradient: Tensor, iterations: int = 5) -> Tensor:
 class MuonAdam:
     """Muon with Nesterov momentum for parameters of two or more dimensions, Adam for the rest.
 
-    Parameters whose name contains a word of `adam_only` go to Adam whatever their shape (embeddings, first and
-    last layers). `step(scale)` multiplies both learning rates, which is how a schedule enters.
+    Parameters whose name contains a word of `adam_only` go to Adam whatever their shape (embeddings,
+    first and last layers). `step(scale)` multiplies both learning rates, which is how a schedule enters.
     """
 
     def __init__(

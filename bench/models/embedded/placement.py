@@ -1,8 +1,9 @@
-"""Where, how large and how turned an object lies in a picture, and the words that say so. Pure Python + numpy.
+"""Where an object lies in a picture, how large and how turned, and the words that say so. No torch.
 
-A bit more than half of the pictures show the object large and in the middle. The others move, scale or turn it;
-most of their captions say so ("a small fox", "a fox at the top right", "a fox tilted left", "a fox falling").
-Motion words stand for the moment of a motion: the object off centre in that direction, slightly turned.
+A bit more than half of the pictures show the object large and in the middle. The others move, scale or
+turn it; most of their captions say so ("a small fox", "a fox at the top right", "a fox tilted left", "a
+fox falling"). Motion words stand for the moment of a motion: the object off centre in that direction,
+slightly turned.
 """
 
 from dataclasses import dataclass

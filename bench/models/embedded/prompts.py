@@ -1,8 +1,9 @@
 """The vocabulary of the embedded model and the prompts built from it. Pure Python: no torch, no numpy.
 
-A prompt names an object, a plain background and perhaps a style: "a dog face on a blue background, twemoji
-style". Some combinations are held out: no training picture and no training caption shows them, neither for the
-image model nor for the reward. What is held out follows from a CRC of the words, so it never changes:
+A prompt names an object, a plain background and perhaps a style: "a dog face on a blue background,
+twemoji style". Some combinations are held out: no training picture and no training caption shows them,
+neither for the image model nor for the reward. What is held out follows from a CRC of the words, so it
+never changes:
 
 - about 8 % of the (object, background) pairs, in every style;
 - beyond those, about 4 % of the (object, background, style) triples.

@@ -1,4 +1,4 @@
-"""Tiny models with random weights, for tests: they make no sense of a prompt, but load and run like real ones.
+"""Tiny models with random weights, for tests: they draw nothing, but load and run like real ones.
 
 16×16 pictures, 4×8×8 latents, prompts of at most 16 tokens. Built in about a second, without network.
 """

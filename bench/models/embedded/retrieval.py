@@ -1,4 +1,4 @@
-"""How often a CLIP picks the right words for a picture: object of 80, background of 10, style of 3, place of 8."""
+"""How often a CLIP picks the right words for a picture: object of 80, background of 10, style of 3."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
 """Make the embedded models: `python -m bench.models.embedded.train <stage>`.
 
-Stages, in order: fetch, data, tokenizer, vae, reward, unet, export, evaluate, sheet; `all` runs them one after
-the other. Every stage reads and writes the work directory; `reward` and `unet` need only the ones before them
-and may run side by side. A stage that was killed continues where its last snapshot left it.
+Stages, in order: fetch, data, tokenizer, vae, reward, unet, export, evaluate, sheet; `all` runs them one
+after the other. Every stage reads and writes the work directory; `reward` and `unet` need only the ones
+before them and may run side by side. A stage that was killed continues where its last snapshot left it.
 """
 
 import argparse

@@ -70,7 +70,7 @@ class ImageModel(nn.Module):
 
 @dataclass(frozen=True)
 class LatentCache:
-    """Latents of composed pictures, float16 [N, CACHE, 8, 8, 8], scaled to unit variance, and what they show."""
+    """Latents of composed pictures, float16 [N, CACHE, 8, 8, 8], of unit variance; what they show."""
 
     latents: Tensor
     backgrounds: list[list[int]]
@@ -128,7 +128,7 @@ def train_unet(
     milestones: tuple[int, ...] = (),
     decay: int = 0,
 ) -> Path:
-    """Train image model from `work/vae` and `work/tokenizer`; snapshots and milestones go to `work/unet-training`."""
+    """Train the image model on `work/vae` and `work/tokenizer`; snapshots go to `work/unet-training`."""
     library, _ = load_library(work)
     tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer", local_files_only=True)
     vae = AutoencoderKL.from_pretrained(work / "vae").eval()

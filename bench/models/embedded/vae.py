@@ -66,7 +66,7 @@ def psnr(output: Tensor, target: Tensor) -> Tensor:
 
 
 def split_unseen(others: Library) -> tuple[Library, Library]:
-    """(for training, for measuring) of the emoji that are no concept; split by code point, so by all vendors."""
+    """(for training, for measuring) of the emoji that are no concept; split by code point."""
     codes = sorted({row.code for row in others.rows})
     unseen = set(codes[::_UNSEEN_EVERY])
     keep = [i for i, row in enumerate(others.rows) if row.code not in unseen]
@@ -135,7 +135,8 @@ def train_vae(work: Path, steps: int, seed: int, log: Callable[[str], None] = pr
     training.use_average()
     vae.register_to_config(scaling_factor=_scaling_factor(vae, concepts))
     log(
-        f"{report(training)} scaling factor {vae.config.scaling_factor:.4f} cpu-s {time.process_time() - start:.0f}"
+        f"{report(training)} scaling factor {vae.config.scaling_factor:.4f}"
+        f" cpu-s {time.process_time() - start:.0f}"
     )
     vae.save_pretrained(work / "vae")
     return work / "vae"
