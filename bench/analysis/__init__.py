@@ -1,0 +1,1 @@
+"""Tables, statistics, figures and the report. Reads only a results directory; imports no torch."""

@@ -1,0 +1,152 @@
+"""report.html: one file that opens anywhere, offline, with everything in it."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from bench.analysis.figures import Drawing
+from bench.analysis.groups import Contest, flat
+from bench.analysis.load import Cell, Experiment
+from bench.analysis.summary import Row
+from bench.analysis.tables import headline, legend, sections
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True)
+class Part:
+    """Everything the page shows of one contest."""
+
+    contest: Contest
+    rows: Sequence[Row]
+    comparison: pd.DataFrame
+    figures: Sequence[Drawing]
+    grid: bytes | None
+
+
+def render_page(experiment: Experiment, parts: Sequence[Part]) -> str:
+    """The page as text, the same for the same results."""
+    env = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    env.filters["base64"] = _base64
+    unfinished = experiment.unfinished()
+    return env.get_template("report.html.j2").render(
+        name=experiment.path.resolve().name,
+        counts=_counts(experiment),
+        total=len(experiment.cells),
+        unfinished=unfinished,
+        notes=experiment.notes,
+        parts=[_part(part) for part in parts],
+        command=_command(experiment),
+        environment=environment(experiment.cells),
+    )
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _counts(experiment: Experiment) -> str:
+    states = [cell.status for cell in experiment.cells]
+    return f"{len(states)} cells: " + ", ".join(
+        f"{states.count(s)} {s}" for s in dict.fromkeys(sorted(states))
+    )
+
+
+def _part(part: Part) -> dict[str, Any]:
+    names, columns = sections(part.rows)
+    seeds = {len(row.group.cells) for row in part.rows}
+    return {
+        "title": part.contest.title,
+        "reward": part.contest.reward,
+        "headline": headline(part.rows),
+        "legend": legend(part.rows),
+        "rows": part.rows,
+        "names": names,
+        "tables": [group for group in (columns[:-1], columns[-1:]) if group],
+        "figures": part.figures,
+        "grid": _base64(part.grid) if part.grid else "",
+        "grid_note": " Of several seeds the first one is shown." if max(seeds) > 1 else "",
+        "matrix": _matrix(part.comparison),
+        "settings": [_settings(row) for row in part.rows if not row.is_base],
+        "shared": _shared(part.contest),
+    }
+
+
+def _matrix(comparison: pd.DataFrame) -> dict[str, Any]:
+    """Labels and rows of coloured cells from the list of pairs."""
+    found = {(pair["method"], pair["other"]): pair for pair in comparison.to_dict("records")}
+    labels = list(dict.fromkeys(a for a, _ in found))
+    rows = [
+        {"label": a, "cells": [_pair_cell(found[a, b]) if a != b else _NO_PAIR for b in labels]}
+        for a in labels
+    ]
+    return {"labels": labels, "rows": rows}
+
+
+_NO_PAIR = {"text": "", "colour": "#f6f7f8", "title": ""}
+
+
+def _pair_cell(pair: Mapping[Any, Any]) -> dict[str, str]:
+    """Blue where the row wins, orange where it loses, white at one half."""
+    p = float(pair["probability"])
+    if math.isnan(p):
+        return {"text": "–", "colour": "none", "title": "no common pictures"}
+    rgb = "0, 114, 178" if p > 0.5 else "230, 159, 0"
+    return {
+        "text": f"{p:.0%}",
+        "colour": f"rgba({rgb}, {abs(p - 0.5):.2f})",
+        "title": f"95 % interval {pair['low']:.0%} to {pair['high']:.0%}",
+    }
+
+
+def _settings(row: Row) -> dict[str, str]:
+    cell = next(iter([*row.group.cells, *row.group.left_out]))
+    return {
+        "label": row.group.label,
+        "method": _listed(cell.training["method"]["config"]),
+        "train": _listed(cell.training["train"]),
+    }
+
+
+def _listed(tree: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} = {value}" for key, value in flat(tree).items())
+
+
+def _shared(contest: Contest) -> list[tuple[str, str]]:
+    """What all cells of a contest have in common."""
+    members = [*([contest.base] if contest.base else []), *contest.groups]
+    config = next(c.config for g in members for c in [*g.cells, *g.left_out])
+    rewards = [f"{r['name']} ({_listed(r['config']) or 'defaults'})" for r in config["eval_rewards"]]
+    return [
+        ("model", f"{config['model']['name']} ({_listed(config['model']['config'])})"),
+        ("prompts", str(config["prompts"])),
+        ("evaluation", _listed(config["eval"])),
+        ("rewards", "; ".join(rewards)),
+        ("threads per cell", str(config["threads"])),
+        ("digests", _listed(config["digests"])),
+    ]
+
+
+def _command(experiment: Experiment) -> str:
+    """What was typed, as recorded; the commit it ran on above it."""
+    commands = [experiment.request] + [cell.env for cell in experiment.cells]
+    command = next((str(c["command"]) for c in commands if "command" in c), "(no command was recorded)")
+    commits = {str(c.env["git"]["commit"]) for c in experiment.cells if c.env.get("git")}
+    return "".join(f"git checkout {commit}\n" for commit in sorted(commits)) + command
+
+
+def environment(cells: Sequence[Cell]) -> list[tuple[str, str]]:
+    """Keys of env.json and the values that occur; several, where cells ran in different places."""
+    recorded = [flat({k: v for k, v in cell.env.items() if k != "command"}) for cell in cells if cell.env]
+    keys = dict.fromkeys(key for env in recorded for key in env)
+    return [(key, "; ".join(dict.fromkeys(env[key] for env in recorded if key in env))) for key in keys]

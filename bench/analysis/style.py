@@ -1,0 +1,106 @@
+"""How things look: a colour, marker and line per method, safe for colour-blind readers (Okabe & Ito 2008)."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple, cast
+
+import matplotlib
+from matplotlib.figure import Figure
+
+BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+BLUE, VERMILLION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#6E6E6E"
+DPI = 200
+
+
+class Look(NamedTuple):
+    """What a method's line looks like."""
+
+    colour: str
+    marker: str
+    line: Any  # a matplotlib line style
+
+
+DASHED, DOTTED, MIXED = (0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 1.5, 1, 1.5))
+LOOKS = {
+    "rlr": Look(VERMILLION, "o", "-"),
+    "ddpo": Look(GREEN, "s", DASHED),
+    "alignprop": Look(BLUE, "^", "-"),
+    "vader": Look(SKY, "D", MIXED),
+    "zo": Look(ORANGE, "v", DOTTED),
+    "truncated_bp": Look(PURPLE, "P", DASHED),
+    "full_bp": Look(BLACK, "h", "-"),
+}
+SPARE = [
+    Look(colour, marker, line)
+    for line, marker in ((DOTTED, "<"), (MIXED, ">"), (DASHED, "X"))
+    for colour in (GREEN, VERMILLION, BLUE, ORANGE, PURPLE, SKY, BLACK)
+]
+TERMS = {"fo": Look(BLUE, "o", "-"), "ho": Look(VERMILLION, "s", DASHED), "zo": Look(GREEN, "^", DOTTED)}
+
+_RC: dict[str, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8.5,
+    "axes.titlesize": 9.0,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 8.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#888888",
+    "axes.linewidth": 0.8,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E4E4E4",
+    "grid.linewidth": 0.7,
+    "xtick.color": "#444444",
+    "ytick.color": "#444444",
+    "xtick.labelsize": 8.0,
+    "ytick.labelsize": 8.0,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 4.0,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "figure.facecolor": "white",
+    "svg.hashsalt": "bench",
+    "svg.fonttype": "path",
+}
+
+
+def looks(methods: dict[str, str]) -> dict[str, Look]:
+    """Label → look, from label → method. A known method's first label has its own look, others spare ones."""
+    taken: dict[str, Look] = {}
+    spare = iter(SPARE)
+    used: set[str] = set()
+    for label, method in sorted(methods.items()):
+        if method in LOOKS and method not in used:
+            taken[label] = LOOKS[method]
+        else:
+            taken[label] = next(spare, SPARE[0])
+        used.add(method)
+    return taken
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """Within it, figures are drawn in this project's style, whatever matplotlibrc says."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        for key, value in _RC.items():
+            matplotlib.rcParams[cast(Any, key)] = value
+        yield
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, sizes in inches; no pyplot, no display."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def render(figure: Figure, extension: str) -> bytes:
+    """The figure as svg or png, the same bytes each time."""
+    buffer = io.BytesIO()
+    metadata: dict[str, Any] = {"Date": None} if extension == "svg" else {"Software": None}
+    figure.savefig(buffer, format=extension, dpi=DPI, metadata=metadata)
+    return buffer.getvalue()
