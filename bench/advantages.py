@@ -18,10 +18,10 @@ def advantages(
 ) -> Tensor:
     """R - b for a batch. rewards: [B], higher is better; prompts: one per sample.
 
-    none: b = 0, the paper's form. loo: the mean of the other samples. loo_prompt: the mean of the prompt's other
-    samples. A self-inclusive mean would shrink the gradient by 1 - 1/B; an antithetic partner (samples 2k and 2k+1)
-    shares the sample's noise, so neither of the two enters the other's baseline.
-    Raises BenchError when a sample has nobody to be compared with.
+    none: b = 0, the paper's form. loo: the mean of the other samples. loo_prompt: the mean of the prompt's
+    other samples. A self-inclusive mean would shrink the gradient by 1 - 1/B; an antithetic partner (samples
+    2k and 2k+1) shares the sample's noise, so neither of the two enters the other's baseline. Raises
+    BenchError when a sample has nobody to be compared with.
     """
     if baseline == "none":
         return rewards.clone()
@@ -35,8 +35,8 @@ def advantages(
     if bool((count == 0).any()):
         what = "of its prompt" if baseline == "loo_prompt" else "in the batch"
         raise BenchError(
-            f"baseline '{baseline}' needs another {'pair' if antithetic else 'sample'} {what} to compare with: "
-            "raise train.samples_per_prompt or train.prompts_per_step, or set baseline to 'none'"
+            f"baseline '{baseline}' needs another {'pair' if antithetic else 'sample'} {what} to compare "
+            "with: raise train.samples_per_prompt or train.prompts_per_step, or set baseline to 'none'"
         )
     return rewards - (others.to(rewards.dtype) @ rewards) / count
 

@@ -1,7 +1,8 @@
 """The design space: which estimator handles which step of a reverse chain (RLR paper, Eq. 5).
 
-Steps count in sampling order: i = 0 is the noisiest, i = T-1 produces x_0. The paper counts down; `paper_step`
-converts. A `Plan` assigns a kind to every step, a `Chain` is anything with T differentiable transitions.
+Steps count in sampling order: i = 0 is the noisiest, i = T-1 produces x_0. The paper counts down;
+`paper_step` converts. A `Plan` assigns a kind to every step, a `Chain` is anything with T differentiable
+transitions.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ class Plan:
         position, backpropagated = 0, True
         for s in self.segments:
             if s.start != position or s.stop <= s.start:
-                raise ValueError(f"segments must tile the chain in order: {s} does not start at step {position}")
+                raise ValueError(
+                    f"segments must tile the chain in order: {s} does not start at step {position}"
+                )
             position = s.stop
         if position != len(self.eta):
             raise ValueError(f"segments cover {position} steps, eta has {len(self.eta)}")
@@ -105,7 +108,8 @@ def paper_step(i: int, steps: int) -> int:
 
 @dataclass(frozen=True)
 class State:
-    """Where a chain stands: x [B, …], and a multistep solver's memory [B, …] with the rows where it is valid [B]."""
+    """Where a chain stands: x [B, …], and a multistep solver's memory [B, …] with the rows where it is valid
+    [B]."""
 
     x: Tensor
     history: Tensor | None = None
@@ -126,7 +130,8 @@ class State:
 
 @dataclass(frozen=True)
 class Transition:
-    """x_{i+1} ~ N(mean, std²): mean [B, …], std broadcastable to it (0: deterministic); the solver's next memory."""
+    """x_{i+1} ~ N(mean, std²): mean [B, …], std broadcastable to it (0: deterministic); the solver's next
+    memory."""
 
     mean: Tensor
     std: Tensor
@@ -194,5 +199,6 @@ class Chain(Protocol):
         ...
 
     def perturbed(self, delta: Tensor) -> AbstractContextManager[None]:
-        """Within the context, row b runs with parameters + delta[b]; delta [B, d], flat in `parameters` order."""
+        """Within the context, row b runs with parameters + delta[b]; delta [B, d], flat in `parameters`
+        order."""
         ...

@@ -1,8 +1,8 @@
 """Runs plans and leaves the gradient in `.grad`: the only loop over steps that any method has.
 
-Stages, so that two network graphs never live at once: rollout without a graph; reward and dR/dx_0; then one step
-at a time is run again with a graph, multiplied with its cotangent and freed. With A = R - b, averaged over the
-batch (RLR paper, Eq. 6, with the last step counted once):
+Stages, so that two network graphs never live at once: rollout without a graph; reward and dR/dx_0; then one
+step at a time is run again with a graph, multiplied with its cotangent and freed. With A = R - b, averaged
+over the batch (RLR paper, Eq. 6, with the last step counted once):
 
     FO  J_θ(step)ᵀ c,  c pulled back from dR/dx_0
     HO  J_θ(block)ᵀ (A ε / σ),  ε the noise at the block's last step, intermediate noises fixed
@@ -14,6 +14,7 @@ batch (RLR paper, Eq. 6, with the last step counted once):
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -80,7 +81,8 @@ class Engine:
         world: World | None = None,
         offload: bool = False,
     ) -> None:
-        """micro_batch: samples per rollout. reward_chunk: samples per decode-and-reward (default: micro_batch).
+        """micro_batch: samples per rollout. reward_chunk: samples per decode-and-reward (default:
+        micro_batch).
 
         offload: park the activations of a step's graph in main memory between its forward and its backward.
         """
@@ -141,28 +143,44 @@ class Engine:
         for kind in weights:  # the same terms on every process, whatever its share of the plans has
             if self.world.size > 1 or any(m.has(kind) for m in trajectory.micros):
                 accumulator(kind)
+        half = torch.zeros(self.chain.steps, 2, dtype=torch.float64, device=parameters[0].device)
+
+        def add(kind: Kind, i: int, rows: int, gradients: Gradients) -> None:
+            accumulator(kind).add(gradients)
+            if kind is Kind.HO:
+                half[i, 0] += sum(g.double().square().sum() for g in gradients if g is not None)
+                half[i, 1] += rows
+
         self.puller.backward = 0
         for micro in trajectory.micros:
             rows = [r for r, b in enumerate(micro.index) if chosen[b]]
             local = advantages[micro.index].to(micro.eta.device)
-            self.puller.sweep(trajectory, micro, rows, local, ppo, lambda kind, g: accumulator(kind).add(g))
+            self.puller.sweep(trajectory, micro, rows, local, ppo, add)
             zeroth = self._zeroth_order(trajectory, micro, rows, local)
             if zeroth is not None:
                 accumulator(Kind.ZO).add_flat(zeroth)
             for term in terms.values():
                 term.close_micro_batch()
-        return self._report(trajectory, terms, weights, scale=1.0 / int(chosen.sum()))
+        report = self._report(trajectory, terms, weights, scale=1.0 / int(chosen.sum()))
+        norms = {
+            i: (square / rows) ** 0.5
+            for i, (square, rows) in enumerate(self.world.sum(half).tolist())
+            if rows
+        }
+        return replace(report, half_order_norms=norms)
 
     def pathwise(self, trajectory: Trajectory) -> Tensor:
         """The exact gradient of the batch-mean reward through the whole chain, flat [d].
 
-        Every step is pulled back with the trajectory's own noise and perturbations held fixed, whatever its kind,
-        so the mean of this over trajectories is the gradient of the objective that the plans estimate. Needs a
-        rollout with reward_grad=True.
+        Every step is pulled back with the trajectory's own noise and perturbations held fixed, whatever its
+        kind, so the mean of this over trajectories is the gradient of the objective that the plans estimate.
+        Needs a rollout with reward_grad=True.
         """
         accumulator = Accumulator(self.chain.parameters())
         for micro in trajectory.micros:
             rows = list(range(len(micro.index)))
+            if micro.reward_grad is None:
+                raise ValueError("pathwise gradients need a rollout with reward_grad=True")
             cotangent, history = micro.reward_grad, None
             for i in reversed(range(self.chain.steps)):
                 back = self.puller.step(trajectory, micro, i, rows, cotangent, history)
@@ -174,7 +192,8 @@ class Engine:
     def _zeroth_order(
         self, trajectory: Trajectory, micro: MicroBatch, rows: list[int], advantages: Tensor
     ) -> Tensor | None:
-        """Σ over rows and their ZO steps of w A z / s, flat [d]; a z shared by a sample's steps counts once."""
+        """Σ over rows and their ZO steps of w A z / s, flat [d]; a z shared by a sample's steps counts
+        once."""
         pert, total = trajectory.perturbation, None
         wanted = set(rows)
         for i in range(self.chain.steps):
@@ -189,7 +208,11 @@ class Engine:
         return total
 
     def _report(
-        self, trajectory: Trajectory, terms: dict[Kind, Accumulator], weights: Mapping[Kind, float], scale: float
+        self,
+        trajectory: Trajectory,
+        terms: dict[Kind, Accumulator],
+        weights: Mapping[Kind, float],
+        scale: float,
     ) -> Report:
         parameters = self.chain.parameters()
         gradient = torch.zeros(sum(p.numel() for p in parameters), device=parameters[0].device)

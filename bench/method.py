@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from bench.chain import Plan
 from bench.schema import Strict
 
 if TYPE_CHECKING:
@@ -30,7 +29,8 @@ class Batch:
 
 @dataclass(frozen=True)
 class Term:
-    """One estimator term of a batch gradient: its norm and, with ≥ 2 micro-batches, the variance of its mean."""
+    """One estimator term of a batch gradient: its norm and, with ≥ 2 micro-batches, the variance of its
+    mean."""
 
     norm: float
     variance: float | None
@@ -40,14 +40,17 @@ class Term:
 class Report:
     """What one gradient was made of. The gradient itself (of -E[R]) is in `.grad` of the chain's parameters.
 
-    rewards: raw scores [B] of the whole batch. terms: by kind ("fo", "ho", "zo"). forward / backward: network
-    evaluations of the whole batch, counted per sample. extra: what a method wants logged besides.
+    rewards: raw scores [B] of the whole batch. terms: by kind ("fo", "ho", "zo"), as weighted in the sum.
+    forward / backward: network evaluations of the whole batch, counted per sample. half_order_norms: chain
+    step → norm of one sample's HO gradient there (root mean square over the batch), unweighted. extra: what a
+    method wants logged.
     """
 
     rewards: torch.Tensor
     terms: dict[str, Term]
     forward: int
     backward: int
+    half_order_norms: dict[int, float] = field(default_factory=dict)
     extra: dict[str, float] = field(default_factory=dict)
 
 
@@ -55,23 +58,17 @@ class Method(ABC):
     """A way of estimating the gradient of E[R]. One file per method in methods/."""
 
     Config: ClassVar[type[Strict]]
+    biased: bool  # for its own objective, with its settings (smoothing by perturbation aside)
+    needs_reward_grad: bool  # the reward must be differentiable
 
     def __init__(self, config: Any, steps: int) -> None:
         """config: an instance of `Config`; steps: T of the chain. Raises BenchError if they do not fit."""
         self.config = config
         self.steps = steps
-        self.state: dict[str, Any] = {}  # running statistics a checkpoint must carry: plain values and tensors
-
-    @property
-    @abstractmethod
-    def biased(self) -> bool:
-        """Whether the estimator is biased for its own objective (smoothing by perturbation aside)."""
-
-    @property
-    @abstractmethod
-    def needs_reward_grad(self) -> bool:
-        """Whether the reward must be differentiable."""
+        # Running statistics that a checkpoint must carry: plain values and tensors.
+        self.state: dict[Any, Any] = {}
 
     @abstractmethod
     def updates(self, engine: Engine, batch: Batch) -> Iterator[Report]:
-        """Leave a gradient in `.grad` and yield its report, once per optimizer step (the caller takes the step)."""
+        """Leave a gradient in `.grad` and yield its report, once per optimizer step (the caller takes the
+        step)."""

@@ -1,4 +1,5 @@
-"""Data parallelism by hand: every process pulls back its share, gradients are summed once (no DDP wrapping)."""
+"""Data parallelism by hand: every process pulls back its share, gradients are summed once (no DDP
+wrapping)."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ if TYPE_CHECKING:
 
 
 class World:
-    """The processes of one run. With no accelerate state it is one process and every operation is the identity."""
+    """The processes of one run. With no accelerate state it is one process and every operation is the
+    identity."""
 
     def __init__(self, state: PartialState | None = None) -> None:
         self._state = state
@@ -21,7 +23,8 @@ class World:
         self.is_main = self.rank == 0
 
     def share(self, count: int) -> range:
-        """The indices of 0 … count-1 that this process handles: contiguous, equal. Raises if not divisible."""
+        """The indices of 0 … count-1 that this process handles: contiguous, equal. Raises if not
+        divisible."""
         if count % self.size:
             raise ValueError(f"a batch of {count} samples does not divide among {self.size} processes")
         each = count // self.size

@@ -19,6 +19,7 @@ from bench.rollout import MicroBatch, Perturbation, Roller
 from bench.solvers import gaussian_log_prob, per_row
 
 Gradients = Sequence[Tensor | None]
+Add = Callable[[Kind, int, int, Gradients], None]
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class Clipped:
 
 @dataclass
 class Trajectory:
-    """A batch that has been rolled out and scored. rewards: raw scores of the whole batch [B], every process's."""
+    """A batch that has been rolled out and scored. rewards: raw scores of the whole batch [B], every
+    process's."""
 
     batch: Batch
     perturbation: Perturbation
@@ -47,16 +49,20 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class PulledBack:
-    """Vector–Jacobian products of one transition: with x and memory [rows, …], and with each parameter."""
+    """Vector–Jacobian products of one transition: with x and memory [rows, …], and with each parameter.
 
-    x: Tensor | None
+    x is zero where it was not asked for.
+    """
+
+    x: Tensor
     history: Tensor | None
     parameters: Gradients
 
 
 @dataclass
 class Carried:
-    """Cotangents on their way through the chain, all rows of a micro-batch: of x and, for multistep solvers, memory."""
+    """Cotangents on their way through the chain, all rows of a micro-batch: of x and, for multistep solvers,
+    memory."""
 
     x: Tensor
     history: Tensor | None = None
@@ -98,15 +104,19 @@ class PullBack:
         trainable = [] if x_path_only else self.chain.parameters()
         with perturbed:  # around the backward too: checkpointing runs the network again in there
             with torch.enable_grad(), parked:
-                out = self.chain.transition(state, i, micro.cond.select(pick), micro.eta[pick, i], x_path_only)
-            seed = cotangent if isinstance(cotangent, Tensor) else cotangent(out.mean.detach(), out.std.detach())
+                out = self.chain.transition(
+                    state, i, micro.cond.select(pick), micro.eta[pick, i], x_path_only
+                )
+            seed = (
+                cotangent if isinstance(cotangent, Tensor) else cotangent(out.mean.detach(), out.std.detach())
+            )
             outputs, seeds = [out.mean], [seed]
             if out.history is not None and history_cotangent is not None and out.history.requires_grad:
                 outputs, seeds = [out.mean, out.history], [seed, history_cotangent]
             grads = torch.autograd.grad(outputs, [*inputs, *trainable], seeds, allow_unused=True)
         self.backward += len(rows) * self.chain.evaluations_per_step
         return PulledBack(
-            x=_or_zero(grads[0], state.x) if inputs else None,
+            x=_or_zero(grads[0] if inputs else None, state.x),
             history=_or_zero(grads[1], inputs[1]) if len(inputs) > 1 else None,
             parameters=[] if x_path_only else list(grads[len(inputs) :]),
         )
@@ -118,14 +128,17 @@ class PullBack:
         rows: list[int],
         advantages: Tensor,
         ppo: Clipped | None,
-        add: Callable[[Kind, Gradients], None],
+        add: Add,
     ) -> None:
-        """One pass over the steps, last to first, that hands `add` each step's parameter gradients by kind.
+        """One pass over the steps, last to first, that hands `add` each step's parameter gradients.
 
-        rows: those to pull back. advantages: [rows of the micro-batch].
+        rows: those to pull back. advantages: [rows of the micro-batch]. add: takes the kind, the step, the
+        number of rows it sums over, and the gradients.
         """
         wanted = set(rows)
-        here = Carried(torch.zeros_like(micro.states[-1].x) if micro.reward_grad is None else micro.reward_grad)
+        here = Carried(
+            torch.zeros_like(micro.states[-1].x) if micro.reward_grad is None else micro.reward_grad
+        )
         for i in reversed(range(self.chain.steps)):
             before = Carried(torch.zeros_like(here.x))
             for kind in (Kind.FO, Kind.PASS, Kind.HO):
@@ -147,10 +160,14 @@ class PullBack:
         seed: Tensor | Callable[[Tensor, Tensor], Tensor],
         here: Carried,
         before: Carried,
-        add: Callable[[Kind, Gradients], None],
+        add: Add,
     ) -> None:
-        weight = micro.weight[active, i] if kind is Kind.FO else torch.ones(len(active), device=micro.eta.device)
-        if isinstance(seed, Tensor):  # an FO step's weight counts for the parameters, not for what x carries on
+        weight = (
+            micro.weight[active, i] if kind is Kind.FO else torch.ones(len(active), device=micro.eta.device)
+        )
+        if isinstance(
+            seed, Tensor
+        ):  # an FO step's weight counts for the parameters, not for what x carries on
             seed = seed * per_row(weight, seed)
         memory = None if here.history is None else here.history[active] * per_row(weight, here.x)
         onward = micro.onward[active, i].nonzero()[:, 0].tolist()
@@ -158,9 +175,9 @@ class PullBack:
             trajectory, micro, i, active, seed, memory, x_path_only=kind is Kind.PASS, need_input=bool(onward)
         )
         if kind is not Kind.PASS:
-            add(kind, back.parameters)
+            add(kind, i, len(active), back.parameters)
         to = [active[k] for k in onward]
-        if onward and back.x is not None:
+        if onward:
             before.x[to] = (back.x / per_row(weight, back.x))[onward]
         if onward and back.history is not None:
             if before.history is None:
@@ -191,7 +208,9 @@ class PullBack:
                 out[ends] = per_row(factor, mean) * noise / sigma
                 return out
             x = micro.states[i + 1].x[rows]
-            ratio, active_ratio = ppo_ratio(micro, i, rows, gaussian_log_prob(x, mean[ends], sigma), advantages, ppo)
+            ratio, active_ratio = ppo_ratio(
+                micro, i, rows, gaussian_log_prob(x, mean[ends], sigma), advantages, ppo
+            )
             score = (x - mean[ends]) / sigma**2 / (x[0].numel() if ppo.mean else 1)
             out[ends] = per_row(factor * ratio * active_ratio, mean) * score
             return out
@@ -203,8 +222,6 @@ def ppo_ratio(
     micro: MicroBatch, i: int, rows: list[int], log_prob: Tensor, advantages: Tensor, ppo: Clipped
 ) -> tuple[Tensor, Tensor]:
     """(importance ratio, 1 where PPO's objective has a gradient, else 0) of step i, both [rows]."""
-    if micro.log_prob is None:
-        raise RuntimeError("the trajectory has not been rolled out")
     dims = micro.states[i].x[0].numel() if ppo.mean else 1
     ratio = ((log_prob - micro.log_prob[rows, i]) / dims).exp()
     a = advantages[rows]
@@ -214,4 +231,3 @@ def ppo_ratio(
 
 def _or_zero(gradient: Tensor | None, like: Tensor) -> Tensor:
     return torch.zeros_like(like) if gradient is None else gradient
-

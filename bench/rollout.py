@@ -1,7 +1,7 @@
 """Stages 1 and 2 of a gradient: run the chain and the reward without keeping a network graph.
 
-What a micro-batch leaves behind is small: the latent at every step, the reward and, where a plan pulls back from
-the reward, dR/dx_0. Noises and perturbations are kept as keys of their random streams, not as tensors.
+What a micro-batch leaves behind is small: the latent at every step, the reward and, where a plan pulls back
+from the reward, dR/dx_0. Noises and perturbations are kept as keys of their random streams, not as tensors.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.errors import BenchError
 from bench.chain import Chain, Kind, Plan, State
+from bench.errors import BenchError
 from bench.method import Batch
 from bench.reward import Reward
 from bench.solvers import gaussian_log_prob
@@ -25,8 +25,8 @@ from bench.streams import normal
 class Perturbation:
     """How ZO steps perturb the parameters.
 
-    scale: s, standard deviation of the perturbation. shared: one z for all ZO steps of a sample, instead of one
-    per step. antithetic: samples 2k and 2k+1 share prompt, x_T and noise, and have opposite z.
+    scale: s, standard deviation of the perturbation. shared: one z for all ZO steps of a sample, instead of
+    one per step. antithetic: samples 2k and 2k+1 share prompt, x_T and noise, and have opposite z.
     """
 
     scale: float = 1e-3
@@ -51,8 +51,8 @@ class MicroBatch:
     onward: Tensor  # [rows, T], the step's cotangent goes on to the step before it
     resets: Tensor  # [rows, T], a multistep solver forgets its memory before the step
     states: list[State] = field(default_factory=list)  # T + 1
-    log_prob: Tensor | None = None  # [rows, T], of the injected noise; 0 at deterministic steps
-    rewards: Tensor | None = None  # [rows], higher is better
+    log_prob: Tensor = field(default_factory=lambda: torch.empty(0))  # [rows, T], 0 at deterministic steps
+    rewards: Tensor = field(default_factory=lambda: torch.empty(0))  # [rows], higher is better
     reward_grad: Tensor | None = None  # dR/dx_0, [rows, …]
 
     def has(self, kind: Kind) -> bool:
@@ -66,7 +66,8 @@ class MicroBatch:
 
 
 class Roller:
-    """Runs plans on a chain and a reward; every random number is keyed by (seed, step, sample, chain step)."""
+    """Runs plans on a chain and a reward; every random number is keyed by (seed, step, sample, chain
+    step)."""
 
     def __init__(self, chain: Chain, reward: Reward, seed: int, reward_chunk: int) -> None:
         self.chain, self.reward, self.seed, self.reward_chunk = chain, reward, seed, reward_chunk
@@ -104,7 +105,9 @@ class Roller:
         dim = sum(p.numel() for p in self.chain.parameters())
         z = normal([self._key("zo", micro, batch, at, r, pert) for r in rows], (dim,), self.chain.device)
         if pert.antithetic:
-            z *= torch.tensor([1.0 if micro.index[r] % 2 == 0 else -1.0 for r in rows], device=z.device)[:, None]
+            z *= torch.tensor([1.0 if micro.index[r] % 2 == 0 else -1.0 for r in rows], device=z.device)[
+                :, None
+            ]
         return z
 
     def perturbations(
@@ -166,9 +169,10 @@ class Roller:
         ends = micro.ends[:, i] & (micro.kind[:, i] == KINDS.index(Kind.HO))
         if set(ends.nonzero()[:, 0].tolist()) - set(noisy):
             raise BenchError(
-                f"step {i} of {self.chain.steps} injects no noise whatever eta (sigma = 0), so no likelihood ratio "
-                "exists there. With DDIM this is the last step of a scheduler with set_alpha_to_one=True: "
-                "set it to False in the model's scheduler_config.json, or use a method that is first order there"
+                f"step {i} of {self.chain.steps} injects no noise whatever eta (sigma = 0), so no likelihood "
+                "ratio exists there. With DDIM this is the last step of a scheduler with set_alpha_to_one="
+                "True: set it to False in the model's scheduler_config.json, or use a method that is first "
+                "order there"
             )
 
     def _key(

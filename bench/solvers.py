@@ -1,7 +1,9 @@
-"""Reverse transitions of the diffusion solvers as pure functions: mean and standard deviation of x_prev given x.
+"""Reverse transitions of the diffusion solvers as pure functions: mean and standard deviation of x_prev given
+x.
 
-Symbols as in the papers: abar_t = alphas_cumprod at the step's timestep ("a_t" in code), x_t = sqrt(a_t) x_0 +
-sqrt(1 - a_t) eps. "prev" is the less noisy end of the step. eta scales the injected noise: 0 is deterministic.
+Symbols as in the papers: abar_t = alphas_cumprod at the step's timestep ("a_t" in code), x_t = sqrt(a_t) x_0
++ sqrt(1 - a_t) eps. "prev" is the less noisy end of the step. eta scales the injected noise: 0 is
+deterministic.
 """
 
 from __future__ import annotations
@@ -59,9 +61,9 @@ def dpmpp_transition(
 ) -> Transition:
     """DPM-Solver++ in data prediction, first order or 2M midpoint (Lu et al. 2022, Algorithm 2).
 
-    eta: [B] interpolates from the ODE (0) to SDE-DPM-Solver++ (1): the drift contracts x by exp(-eta h) more and
-    noise of variance sigma_prev² (1 - exp(-2 eta h)) replaces it, h being the step in half log-SNR.
-    x, x0: [B, …]. older: the x_0 prediction one step before, at cumulative alpha a_older, used (second order) in
+    eta: [B] interpolates from the ODE (0) to SDE-DPM-Solver++ (1): the drift contracts x by exp(-eta h) more
+    and noise of variance sigma_prev² (1 - exp(-2 eta h)) replaces it, h being the step in half log-SNR. x,
+    x0: [B, …]. older: the x_0 prediction one step before, at cumulative alpha a_older, used (second order) in
     the rows where older_valid [B] is true. a_prev = 1 (sigma = 0) ends at x_0. The new history is x0.
     """
     alpha_prev, sigma_t, sigma_prev = a_prev.sqrt(), (1 - a_t).sqrt(), (1 - a_prev).sqrt()

@@ -1,4 +1,5 @@
-"""Random numbers keyed by what they are for, so that no result depends on order, micro-batches or processes."""
+"""Random numbers keyed by what they are for, so that no result depends on order, micro-batches or
+processes."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ def derived_seed(*key: int | str) -> int:
 
 
 def normal(keys: Sequence[tuple[int | str, ...]], shape: Sequence[int], device: torch.device) -> Tensor:
-    """Standard normal numbers [len(keys), *shape]: row b depends on keys[b] alone (and on the device's kind)."""
+    """Standard normal numbers [len(keys), *shape]: row b depends on keys[b] alone (and on the device's
+    kind)."""
     out = torch.empty(len(keys), *shape, device=device)
     generator = torch.Generator(device)
     for row, key in zip(out, keys, strict=True):

@@ -81,7 +81,9 @@ class ImageChain:
         self.guided = config.guidance != 1.0
         self.evaluations_per_step = 2 if self.guided else 1
         settings = dict(pipeline.scheduler.config)
-        self.prediction_type = str(settings["prediction_type"]) if "prediction_type" in settings else "epsilon"
+        self.prediction_type = (
+            str(settings["prediction_type"]) if "prediction_type" in settings else "epsilon"
+        )
         self.grid = self._grid(settings)
         self._texts: dict[str, Tensor] = {}
 
@@ -94,7 +96,9 @@ class ImageChain:
         """x_T is the noise itself."""
         if self.config.solver == "ddim":
             return State(noise)
-        return State(noise, torch.zeros_like(noise), torch.zeros(len(noise), dtype=torch.bool, device=noise.device))
+        return State(
+            noise, torch.zeros_like(noise), torch.zeros(len(noise), dtype=torch.bool, device=noise.device)
+        )
 
     def transition(
         self, state: State, i: int, cond: TextCondition, eta: Tensor, x_path_only: bool = False
@@ -133,21 +137,23 @@ class ImageChain:
         return perturbed(self.unet, delta)
 
     def save_lora(self, directory: Path) -> None:
-        """Write the LoRA in diffusers' format: `pipe.load_lora_weights(directory)` reads it, alpha included."""
+        """Write the LoRA in diffusers' format: `pipe.load_lora_weights(directory)` reads it, alpha
+        included."""
         StableDiffusionPipeline.save_lora_weights(
             directory,
-            unet_lora_layers=get_peft_model_state_dict(self.unet, adapter_name=ADAPTER),
+            unet_lora_layers=dict(get_peft_model_state_dict(self.unet, adapter_name=ADAPTER)),
             unet_lora_adapter_metadata=self.unet.peft_config[ADAPTER].to_dict(),
         )
 
     def load_lora(self, directory: Path) -> None:
         """Replace the LoRA by one in diffusers' format, of any rank. Raises BenchError if none is there."""
         try:
-            state, alphas, metadata = StableDiffusionPipeline.lora_state_dict(
+            found = StableDiffusionPipeline.lora_state_dict(
                 str(directory), return_lora_metadata=True, local_files_only=True
             )
         except OSError as error:
             raise BenchError(f"{directory}: holds no LoRA in diffusers' format: {error}") from error
+        state, alphas, metadata = (*found, None)[:3]
         self.unet.delete_adapters(ADAPTER)
         StableDiffusionPipeline.load_lora_into_unet(
             state, alphas, self.unet, adapter_name=ADAPTER, metadata=metadata
@@ -157,13 +163,19 @@ class ImageChain:
 
     def _grid(self, settings: dict[str, object]) -> Grid:
         if self.config.solver == "ddim":
-            scheduler = DDIMScheduler.from_config(settings, clip_sample=False, thresholding=False)
-            grid = ddim_grid(scheduler, self.steps)
+            ddim = DDIMScheduler.from_config(settings, clip_sample=False, thresholding=False)
+            assert isinstance(ddim, DDIMScheduler)
+            grid = ddim_grid(ddim, self.steps)
         else:
-            scheduler = DPMSolverMultistepScheduler.from_config(
-                settings, algorithm_type="dpmsolver++", solver_order=2, solver_type="midpoint", thresholding=False
+            dpmpp = DPMSolverMultistepScheduler.from_config(
+                settings,
+                algorithm_type="dpmsolver++",
+                solver_order=2,
+                solver_type="midpoint",
+                thresholding=False,
             )
-            grid = dpmpp_grid(scheduler, self.steps)
+            assert isinstance(dpmpp, DPMSolverMultistepScheduler)
+            grid = dpmpp_grid(dpmpp, self.steps)
         if len(grid.timesteps) != self.steps:
             raise BenchError(f"model.steps: the scheduler makes {len(grid.timesteps)} steps of {self.steps}")
         return Grid(*(t.to(self.device) for t in (grid.timesteps, grid.a_t, grid.a_prev)))
@@ -201,7 +213,8 @@ class ImageChain:
 
 
 def load_image_chain(config: ModelConfig, device: torch.device) -> ImageChain:
-    """The chain of the pipeline in config.path. Raises BenchError if that is not a Stable Diffusion directory."""
+    """The chain of the pipeline in config.path. Raises BenchError if that is not a Stable Diffusion
+    directory."""
     if config.path is None:
         raise BenchError("model.path: a directory in Stable Diffusion format is needed")
     if not (config.path / "model_index.json").is_file():
@@ -209,12 +222,14 @@ def load_image_chain(config: ModelConfig, device: torch.device) -> ImageChain:
     try:
         pipeline = StableDiffusionPipeline.from_pretrained(
             config.path,
-            torch_dtype=getattr(torch, config.dtype),
+            dtype=getattr(torch, config.dtype),
             safety_checker=None,
             feature_extractor=None,
             requires_safety_checker=False,
             local_files_only=True,
         )
     except (OSError, ValueError) as error:
-        raise BenchError(f"{config.path}: cannot be loaded as a Stable Diffusion pipeline: {error}") from error
+        raise BenchError(
+            f"{config.path}: cannot be loaded as a Stable Diffusion pipeline: {error}"
+        ) from error
     return ImageChain(pipeline, config, device)

@@ -1,7 +1,8 @@
 """The trainable LoRA of a diffusers UNet, and its perturbation sample by sample.
 
-A perturbed batch is one forward: row b of every adapted layer computes (B + ΔB_b)(A + ΔA_b) x_b, two small batched
-matrix products added to the outputs of lora_A and lora_B. No parameter is touched, so none has to be restored.
+A perturbed batch is one forward: row b of every adapted layer computes (B + ΔB_b)(A + ΔA_b) x_b, two small
+batched matrix products added to the outputs of lora_A and lora_B. No parameter is touched, so none has to be
+restored.
 """
 
 from __future__ import annotations
@@ -22,15 +23,20 @@ ADAPTER = "default"
 
 
 def add_lora(unet: UNet2DConditionModel, config: LoraConfig) -> None:
-    """Freeze the network and add a fresh float32 LoRA (A normal with std 1 / rank, B zero; global torch seed)."""
+    """Freeze the network and add a fresh float32 LoRA (A normal with std 1 / rank, B zero; global torch
+    seed)."""
     unet.requires_grad_(False)
     endings = {name.rpartition(".")[2] for name, _ in unet.named_modules()}
     for target in config.targets:
         if not any(name.endswith(target) for name, _ in unet.named_modules()):
-            raise BenchError(f"model.lora.targets: no layer of the UNet ends in '{target}'. Known: {sorted(endings)}")
-    alpha = config.rank if config.alpha is None else config.alpha
+            raise BenchError(
+                f"model.lora.targets: no layer of the UNet ends in '{target}'. Known: {sorted(endings)}"
+            )
     settings = peft.LoraConfig(
-        r=config.rank, lora_alpha=alpha, init_lora_weights="gaussian", target_modules=list(config.targets)
+        r=config.rank,
+        lora_alpha=config.scale * config.rank,  # type: ignore[arg-type]  (only divided by the rank)
+        init_lora_weights="gaussian",
+        target_modules=list(config.targets),
     )
     unet.add_adapter(settings, ADAPTER)
     for p in lora_parameters(unet):
@@ -46,8 +52,9 @@ def lora_parameters(unet: nn.Module) -> list[nn.Parameter]:
 def perturbed(unet: nn.Module, delta: Tensor) -> Iterator[None]:
     """Within the context, row b of a batch runs with LoRA + delta[b].
 
-    delta: [B, d], flat in the order of `lora_parameters`. A layer's input may have k·B rows (guidance halves one
-    after the other): row r belongs to sample r mod B. Raises BenchError for adapted layers that are not linear.
+    delta: [B, d], flat in the order of `lora_parameters`. A layer's input may have k·B rows (guidance halves
+    one after the other): row r belongs to sample r mod B. Raises BenchError for adapted layers that are not
+    linear.
     """
     with ExitStack() as stack:
         at = 0

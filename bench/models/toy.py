@@ -1,7 +1,7 @@
 """A closed-form chain: small enough to differentiate by hand, shaped like a diffusion model's.
 
-x_{i+1} = a_i x_i + b_i tanh(W x_i + c_i) + eta s_i eps, in D dimensions, trainable W [D, D]. There is no network to
-load, so estimators can be checked against many thousands of samples in seconds.
+x_{i+1} = a_i x_i + b_i tanh(W x_i + c_i) + eta s_i eps, in D dimensions, trainable W [D, D]. There is no
+network to load, so estimators can be checked against many thousands of samples in seconds.
 """
 
 from __future__ import annotations
@@ -29,12 +29,15 @@ class ToyCondition:
 
 
 class ToyChain:
-    """The chain above. `noise` scales s_i, the std injected at eta = 1; `multistep` adds a memory of tanh(·)."""
+    """The chain above. `noise` scales s_i, the std injected at eta = 1; `multistep` adds a memory of
+    tanh(·)."""
 
     evaluations_per_step = 1
     device = torch.device("cpu")
 
-    def __init__(self, steps: int = 6, dim: int = 2, *, seed: int = 0, noise: float = 0.4, multistep: float = 0.0):
+    def __init__(
+        self, steps: int = 6, dim: int = 2, *, seed: int = 0, noise: float = 0.4, multistep: float = 0.0
+    ):
         generator = torch.Generator().manual_seed(seed)
         self.steps = steps
         self.latent_shape = (dim,)
@@ -43,7 +46,9 @@ class ToyChain:
         self.b = torch.linspace(0.7, 0.4, steps)
         self.c = 0.3 * torch.randn(steps, dim, generator=generator)
         self.s = torch.full((steps,), noise)
-        self.weight = torch.nn.Parameter(0.7 * torch.eye(dim) + 0.2 * torch.randn(dim, dim, generator=generator))
+        self.weight = torch.nn.Parameter(
+            0.7 * torch.eye(dim) + 0.2 * torch.randn(dim, dim, generator=generator)
+        )
         self._delta: Tensor | None = None
 
     def condition(self, prompts: Sequence[str]) -> ToyCondition:

@@ -1,0 +1,1 @@
+"""One file per method; `bench.registry` knows them by name."""

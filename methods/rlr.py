@@ -1,0 +1,161 @@
+"""RLR, the recursive likelihood ratio ("half-order") optimizer: FO on the last step, HO on a block, ZO on the
+rest.
+
+Source: the RLR paper (arXiv:2502.00639), Eq. 6, §4.1-4.2, Table 5 and Table 9, with three readings settled:
+  - Eq. 6's C = {1..T} \\ {j..j+h} with j from 1 counts the last step twice and is biased. Here {FO, block,
+    ZO} tile
+    the chain: the last step is in neither the block nor C. Block starts are i = 0 … T-1-h, all inclusive.
+  - h counts network steps in the block (§3.2, Eq. 7, Table 9): h = 0 is "RLR w/o HO", h = 1 one RL step.
+  - HO needs no 1/p(j): whatever block is drawn, the three terms together cover every step.
+Noise is injected only at the block's last step, so the target is the mixture, over blocks, of those chains.
+
+`completion` says what becomes of the steps outside block and last step. `zo` is the paper's. `none` drops
+them ("w/o ZO", biased). `resampled` is ours: blocks of h tile the chain with noise at every block's end, one
+block is drawn and weighted by 1/p, which is unbiased without any perturbation. Without a differentiable
+reward set `fo: false`: the last step is then handled like the others (ZO; or part of the tiling with
+`resampled`; with `none` it is dropped too).
+
+Differs from the authors' published code, which has no ZO term and no block: it backpropagates the last step
+at weight 0.05 and adds one-step PPO terms on randomly drawn steps.
+"""
+
+import math
+import random
+from typing import ClassVar, Literal, final
+
+from pydantic import Field
+
+from bench.advantages import Baseline
+from bench.chain import Kind, Plan, Segment
+from bench.errors import BenchError
+from bench.plan_method import Estimator, PlanMethod
+from bench.rollout import Perturbation
+from bench.schema import Strict
+
+
+class TermWeights(Strict):
+    """Factor of each term; 1 is the paper's form and the only unbiased one."""
+
+    fo: float = Field(default=1.0, description="of the first-order term")
+    ho: float = Field(default=1.0, description="of the half-order term")
+    zo: float = Field(default=1.0, description="of the zeroth-order term")
+
+
+class RlrConfig(Strict):
+    """Settings of RLR."""
+
+    h: int = Field(default=2, ge=0, description="steps in the half-order block; 0: no block")
+    completion: Literal["zo", "none", "resampled"] = Field(
+        default="zo", description="the other steps: zo (paper), none (biased), resampled (ours)"
+    )
+    fo: bool = Field(default=True, description="first-order last step; false: no reward gradient is needed")
+    start: Literal["uniform", "norms"] = Field(
+        default="uniform",
+        description="law of the block's start; norms: softmax of measured HO gradient norms",
+    )
+    start_range: tuple[int, int] | None = Field(
+        default=None, description="first and last allowed start, 0 being the noisiest step; null: all"
+    )
+    temperature: float = Field(default=1.0, gt=0, description="of the softmax over norms (1: the paper's)")
+    one_start: bool = Field(default=False, description="one block for the whole batch; false: one per sample")
+    eta: float = Field(default=0.1, gt=0, description="noise scale where the half-order term needs noise")
+    scale: float = Field(default=1e-3, gt=0, description="s, standard deviation of the ZO perturbation")
+    shared: bool = Field(default=False, description="one z for all ZO steps of a sample; false: one per step")
+    antithetic: bool = Field(default=False, description="pairs of samples with the same noise and opposite z")
+    baseline: Baseline = Field(default="loo", description="none (the paper's form), loo, or loo_prompt")
+    weights: TermWeights = TermWeights()
+
+
+@final
+class Rlr(PlanMethod):
+    """ZO …, one HO(h) block, ZO …, FO."""
+
+    Config: ClassVar[type[Strict]] = RlrConfig
+
+    def __init__(self, config: RlrConfig, steps: int) -> None:
+        """Raises BenchError if the block does not fit in the chain."""
+        super().__init__(config, steps)
+        if config.h > steps - 1:
+            raise BenchError(
+                f"rlr.h is {config.h}, but only {steps - 1} steps lie before the last (model.steps)"
+            )
+        if config.completion == "resampled" and config.h == 0:
+            raise BenchError("rlr.completion=resampled needs blocks: set rlr.h to 1 or more")
+        self.starts = self._starts()
+        weighted = config.weights != TermWeights()
+        partly = config.completion == "resampled" and len(self.starts) < len(self._tiles())
+        self.biased = config.completion == "none" or weighted or partly
+        self.needs_reward_grad = config.fo
+
+    def probabilities(self) -> list[float]:
+        """p(j) of every allowed start; with `norms`, from earlier steps only."""
+        norms = self.state
+        if self.config.start == "uniform" or not norms:
+            return [1 / len(self.starts)] * len(self.starts)
+        typical = sum(norms.values()) / len(norms)
+        logits = [norms.get(j, typical) / self.config.temperature for j in self.starts]
+        weights = [math.exp(v - max(logits)) for v in logits]
+        return [w / sum(weights) for w in weights]
+
+    def plan(self, rng: random.Random) -> Plan:
+        """Draw the block's start and lay the terms around it."""
+        p = self.probabilities()
+        n = rng.choices(range(len(p)), weights=p)[0]
+        if self.config.completion == "resampled":
+            return self._tiled(n, 1 / p[n])
+        return self._around(self.starts[n])
+
+    def estimator(self) -> Estimator:
+        """Perturbation, baseline and weights of the settings."""
+        c = self.config
+        return Estimator(
+            perturbation=Perturbation(scale=c.scale, shared=c.shared, antithetic=c.antithetic),
+            baseline=c.baseline,
+            weights={Kind.FO: c.weights.fo, Kind.HO: c.weights.ho, Kind.ZO: c.weights.zo},
+            one_plan=c.one_start,
+        )
+
+    def _around(self, j: int) -> Plan:
+        """The paper's plan for a block that starts at j."""
+        steps, h = self.steps, self.config.h
+        other = Kind.ZO if self.config.completion == "zo" else Kind.SKIP
+        edges = [
+            (other, 0, j),
+            (Kind.HO, j, j + h),
+            (other, j + h, steps - 1),
+            (Kind.FO if self.config.fo else other, steps - 1, steps),
+        ]
+        segments = tuple(Segment(kind, start, stop) for kind, start, stop in edges if stop > start)
+        return Plan(segments, tuple(self.config.eta if i == j + h - 1 else 0.0 for i in range(steps)))
+
+    def _tiled(self, drawn: int, weight: float) -> Plan:
+        """Blocks tile the chain, noise at every block's end; the drawn one counts 1/p, the others are
+        dropped."""
+        tiles = self._tiles()
+        kinds = [Kind.HO if start == self.starts[drawn] else Kind.SKIP for start, _ in tiles]
+        segments = [
+            Segment(k, *tile, weight if k is Kind.HO else 1.0) for k, tile in zip(kinds, tiles, strict=True)
+        ]
+        if self.config.fo:
+            segments.append(Segment(Kind.FO, self.steps - 1, self.steps))
+        ends = {stop - 1 for _, stop in tiles}
+        return Plan(tuple(segments), tuple(self.config.eta if i in ends else 0.0 for i in range(self.steps)))
+
+    def _tiles(self) -> list[tuple[int, int]]:
+        """(start, stop) of the blocks that tile the steps before the FO step; the noisiest may be shorter."""
+        last = self.steps - 1 if self.config.fo else self.steps
+        return [(max(stop - self.config.h, 0), stop) for stop in range(last, 0, -self.config.h)][::-1]
+
+    def _starts(self) -> list[int]:
+        """Allowed starts of the block."""
+        if self.config.completion == "resampled":
+            known = [start for start, _ in self._tiles()]
+        else:
+            known = list(range(self.steps - self.config.h))
+        low, high = self.config.start_range or (known[0], known[-1])
+        allowed = [j for j in known if low <= j <= high]
+        if not allowed:
+            raise BenchError(
+                f"rlr.start_range {[low, high]} holds no block start; there are {known[0]} to {known[-1]}"
+            )
+        return allowed

@@ -1,0 +1,47 @@
+"""Zeroth order: perturb the parameters, weight the perturbation by the reward; no backpropagation at all.
+
+Source: the ZO estimator of the RLR paper (§3.2), evolution strategies (Salimans et al. 2017), SPSA (Spall
+1992). Unbiased for the smoothed objective E[R(θ + s z)], which differs from E[R(θ)] by O(s²). Each sample of
+a batch has a z of its own, so a batch of B is B perturbations for the price of one forward; with `shared:
+false` every step draws another z, which multiplies the variance by about T.
+"""
+
+import random
+from typing import ClassVar, final
+
+from pydantic import Field
+
+from bench.advantages import Baseline
+from bench.chain import Kind, Plan, Segment
+from bench.plan_method import Estimator, PlanMethod
+from bench.rollout import Perturbation
+from bench.schema import Strict
+
+
+class ZoConfig(Strict):
+    """Settings of the zeroth-order estimator."""
+
+    scale: float = Field(default=1e-3, gt=0, description="s, standard deviation of the perturbation")
+    shared: bool = Field(default=True, description="one z for all steps of a chain; false: one per step")
+    antithetic: bool = Field(default=True, description="pairs of samples with the same noise and opposite z")
+    baseline: Baseline = Field(default="loo", description="none, loo, or loo_prompt")
+    eta: float = Field(default=0.0, ge=0, description="noise scale at every step")
+
+
+@final
+class Zo(PlanMethod):
+    """ZO × T."""
+
+    Config: ClassVar[type[Strict]] = ZoConfig
+    biased = False
+    needs_reward_grad = False
+
+    def plan(self, rng: random.Random) -> Plan:
+        """ZO at every step."""
+        return Plan((Segment(Kind.ZO, 0, self.steps),), (self.config.eta,) * self.steps)
+
+    def estimator(self) -> Estimator:
+        """The perturbation of the settings."""
+        c = self.config
+        pert = Perturbation(scale=c.scale, shared=c.shared, antithetic=c.antithetic)
+        return Estimator(perturbation=pert, baseline=c.baseline)
