@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -177,7 +178,7 @@ def _term_norms(contest: Contest, look: dict[str, Look]) -> Figure | None:
         return None
     columns = min(len(found), 3 if len(found) in (3, 5, 6) else 4)
     lines = math.ceil(len(found) / columns)
-    figure = new_figure(9.0, 0.6 + 1.75 * lines)
+    figure = new_figure(9.0 if columns > 2 else 1.0 + 3.4 * columns, 0.7 + 1.75 * lines)
     panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
     for axes in panels[len(found) :]:
         axes.set_visible(False)
@@ -185,8 +186,9 @@ def _term_norms(contest: Contest, look: dict[str, Look]) -> Figure | None:
         for term in frame.columns:
             s = TERMS.get(str(term), SPARE_TERM)
             axes.plot(frame.index, frame[term], color=s.colour, linestyle=s.line, linewidth=1.3)
-        axes.set_title(label)
+        axes.set_title(textwrap.fill(label, 96 // columns))
         axes.set_yscale("log")
+        axes.set_ylim(*_decades(found))
         axes.yaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.tick_params(labelbottom=place + columns >= len(found))
@@ -196,6 +198,14 @@ def _term_norms(contest: Contest, look: dict[str, Look]) -> Figure | None:
     styles = {term: TERMS.get(term, SPARE_TERM)._replace(marker="") for term in terms}
     _legend(figure, terms, styles, beside=False)
     return figure
+
+
+def _decades(found: dict[str, pd.DataFrame]) -> tuple[float, float]:
+    """Whole powers of ten that hold every norm."""
+    values = np.concatenate([frame.to_numpy(dtype=float).ravel() for frame in found.values()])
+    logs = np.log10(values[np.isfinite(values)])
+    low, high = (math.floor(logs.min()), math.ceil(logs.max())) if logs.size else (-1, 0)
+    return 10.0**low, 10.0 ** max(high, low + 1)
 
 
 _TRAINING: list[tuple[str, str, Callable[[Contest, dict[str, Look]], Figure | None]]] = [

@@ -133,10 +133,10 @@ def _groups(cells: Sequence[Cell]) -> tuple[Group, ...]:
         differing = [
             key
             for key in sorted(set().union(*settings))
-            if key != "seed" and len({_at(s, key) for s in settings}) > 1
+            if key != "seed" and len({s.get(key) for s in settings}) > 1
         ]
         for seeds, values in zip(variants, settings, strict=True):
-            what = ", ".join(f"{key.rsplit('.', 1)[-1]}={_at(values, key)}" for key in differing)
+            what = ", ".join(f"{key.rsplit('.', 1)[-1]}={values[key]}" for key in differing if key in values)
             found.append(_group(f"{method} ({what})" if what else method, seeds))
     return tuple(sorted(found, key=lambda g: g.label))
 
@@ -165,7 +165,3 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         else:
             found[f"{prefix}{key}"] = value if isinstance(value, str) else json.dumps(value)
     return found
-
-
-def _at(settings: Mapping[str, str], key: str) -> str:
-    return settings.get(key, "–")

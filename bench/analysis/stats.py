@@ -75,9 +75,9 @@ def estimate(table: pd.DataFrame, interval: bool = True) -> Estimate:
 def standard_error(values: np.ndarray) -> float:
     """Standard error of the mean of values [units, seeds].
 
-    One seed: std / sqrt(units). Several: the unbiased estimate V_units + V_seeds - V_rest of the variance of
-    the mean in the crossed model value = mean + unit + seed + rest, where V_units and V_seeds are what the
-    means of units and of seeds show, and V_rest is counted in both; not less than either.
+    One seed: std / sqrt(units). Several: the variance of the mean in the crossed model value = mean + unit +
+    seed + rest. The spread of the units' means shows the parts of unit and rest, that of the seeds' means the
+    parts of seed and rest; a part that comes out negative counts as zero.
     """
     units, seeds = values.shape
     if units < 2:
@@ -88,7 +88,7 @@ def standard_error(values: np.ndarray) -> float:
     by_seed = float(np.var(values.mean(axis=0), ddof=1)) / seeds
     rest = values - values.mean(axis=1, keepdims=True) - values.mean(axis=0, keepdims=True) + values.mean()
     noise = float((rest**2).sum()) / ((units - 1) * (seeds - 1)) / values.size
-    return math.sqrt(max(by_unit + by_seed - noise, by_unit, by_seed))
+    return math.sqrt(noise + max(by_unit - noise, 0.0) + max(by_seed - noise, 0.0))
 
 
 def probability_of_improvement(a: pd.DataFrame, b: pd.DataFrame, higher_is_better: bool = True) -> Estimate:

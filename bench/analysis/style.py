@@ -71,16 +71,14 @@ _RC: dict[str, Any] = {
 
 def looks(methods: dict[str, str]) -> dict[str, Look]:
     """Label → look, from label → method. A known method's first label has its own look, others spare ones."""
-    taken: dict[str, Look] = {}
-    spare = iter(SPARE)
-    used: set[str] = set()
-    for label, method in sorted(methods.items()):
-        if method in LOOKS and method not in used:
-            taken[label] = LOOKS[method]
-        else:
-            taken[label] = next(spare, SPARE[0])
-        used.add(method)
-    return taken
+    own = {method: label for label, method in sorted(methods.items(), reverse=True) if method in LOOKS}
+    found = {label: LOOKS[method] for method, label in own.items()}
+    spare = list(SPARE)
+    for label in sorted(methods.keys() - found.keys()):
+        colours = [look.colour for look in found.values()]
+        found[label] = min(spare, key=lambda look: colours.count(look.colour))
+        spare = [look for look in spare if look != found[label]] or list(SPARE)
+    return found
 
 
 @contextmanager
