@@ -125,8 +125,10 @@ def train_clip(
         batch = maker.draw(BATCH, RUINED_PER_BATCH, training.numpy_rng, training.torch_rng)
         return batch_loss(model, tokenizer, batch)
 
+    sets = Retrieval(library, train_library, unseen)
+
     def report(_: Training) -> str:
-        return Retrieval(library, train_library, unseen).summary(
+        return sets.summary(
             lambda x: embed_pictures(model, x), lambda texts: embed_captions(model, tokenizer, texts)
         )
 
@@ -139,7 +141,7 @@ def train_clip(
         log=log,
         milestones=milestones,
         report=report,
-        report_every=500,
+        report_every=1000,
     )
     log(f"cpu-s {time.process_time() - start:.0f}")
     return work / "reward-training"

@@ -51,9 +51,9 @@ class Judge:
 
 def load_pipeline(directory: Path) -> StableDiffusionPipeline:
     """Read a pipeline directory; computes in float32, silently."""
-    pipeline = StableDiffusionPipeline.from_pretrained(
-        directory, torch_dtype=torch.float32, local_files_only=True
-    )
+    pipeline = StableDiffusionPipeline.from_pretrained(directory, local_files_only=True)
+    for part in (pipeline.vae, pipeline.unet, pipeline.text_encoder):
+        part.float()
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

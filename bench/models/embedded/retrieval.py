@@ -40,9 +40,15 @@ def show(library: Library, pairs: list[tuple[int, int]], words: list[str] | None
     return Shown(x, [r.name for r in rows], colours, [r.style for r in rows], words)
 
 
+def _chunks(texts: list[str], size: int) -> list[list[str]]:
+    return [texts[start : start + size] for start in range(0, len(texts), size)]
+
+
 def _picked(pictures: Tensor, texts: list[list[str]], truth: list[int], embed_text: EmbedText) -> float:
     """Share of pictures whose own true text scores highest among its texts."""
-    flat = embed_text([text for row in texts for text in row]).view(len(texts), len(texts[0]), -1)
+    unique = {text: k for k, text in enumerate(dict.fromkeys(text for row in texts for text in row))}
+    vectors = torch.cat([embed_text(chunk) for chunk in _chunks(list(unique), 256)])
+    flat = vectors[torch.tensor([[unique[text] for text in row] for row in texts])]
     best = (flat * pictures[:, None]).sum(-1).argmax(1)
     return float((best == torch.tensor(truth)).float().mean())
 

@@ -36,7 +36,7 @@ SHOWN = (
     "a star falling on a black background",
     "a big pizza on a gray background",
 )
-_SCALE, _GAP, _LABEL, _COLUMNS = 2, 12, 40, 8
+_SCALE, _GAP, _LABEL, _COLUMNS = 2, 12, 50, 8
 
 
 def _wrapped(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
