@@ -1,19 +1,20 @@
-"""RLR, the recursive likelihood ratio ("half-order") optimizer: FO on the last step, HO on a block, ZO on the
-rest.
+"""RLR, the recursive likelihood ratio ("half-order") optimizer: FO last step, one HO block, ZO elsewhere.
 
 Source: the RLR paper (arXiv:2502.00639), Eq. 6, §4.1-4.2, Table 5 and Table 9, with three readings settled:
-  - Eq. 6's C = {1..T} \\ {j..j+h} with j from 1 counts the last step twice and is biased. Here {FO, block,
-    ZO} tile
-    the chain: the last step is in neither the block nor C. Block starts are i = 0 … T-1-h, all inclusive.
-  - h counts network steps in the block (§3.2, Eq. 7, Table 9): h = 0 is "RLR w/o HO", h = 1 one RL step.
-  - HO needs no 1/p(j): whatever block is drawn, the three terms together cover every step.
+
+- Eq. 6's C = {1..T} \\ {j..j+h} with j from 1 counts the last step twice and is biased. Here FO, block and ZO
+  tile the chain: the last step is in neither the block nor C. Block starts are i = 0 … T-1-h, all inclusive.
+- h counts network steps in the block (§3.2, Eq. 7, Table 9): h = 0 is "RLR w/o HO", h = 1 one RL step.
+- HO needs no 1/p(j): whatever block is drawn, the three terms together cover every step.
+
 Noise is injected only at the block's last step, so the target is the mixture, over blocks, of those chains.
 
 `completion` says what becomes of the steps outside block and last step. `zo` is the paper's. `none` drops
 them ("w/o ZO", biased). `resampled` is ours: blocks of h tile the chain with noise at every block's end, one
-block is drawn and weighted by 1/p, which is unbiased without any perturbation. Without a differentiable
-reward set `fo: false`: the last step is then handled like the others (ZO; or part of the tiling with
-`resampled`; with `none` it is dropped too).
+block is drawn and weighted by 1/p, which is unbiased without any perturbation.
+
+Without a differentiable reward set `fo: false`: the last step is then handled like the others (ZO; or part of
+the tiling with `resampled`; with `none` it is dropped too).
 
 Differs from the authors' published code, which has no ZO term and no block: it backpropagates the last step
 at weight 0.05 and adds one-step PPO terms on randomly drawn steps.
