@@ -87,6 +87,9 @@ def _fields(console: Console, model: type[BaseModel], section: str) -> None:
     console.print(table, markup=False)
 
 
+_SIGNS = (("gt", ">"), ("ge", "≥"), ("lt", "<"), ("le", "≤"))
+
+
 def _rows(model: type[BaseModel], prefix: str) -> list[tuple[str, str, str, str]]:
     rows: list[tuple[str, str, str, str]] = []
     for key, field in model.model_fields.items():
@@ -97,8 +100,10 @@ def _rows(model: type[BaseModel], prefix: str) -> list[tuple[str, str, str, str]
         kind = annotation.__name__ if isinstance(annotation, type) else str(annotation)
         kind = kind.replace("typing.", "").replace("pathlib.", "")
         default = "(required)" if field.is_required() else str(field.get_default(call_default_factory=True))
-        limits = " ".join(str(m) for m in field.metadata)
-        meaning = " ".join(part for part in (field.description, f"[{limits}]" if limits else None) if part)
+        limits = [
+            f"{sign} {getattr(m, name)}" for m in field.metadata for name, sign in _SIGNS if hasattr(m, name)
+        ]
+        meaning = " · ".join(part for part in (field.description, ", ".join(limits)) if part)
         rows.append((prefix + key, kind, default, meaning))
     return rows
 

@@ -86,6 +86,17 @@ def model_file(name: str) -> tuple[str, ModelFile]:
     return readable(known[name]), load_config(known[name], ModelFile)
 
 
+def model_settings(name: str, layers: list[Layer]) -> ModelConfig:
+    """The settings of a model alone: its file, then what the layers say about `model`."""
+    origin, file = model_file(name)
+    settings = Layers().add(origin, "model", file.model)
+    for layer, tree in layers:
+        if set(tree) != {"model"}:
+            raise BenchError(f"{layer}: only model.KEY=VALUE has a meaning here")
+        settings.add(layer, "model", tree["model"])
+    return settings.build(ModelConfig)
+
+
 class _Resolver:
     """Holds what all cells of a request share."""
 
@@ -188,6 +199,8 @@ class _Resolver:
         found = {"prompts": weights.text_digest((*prompt_set.train, "", *prompt_set.eval))}
         if model.source is not None or model.path is not None:
             directory = weights.locate(model.source, model.path, model.revision, "model.path")
+            if model.family == "image" and not (directory / "model_index.json").is_file():
+                raise BenchError(f"{directory}: not a Stable Diffusion directory: it has no model_index.json")
             found["model"] = weights.digest(directory)
         for choice in rewards:
             if "source" in choice.config:

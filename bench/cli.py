@@ -73,6 +73,7 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="check everything, print the cells, run nothing")
     ] = False,
+    report: Annotated[bool, typer.Option(help="tables and figures at the end")] = True,
     force: Annotated[bool, typer.Option("--force", help="start the cells again, also finished ones")] = False,
 ) -> None:
     """Fine-tune a model by several methods and compare them. Without options: the demo."""
@@ -85,8 +86,7 @@ def run(
     if dry_run:
         experiment.show(console, planned)
         return
-    outcome = experiment.run(console, planned, jobs, timeout_per_cell)
-    sys.exit(outcome)
+    sys.exit(experiment.run(console, planned, jobs, timeout_per_cell, report))
 
 
 @app.command(hidden=True)
@@ -105,7 +105,26 @@ def cell(
 
 
 @app.command()
-def report(directory: Path) -> None:
+def sample(
+    prompt: Annotated[str, typer.Option(help="what to draw")],
+    model: Annotated[str | None, typer.Option(help="as for run  [default: the cell's, or tiny]")] = None,
+    lora: Annotated[Path | None, typer.Option(help="a cell's directory, or one with a LoRA in it")] = None,
+    n: Annotated[int, typer.Option("--n", min=1, help="pictures")] = 4,
+    seed: Annotated[int, typer.Option(min=0, help="of the starting noise")] = 0,
+    out: Annotated[Path, typer.Option(help="directory for the pictures")] = Path("samples"),
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="model.KEY=VALUE; may be repeated")
+    ] = None,
+) -> None:
+    """Draw pictures with a model, with or without a trained LoRA."""
+    from bench.sample import write_samples
+
+    for path in write_samples(prompt, model, lora, n, seed, out, settings or ()):
+        console.print(str(path), markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def report(directory: Annotated[Path, typer.Argument(help="a results directory")]) -> None:
     """Build the tables and figures of a results directory again, and print the summary."""
     from bench.analysis.report import write_report
 

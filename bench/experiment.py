@@ -76,21 +76,21 @@ def _time(planned: Planned, cell: Cell) -> str:
     return "unknown" if found is None else f"{found.seconds:.0f} s"
 
 
-def run(console: Console, planned: Planned, jobs: int | None, timeout: float | None) -> int:
-    """Run what is left and report. Returns the exit code: 0, 1 if a cell is not done, 130 if interrupted."""
+def run(console: Console, planned: Planned, jobs: int | None, timeout: float | None, report: bool) -> int:
+    """Run what is left. Returns the exit code: 0, 1 if a cell is not done, 130 if interrupted."""
     done = len(planned.cells) - len(planned.tasks)
     if not planned.tasks:
         console.print(f"all {done} cells in {planned.results.path} are done: nothing to run")
         return 0
     _record(planned)
-    launch.prepare(planned.tasks, planned.force)
+    ready, busy = launch.prepare(planned.tasks, planned.force)
     jobs = default_jobs(planned.experiment.request.threads) if jobs is None else jobs
-    at_once = min(jobs, len(planned.tasks))
+    at_once = min(jobs, len(ready))
     kept = f", {done} done before" if done else ""
-    console.print(f"{len(planned.tasks)} cells, {at_once} at a time{kept}; results in {planned.results.path}")
-    with watcher(console, len(planned.tasks)) as progress:
-        outcomes, interrupted = launch.run(planned.tasks, jobs, timeout, progress, command_line())
-    return _conclude(console, planned, outcomes, interrupted)
+    console.print(f"{len(ready)} cells, {at_once} at a time{kept}; results in {planned.results.path}")
+    with watcher(console, len(ready)) as progress:
+        outcomes, interrupted = launch.run(ready, jobs, timeout, progress, command_line())
+    return _conclude(console, planned, [*busy, *outcomes], interrupted, report)
 
 
 def _record(planned: Planned) -> None:
@@ -105,18 +105,19 @@ def _record(planned: Planned) -> None:
     write_atomically(planned.results.path / "experiment.yaml", dump_yaml(content))
 
 
-def _conclude(console: Console, planned: Planned, outcomes: list[launch.Outcome], interrupted: bool) -> int:
-    from bench.analysis.report import write_report
-
-    path = planned.results.path
+def _conclude(
+    console: Console, planned: Planned, outcomes: list[launch.Outcome], interrupted: bool, report: bool
+) -> int:
     bad = [outcome for outcome in outcomes if not outcome.ok]
     if interrupted:
         console.print(
             f"stopped. Continue where it stopped with:\n  {command_line()}", soft_wrap=True, highlight=False
         )
         return INTERRUPTED
-    if any(planned.results.cell(cell.id).status().state is State.DONE for cell in planned.cells):
-        write_report(path, console)
+    if report and any(planned.results.cell(cell.id).status().state is State.DONE for cell in planned.cells):
+        from bench.analysis.report import write_report
+
+        write_report(planned.results.path, console)
     for outcome in bad:
         status = outcome.status
         console.print(

@@ -21,7 +21,7 @@ from typing import Protocol
 
 from bench.cells import Cell
 from bench.errors import BenchError
-from bench.store import CellDir, ResultsDir, State, Status
+from bench.store import CellDir, CellInUse, ResultsDir, State, Status
 
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 60.0  # beyond the time limit, before a process that does not stop by itself is killed
@@ -81,15 +81,30 @@ def unfinished(results: ResultsDir, cells: list[Cell], force: bool) -> list[Task
     return [task for task in tasks if force or not task.directory.finished(task.cell.config)]
 
 
-def prepare(tasks: list[Task], force: bool) -> None:
-    """Write settings and `pending`, so that a partial view shows what is still to come."""
+def prepare(tasks: list[Task], force: bool) -> tuple[list[Task], list[Outcome]]:
+    """Write settings and `pending`, so that a partial view shows what is still to come.
+
+    Returns the tasks that can start, and those that another run is busy with.
+    """
+    ready, busy = list[Task](), list[Outcome]()
     for task in tasks:
-        with task.directory.locked():
-            if force:
-                task.directory.wipe()
-            status = task.directory.status()
-            task.directory.write_config(task.cell.config)
-            task.directory.write_status(State.PENDING, status.step, status.seconds)
+        directory = task.directory
+        try:
+            with directory.locked():
+                if force:
+                    directory.wipe()
+                status = directory.status()
+                directory.write_config(task.cell.config)
+                directory.write_status(State.PENDING, status.step, status.seconds)
+                ready.append(task)
+        except CellInUse as error:
+            busy.append(Outcome(task, _unchanged(directory.status(), str(error))))
+    return ready, busy
+
+
+def _unchanged(status: Status, message: str) -> Status:
+    """What to tell about a cell that this run left alone."""
+    return Status(state=State.FAILED, step=status.step, seconds=status.seconds, message=message)
 
 
 class _Process:
@@ -124,7 +139,7 @@ class _Process:
         status = self.task.directory.status()
         if code == Exit.LOCKED:
             message = (self.task.directory.path / "output.txt").read_text(encoding="utf-8").strip()
-            return Outcome(self.task, Status(state=State.FAILED, step=status.step, message=message))
+            return Outcome(self.task, _unchanged(status, message))
         if status.state in (State.RUNNING, State.PENDING):
             status = self._record_death(code, status)
         return Outcome(self.task, status)

@@ -201,7 +201,7 @@ class CellDir:
                     if time.monotonic() > deadline:
                         stream.seek(0)
                         holder = stream.read().strip()
-                        raise BenchError(
+                        raise CellInUse(
                             f"{self.path} is in use by {holder}: two runs write the same cell"
                         ) from None
                     time.sleep(0.1)

@@ -1,7 +1,7 @@
 """An outside plugin as a user would write it, small enough that a whole cell runs in a second.
 
-A model family `dots` (an affine map on 8×8 pictures), a reward `brightness`, a method `push` that backpropagates
-through everything and keeps a running mean, and a method `broken` that fails as it is told to.
+A model family `dots` (an affine map on 8×8 pictures), a reward `brightness`, a method `push` that
+backpropagates and keeps a running mean, and a method `broken` that fails as it is told to.
 """
 
 from __future__ import annotations

@@ -1,0 +1,63 @@
+"""Pictures from a model, with or without a trained LoRA: `python -m bench sample`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import torch
+
+from bench.cells import model_settings
+from bench.config import parse_setting
+from bench.errors import BenchError
+from bench.evaluate import noise, sample_images
+from bench.models.config import ModelConfig
+from bench.runtime import load_chain, start
+from bench.store import CellDir, write_atomically
+from bench.train import png
+
+
+@runtime_checkable
+class LoadsLora(Protocol):
+    """A chain that can take a saved adapter."""
+
+    def load_lora(self, directory: Path) -> None:
+        """Replace the adapter by the one in a directory."""
+        ...
+
+
+def write_samples(
+    prompt: str,
+    model: str | None,
+    lora: Path | None,
+    count: int,
+    seed: int,
+    out: Path,
+    settings: Sequence[str],
+) -> list[Path]:
+    """Draw `count` pictures of a prompt by the deterministic sampler. Returns the PNG files."""
+    config = _model(model, lora, settings)
+    _, device = start(threads=torch.get_num_threads())
+    chain = load_chain(config, device)
+    if lora is not None:
+        if not isinstance(chain, LoadsLora):
+            raise BenchError(f"--lora: models of family '{config.family}' load none")
+        chain.load_lora(lora / "lora" if (lora / "lora").is_dir() else lora)
+    with torch.no_grad():
+        images = sample_images(chain, [prompt] * count, noise(chain, seed, [(0, k) for k in range(count)]))
+    files = [out / f"{k:02d}.png" for k in range(count)]
+    for file, image in zip(files, images, strict=True):
+        write_atomically(file, png(image))
+    return files
+
+
+def _model(name: str | None, lora: Path | None, settings: Sequence[str]) -> ModelConfig:
+    """A cell's LoRA is drawn with the settings that it was trained with, unless --set says otherwise."""
+    layers = [parse_setting(text) for text in settings]
+    if lora is None or not (lora / "config.yaml").is_file():
+        return model_settings("tiny" if name is None else name, layers)
+    trained = CellDir(lora).config().model
+    kept = trained.config.model_dump(exclude={"source", "path", "revision"})
+    layers.insert(0, (str(lora / "config.yaml"), {"model": kept}))
+    return model_settings(trained.name if name is None else name, layers)

@@ -1,0 +1,60 @@
+"""Running `python -m bench` in tests, with the plugin of tests/plugin installed."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from bench.store import CellDir, ResultsDir, read_rows
+
+ROOT = Path(__file__).parent.parent
+PLUGIN = ROOT / "tests" / "plugin"
+DOTS = PLUGIN / "dots.yaml"
+UNREPEATABLE = ("seconds", "memory")
+
+
+def environment() -> dict[str, str]:
+    """The plugin and the checkout on the path, no colours, no network."""
+    path = os.pathsep.join((str(PLUGIN), str(ROOT)))
+    return os.environ | {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+
+
+def command(*arguments: object) -> list[str]:
+    """`python -m bench …`."""
+    return [sys.executable, "-m", "bench", *map(str, arguments)]
+
+
+def bench(*arguments: object, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    """Run it to its end."""
+    return subprocess.run(
+        command(*arguments), env=environment(), capture_output=True, text=True, timeout=timeout, check=False
+    )
+
+
+def run_dots(out: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """`bench run` on the test model with method `push` unless told otherwise, without a report."""
+    methods = () if "--methods" in arguments else ("--methods", "push")
+    return bench("run", "--no-report", "--model", DOTS, "--out", out, *methods, *arguments)
+
+
+def cell(out: Path, prefix: str) -> CellDir:
+    """The only cell whose id starts so."""
+    (found,) = [c for c in ResultsDir(out).cells() if c.id.startswith(prefix)]
+    return found
+
+
+def numbers(directory: CellDir) -> tuple[Any, ...]:
+    """Everything a cell measured, but times and memory; and the bytes of what it trained."""
+    metrics = [
+        {k: v for k, v in row.items() if k not in UNREPEATABLE} for row in read_rows(directory.metrics)
+    ]
+    samples = {p.relative_to(directory.path): p.read_bytes() for p in directory.path.glob("samples/*/*.png")}
+    lora = {p.name: p.read_bytes() for p in (directory.path / "lora").iterdir()}
+    return metrics, read_rows(directory.evaluations), samples, lora
+
+
+def status(directory: CellDir) -> dict[str, Any]:
+    """status.json."""
+    return json.loads((directory.path / "status.json").read_text())

@@ -1,0 +1,142 @@
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bench.store import read_rows
+from tests.running import DOTS, ROOT, cell, command, environment, numbers, run_dots, status
+
+SETTINGS = ("--set", "train.eval_every=4", "--set", "push.inner=2")
+
+
+@pytest.mark.slow
+def test_killed_at_any_write_the_same_command_ends_in_the_same_numbers(tmp_path: Path) -> None:
+    assert run_dots(tmp_path / "out", *SETTINGS).returncode == 0
+    planned = tmp_path / "cells" / "planned"
+    planned.mkdir(parents=True)
+    shutil.copy(cell(tmp_path / "out", "push").path / "config.yaml", planned)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.kill_everywhere", str(planned)],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[-2]) > 30
+
+
+@pytest.mark.slow
+def test_run_killed_at_random_moments_ends_in_the_same_numbers(tmp_path: Path) -> None:
+    settings = ("--steps", 40, "--set", "push.pause=0.05", "--seeds", "0,1", "--set", "train.eval_every=15")
+    assert run_dots(tmp_path / "whole", *settings).returncode == 0
+    arguments = command(
+        "run", "--no-report", "--model", DOTS, "--methods", "push", "--out", tmp_path / "killed", *settings
+    )
+    rng = random.Random(3)
+    for _ in range(5):
+        process = subprocess.Popen(arguments, env=environment(), stdout=subprocess.DEVNULL)
+        time.sleep(rng.uniform(3, 9))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    final = run_dots(tmp_path / "killed", *settings)
+    assert final.returncode == 0, final.stdout + final.stderr
+    for seed in (0, 1):
+        prefix = f"push-dots-brightness-s{seed}"
+        assert numbers(cell(tmp_path / "killed", prefix)) == numbers(cell(tmp_path / "whole", prefix))
+
+
+@pytest.mark.slow
+def test_interrupt_checkpoints_says_how_to_continue_and_continuing_gives_the_same_numbers(
+    tmp_path: Path,
+) -> None:
+    settings = ("--steps", 20, "--set", "push.pause=0.2")
+    out = tmp_path / "out"
+    arguments = command("run", "--no-report", "--model", DOTS, "--methods", "push", "--out", out, *settings)
+    process = subprocess.Popen(arguments, env=environment(), stdout=subprocess.PIPE, text=True)
+    while not list(out.glob("cells/push*/metrics.jsonl")):
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"Continue where it stopped with:\n  python -m bench run --no-report --model {DOTS}" in output
+    interrupted = status(cell(out, "push"))
+    assert interrupted["state"] == "preempted"
+    assert 0 < interrupted["step"] < 20
+    assert len(read_rows(cell(out, "push").metrics)) == interrupted["step"]
+    assert run_dots(out, *settings).returncode == 0
+    assert run_dots(tmp_path / "whole", *settings).returncode == 0
+    assert numbers(cell(out, "push")) == numbers(cell(tmp_path / "whole", "push"))
+
+
+@pytest.mark.slow
+def test_timeout_ends_a_cell_with_a_checkpoint_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    settings = ("--set", "push.pause=0.5", "--steps", 12)
+    first = run_dots(tmp_path, *settings, "--timeout-per-cell", 4)
+    assert first.returncode == 1
+    assert status(cell(tmp_path, "push"))["state"] == "timeout"
+    assert status(cell(tmp_path, "base"))["state"] == "done"
+    assert "timeout at step" in first.stdout
+    for _ in range(10):
+        if run_dots(tmp_path, *settings, "--timeout-per-cell", 6).returncode == 0:
+            break
+    assert status(cell(tmp_path, "push"))["state"] == "done"
+
+
+@pytest.mark.slow
+def test_more_steps_extend_a_finished_cell_to_the_numbers_of_a_longer_run(tmp_path: Path) -> None:
+    assert run_dots(tmp_path / "out", "--steps", 3).returncode == 0
+    extended = run_dots(tmp_path / "out", "--steps", 8)
+    assert extended.returncode == 0
+    assert run_dots(tmp_path / "whole", "--steps", 8).returncode == 0
+    ours, whole = cell(tmp_path / "out", "push"), cell(tmp_path / "whole", "push")
+    assert numbers(ours)[0] == numbers(whole)[0]
+    assert [row for row in read_rows(ours.evaluations) if row["step"] == 8] == read_rows(whole.evaluations)
+    fewer = run_dots(tmp_path / "out", "--steps", 5)
+    assert "nothing to run" in fewer.stdout
+
+
+@pytest.mark.slow
+def test_damaged_checkpoint_falls_back_and_two_damaged_ones_fail_clearly(tmp_path: Path) -> None:
+    assert run_dots(tmp_path / "whole", "--steps", 9).returncode == 0
+    assert run_dots(tmp_path / "out", "--steps", 6).returncode == 0
+    directory = cell(tmp_path / "out", "push")
+    newest = max((directory.path / "checkpoint").iterdir())
+    newest.write_bytes(newest.read_bytes()[:-7])
+    assert run_dots(tmp_path / "out", "--steps", 9).returncode == 0
+    assert f"{newest} is damaged: falling back" in (directory.path / "output.txt").read_text()
+    assert numbers(directory)[0] == numbers(cell(tmp_path / "whole", "push"))[0]
+    for file in (directory.path / "checkpoint").iterdir():
+        file.write_bytes(b"damaged")
+    failed = run_dots(tmp_path / "out", "--steps", 12)
+    assert failed.returncode == 1
+    assert "all checkpoints are damaged" in json.dumps(status(directory))
+    assert run_dots(tmp_path / "out", "--steps", 12, "--force").returncode == 0
+
+
+def test_second_identical_run_does_nothing_quickly_and_says_so(tmp_path: Path) -> None:
+    assert run_dots(tmp_path).returncode == 0
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    started = time.monotonic()
+    second = run_dots(tmp_path)
+    assert time.monotonic() - started < 10
+    assert second.returncode == 0
+    assert "all 2 cells" in second.stdout
+    assert "nothing to run" in second.stdout
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_force_runs_a_finished_cell_again_from_its_start(tmp_path: Path) -> None:
+    assert run_dots(tmp_path).returncode == 0
+    before = numbers(cell(tmp_path, "push"))
+    first = status(cell(tmp_path, "push"))
+    assert run_dots(tmp_path, "--force").returncode == 0
+    assert status(cell(tmp_path, "push"))["pid"] != first["pid"]
+    assert numbers(cell(tmp_path, "push")) == before
