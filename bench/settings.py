@@ -37,6 +37,9 @@ class EvalConfig(Strict):
     """Held-out scoring, the same for every method and for the base model."""
 
     prompts: int | None = Field(default=None, ge=1, description="so many held-out prompts; null: all")
+    skip: int = Field(
+        default=0, ge=0, description="held-out prompts passed over first, to tune on others than are reported"
+    )
     images_per_prompt: int = Field(default=2, ge=1, description="images of each prompt")
     batch: int = Field(default=8, ge=1, description="images made at once")
     seed: int = Field(default=1234, ge=0, description="of the starting noise, shared by all methods")

@@ -59,10 +59,11 @@ class Session:
     def evaluate(self) -> None:
         """Score the held-out prompts and keep the first pictures. Every process makes all of them."""
         settings = self.config.eval
+        last = None if settings.prompts is None else settings.skip + settings.prompts
         found = evaluate(
             self.chain,
             self.rewards,
-            self.prompts.eval[: settings.prompts],
+            self.prompts.eval[settings.skip : last],
             seed=settings.seed,
             batch=settings.batch,
             images_per_prompt=settings.images_per_prompt,
