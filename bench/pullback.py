@@ -171,6 +171,8 @@ class PullBack:
             seed = seed * per_row(weight, seed)
         memory = None if here.history is None else here.history[active] * per_row(weight, here.x)
         onward = micro.onward[active, i].nonzero()[:, 0].tolist()
+        if kind is Kind.PASS and not onward:
+            return  # no parameters to learn, no earlier step to hand x to
         back = self.step(
             trajectory, micro, i, active, seed, memory, x_path_only=kind is Kind.PASS, need_input=bool(onward)
         )
