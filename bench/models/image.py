@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from bench.chain import State, Transition
 from bench.errors import BenchError
 from bench.models.config import ModelConfig
-from bench.models.lora import ADAPTER, add_lora, lora_parameters, perturbed
+from bench.models.lora import ADAPTER, add_lora, lora_parameters, perturbable, perturbed
 from bench.solvers import ddim_transition, dpmpp_transition, split_prediction
 
 
@@ -71,6 +71,8 @@ class ImageChain:
         for module in (self.unet, self.vae, pipeline.text_encoder):
             module.requires_grad_(False).eval().to(device)
         add_lora(self.unet, config.lora)
+        self._parameters = lora_parameters(self.unet)
+        self._perturbable: list[nn.Linear] | None = None
         if config.gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
             self.vae.enable_gradient_checkpointing()
@@ -130,11 +132,13 @@ class ImageChain:
 
     def parameters(self) -> list[nn.Parameter]:
         """The LoRA."""
-        return lora_parameters(self.unet)
+        return self._parameters
 
     def perturbed(self, delta: Tensor) -> AbstractContextManager[None]:
         """Row b runs with LoRA + delta[b]."""
-        return perturbed(self.unet, delta)
+        if self._perturbable is None:
+            self._perturbable = perturbable(self.unet)
+        return perturbed(self._perturbable, delta)
 
     def save_lora(self, directory: Path) -> None:
         """Write the LoRA in diffusers' format: `pipe.load_lora_weights(directory)` reads it, alpha
@@ -158,7 +162,8 @@ class ImageChain:
         StableDiffusionPipeline.load_lora_into_unet(
             state, alphas, self.unet, adapter_name=ADAPTER, metadata=metadata
         )
-        for p in lora_parameters(self.unet):
+        self._parameters, self._perturbable = lora_parameters(self.unet), None
+        for p in self._parameters:
             p.data = p.data.float()
 
     def _grid(self, settings: dict[str, object]) -> Grid:
@@ -181,9 +186,8 @@ class ImageChain:
         return Grid(*(t.to(self.device) for t in (grid.timesteps, grid.a_t, grid.a_prev)))
 
     def _predict(self, state: State, i: int, cond: TextCondition, detach: bool) -> tuple[Tensor, Tensor]:
-        output = self._network(state.x, self.grid.timesteps[i], cond)
-        if detach:
-            output = output.detach()
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not detach):
+            output = self._network(state.x, self.grid.timesteps[i], cond)
         return split_prediction(output, state.x, self.grid.a_t[i], self.prediction_type)
 
     def _network(self, x: Tensor, t: Tensor, cond: TextCondition) -> Tensor:
