@@ -1,0 +1,113 @@
+"""Small chains, rewards and batches that the tests of the core share."""
+
+import atexit
+import shutil
+import tempfile
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from bench.chain import Chain
+from bench.engine import Engine
+from bench.method import Batch
+from bench.models.config import LoraConfig, ModelConfig
+from bench.models.embedded.random_init import build_random_pipeline
+from bench.models.image import ImageChain, load_image_chain
+from bench.reward import Reward
+
+PROMPTS = ("a red apple", "a fox on a blue background", "a dog face", "two owls")
+CPU = torch.device("cpu")
+
+
+class Bowl(Reward):
+    """x²/2 + 0.3 sin 2x, summed over latents: a reward whose gradient the toy chain's noise does not
+    drown."""
+
+    differentiable: ClassVar[bool] = True
+    scale: ClassVar[str] = "a number"
+
+    def __init__(self) -> None:
+        """Nothing to load."""
+
+    def score(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
+        """[B] of media [B, …]."""
+        return (media.square() / 2 + 0.3 * torch.sin(2 * media)).flatten(1).sum(1)
+
+
+class Pattern(Reward):
+    """Likeness of a picture to a fixed random pattern; `detached`: as if it came out of a JPEG encoder."""
+
+    differentiable: ClassVar[bool] = True
+    scale: ClassVar[str] = "a number"
+
+    def __init__(self, detached: bool = False, higher_is_better: bool = True) -> None:
+        """Nothing to load."""
+        self.detached, self.higher_is_better = detached, higher_is_better
+
+    def score(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
+        """[B] of media [B, …]."""
+        pattern = torch.randn(media[0].numel(), generator=torch.Generator().manual_seed(1))
+        score = (media.flatten(1) * pattern).sum(1) + 0.05 * media.flatten(1).square().sum(1)
+        return score.detach() if self.detached else score
+
+
+_scratch = Path(tempfile.mkdtemp(prefix="bench-tests-"))
+atexit.register(shutil.rmtree, _scratch, ignore_errors=True)
+
+
+@cache
+def pipeline_dir(prediction_type: str = "epsilon", set_alpha_to_one: bool = False) -> Path:
+    """A random pipeline on disk, built once per test process."""
+    name = f"{prediction_type}-{set_alpha_to_one}"
+    return build_random_pipeline(
+        _scratch / name, prediction_type=prediction_type, set_alpha_to_one=set_alpha_to_one
+    )
+
+
+def image_chain(
+    *,
+    prediction_type: str = "epsilon",
+    set_alpha_to_one: bool = False,
+    spread: float = 0.3,
+    rank: int = 2,
+    **settings: Any,
+) -> ImageChain:
+    """A random image chain whose LoRA is not at its initialisation (B = 0) but random with std `spread`."""
+    path = pipeline_dir(prediction_type, set_alpha_to_one)
+    chosen = {"steps": 4, "guidance": 2.0, "lora": LoraConfig(rank=rank)} | settings
+    torch.manual_seed(3)
+    chain = load_image_chain(ModelConfig(path=path, **chosen), CPU)
+    fill(chain, spread)
+    return chain
+
+
+def fill(chain: Chain, spread: float, seed: int = 7) -> None:
+    """Overwrite the trainable parameters by normal numbers."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in chain.parameters():
+            p.copy_(spread * torch.randn(p.shape, generator=generator))
+
+
+def batch_of(count: int, step: int = 0) -> Batch:
+    """`count` samples, two of each prompt."""
+    return Batch(tuple(PROMPTS[b // 2 % len(PROMPTS)] for b in range(count)), step)
+
+
+def gradient(chain: Chain) -> Tensor:
+    """The ascent direction that the engine left in `.grad`, flat."""
+    return -torch.cat([p.grad.flatten() for p in chain.parameters() if p.grad is not None])
+
+
+def flat(tensors: Sequence[Tensor]) -> Tensor:
+    """Concatenated, flat, detached."""
+    return torch.cat([t.detach().flatten() for t in tensors])
+
+
+def engine_of(chain: Chain, reward: Reward | None = None, *, micro_batch: int = 64, **options: Any) -> Engine:
+    """An engine at seed 0."""
+    return Engine(chain, reward or Bowl(), seed=0, micro_batch=micro_batch, **options)
