@@ -55,7 +55,7 @@ def training(cells: Sequence[Cell]) -> pd.DataFrame:
     if not series:
         return pd.DataFrame(columns=["reward", "smooth"])
     reward = pd.concat(series, axis=1, join="inner").mean(axis=1)
-    window = max(1, len(reward) // 8)
+    window = max(1, len(reward) // 6)
     return pd.DataFrame(
         {"reward": reward, "smooth": reward.rolling(window, center=True, min_periods=1).mean()}
     )

@@ -114,10 +114,12 @@ def _legend(figure: Figure, labels: list[str], look: dict[str, Look], beside: bo
         Line2D([], [], color=s.colour, marker=s.marker, linestyle=s.line, markeredgewidth=0, label=label)
         for label, s in ((label, look[label]) for label in labels)
     ]
-    if beside:
+    longest = max(map(len, labels))
+    if beside and longest <= 16:
         figure.legend(handles=entries, loc="outside right upper", handlelength=2.6)
     else:
-        columns = min(len(entries), 8 if max(map(len, labels)) <= 12 else 4)
+        room = 900 if not beside else 600  # pixels of figure width; an entry takes about 45, and 7 per letter
+        columns = max(1, min(len(entries), room // (45 + 7 * longest)))
         figure.legend(
             handles=entries, loc="outside upper left", ncols=columns, handlelength=2.4, columnspacing=1.2
         )

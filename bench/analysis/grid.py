@@ -109,13 +109,11 @@ def _left(column: int) -> int:
 
 
 def _tile(path: Path) -> Image.Image:
-    """The picture in tile size: whole pixels where the size divides the tile's, else resampled."""
+    """The picture, resampled so that its longer side is a tile's."""
     with Image.open(path) as picture:
-        picture = picture.convert("RGB")
         scale = TILE / max(picture.size)
         size = (round(picture.width * scale), round(picture.height * scale))
-        whole = scale >= 1 and scale == int(scale)
-        return picture.resize(size, Image.Resampling.NEAREST if whole else Image.Resampling.LANCZOS)
+        return picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
 
 
 def _font(name: str, size: int) -> ImageFont.FreeTypeFont:

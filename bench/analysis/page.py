@@ -138,11 +138,15 @@ def _shared(contest: Contest) -> list[tuple[str, str]]:
 
 
 def _command(experiment: Experiment) -> str:
-    """What was typed, as recorded; the commit it ran on above it."""
-    commands = [experiment.request] + [cell.env for cell in experiment.cells]
-    command = next((str(c["command"]) for c in commands if "command" in c), "(no command was recorded)")
-    commits = {str(c.env["git"]["commit"]) for c in experiment.cells if c.env.get("git")}
-    return "".join(f"git checkout {commit}\n" for commit in sorted(commits)) + command
+    """What was typed, as recorded, and the commit it ran on above it."""
+    recorded = [experiment.request, *(cell.env for cell in experiment.cells)]
+    command = next((str(r["command"]) for r in recorded if "command" in r), "(no command was recorded)")
+    states = [cell.env["git"] for cell in experiment.cells if cell.env.get("git")]
+    commits = list(dict.fromkeys(str(state["commit"]) for state in states))
+    lines = [f"git checkout {commits[0]}"] if len(commits) == 1 else [f"# some cells: {c}" for c in commits]
+    if any(state["dirty"] for state in states):
+        lines.append("# there were uncommitted changes")
+    return "\n".join([*lines, command])
 
 
 def environment(cells: Sequence[Cell]) -> list[tuple[str, str]]:

@@ -36,6 +36,7 @@ class Cost:
 class Row:
     """A line of the summary. gains: per scored reward (the trained one first), diversity excluded.
 
+    diversity_change: its mean difference to the base model.
     term, share: the gradient term with the largest share of the summed norms, and that share over all steps.
     """
 
@@ -45,6 +46,7 @@ class Row:
     score: Estimate
     gains: dict[str, Estimate]
     diversity: Estimate
+    diversity_change: Estimate
     cost: Cost
     term: str
     share: float
@@ -65,6 +67,7 @@ def _row(contest: Contest, group: Group, is_base: bool) -> Row:
         score=contest.score(group, contest.reward),
         gains={r: NOTHING if is_base else contest.gain(group, r) for r in contest.rewards if r != DIVERSITY},
         diversity=contest.score(group, DIVERSITY),
+        diversity_change=NOTHING if is_base else contest.gain(group, DIVERSITY),
         cost=cost(group.cells),
         term=term,
         share=share,

@@ -60,7 +60,8 @@ def sections(rows: Sequence[Row]) -> tuple[Column, list[Section]]:
         reached.insert(0, _texts("state", [row.group.status for row in rows], left=True))
     beside = [c for r in others for c in _gain_columns(f"{r} gain", [row.gains[r] for row in rows])]
     if any(row.diversity.units for row in rows):
-        beside.append(_estimates("diversity", [row.diversity for row in rows], signed=False, se=False))
+        column = _estimates("diversity", [row.diversity for row in rows], signed=False, se=False)
+        beside.append(replace(column, tones=tuple(_tone(row.diversity_change) for row in rows)))
     parts = [Section("Held-out reward", tuple(reached)), Section("Besides the trained reward", tuple(beside))]
     parts.append(Section("Cost; forward and backward in network evaluations", tuple(_cost_columns(rows))))
     return _texts("method", [row.group.label for row in rows], left=True), [s for s in parts if s.columns]
@@ -242,7 +243,8 @@ def _record(row: Row) -> dict[str, object]:
         record |= {f"{name}_low": gain.low, f"{name}_high": gain.high}
     return record | {
         "diversity": row.diversity.mean,
-        "diversity_se": row.diversity.se,
+        "diversity_change": row.diversity_change.mean,
+        "diversity_change_se": row.diversity_change.se,
         "steps": row.cost.steps,
         "samples": row.cost.samples,
         "nfe_forward": row.cost.forward,

@@ -79,13 +79,12 @@ def test_scores_under_the_pictures_belong_to_their_prompts(contest: Contest) -> 
     assert [row.scores[n] for n in range(8)] == [scores[(prompts[n], 0)] for n in range(8)]
 
 
-def test_small_pictures_are_enlarged_without_blur(tmp_path: Path) -> None:
-    checks = Image.new("RGB", (64, 64))
-    checks.putdata([(255, 255, 255) if (k + k // 64) % 2 else (0, 0, 0) for k in range(64 * 64)])
-    checks.save(tmp_path / "0.png")
-    tile = grid._tile(tmp_path / "0.png")
-    assert tile.size == (grid.TILE, grid.TILE)
-    assert {colour for _, colour in tile.getcolors() or []} == {(0, 0, 0), (255, 255, 255)}
+@pytest.mark.parametrize(("size", "shown"), [((64, 64), (192, 192)), ((512, 256), (192, 96))])
+def test_pictures_fill_their_tile_and_keep_their_shape(
+    tmp_path: Path, size: tuple[int, int], shown: tuple[int, int]
+) -> None:
+    Image.new("RGB", size, "red").save(tmp_path / "0.png")
+    assert grid._tile(tmp_path / "0.png").size == shown
 
 
 def test_no_pictures_make_no_grid(tmp_path: Path) -> None:
