@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench import registry, weights
 from bench.config import Layers, Tree, load_config, read_yaml, readable, shipped
@@ -31,7 +31,14 @@ from bench.settings import (
 
 PLACES = ("source", "path", "revision")
 SECTIONS = ("train", "eval", "model", "reward")
-Layer = tuple[str, Tree]  # origin, what --set would address
+
+
+class Layer(NamedTuple):
+    """Settings over the defaults: origin for messages, the tree that --set addresses, and if it was typed."""
+
+    origin: str
+    tree: Tree
+    typed: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,7 @@ def model_settings(name: str, layers: list[Layer]) -> ModelConfig:
     """The settings of a model alone: its file, then what the layers say about `model`."""
     origin, file = model_file(name)
     settings = Layers().add(origin, "model", file.model)
-    for layer, tree in layers:
+    for layer, tree, _ in layers:
         if set(tree) != {"model"}:
             raise BenchError(f"{layer}: only model.KEY=VALUE has a meaning here")
         settings.add(layer, "model", tree["model"])
@@ -115,7 +122,7 @@ class _Resolver:
 
     def _check_sections(self) -> None:
         known = [*SECTIONS, *registry.entries("method"), *registry.entries("reward")]
-        for origin, tree in self.layers:
+        for origin, tree, _ in self.layers:
             for section, settings in tree.items():
                 if section not in known:
                     raise BenchError(
@@ -125,12 +132,22 @@ class _Resolver:
                 if not isinstance(settings, Mapping):
                     raise BenchError(f"{origin}: {section}: expected a mapping, found {settings!r}")
 
+    def _check_used(self, used: set[str]) -> None:
+        """A file may carry settings for methods that are left out; what was typed must have a meaning."""
+        for origin, tree, typed in self.layers:
+            for section in tree:
+                if typed and section not in used:
+                    raise BenchError(
+                        f"{origin}: '{section}' is not part of this run: {', '.join(sorted(used))}"
+                    )
+
     def cells(self) -> list[Cell]:
         model = self._section("model", self.file.model).build(ModelConfig)
         evaluation = self._section("eval", self.file.eval).build(EvalConfig)
         trained = self._reward(self.reward)
         others = (self._reward(name) for name in evaluation.rewards if name != self.reward)
         rewards = tuple(sorted((trained, *others), key=lambda choice: choice.name))
+        self._check_used({*SECTIONS, *self.methods, *(choice.name for choice in rewards)})
         shared: dict[str, Any] = {
             "model": ModelChoice(name=self.request.model, config=model),
             "prompts": self.prompts,
@@ -149,7 +166,7 @@ class _Resolver:
 
     def _over(self, layers: Layers, *sections: str) -> Layers:
         """Put what the experiment file, flags and --set say about the sections on top, in their order."""
-        for origin, tree in self.layers:
+        for origin, tree, _ in self.layers:
             for section in sections:
                 outer, _, inner = section.partition(".")
                 settings = tree.get(outer, {})

@@ -99,7 +99,7 @@ def _record(planned: Planned) -> None:
         "schema_version": SCHEMA_VERSION,
         "command": command_line(),
         "request": planned.experiment.request.model_dump(mode="json", exclude={"settings"}),
-        "settings": [{"from": origin, "set": tree} for origin, tree in planned.experiment.layers],
+        "settings": [{"from": origin, "set": tree} for origin, tree, _ in planned.experiment.layers],
         "cells": [cell.id for cell in planned.cells],
     }
     write_atomically(planned.results.path / "experiment.yaml", dump_yaml(content))

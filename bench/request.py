@@ -48,13 +48,13 @@ def build(options: Options) -> Experiment:
     if name is not None:
         path = _experiment(name)
         merged.add(readable(path), "", read_yaml(path))
-        layers.append((readable(path), load_config(path, Request).settings))
+        layers.append(Layer(readable(path), load_config(path, Request).settings))
     for flag, tree in _flags(options):
         merged.add(flag, "", tree)
     request = merged.build(Request)
     if options.steps is not None:
-        layers.append((f"--steps {options.steps}", {"train": {"steps": options.steps}}))
-    layers += [parse_setting(text) for text in options.settings]
+        layers.append(Layer(f"--steps {options.steps}", {"train": {"steps": options.steps}}))
+    layers += [Layer(*parse_setting(text), typed=True) for text in options.settings]
     title = Path(name).stem if name else f"{Path(request.model).name}-{request.reward or 'default'}"
     out = Path("results") / title if options.out is None else options.out
     return Experiment(request, layers, out)

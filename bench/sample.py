@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
-from bench.cells import model_settings
+from bench.cells import Layer, model_settings
 from bench.config import parse_setting
 from bench.errors import BenchError
 from bench.evaluate import noise, sample_images
@@ -54,10 +54,10 @@ def write_samples(
 
 def _model(name: str | None, lora: Path | None, settings: Sequence[str]) -> ModelConfig:
     """A cell's LoRA is drawn with the settings that it was trained with, unless --set says otherwise."""
-    layers = [parse_setting(text) for text in settings]
+    layers = [Layer(*parse_setting(text)) for text in settings]
     if lora is None or not (lora / "config.yaml").is_file():
         return model_settings("tiny" if name is None else name, layers)
     trained = CellDir(lora).config().model
     kept = trained.config.model_dump(exclude={"source", "path", "revision"})
-    layers.insert(0, (str(lora / "config.yaml"), {"model": kept}))
+    layers.insert(0, Layer(str(lora / "config.yaml"), {"model": kept}))
     return model_settings(trained.name if name is None else name, layers)

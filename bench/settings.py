@@ -1,6 +1,6 @@
 """The typed settings of a run and of one cell of it. `bench.config` fills them from files and flags."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -95,7 +95,9 @@ class Request(Strict):
     model: str = Field(default="tiny", description="a name, path:directory or hub:org/name")
     reward: str | None = Field(default=None, description="what is trained on; null: the model's default")
     prompts: str | None = Field(default=None, description="a prompt set or a file; null: the model's default")
-    seeds: tuple[int, ...] = Field(default=(0,), min_length=1, description="one cell per method and seed")
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        default=(0,), min_length=1, description="one cell per method and seed"
+    )
     threads: int = Field(default=1, ge=1, description="CPU threads of each cell")
     settings: dict[str, Any] = Field(
         default_factory=dict, description="as --set: train, eval, model, reward, a method's name"

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from types import FrameType
 from typing import Protocol, runtime_checkable
 
@@ -85,11 +86,11 @@ def _guarded(cell: CellDir, config: CellConfig, stop: StopRequest) -> Exit:
     try:
         state = _run(cell, config, stop)
     except Exception as error:
-        print(traceback.format_exc(), flush=True)
         message = str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
         status = cell.status()
         cell.write_status(State.FAILED, status.step, status.seconds, message)
-        write_atomically(cell.path / "traceback.txt", traceback.format_exc())
+        with suppress(BenchError):  # the disk may be full, and the reason is on record
+            write_atomically(cell.path / "traceback.txt", traceback.format_exc())
         return Exit.FAILED
     return ENDINGS[state]
 

@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from bench import launch
+from bench.experiment import plan
+from bench.request import Options, build
 from bench.store import CellDir, ResultsDir, read_rows
 
 ROOT = Path(__file__).parent.parent
@@ -37,6 +40,27 @@ def run_dots(out: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     """`bench run` on the test model with method `push` unless told otherwise, without a report."""
     methods = () if "--methods" in arguments else ("--methods", "push")
     return bench("run", "--no-report", "--model", DOTS, "--out", out, *methods, *arguments)
+
+
+def plan_dots(
+    out: Path, *settings: str, methods: str = "push", steps: int | None = None
+) -> list[launch.Task]:
+    """Plan cells on the test model in this process (fixture `plugin`); those that have to run."""
+    options = Options(methods=methods, model=str(DOTS), steps=steps, settings=settings, out=out)
+    ready, busy = launch.prepare(plan(build(options), force=False).tasks, force=False)
+    assert not busy
+    return ready
+
+
+def train_dots(
+    out: Path, *settings: str, methods: str = "push", steps: int | None = None
+) -> list[launch.Exit]:
+    """Plan and run cells in this process, one after the other; how each ended."""
+    from bench.worker import run_cell
+
+    return [
+        run_cell(task.directory, None) for task in plan_dots(out, *settings, methods=methods, steps=steps)
+    ]
 
 
 def cell(out: Path, prefix: str) -> CellDir:

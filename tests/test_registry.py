@@ -1,23 +1,13 @@
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from bench import registry
 from bench.errors import BenchError
-from tests.running import PLUGIN, ROOT
-
-
-@pytest.fixture
-def plugin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The test plugin, installed."""
-    monkeypatch.syspath_prepend(str(PLUGIN))
-    registry.entries.cache_clear()
-    yield
-    registry.entries.cache_clear()
+from tests.running import ROOT
 
 
 @pytest.mark.parametrize("group", ["method", "reward", "model"])

@@ -1,4 +1,3 @@
-import json
 import random
 import shutil
 import signal
@@ -9,18 +8,30 @@ from pathlib import Path
 
 import pytest
 
+from bench.launch import Exit
 from bench.store import read_rows
-from tests.running import DOTS, ROOT, cell, command, environment, numbers, run_dots, status
+from tests.running import (
+    DOTS,
+    ROOT,
+    cell,
+    command,
+    environment,
+    numbers,
+    plan_dots,
+    run_dots,
+    status,
+    train_dots,
+)
 
-SETTINGS = ("--set", "train.eval_every=4", "--set", "push.inner=2")
+SETTINGS = ("train.eval_every=2", "push.inner=2", "eval.samples=1")
 
 
 @pytest.mark.slow
-def test_killed_at_any_write_the_same_command_ends_in_the_same_numbers(tmp_path: Path) -> None:
-    assert run_dots(tmp_path / "out", *SETTINGS).returncode == 0
+def test_killed_at_any_write_the_same_command_ends_in_the_same_numbers(tmp_path: Path, plugin: None) -> None:
+    _, task = plan_dots(tmp_path / "out", *SETTINGS, steps=4)
     planned = tmp_path / "cells" / "planned"
     planned.mkdir(parents=True)
-    shutil.copy(cell(tmp_path / "out", "push").path / "config.yaml", planned)
+    shutil.copy(task.directory.path / "config.yaml", planned)
     done = subprocess.run(
         [sys.executable, "-m", "tests.kill_everywhere", str(planned)],
         cwd=ROOT,
@@ -90,35 +101,43 @@ def test_timeout_ends_a_cell_with_a_checkpoint_and_the_same_command_goes_on(tmp_
     assert status(cell(tmp_path, "push"))["state"] == "done"
 
 
-@pytest.mark.slow
-def test_more_steps_extend_a_finished_cell_to_the_numbers_of_a_longer_run(tmp_path: Path) -> None:
-    assert run_dots(tmp_path / "out", "--steps", 3).returncode == 0
-    extended = run_dots(tmp_path / "out", "--steps", 8)
-    assert extended.returncode == 0
-    assert run_dots(tmp_path / "whole", "--steps", 8).returncode == 0
+def test_more_steps_extend_a_finished_cell_to_the_numbers_of_a_longer_run(
+    tmp_path: Path, plugin: None
+) -> None:
+    train_dots(tmp_path / "out", steps=3)
+    assert train_dots(tmp_path / "out", steps=8) == [Exit.DONE]
+    train_dots(tmp_path / "whole", steps=8)
     ours, whole = cell(tmp_path / "out", "push"), cell(tmp_path / "whole", "push")
     assert numbers(ours)[0] == numbers(whole)[0]
     assert [row for row in read_rows(ours.evaluations) if row["step"] == 8] == read_rows(whole.evaluations)
-    fewer = run_dots(tmp_path / "out", "--steps", 5)
-    assert "nothing to run" in fewer.stdout
+    assert plan_dots(tmp_path / "out", steps=5) == []
 
 
-@pytest.mark.slow
-def test_damaged_checkpoint_falls_back_and_two_damaged_ones_fail_clearly(tmp_path: Path) -> None:
-    assert run_dots(tmp_path / "whole", "--steps", 9).returncode == 0
-    assert run_dots(tmp_path / "out", "--steps", 6).returncode == 0
+def test_damaged_checkpoint_falls_back_and_two_damaged_ones_fail_clearly(
+    tmp_path: Path, plugin: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_dots(tmp_path / "whole", steps=9)
+    train_dots(tmp_path / "out", steps=6)
     directory = cell(tmp_path / "out", "push")
     newest = max((directory.path / "checkpoint").iterdir())
     newest.write_bytes(newest.read_bytes()[:-7])
-    assert run_dots(tmp_path / "out", "--steps", 9).returncode == 0
-    assert f"{newest} is damaged: falling back" in (directory.path / "output.txt").read_text()
+    assert train_dots(tmp_path / "out", steps=9) == [Exit.DONE]
+    output = capsys.readouterr().out
+    assert f"{newest} is damaged: falling back to the checkpoint before it" in output
+    assert "continuing at step 4" in output
     assert numbers(directory)[0] == numbers(cell(tmp_path / "whole", "push"))[0]
     for file in (directory.path / "checkpoint").iterdir():
         file.write_bytes(b"damaged")
-    failed = run_dots(tmp_path / "out", "--steps", 12)
-    assert failed.returncode == 1
-    assert "all checkpoints are damaged" in json.dumps(status(directory))
-    assert run_dots(tmp_path / "out", "--steps", 12, "--force").returncode == 0
+    assert train_dots(tmp_path / "out", steps=12) == [Exit.FAILED]
+    assert "all checkpoints are damaged" in status(directory)["message"]
+
+
+def test_cells_do_not_depend_on_how_often_they_are_checkpointed(tmp_path: Path, plugin: None) -> None:
+    train_dots(tmp_path / "rarely", "train.checkpoint_every=100")
+    train_dots(tmp_path / "often", "train.checkpoint_every=1")
+    rarely, often = cell(tmp_path / "rarely", "push"), cell(tmp_path / "often", "push")
+    assert rarely.id == often.id
+    assert numbers(rarely) == numbers(often)
 
 
 def test_second_identical_run_does_nothing_quickly_and_says_so(tmp_path: Path) -> None:
