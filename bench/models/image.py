@@ -68,6 +68,7 @@ class ImageChain:
         """pipeline: loaded in config.dtype; frozen and moved to the device, its UNet gets a fresh LoRA."""
         self.pipeline, self.config, self.device, self.steps = pipeline, config, device, config.steps
         self.unet, self.vae = pipeline.unet, pipeline.vae
+        self.dtype = getattr(torch, config.dtype)
         for module in (self.unet, self.vae, pipeline.text_encoder):
             module.requires_grad_(False).eval().to(device)
         add_lora(self.unet, config.lora)
@@ -127,7 +128,7 @@ class ImageChain:
 
     def decode(self, x: Tensor) -> Tensor:
         """Images [B, 3, H, W] in [0, 1] from latents; the gradient is zero where the decoder saturates."""
-        latents = (x / self.vae.config["scaling_factor"]).to(self.vae.dtype)
+        latents = (x / self.vae.config["scaling_factor"]).to(self.dtype)
         return (self.vae.decode(latents).sample.float() / 2 + 0.5).clamp(0, 1)
 
     def parameters(self) -> list[nn.Parameter]:
@@ -192,7 +193,7 @@ class ImageChain:
 
     def _network(self, x: Tensor, t: Tensor, cond: TextCondition) -> Tensor:
         """The UNet's output with classifier-free guidance, float32; gradient flows through both halves."""
-        x = x.to(self.unet.dtype)
+        x = x.to(self.dtype)
         if cond.negative is None:
             return self.unet(x, t, cond.positive).sample.float()
         both = self.unet(torch.cat([x, x]), t, torch.cat([cond.negative, cond.positive])).sample.float()
@@ -213,7 +214,7 @@ class ImageChain:
             ).input_ids
             states = self.pipeline.text_encoder(ids.to(self.device))[0].cpu()
             self._texts.update(zip(new, states, strict=True))
-        return torch.stack([self._texts[p] for p in prompts]).to(self.device, self.unet.dtype)
+        return torch.stack([self._texts[p] for p in prompts]).to(self.device, self.dtype)
 
 
 def load_image_chain(config: ModelConfig, device: torch.device) -> ImageChain:

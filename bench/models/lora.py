@@ -48,31 +48,33 @@ def lora_parameters(unet: nn.Module) -> list[nn.Parameter]:
     return [p for name, p in unet.named_parameters() if ".lora_" in name]
 
 
+def perturbable(unet: nn.Module) -> list[nn.Linear]:
+    """The LoRA's layers in the order of `lora_parameters`. Raises BenchError if one is not linear."""
+    layers: list[nn.Linear] = []
+    for name, module in unet.named_modules():
+        if ".lora_" not in name or not any(True for _ in module.parameters(recurse=False)):
+            continue
+        if not isinstance(module, nn.Linear) or module.bias is not None:
+            raise BenchError(
+                f"{name}: parameters of {type(module).__name__} layers cannot be perturbed per sample; "
+                "restrict model.lora.targets to linear layers for methods with zeroth-order steps"
+            )
+        layers.append(module)
+    return layers
+
+
 @contextmanager
-def perturbed(unet: nn.Module, delta: Tensor) -> Iterator[None]:
+def perturbed(layers: list[nn.Linear], delta: Tensor) -> Iterator[None]:
     """Within the context, row b of a batch runs with LoRA + delta[b].
 
-    delta: [B, d], flat in the order of `lora_parameters`. A layer's input may have k·B rows (guidance halves
-    one after the other): row r belongs to sample r mod B. Raises BenchError for adapted layers that are not
-    linear.
+    layers: from `perturbable`. delta: [B, d], flat in the order of `lora_parameters`. A layer's input may
+    have k·B rows (guidance halves one after the other): row r belongs to sample r mod B.
     """
+    parts = delta.split([layer.weight.numel() for layer in layers], dim=1)
     with ExitStack() as stack:
-        at = 0
-        for name, module in unet.named_modules():
-            if ".lora_" not in name or not any(True for _ in module.parameters(recurse=False)):
-                continue
-            if not isinstance(module, nn.Linear) or module.bias is not None:
-                raise BenchError(
-                    f"{name}: parameters of {type(module).__name__} layers cannot be perturbed per sample; "
-                    "restrict model.lora.targets to linear layers for methods with zeroth-order steps"
-                )
-            size = module.weight.numel()
-            part = delta[:, at : at + size].reshape(-1, *module.weight.shape)
-            handle = module.register_forward_hook(_added_product(part))
-            stack.callback(handle.remove)
-            at += size
-        if at != delta.shape[1]:
-            raise ValueError(f"delta has {delta.shape[1]} columns, the LoRA {at} parameters")
+        for layer, part in zip(layers, parts, strict=True):
+            weight = part.reshape(-1, *layer.weight.shape)
+            stack.callback(layer.register_forward_hook(_added_product(weight)).remove)
         yield
 
 
@@ -85,7 +87,7 @@ def _added_product(delta: Tensor) -> Any:
         if rest:
             raise ValueError(f"{x.shape[0]} rows are not a multiple of {delta.shape[0]} samples")
         rows = x.reshape(x.shape[0], -1, x.shape[-1])
-        weight = delta.repeat(copies, 1, 1).to(rows.dtype)
-        return output + torch.bmm(rows, weight.mT).reshape(output.shape)
+        weight = delta if copies == 1 else delta.repeat(copies, 1, 1)
+        return output + torch.bmm(rows, weight.to(rows.dtype).mT).reshape(output.shape)
 
     return hook
