@@ -41,9 +41,7 @@ class Drawing:
 def all_figures(contest: Contest) -> list[Drawing]:
     """Every figure that there is data for."""
     with drawing():
-        return [
-            Drawing(n, caption, render(f, "svg"), render(f, "png")) for n, caption, f in _figures(contest)
-        ]
+        return [Drawing(n, caption, **render(f)) for n, caption, f in _figures(contest)]
 
 
 def _figures(contest: Contest) -> Iterator[tuple[str, str, Figure]]:

@@ -96,7 +96,7 @@ def _paint(rows: list[GridRow], columns: list[int], prompts: list[str]) -> bytes
             line = top + pitch - GAP // 2 - 1
             draw.line((MARGIN, line, size[0] - MARGIN, line), RULE, 2)
     buffer = io.BytesIO()
-    sheet.save(buffer, format="PNG", optimize=True)
+    sheet.save(buffer, format="PNG")
     return buffer.getvalue()
 
 

@@ -96,9 +96,14 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def render(figure: Figure, extension: str) -> bytes:
-    """The figure as svg or png, the same bytes each time."""
+def render(figure: Figure) -> dict[str, bytes]:
+    """The figure as svg and png, the same bytes each time. It is laid out once, for both."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    return {"svg": _saved(figure, "svg", {"Date": None}), "png": _saved(figure, "png", {"Software": None})}
+
+
+def _saved(figure: Figure, extension: str, metadata: dict[str, Any]) -> bytes:
     buffer = io.BytesIO()
-    metadata: dict[str, Any] = {"Date": None} if extension == "svg" else {"Software": None}
     figure.savefig(buffer, format=extension, dpi=DPI, metadata=metadata)
     return buffer.getvalue()
