@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel
 from rich.console import Console
+from rich.markdown import Markdown
 from rich.table import Table
 
 from bench import registry
@@ -60,7 +61,7 @@ def show(console: Console, name: str) -> None:
             entry = entries[name]
             doc = entry.docstring()
             console.print(f"[bold]{name}[/bold] ({group}, {entry.target})\n")
-            console.print("(no description)" if doc is None else doc, markup=False, highlight=False)
+            console.print(Markdown("(no description)" if doc is None else doc))
             _fields(console, entry.load().Config, name)
             _files(console, f"{group}s", name)
             return
