@@ -10,7 +10,7 @@ set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 python=${PYTHON:-$root/.venv/bin/python}
-weights=$root/bench/models/embedded/weights
+weights=${WEIGHTS:-$root/bench/models/embedded/weights}
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 old=${1:-$scratch/environment}
@@ -47,7 +47,7 @@ class Keep(logging.Handler):
 transformers.utils.logging.get_logger("transformers").addHandler(Keep(logging.WARNING))
 torch.set_num_threads(1)
 prompts = ["a dog face on a blue background", "a small rocket on a black background, twemoji style", "grapes"]
-pipeline = StableDiffusionPipeline.from_pretrained(f"{weights}/sd", torch_dtype=torch.float32)
+pipeline = StableDiffusionPipeline.from_pretrained(f"{weights}/sd").to(torch.float32)
 pipeline.set_progress_bar_config(disable=True)
 pictures = []
 for guidance in (1.0, 4.0):
@@ -55,7 +55,7 @@ for guidance in (1.0, 4.0):
     pictures.append(
         pipeline(prompts, num_inference_steps=20, guidance_scale=guidance, generator=seeds, output_type="np").images
     )
-clip = CLIPModel.from_pretrained(f"{weights}/clip", torch_dtype=torch.float32).eval()
+clip = CLIPModel.from_pretrained(f"{weights}/clip").float().eval()
 tokenizer = CLIPTokenizer.from_pretrained(f"{weights}/clip")
 processor = CLIPImageProcessor.from_pretrained(f"{weights}/clip")
 pixels = torch.from_numpy(np.concatenate(pictures)).permute(0, 3, 1, 2) * 2 - 1

@@ -15,7 +15,7 @@ from bench.models.embedded.compose import load_library
 from bench.models.embedded.loop import Schedule, Training, train
 from bench.models.embedded.muon import MuonAdam
 from bench.models.embedded.retrieval import Retrieval
-from bench.models.embedded.tokenizer import MAX_LENGTH
+from bench.models.embedded.tokenizer import MAX_LENGTH, special_ids
 
 WIDTH = 128
 PATCH = 16
@@ -36,9 +36,7 @@ def build_clip(tokenizer: CLIPTokenizer, patch: int = PATCH) -> CLIPModel:
         "num_attention_heads": 4,
         "max_position_embeddings": MAX_LENGTH,
         "projection_dim": PROJECTION,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
+        **special_ids(tokenizer),
     }
     vision = {
         "hidden_size": WIDTH,

@@ -21,6 +21,7 @@ from bench.models.embedded.captions import Claim, sample_background, sample_capt
 from bench.models.embedded.compose import BACKGROUND_NAMES, Library, compose
 from bench.models.embedded.placement import Placement, sample_placement
 from bench.models.embedded.prompts import STYLES
+from bench.models.embedded.vae import decode, encode, scaling_factor
 
 REBUILT_PER_EMOJI = 16
 RUINED = 768
@@ -61,10 +62,10 @@ class Batch:
 @torch.no_grad()
 def _through_vae(vae: AutoencoderKL, x: Tensor, noise: Tensor, rng: torch.Generator) -> Tensor:
     """Encode, add Gaussian noise of standard deviation `noise` [B] (latents have 1), decode; uint8."""
-    scale = vae.config.scaling_factor
-    latents = vae.encode(x).latent_dist.mean * scale
+    scale = scaling_factor(vae)
+    latents = encode(vae, x).mean * scale
     latents = latents + noise.view(-1, 1, 1, 1) * torch.randn(latents.shape, generator=rng)
-    return to_bytes(vae.decode(latents / scale).sample)
+    return to_bytes(decode(vae, latents / scale))
 
 
 def to_bytes(x: Tensor) -> Tensor:

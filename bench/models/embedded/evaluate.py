@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import StableDiffusionPipeline
@@ -15,7 +16,7 @@ from bench.models.embedded.clip_data import split_renderings
 from bench.models.embedded.compose import BACKGROUND_NAMES, Library, load_library
 from bench.models.embedded.prompts import STYLES, combinations, prompt
 from bench.models.embedded.retrieval import Retrieval, Shown, retrieval, show
-from bench.models.embedded.vae import split_unseen, vae_psnr
+from bench.models.embedded.vae import decode, encode, split_unseen, vae_psnr
 
 GUIDANCES = (1.0, 2.0, 4.0)
 STEPS = 20
@@ -67,10 +68,9 @@ def sample(
     for start in range(0, len(texts), 32):
         chunk = texts[start : start + 32]
         rngs = [torch.Generator().manual_seed(seed * 100_003 + start + k) for k in range(len(chunk))]
-        result = pipeline(
-            chunk, num_inference_steps=steps, guidance_scale=guidance, generator=rngs, output_type="pt"
-        )
-        out.append(result.images * 2 - 1)
+        settings: dict[str, Any] = {"generator": rngs, "output_type": "pt", "return_dict": False}
+        result = pipeline(chunk, num_inference_steps=steps, guidance_scale=guidance, **settings)
+        out.append(torch.as_tensor(result[0]) * 2 - 1)
     return torch.cat(out)
 
 
@@ -107,7 +107,7 @@ def measure_samples(
         wanted = combinations(heldout=split == "held-out")[:count]
         texts = [prompt(*combination) for combination in wanted]
         real = _real(library, wanted).pictures
-        rebuilt = pipeline.vae.decode(pipeline.vae.encode(real).latent_dist.mean).sample.clamp(-1, 1)
+        rebuilt = decode(pipeline.vae, encode(pipeline.vae, real).mean).clamp(-1, 1)
         sources = {"real": real, "real, through the autoencoder": rebuilt}
         for guidance in GUIDANCES:
             sources[f"guidance {guidance:g}"] = sample(pipeline, texts, guidance)

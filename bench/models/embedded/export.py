@@ -8,6 +8,7 @@ tokenizer is one tokenizer.json, and files are readable by their owner alone. `w
 
 import json
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
@@ -15,10 +16,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
+Prediction = Literal["epsilon", "sample", "v_prediction"]
 TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
 
 
-def make_scheduler(prediction_type: str = "epsilon", set_alpha_to_one: bool = False) -> DDIMScheduler:
+def make_scheduler(prediction_type: Prediction = "epsilon", set_alpha_to_one: bool = False) -> DDIMScheduler:
     """Stable Diffusion 1.x's noise schedule."""
     return DDIMScheduler(
         num_train_timesteps=1000,
@@ -44,9 +46,9 @@ def _write_tokenizer(files: dict[str, bytes], directory: Path) -> None:
         (directory / name).write_bytes(content)
 
 
-def _convert(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+def _convert(module: nn.Module, dtype: torch.dtype) -> None:
     """Convert in place, past diffusers' own `to` with its warning about modules kept in float32 (none)."""
-    return nn.Module.to(module, dtype)
+    nn.Module.to(module, dtype)
 
 
 def _prefix_text_keys(weights: Path) -> None:
@@ -76,16 +78,18 @@ def write_pipeline(
     Weights have the plain names (no variant). tokenizer: directory with the files of `TOKENIZER_FILES`.
     """
     tokenizer_files = _read_tokenizer(tokenizer)
-    pipeline = StableDiffusionPipeline(
-        vae=_convert(vae, dtype),
-        unet=_convert(unet, dtype),
-        text_encoder=_convert(text_encoder, dtype),
-        tokenizer=CLIPTokenizer.from_pretrained(tokenizer, local_files_only=True),
-        scheduler=scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
+    for module in (vae, unet, text_encoder):
+        _convert(module, dtype)
+    parts: dict[str, Any] = {
+        "vae": vae,
+        "unet": unet,
+        "text_encoder": text_encoder,
+        "tokenizer": CLIPTokenizer.from_pretrained(tokenizer, local_files_only=True),
+        "scheduler": scheduler,
+        "safety_checker": None,
+        "feature_extractor": None,
+    }
+    pipeline = StableDiffusionPipeline(**parts, requires_safety_checker=False)
     pipeline.save_pretrained(directory)
     _prefix_text_keys(directory / "text_encoder" / "model.safetensors")
     _write_tokenizer(tokenizer_files, directory / "tokenizer")
@@ -98,8 +102,9 @@ def write_clip(
 ) -> Path:
     """Write a CLIPModel with its tokenizer and image processor (pictures in [0, 1] → (x − 0.5) / 0.5)."""
     tokenizer_files = _read_tokenizer(tokenizer)
-    _convert(model, dtype).save_pretrained(directory)
-    size = model.config.vision_config.image_size
+    _convert(model, dtype)
+    model.save_pretrained(directory)
+    size = model.vision_model.config.image_size
     processor = {
         "image_processor_type": "CLIPImageProcessor",
         "do_convert_rgb": True,

@@ -4,18 +4,41 @@
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from bench.models.embedded.export import make_scheduler, write_clip, write_pipeline
+from bench.models.embedded.export import Prediction, make_scheduler, write_clip, write_pipeline
 from bench.models.embedded.prompts import BACKGROUNDS, STYLES, concepts, prompt
-from bench.models.embedded.tokenizer import learn_bpe, write_tokenizer
+from bench.models.embedded.tokenizer import learn_bpe, special_ids, write_tokenizer
 
 MAX_LENGTH = 16
 IMAGE_SIZE = 16
 _TEXT_WIDTH = 16
+_VAE: dict[str, Any] = {
+    "down_block_types": ["DownEncoderBlock2D"] * 2,
+    "up_block_types": ["UpDecoderBlock2D"] * 2,
+    "block_out_channels": [8, 8],
+    "layers_per_block": 1,
+    "latent_channels": 4,
+    "norm_num_groups": 2,
+    "sample_size": IMAGE_SIZE,
+    "scaling_factor": 0.5,
+}
+_UNET: dict[str, Any] = {
+    "sample_size": IMAGE_SIZE // 2,
+    "in_channels": 4,
+    "out_channels": 4,
+    "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
+    "block_out_channels": [8, 16],
+    "layers_per_block": 1,
+    "cross_attention_dim": _TEXT_WIDTH,
+    "attention_head_dim": 4,
+    "norm_num_groups": 4,
+}
 
 
 def _write_tokenizer(directory: Path) -> CLIPTokenizer:
@@ -23,7 +46,7 @@ def _write_tokenizer(directory: Path) -> CLIPTokenizer:
     return write_tokenizer(directory, *learn_bpe(captions, size=1024), max_length=MAX_LENGTH)
 
 
-def _text_settings(tokenizer: CLIPTokenizer, projection: int) -> dict:
+def _text_settings(tokenizer: CLIPTokenizer, projection: int) -> dict[str, Any]:
     """Settings of a CLIP text tower that reads `tokenizer`'s ids."""
     return {
         "vocab_size": len(tokenizer),
@@ -33,9 +56,7 @@ def _text_settings(tokenizer: CLIPTokenizer, projection: int) -> dict:
         "num_attention_heads": 2,
         "max_position_embeddings": MAX_LENGTH,
         "projection_dim": projection,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
+        **special_ids(tokenizer),
         "initializer_range": 0.5,  # the default 0.02 makes prompts of so narrow a model indistinguishable
     }
 
@@ -44,7 +65,7 @@ def build_random_pipeline(
     directory: Path,
     *,
     seed: int = 0,
-    prediction_type: str = "epsilon",
+    prediction_type: Prediction = "epsilon",
     set_alpha_to_one: bool = False,
 ) -> Path:
     """Write a random StableDiffusionPipeline (float32) into `directory` and return it.
@@ -55,28 +76,7 @@ def build_random_pipeline(
     tokenizer = _write_tokenizer(directory / "tokenizer")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        vae = AutoencoderKL(
-            down_block_types=["DownEncoderBlock2D"] * 2,
-            up_block_types=["UpDecoderBlock2D"] * 2,
-            block_out_channels=[8, 8],
-            layers_per_block=1,
-            latent_channels=4,
-            norm_num_groups=2,
-            sample_size=IMAGE_SIZE,
-            scaling_factor=0.5,
-        )
-        unet = UNet2DConditionModel(
-            sample_size=IMAGE_SIZE // 2,
-            in_channels=4,
-            out_channels=4,
-            down_block_types=["CrossAttnDownBlock2D", "DownBlock2D"],
-            up_block_types=["UpBlock2D", "CrossAttnUpBlock2D"],
-            block_out_channels=[8, 16],
-            layers_per_block=1,
-            cross_attention_dim=_TEXT_WIDTH,
-            attention_head_dim=4,
-            norm_num_groups=4,
-        )
+        vae, unet = AutoencoderKL(**_VAE), UNet2DConditionModel(**_UNET)
         text_encoder = CLIPTextModel(CLIPTextConfig(**_text_settings(tokenizer, projection=_TEXT_WIDTH)))
     return write_pipeline(
         directory,

@@ -10,7 +10,7 @@ from torch import Tensor
 from bench.models.embedded.evaluate import load_pipeline, sample
 from bench.models.embedded.prompts import heldout_prompts
 
-SHOWN = (
+SHOWN: tuple[str, ...] = (
     "a red apple on a white background",
     "a dog face on a blue background",
     "a doughnut on a pink background, fluent style",
@@ -36,10 +36,11 @@ SHOWN = (
     "a star falling on a black background",
     "a big pizza on a gray background",
 )
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 _SCALE, _GAP, _LABEL, _COLUMNS = 2, 12, 50, 8
 
 
-def _wrapped(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+def _wrapped(draw: ImageDraw.ImageDraw, text: str, font: Font, width: int) -> str:
     lines: list[str] = []
     for word in text.split():
         longer = f"{lines[-1]} {word}" if lines else word

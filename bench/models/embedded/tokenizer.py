@@ -6,6 +6,7 @@ Those two files (and not tokenizer.json, whose layout differs) are what transfor
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers, trainers
 from tokenizers.models import BPE
@@ -49,6 +50,12 @@ def learn_bpe(captions: Iterable[str], size: int) -> tuple[dict[str, int], list[
         tokens[left + right] = None
         used.append((left, right))
     return {token: i for i, token in enumerate([*tokens, START, END])}, used
+
+
+def special_ids(tokenizer: CLIPTokenizer) -> dict[str, Any]:
+    """The ids that every CLIP text config must name: without them the end of a caption is misread."""
+    start, end = (tokenizer.convert_tokens_to_ids(token) for token in (START, END))
+    return {"bos_token_id": start, "eos_token_id": end, "pad_token_id": end}
 
 
 def write_tokenizer(

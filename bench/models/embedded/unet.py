@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,8 @@ from bench.models.embedded.export import make_scheduler
 from bench.models.embedded.loop import Schedule, Training, train
 from bench.models.embedded.muon import MuonAdam
 from bench.models.embedded.placement import Placement, sample_placement
-from bench.models.embedded.tokenizer import MAX_LENGTH
+from bench.models.embedded.tokenizer import MAX_LENGTH, special_ids
+from bench.models.embedded.vae import encode, scaling_factor
 
 TEXT_WIDTH = 128
 CHANNELS = (64, 96)
@@ -45,23 +47,22 @@ class ImageModel(nn.Module):
                 num_attention_heads=4,
                 max_position_embeddings=MAX_LENGTH,
                 projection_dim=width,
-                bos_token_id=tokenizer.bos_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.pad_token_id,
+                **special_ids(tokenizer),
             )
         )
-        self.unet = UNet2DConditionModel(
-            sample_size=8,
-            in_channels=8,
-            out_channels=8,
-            down_block_types=["CrossAttnDownBlock2D"] * len(channels),
-            up_block_types=["CrossAttnUpBlock2D"] * len(channels),
-            block_out_channels=list(channels),
-            layers_per_block=1,
-            cross_attention_dim=width,
-            attention_head_dim=4,
-            norm_num_groups=8,
-        )
+        settings: dict[str, Any] = {
+            "sample_size": 8,
+            "in_channels": 8,
+            "out_channels": 8,
+            "down_block_types": ["CrossAttnDownBlock2D"] * len(channels),
+            "up_block_types": ["CrossAttnUpBlock2D"] * len(channels),
+            "block_out_channels": list(channels),
+            "layers_per_block": 1,
+            "cross_attention_dim": width,
+            "attention_head_dim": 4,
+            "norm_num_groups": 8,
+        }
+        self.unet = UNet2DConditionModel(**settings)
 
     def forward(self, noisy: Tensor, timestep: Tensor, ids: Tensor) -> Tensor:
         """Predicted noise; noisy [B, 8, 8, 8], timestep [B], ids [B, 24]."""
@@ -87,7 +88,7 @@ def build_cache(vae: AutoencoderKL, library: Library, count: int, rng: np.random
         backgrounds.append([sample_background(row, weights, rng) for _ in range(count)])
         pictures = library.pictures[i].expand(count, -1, -1, -1)
         x = compose(pictures, backgrounds[-1], placements[-1])
-        latents.append((vae.encode(x).latent_dist.mean * vae.config.scaling_factor).half())
+        latents.append((encode(vae, x).mean * scaling_factor(vae)).half())
     return LatentCache(torch.stack(latents), backgrounds, placements)
 
 

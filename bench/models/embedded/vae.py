@@ -3,10 +3,12 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor
 
 from bench.models.embedded.compose import Library, compose, load_library, sample_backgrounds
@@ -31,25 +33,42 @@ def build_vae(channels: tuple[int, ...] = CHANNELS, latent_channels: int = LATEN
     Two norm groups, because one or two channels per group destroy flat colour; residual branches start at
     zero; the posterior starts narrow (log-variance −5).
     """
-    vae = AutoencoderKL(
-        in_channels=3,
-        out_channels=3,
-        down_block_types=["DownEncoderBlock2D"] * len(channels),
-        up_block_types=["UpDecoderBlock2D"] * len(channels),
-        block_out_channels=list(channels),
-        layers_per_block=1,
-        latent_channels=latent_channels,
-        norm_num_groups=2,
-        sample_size=64,
-    )
+    settings: dict[str, Any] = {
+        "in_channels": 3,
+        "out_channels": 3,
+        "down_block_types": ["DownEncoderBlock2D"] * len(channels),
+        "up_block_types": ["UpDecoderBlock2D"] * len(channels),
+        "block_out_channels": list(channels),
+        "layers_per_block": 1,
+        "latent_channels": latent_channels,
+        "norm_num_groups": 2,
+        "sample_size": 64,
+    }
+    vae = AutoencoderKL(**settings)
+    parameters = dict(vae.named_parameters())
     with torch.no_grad():
-        vae.quant_conv.weight[latent_channels:].mul_(0.1)
-        vae.quant_conv.bias[latent_channels:].fill_(-5.0)
+        parameters["quant_conv.weight"][latent_channels:].mul_(0.1)
+        parameters["quant_conv.bias"][latent_channels:].fill_(-5.0)
         for name, module in vae.named_modules():
             if name.endswith(("conv2", "to_out.0")):
                 module.weight.zero_()
                 module.bias.zero_()
     return vae
+
+
+def encode(vae: AutoencoderKL, x: Tensor) -> DiagonalGaussianDistribution:
+    """Posterior of the unscaled latents of pictures in [−1, 1]."""
+    return vae.encode(x, return_dict=False)[0]
+
+
+def decode(vae: AutoencoderKL, latents: Tensor) -> Tensor:
+    """Pictures, about in [−1, 1], of unscaled latents."""
+    return vae.decode(latents, return_dict=False)[0]  # pyright: ignore[reportArgumentType] (any Tensor will do)
+
+
+def scaling_factor(vae: AutoencoderKL) -> float:
+    """Factor that brings latents to unit variance."""
+    return float(vae.config["scaling_factor"])
 
 
 def reconstruction_loss(output: Tensor, target: Tensor) -> Tensor:
@@ -98,16 +117,16 @@ def vae_psnr(vae: AutoencoderKL, library: Library, count: int = 256) -> float:
         wanted = rng.integers(len(library), size=32)
         placements = [sample_placement(rng) for _ in range(32)]
         x = compose(library.pictures[wanted], sample_backgrounds(32, rng), placements)
-        values.append(psnr(vae.decode(vae.encode(x).latent_dist.mean).sample, x))
+        values.append(psnr(decode(vae, encode(vae, x).mean), x))
     return float(torch.cat(values).mean())
 
 
 @torch.no_grad()
-def _scaling_factor(vae: AutoencoderKL, library: Library) -> float:
+def _measured_scale(vae: AutoencoderKL, library: Library) -> float:
     """1 / standard deviation of the latents of the concepts in the middle of random backgrounds."""
     rng = np.random.default_rng(2)
     pictures = compose(library.pictures, sample_backgrounds(len(library), rng), [Placement()] * len(library))
-    return float(1 / vae.encode(pictures).latent_dist.mean.std())
+    return float(1 / encode(vae, pictures).mean.std())
 
 
 def train_vae(work: Path, steps: int, seed: int, log: Callable[[str], None] = print) -> Path:
@@ -121,8 +140,8 @@ def train_vae(work: Path, steps: int, seed: int, log: Callable[[str], None] = pr
 
     def loss(training: Training) -> Tensor:
         x = _batch(concepts, others, training)
-        posterior = vae.encode(x).latent_dist
-        output = vae.decode(posterior.sample(generator=training.torch_rng)).sample
+        posterior = encode(vae, x)
+        output = decode(vae, posterior.sample(generator=training.torch_rng))
         kl = 0.5 * (posterior.mean.pow(2) + posterior.var - 1 - posterior.logvar).mean()
         return reconstruction_loss(output, x) + KL_WEIGHT * kl
 
@@ -133,10 +152,9 @@ def train_vae(work: Path, steps: int, seed: int, log: Callable[[str], None] = pr
     schedule = Schedule(steps, warmup=50, decay=int(0.6 * steps))
     train(training, loss, schedule, work / "vae-training", log=log, report=report)
     training.use_average()
-    vae.register_to_config(scaling_factor=_scaling_factor(vae, concepts))
+    vae.register_to_config(scaling_factor=_measured_scale(vae, concepts))
     log(
-        f"{report(training)} scaling factor {vae.config.scaling_factor:.4f}"
-        f" cpu-s {time.process_time() - start:.0f}"
+        f"{report(training)} scaling factor {scaling_factor(vae):.4f} cpu-s {time.process_time() - start:.0f}"
     )
     vae.save_pretrained(work / "vae")
     return work / "vae"
