@@ -22,6 +22,8 @@ PATCH = 16
 PROJECTION = 96
 BATCH = 128
 RUINED_PER_BATCH = 12
+HARD_FROM = 2500
+"""Step from which batches repeat objects, so that style and placement have to be told apart."""
 MAX_SCALE = 50.0
 """Upper bound of the learnt inverse temperature."""
 
@@ -120,7 +122,8 @@ def train_clip(
     training = Training(model, optimizer, seed)
 
     def loss(training: Training) -> Tensor:
-        batch = maker.draw(BATCH, RUINED_PER_BATCH, training.numpy_rng, training.torch_rng)
+        hard = training.step >= HARD_FROM
+        batch = maker.draw(BATCH, RUINED_PER_BATCH, training.numpy_rng, training.torch_rng, hard)
         return batch_loss(model, tokenizer, batch)
 
     sets = Retrieval(library, train_library, unseen)

@@ -83,6 +83,9 @@ class BatchMaker:
 
     def __init__(self, library: Library, vae: AutoencoderKL, seed: int) -> None:
         self.library = library
+        self.by_name: dict[str, list[int]] = {}
+        for i, row in enumerate(library.rows):
+            self.by_name.setdefault(row.name, []).append(i)
         rng, torch_rng = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
         self.scenes: list[list[Scene]] = []
         rebuilt = []
@@ -122,13 +125,25 @@ class BatchMaker:
                 out.append(to_bytes(torch.where(mask, x, x.roll(1, 0))))
         return torch.cat(out)
 
-    def draw(self, size: int, ruined: int, rng: np.random.Generator, torch_rng: torch.Generator) -> Batch:
-        """A batch of `size` described and `ruined` ruined pictures."""
+    def draw(
+        self, size: int, ruined: int, rng: np.random.Generator, torch_rng: torch.Generator, hard: bool = False
+    ) -> Batch:
+        """A batch of `size` described and `ruined` ruined pictures.
+
+        Some emoji occur twice, with other backgrounds or placements. In a hard batch half of the pictures
+        repeat an object of the other half, so that style and placement must be told apart as well.
+        """
         weights = np.ones(len(BACKGROUND_NAMES))
         if rng.random() < 0.6:
             weights[rng.integers(len(weights))] = 200.0  # nearly one background: objects must be told apart
         emoji = rng.integers(len(self.library), size=size)
-        emoji[: size // 8] = emoji[size // 8 : 2 * (size // 8)]  # same emoji, other background or placement
+        eighth = size // 8
+        emoji[:eighth] = emoji[eighth : 2 * eighth]
+        if hard:
+            emoji[2 * eighth : 4 * eighth] = emoji[4 * eighth : 6 * eighth]
+            for slot in range(eighth):
+                same = self.by_name[self.library.rows[emoji[6 * eighth + slot]].name]
+                emoji[7 * eighth + slot] = same[rng.integers(len(same))]
         scenes = [self._scene(int(i), rng, weights) for i in emoji]
         recolour = 1 + 0.12 * (2 * torch.rand(size, 3, generator=torch_rng) - 1)
         x = self._compose(scenes, recolour)

@@ -14,9 +14,9 @@ from bench.models.embedded.fetch import REGISTRY, fetch
 
 STAGES = ("fetch", "data", "tokenizer", "vae", "reward", "unet", "export", "evaluate", "sheet")
 DEFAULT_WORK = Path.home() / ".cache" / "reward-finetuning-bench" / "embedded"
-STEPS = {"vae": 6500, "reward": 5000, "unet": 6000}
+STEPS = {"vae": 6500, "reward": 4700, "unet": 5500}
 """Training steps of the shipped weights."""
-DECAY = {"reward": 2000, "unet": 2500}
+DECAY = {"reward": 2200, "unet": 3000}
 """Steps at the end over which the learning rate falls."""
 MILESTONES = tuple(range(1000, 20000, 500))
 """Steps whose averaged weights are kept."""
