@@ -72,6 +72,7 @@ class Bars:
             TimeElapsedColumn(),
             EtaColumn(),
             console=console,
+            refresh_per_second=4,
         )
         self._all = self.progress.add_task("cells", total=cells, figures="")
         self._bars: dict[str, tuple[_Running, TaskID]] = {}
@@ -94,7 +95,8 @@ class Bars:
         for running, bar in self._bars.values():
             row = running.tail.newest()
             if row is not None:
-                self.progress.update(bar, completed=row["step"], figures=_figures(row))
+                ending = "  evaluating" if row["step"] == running.total else ""
+                self.progress.update(bar, completed=row["step"], figures=_figures(row) + ending)
 
     def ended(self, outcome: Outcome) -> None:
         """Replace the bar by a line."""

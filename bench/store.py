@@ -239,7 +239,7 @@ class Checkpoints:
             data = file.read_bytes()
             if file.stem.partition("-")[2] == _digest(data):
                 for bad in damaged:
-                    bad.unlink()
+                    bad.unlink(missing_ok=True)
                 return data, messages
             damaged.append(file)
             messages.append(f"{file} is damaged: falling back to the checkpoint before it")

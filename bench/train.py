@@ -113,7 +113,7 @@ class Trainer:
         self._restore(tell)
         every, last = self.settings.eval_every, self.settings.steps
         while self.counters.step < last:
-            if (reason := stop()) is not None:
+            if (reason := self._agreed(stop())) is not None:
                 self._save()
                 return reason
             before = self.counters.step
@@ -129,6 +129,12 @@ class Trainer:
             self.session.evaluate()
         self._save()
         return State.DONE
+
+    def _agreed(self, reason: State | None) -> State | None:
+        """The reason to stop of any process, the same on all."""
+        reasons = (None, State.TIMEOUT, State.PREEMPTED)
+        mine = torch.tensor([reasons.index(reason)], device=self.session.device)
+        return reasons[int(self.session.world.gather(mine).max())]
 
     def _batch(self) -> None:
         """One batch of samples and the optimizer steps that its method makes of it."""
@@ -179,6 +185,7 @@ class Trainer:
             "lr": self.settings.lr,
             "memory": peak_memory(self.session.device),
             "terms": {kind: asdict(term) for kind, term in report.terms.items()},
+            "half_order_norms": {str(i): norm for i, norm in report.half_order_norms.items()},
             "extra": report.extra,
         }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -14,14 +15,22 @@ from contextlib import suppress
 from types import FrameType
 from typing import Protocol, runtime_checkable
 
+import torch
+
 from bench.env import environment
 from bench.errors import BenchError
 from bench.launch import COMMAND_VARIABLE, Exit
+from bench.parallel import World
 from bench.runtime import start
 from bench.settings import CellConfig
 from bench.store import CellDir, CellInUse, State, write_atomically
 from bench.train import Session, Trainer
 
+REASONS = {
+    State.DONE: None,
+    State.TIMEOUT: "the time per cell was used up",
+    State.PREEMPTED: "asked to stop",
+}
 ENDINGS = {State.DONE: Exit.DONE, State.TIMEOUT: Exit.STOPPED, State.PREEMPTED: Exit.STOPPED}
 
 
@@ -66,25 +75,43 @@ def end_with_parent() -> None:
 
 
 def run_cell(cell: CellDir, timeout: float | None) -> Exit:
-    """Train and evaluate one cell, or evaluate the base model; the status says how it ended."""
+    """Train and evaluate one cell, or evaluate the base model; the status says how it ended.
+
+    Under `accelerate launch` every process comes here, and only the first one writes.
+    """
     config = cell.config()
     stop = StopRequest(timeout)
+    world, device = start(config.threads)
+    if cell.finished(config):
+        return Exit.DONE
+    if not world.is_main:
+        return ENDINGS[_work(Session(cell, config, world, device), stop)]
     try:
         with cell.locked():
-            if cell.finished(config):
-                return Exit.DONE
-            return _guarded(cell, config, stop)
+            return _recorded(cell, config, world, device, stop)
     except CellInUse as error:
         print(error, flush=True)
         return Exit.LOCKED
 
 
-def _guarded(cell: CellDir, config: CellConfig, stop: StopRequest) -> Exit:
+def _recorded(
+    cell: CellDir, config: CellConfig, world: World, device: torch.device, stop: StopRequest
+) -> Exit:
     """Run; whatever goes wrong ends in `failed`, with the reason and a traceback on record."""
+    if cell.finished(config):
+        return Exit.DONE  # by another run, while this one waited for the lock
     status = cell.status()
     cell.write_status(State.RUNNING, status.step, status.seconds)
+    (cell.path / "traceback.txt").unlink(missing_ok=True)
+    command = os.environ.get(COMMAND_VARIABLE, shlex.join(sys.argv))
+    write_atomically(cell.path / "env.json", json.dumps(environment(device, command), indent=2) + "\n")
     try:
-        state = _run(cell, config, stop)
+        session = Session(cell, config, world, device)
+        state = _work(session, stop)
+        if config.training is not None and isinstance(session.chain, SavesLora):
+            _save_lora(cell, session.chain)
+        cell.write_status(state, session.counters.step, session.counters.seconds, REASONS[state])
+        return ENDINGS[state]
     except Exception as error:
         message = str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
         status = cell.status()
@@ -92,26 +119,16 @@ def _guarded(cell: CellDir, config: CellConfig, stop: StopRequest) -> Exit:
         with suppress(BenchError):  # the disk may be full, and the reason is on record
             write_atomically(cell.path / "traceback.txt", traceback.format_exc())
         return Exit.FAILED
-    return ENDINGS[state]
 
 
-def _run(cell: CellDir, config: CellConfig, stop: StopRequest) -> State:
-    world, device = start(config.threads)
-    (cell.path / "traceback.txt").unlink(missing_ok=True)
-    command = os.environ.get(COMMAND_VARIABLE, " ".join(sys.argv))
-    write_atomically(cell.path / "env.json", json.dumps(environment(device, command), indent=2) + "\n")
-    session = Session(cell, config, world, device)
-    if config.training is None:
-        session.cut_logs()
-        session.evaluate()
-        cell.write_status(State.DONE, 0, 0.0)
-        return State.DONE
-    state = Trainer(session, config.training).run(stop, lambda message: print(message, flush=True))
-    if isinstance(session.chain, SavesLora):
-        _save_lora(cell, session.chain)
-    why = {State.TIMEOUT: "the time per cell was used up", State.PREEMPTED: "asked to stop"}
-    cell.write_status(state, session.counters.step, session.counters.seconds, why.get(state))
-    return state
+def _work(session: Session, stop: StopRequest) -> State:
+    """Train, or evaluate the base model."""
+    training = session.config.training
+    if training is not None:
+        return Trainer(session, training).run(stop, lambda message: print(message, flush=True))
+    session.cut_logs()
+    session.evaluate()
+    return State.DONE
 
 
 def _save_lora(cell: CellDir, chain: SavesLora) -> None:

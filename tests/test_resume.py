@@ -1,3 +1,4 @@
+import os
 import random
 import shutil
 import signal
@@ -138,6 +139,27 @@ def test_cells_do_not_depend_on_how_often_they_are_checkpointed(tmp_path: Path, 
     rarely, often = cell(tmp_path / "rarely", "push"), cell(tmp_path / "often", "push")
     assert rarely.id == often.id
     assert numbers(rarely) == numbers(often)
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_numbers_of_one_to_rounding(tmp_path: Path, plugin: None) -> None:
+    """As `accelerate launch --num_processes 2 -m bench cell DIRECTORY` starts them."""
+    train_dots(tmp_path / "one", methods="truncated_bp")
+    _, task = plan_dots(tmp_path / "two", methods="truncated_bp")
+    pair = [
+        subprocess.Popen(
+            command("cell", task.directory.path),
+            env=environment()
+            | {"WORLD_SIZE": "2", "RANK": str(rank), "LOCAL_RANK": str(rank)}
+            | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(20000 + os.getpid() % 10000)},
+        )
+        for rank in (0, 1)
+    ]
+    assert [process.wait(timeout=200) for process in pair] == [0, 0]
+    one, two = (read_rows(cell(tmp_path / name, "truncated_bp").metrics) for name in ("one", "two"))
+    assert [row["reward_mean"] for row in two] == pytest.approx([row["reward_mean"] for row in one], rel=1e-5)
+    assert [row["grad_norm"] for row in two] == pytest.approx([row["grad_norm"] for row in one], rel=1e-4)
+    assert [row["samples"] for row in two] == [row["samples"] for row in one]
 
 
 def test_second_identical_run_does_nothing_quickly_and_says_so(tmp_path: Path) -> None:

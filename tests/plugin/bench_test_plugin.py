@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -134,25 +134,19 @@ def _push(engine: Engine, batch: Batch, strength: float, baseline: float) -> Rep
     (-strength * (rewards - baseline).mean()).backward()
     norm = float(sum(p.grad.square().sum() for p in chain.parameters() if p.grad is not None)) ** 0.5
     count = len(batch.prompts) * chain.steps
-    return Report(rewards.detach(), {"fo": Term(norm, None)}, count, count, {"baseline": baseline})
+    return Report(rewards.detach(), {"fo": Term(norm, None)}, count, count, extra={"baseline": baseline})
 
 
 class Push(Method):
     """Backpropagation, scaled by a running mean of rewards: state that a resume could lose."""
 
     Config: ClassVar[type[Strict]] = PushConfig
+    biased = False
+    needs_reward_grad = True
 
     def __init__(self, config: PushConfig, steps: int) -> None:
         super().__init__(config, steps)
-        self.state: dict[str, Any] = {"mean": 0.0}
-
-    @property
-    def biased(self) -> bool:
-        return False
-
-    @property
-    def needs_reward_grad(self) -> bool:
-        return True
+        self.state = {"mean": 0.0}
 
     def updates(self, engine: Engine, batch: Batch) -> Iterator[Report]:
         time.sleep(self.config.pause)
@@ -175,14 +169,8 @@ class Broken(Method):
     """Works until it fails."""
 
     Config: ClassVar[type[Strict]] = BrokenConfig
-
-    @property
-    def biased(self) -> bool:
-        return False
-
-    @property
-    def needs_reward_grad(self) -> bool:
-        return True
+    biased = False
+    needs_reward_grad = True
 
     def updates(self, engine: Engine, batch: Batch) -> Iterator[Report]:
         report = _push(engine, batch, 1.0, 0.0)
