@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 from bench.errors import BenchError
@@ -11,15 +10,7 @@ from bench.settings import CellConfig, Training
 from bench.store import CellDir, read_rows
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """Training seconds of a cell, and the cell that they were measured on."""
-
-    seconds: float
-    source: str
-
-
-def estimate(config: CellConfig, experiments: Path) -> Estimate | None:
+def seconds_per_step(config: CellConfig, experiments: Path) -> float | None:
     """From the newest cell below a directory of experiments with the same method, model and batch."""
     if config.training is None:
         return None
@@ -34,7 +25,7 @@ def estimate(config: CellConfig, experiments: Path) -> Estimate | None:
         rows = read_rows(log)
         if rows and other.training is not None and _key(other, other.training) == wanted:
             last = rows[-1]
-            return Estimate(last["seconds"] / last["step"] * config.training.train.steps, str(cell.path))
+            return last["seconds"] / last["step"]
     return None
 
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from bench import launch
 from bench.cells import Cell, resolve
 from bench.config import dump_yaml
-from bench.estimate import estimate
+from bench.estimate import seconds_per_step
 from bench.progress import watcher
 from bench.request import Experiment
 from bench.settings import SCHEMA_VERSION
@@ -61,7 +61,11 @@ def show(console: Console, planned: Planned) -> None:
         train = training.train
         batch = f"{train.prompts_per_step} × {train.samples_per_prompt}"
         table.add_row(
-            cell.id, state, str(train.steps), batch, _time(planned, cell) if cell.id in waiting else "-"
+            cell.id,
+            state,
+            str(train.steps),
+            batch,
+            _time(planned, cell, status.step) if cell.id in waiting else "-",
         )
     console.print(table)
     console.print(
@@ -71,9 +75,13 @@ def show(console: Console, planned: Planned) -> None:
     )
 
 
-def _time(planned: Planned, cell: Cell) -> str:
-    found = estimate(cell.config, planned.results.path.parent)
-    return "unknown" if found is None else f"{found.seconds:.0f} s"
+def _time(planned: Planned, cell: Cell, done: int) -> str:
+    """Of the steps that are left."""
+    per_step = seconds_per_step(cell.config, planned.results.path.parent)
+    training = cell.config.training
+    if per_step is None or training is None:
+        return "unknown"
+    return f"{per_step * max(0, training.train.steps - done):.0f} s"
 
 
 def run(console: Console, planned: Planned, jobs: int | None, timeout: float | None, report: bool) -> int:
@@ -137,7 +145,8 @@ def default_jobs(threads: int) -> int:
 
     if torch.cuda.is_available():
         return 1
-    return max(1, len(os.sched_getaffinity(0)) // threads)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // threads)
 
 
 def command_line() -> str:

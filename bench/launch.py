@@ -8,6 +8,7 @@ the cell's process ends too, so that nothing goes on writing behind the user's b
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -74,6 +75,10 @@ class Watcher(Protocol):
         """A process ended."""
         ...
 
+    def stopping(self) -> None:
+        """The user interrupted, and the cells were asked to stop."""
+        ...
+
 
 def unfinished(results: ResultsDir, cells: list[Cell], force: bool) -> list[Task]:
     """The cells that have to run."""
@@ -138,8 +143,7 @@ class _Process:
             return None
         status = self.task.directory.status()
         if code == Exit.LOCKED:
-            message = (self.task.directory.path / "output.txt").read_text(encoding="utf-8").strip()
-            return Outcome(self.task, _unchanged(status, message))
+            return Outcome(self.task, _unchanged(status, self._last_line()))
         if status.state in (State.RUNNING, State.PENDING):
             status = self._record_death(code, status)
         return Outcome(self.task, status)
@@ -148,13 +152,16 @@ class _Process:
         """The process could not say itself how it ended."""
         late = self.timeout is not None and time.monotonic() - self.started > self.timeout
         state = State.TIMEOUT if late else State.FAILED
-        why = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        why = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         hint = " (out of memory?)" if code == -signal.SIGKILL and not late else ""
+        message = f"the process {why}{hint}. Its last line: {self._last_line()}"
         with self.task.directory.locked():
-            self.task.directory.write_status(
-                state, status.step, status.seconds, f"the process was {why}{hint}"
-            )
+            self.task.directory.write_status(state, status.step, status.seconds, message)
         return self.task.directory.status()
+
+    def _last_line(self) -> str:
+        text = (self.task.directory.path / "output.txt").read_text(encoding="utf-8", errors="replace")
+        return next((line for line in reversed(text.splitlines()) if line.strip()), "(it printed nothing)")
 
 
 def run(
@@ -182,6 +189,7 @@ def run(
                     watcher.started(running[-1].task)
                 _wait(reap, watcher)
     except KeyboardInterrupt:
+        watcher.stopping()
         _stop(running, lambda: _wait(reap, watcher))
         return outcomes, True
     finally:
@@ -225,22 +233,16 @@ def _sigterm_as_interrupt() -> Iterator[None]:
 
 
 def check_disk(results: ResultsDir, cells: int) -> None:
-    """Raise BenchError if results cannot be written, or the disk is nearly full."""
-    import shutil
-
+    """Raise BenchError if results cannot be written, or the disk is nearly full. Writes nothing."""
     needed = (200 + 100 * cells) * 2**20
-    try:
-        results.path.mkdir(parents=True, exist_ok=True)
-        probe = results.path / f".write-test-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise BenchError(
-            f"cannot write results to {results.path}: {error.strerror}. Choose another --out."
-        ) from error
-    free = shutil.disk_usage(results.path).free
+    place = results.path.absolute()
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise BenchError(f"cannot write results to {results.path}: {place} is no writable directory")
+    free = shutil.disk_usage(place).free
     if free < needed:
         raise BenchError(
-            f"only {free / 2**20:.0f} MiB free at {results.path}, {needed / 2**20:.0f} MiB wanted for "
-            f"{cells} cells. Free some space, or choose another --out."
+            f"only {free / 2**20:.0f} MiB free at {place}, {needed / 2**20:.0f} MiB wanted for {cells} "
+            "cells. Free some space, or choose another --out."
         )

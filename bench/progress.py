@@ -59,6 +59,9 @@ def _ending(outcome: Outcome) -> str:
     return f"{status.state} at step {status.step} after {status.seconds:.0f} s of training{tail}"
 
 
+STOPPING = "stopping: each cell finishes its batch and writes a checkpoint; Ctrl-C again kills them"
+
+
 class Bars:
     """One bar per cell that runs, and one for all; ended cells leave a line above."""
 
@@ -108,6 +111,10 @@ class Bars:
             f"{running.name}: {_ending(outcome)}", style=style, highlight=False, markup=False
         )
 
+    def stopping(self) -> None:
+        """Say that it may take a moment."""
+        self.progress.console.print(STOPPING)
+
 
 class Lines:
     """A line per cell every few seconds, for logs and pipes."""
@@ -147,6 +154,10 @@ class Lines:
         running = self._running.pop(outcome.task.cell.id)
         self._count += 1
         self._print(f"{running.name}: {_ending(outcome)}  [{self._count}/{self.cells} cells]")
+
+    def stopping(self) -> None:
+        """Say that it may take a moment."""
+        self._print(STOPPING)
 
 
 def watcher(console: Console, cells: int) -> Bars | Lines:

@@ -133,7 +133,7 @@ def test_methods_that_need_gradients_refuse_a_reward_without_and_rlr_names_its_o
 
 def test_unwritable_results_directory_is_told_before_anything_runs(plugin: None, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert "Choose another --out" in message(out=tmp_path / "file" / "below")
+    assert f"{tmp_path}/file is no writable directory" in message(out=tmp_path / "file" / "below")
 
 
 def test_full_disk_is_told_before_anything_runs(
@@ -199,7 +199,7 @@ def test_dry_run_prints_cells_and_writes_nothing_and_knows_only_times_that_were_
     first = run_dots(tmp_path / "x", "--dry-run")
     assert first.returncode == 0
     assert "unknown" in first.stdout
-    assert not list(tmp_path.rglob("*.json*"))
+    assert list(tmp_path.iterdir()) == []
     assert run_dots(tmp_path / "y").returncode == 0
     second = run_dots(tmp_path / "x", "--dry-run", "--steps", 600)
     assert "unknown" not in second.stdout.partition("Times are")[0]

@@ -31,7 +31,10 @@ def test_what_goes_wrong_ends_the_cell_as_failed_with_reason_and_traceback(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "message"),
-    [("kill", "the process was killed by SIGKILL (out of memory?)"), ("full disk", "no space left to write")],
+    [
+        ("kill", "the process was killed by SIGKILL (out of memory?). Its last line: "),
+        ("full disk", "no space left to write"),
+    ],
 )
 def test_a_cell_that_dies_is_failed_and_does_not_stop_the_others(
     tmp_path: Path, how: str, message: str
