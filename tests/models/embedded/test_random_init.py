@@ -7,26 +7,19 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from transformers import CLIPModel, CLIPTokenizer
 
+from bench.models.embedded.evaluate import load_pipeline, sample
 from bench.models.embedded.random_init import IMAGE_SIZE, MAX_LENGTH, build_random_clip, build_random_pipeline
 
 
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> StableDiffusionPipeline:
     directory = build_random_pipeline(tmp_path_factory.mktemp("sd"), prediction_type="v_prediction")
-    loaded = StableDiffusionPipeline.from_pretrained(directory, local_files_only=True)
-    loaded.set_progress_bar_config(disable=True)
-    return loaded
+    return load_pipeline(directory)
 
 
 def test_random_pipeline_generates_and_listens_to_the_prompt(pipeline: StableDiffusionPipeline) -> None:
     pictures = [
-        pipeline(
-            prompt,
-            num_inference_steps=3,
-            guidance_scale=guidance,
-            generator=torch.Generator().manual_seed(0),
-            output_type="pt",
-        ).images
+        sample(pipeline, [prompt], guidance, steps=3)
         for prompt, guidance in (
             ("a red apple", 1.0),
             ("a red apple", 3.0),
@@ -41,8 +34,8 @@ def test_random_pipeline_generates_and_listens_to_the_prompt(pipeline: StableDif
 
 def test_random_pipeline_has_the_settings_asked_for(pipeline: StableDiffusionPipeline) -> None:
     assert isinstance(pipeline.scheduler, DDIMScheduler)
-    assert pipeline.scheduler.config.prediction_type == "v_prediction"
-    assert pipeline.scheduler.config.set_alpha_to_one is False
+    assert pipeline.scheduler.config["prediction_type"] == "v_prediction"
+    assert pipeline.scheduler.config["set_alpha_to_one"] is False
     assert pipeline.tokenizer.model_max_length == MAX_LENGTH
     assert sum(p.numel() for p in pipeline.unet.parameters()) < 60_000
 
