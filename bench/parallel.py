@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from bench.errors import BenchError
+
 if TYPE_CHECKING:
     from accelerate import PartialState
 
@@ -23,10 +25,13 @@ class World:
         self.is_main = self.rank == 0
 
     def share(self, count: int) -> range:
-        """The indices of 0 … count-1 that this process handles: contiguous, equal. Raises if not
+        """The indices of 0 … count-1 that this process handles: contiguous, equal. Raises BenchError if not
         divisible."""
         if count % self.size:
-            raise ValueError(f"a batch of {count} samples does not divide among {self.size} processes")
+            raise BenchError(
+                f"a batch of {count} samples does not divide among {self.size} processes: change "
+                "train.prompts_per_step or train.samples_per_prompt"
+            )
         each = count // self.size
         return range(self.rank * each, (self.rank + 1) * each)
 
