@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from bench.chain import Chain, Kind, Plan
+from bench.errors import BenchError
 from bench.method import Batch, Report, Term
 from bench.parallel import World
 from bench.pullback import Clipped, Gradients, PullBack, Trajectory
@@ -105,6 +106,8 @@ class Engine:
         reward_grad: whether dR/dx_0 is computed; by default when a plan has FO steps.
         """
         pert = perturbation or Perturbation()
+        if pert.antithetic and batch.prompts[::2] != batch.prompts[1::2]:
+            raise BenchError("antithetic pairs share a prompt: make train.samples_per_prompt even")
         need = any(p.has(Kind.FO) for p in plans) if reward_grad is None else reward_grad
         mine = self.world.share(len(batch.prompts))
         micros: list[MicroBatch] = []
@@ -117,7 +120,8 @@ class Engine:
         signed = self.world.gather(torch.cat([micro.rewards for micro in micros]))
         raw = signed if self.reward.higher_is_better else -signed
         forward = len(batch.prompts) * self.chain.steps * self.chain.evaluations_per_step
-        return Trajectory(batch, pert, micros, raw, signed, forward)
+        kinds = frozenset(s.kind for p in plans for s in p.segments)
+        return Trajectory(batch, pert, kinds, micros, raw, signed, forward)
 
     def gradient(
         self,
@@ -127,38 +131,36 @@ class Engine:
         weights: Mapping[Kind, float] = UNIT_WEIGHTS,
         ppo: Clipped | None = None,
         include: Tensor | None = None,
+        half_order_norms: bool = False,
     ) -> Report:
         """Stages 3 and 4: write -∇ of the batch mean into `.grad` and report what it was made of.
 
         advantages: [B], for HO and ZO. weights: factor per kind. ppo: clipped re-use of the samples.
-        include: [B] bool, average over these samples only.
+        include: [B] bool, average over these samples only. half_order_norms: measure them, which takes HO
+        samples one at a time (a norm of sums would depend on the size of micro-batches).
         """
+        if any(m.has(Kind.FO) and m.reward_grad is None for m in trajectory.micros):
+            raise ValueError("first-order steps need a rollout with reward_grad=True")
         parameters = self.chain.parameters()
         chosen = torch.ones(len(advantages), dtype=torch.bool) if include is None else include.cpu()
-        terms: dict[Kind, Accumulator] = {}
-
-        def accumulator(kind: Kind) -> Accumulator:
-            return terms.setdefault(kind, Accumulator(parameters))
-
-        for kind in weights:  # the same terms on every process, whatever its share of the plans has
-            if self.world.size > 1 or any(m.has(kind) for m in trajectory.micros):
-                accumulator(kind)
+        terms = {kind: Accumulator(parameters) for kind in UNIT_WEIGHTS if kind in trajectory.kinds}
         half = torch.zeros(self.chain.steps, 2, dtype=torch.float64, device=parameters[0].device)
 
-        def add(kind: Kind, i: int, rows: int, gradients: Gradients) -> None:
-            accumulator(kind).add(gradients)
-            if kind is Kind.HO:
-                half[i, 0] += sum(g.double().square().sum() for g in gradients if g is not None)
-                half[i, 1] += rows
+        def add(micro: MicroBatch, kind: Kind, i: int, rows: list[int], gradients: Gradients) -> None:
+            terms[kind].add(gradients)
+            if kind is Kind.HO and half_order_norms:
+                square = sum(g.double().square().sum() for g in gradients if g is not None)
+                half[i, 0] += square / micro.weight[rows[0], i] ** 2
+                half[i, 1] += 1
 
         self.puller.backward = 0
         for micro in trajectory.micros:
             rows = [r for r, b in enumerate(micro.index) if chosen[b]]
             local = advantages[micro.index].to(micro.eta.device)
-            self.puller.sweep(trajectory, micro, rows, local, ppo, add)
+            self.puller.sweep(trajectory, micro, rows, local, ppo, add, half_order_singly=half_order_norms)
             zeroth = self._zeroth_order(trajectory, micro, rows, local)
             if zeroth is not None:
-                accumulator(Kind.ZO).add_flat(zeroth)
+                terms[Kind.ZO].add_flat(zeroth)
             for term in terms.values():
                 term.close_micro_batch()
         report = self._report(trajectory, terms, weights, scale=1.0 / int(chosen.sum()))

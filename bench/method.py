@@ -42,8 +42,8 @@ class Report:
 
     rewards: raw scores [B] of the whole batch. terms: by kind ("fo", "ho", "zo"), as weighted in the sum.
     forward / backward: network evaluations of the whole batch, counted per sample. half_order_norms: chain
-    step → norm of one sample's HO gradient there (root mean square over the batch), unweighted. extra: what a
-    method wants logged.
+    step → norm of one sample's HO gradient there (root mean square over the batch), unweighted, where
+    measured. extra: what a method wants logged.
     """
 
     rewards: torch.Tensor

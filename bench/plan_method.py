@@ -19,13 +19,15 @@ from bench.streams import uniform
 class Estimator:
     """What a plan does not say: perturbation of ZO steps, baseline of HO and ZO, factor of each term.
 
-    one_plan: the whole batch shares one draw of the plan, instead of one draw per sample.
+    one_plan: the whole batch shares one draw of the plan, instead of one draw per sample. half_order_norms:
+    keep a running mean of HO gradient norms by chain step in `state`.
     """
 
     perturbation: Perturbation = field(default_factory=Perturbation)
     baseline: Baseline = "loo"
     weights: Mapping[Kind, float] = field(default_factory=lambda: UNIT_WEIGHTS)
     one_plan: bool = False
+    half_order_norms: bool = False
 
 
 class PlanMethod(Method):
@@ -56,7 +58,9 @@ class PlanMethod(Method):
         if any(p.has(Kind.HO, Kind.ZO) for p in plans):
             antithetic = settings.perturbation.antithetic
             advantage = advantages(trajectory.signed, batch.prompts, settings.baseline, antithetic=antithetic)
-        report = engine.gradient(trajectory, advantage, weights=settings.weights)
+        report = engine.gradient(
+            trajectory, advantage, weights=settings.weights, half_order_norms=settings.half_order_norms
+        )
         for i, norm in report.half_order_norms.items():  # a running mean, for laws of the block's start
             self.state[i] = 0.9 * self.state[i] + 0.1 * norm if i in self.state else norm
         yield report

@@ -19,7 +19,7 @@ from bench.rollout import MicroBatch, Perturbation, Roller
 from bench.solvers import gaussian_log_prob, per_row
 
 Gradients = Sequence[Tensor | None]
-Add = Callable[[Kind, int, int, Gradients], None]
+Add = Callable[[MicroBatch, Kind, int, list[int], Gradients], None]
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,12 @@ class Clipped:
 
 @dataclass
 class Trajectory:
-    """A batch that has been rolled out and scored. rewards: raw scores of the whole batch [B], every
-    process's."""
+    """A batch that has been rolled out and scored. kinds, rewards (raw scores [B]): of the whole batch,
+    every process's."""
 
     batch: Batch
     perturbation: Perturbation
+    kinds: frozenset[Kind]
     micros: list[MicroBatch]
     rewards: Tensor
     signed: Tensor  # rewards, higher is better
@@ -129,11 +130,13 @@ class PullBack:
         advantages: Tensor,
         ppo: Clipped | None,
         add: Add,
+        *,
+        half_order_singly: bool = False,
     ) -> None:
         """One pass over the steps, last to first, that hands `add` each step's parameter gradients.
 
-        rows: those to pull back. advantages: [rows of the micro-batch]. add: takes the kind, the step, the
-        number of rows it sums over, and the gradients.
+        rows: those to pull back. advantages: [rows of the micro-batch]. add: takes the micro-batch, the kind,
+        the step, the rows it sums over, and the gradients. half_order_singly: one HO row at a time.
         """
         wanted = set(rows)
         here = Carried(
@@ -142,8 +145,9 @@ class PullBack:
         for i in reversed(range(self.chain.steps)):
             before = Carried(torch.zeros_like(here.x))
             for kind in (Kind.FO, Kind.PASS, Kind.HO):
-                active = sorted(wanted.intersection(micro.rows(i, kind)))
-                if active:
+                of_kind = sorted(wanted.intersection(micro.rows(i, kind)))
+                singly = half_order_singly and kind is Kind.HO
+                for active in [[r] for r in of_kind] if singly else [of_kind] if of_kind else []:
                     seed = here.x[active]
                     if kind is Kind.HO:
                         seed = self._half_order_seed(micro, trajectory, i, active, here, advantages, ppo)
@@ -177,7 +181,7 @@ class PullBack:
             trajectory, micro, i, active, seed, memory, x_path_only=kind is Kind.PASS, need_input=bool(onward)
         )
         if kind is not Kind.PASS:
-            add(kind, i, len(active), back.parameters)
+            add(micro, kind, i, active, back.parameters)
         to = [active[k] for k in onward]
         if onward:
             before.x[to] = (back.x / per_row(weight, back.x))[onward]

@@ -33,6 +33,9 @@ from bench.plan_method import Estimator, PlanMethod
 from bench.rollout import Perturbation
 from bench.schema import Strict
 
+# Share of resampled blocks' law: a softmax of norms forgets some blocks, and 1/p then never makes up for it.
+UNIFORM_SHARE = 0.2
+
 
 class TermWeights(Strict):
     """Factor of each term; 1 is the paper's form and the only unbiased one."""
@@ -52,7 +55,7 @@ class RlrConfig(Strict):
     fo: bool = Field(default=True, description="first-order last step; false: no reward gradient is needed")
     start: Literal["uniform", "norms"] = Field(
         default="uniform",
-        description="law of the block's start; norms: softmax of measured HO gradient norms",
+        description="law of the block's start; norms: softmax of measured HO gradient norms (paper)",
     )
     start_range: tuple[int, int] | None = Field(
         default=None, description="first and last allowed start, 0 being the noisiest step; null: all"
@@ -85,7 +88,8 @@ class Rlr(PlanMethod):
         self.starts = self._starts()
         weighted = config.weights != TermWeights()
         partly = config.completion == "resampled" and len(self.starts) < len(self._tiles())
-        self.biased = config.completion == "none" or weighted or partly
+        whole = config.fo and config.h == steps - 1  # block and last step are the chain
+        self.biased = (config.completion == "none" and not whole) or weighted or partly
         self.needs_reward_grad = config.fo
 
     def probabilities(self) -> list[float]:
@@ -96,7 +100,8 @@ class Rlr(PlanMethod):
         typical = sum(norms.values()) / len(norms)
         logits = [norms.get(j, typical) / self.config.temperature for j in self.starts]
         weights = [math.exp(v - max(logits)) for v in logits]
-        return [w / sum(weights) for w in weights]
+        share = UNIFORM_SHARE if self.config.completion == "resampled" else 0.0
+        return [share / len(weights) + (1 - share) * w / sum(weights) for w in weights]
 
     def plan(self, rng: random.Random) -> Plan:
         """Draw the block's start and lay the terms around it."""
@@ -114,6 +119,7 @@ class Rlr(PlanMethod):
             baseline=c.baseline,
             weights={Kind.FO: c.weights.fo, Kind.HO: c.weights.ho, Kind.ZO: c.weights.zo},
             one_plan=c.one_start,
+            half_order_norms=c.start == "norms",
         )
 
     def _around(self, j: int) -> Plan:
@@ -127,7 +133,8 @@ class Rlr(PlanMethod):
             (Kind.FO if self.config.fo else other, steps - 1, steps),
         ]
         segments = tuple(Segment(kind, start, stop) for kind, start, stop in edges if stop > start)
-        return Plan(segments, tuple(self.config.eta if i == j + h - 1 else 0.0 for i in range(steps)))
+        noisy = {j + h - 1} if h > 0 else set()
+        return Plan(segments, tuple(self.config.eta if i in noisy else 0.0 for i in range(steps)))
 
     def _tiled(self, drawn: int, weight: float) -> Plan:
         """Blocks tile the chain, noise at every block's end; the drawn one counts 1/p, the others are
