@@ -1,11 +1,6 @@
-"""Small chains, rewards and batches that the tests of the core share."""
+"""The closed-form chain's company: rewards, batches and shortcuts that the tests of the core share."""
 
-import atexit
-import shutil
-import tempfile
 from collections.abc import Sequence
-from functools import cache
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -14,13 +9,9 @@ from torch import Tensor
 from bench.chain import Chain
 from bench.engine import Engine
 from bench.method import Batch
-from bench.models.config import LoraConfig, ModelConfig
-from bench.models.embedded.random_init import build_random_pipeline
-from bench.models.image import ImageChain, load_image_chain
 from bench.reward import Reward
 
 PROMPTS = ("a red apple", "a fox on a blue background", "a dog face", "two owls")
-CPU = torch.device("cpu")
 
 
 class Bowl(Reward):
@@ -53,36 +44,6 @@ class Pattern(Reward):
         pattern = torch.randn(media[0].numel(), generator=torch.Generator().manual_seed(1))
         score = (media.flatten(1) * pattern).sum(1) + 0.05 * media.flatten(1).square().sum(1)
         return score.detach() if self.detached else score
-
-
-_scratch = Path(tempfile.mkdtemp(prefix="bench-tests-"))
-atexit.register(shutil.rmtree, _scratch, ignore_errors=True)
-
-
-@cache
-def pipeline_dir(prediction_type: str = "epsilon", set_alpha_to_one: bool = False) -> Path:
-    """A random pipeline on disk, built once per test process."""
-    name = f"{prediction_type}-{set_alpha_to_one}"
-    return build_random_pipeline(
-        _scratch / name, prediction_type=prediction_type, set_alpha_to_one=set_alpha_to_one
-    )
-
-
-def image_chain(
-    *,
-    prediction_type: str = "epsilon",
-    set_alpha_to_one: bool = False,
-    spread: float = 0.3,
-    rank: int = 2,
-    **settings: Any,
-) -> ImageChain:
-    """A random image chain whose LoRA is not at its initialisation (B = 0) but random with std `spread`."""
-    path = pipeline_dir(prediction_type, set_alpha_to_one)
-    chosen = {"steps": 4, "guidance": 2.0, "lora": LoraConfig(rank=rank)} | settings
-    torch.manual_seed(3)
-    chain = load_image_chain(ModelConfig(path=path, **chosen), CPU)
-    fill(chain, spread)
-    return chain
 
 
 def fill(chain: Chain, spread: float, seed: int = 7) -> None:

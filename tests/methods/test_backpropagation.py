@@ -1,0 +1,79 @@
+"""Which steps the backpropagating methods keep."""
+
+import random
+from typing import Any
+
+import pytest
+
+from bench import registry
+from bench.chain import Kind, Plan
+from bench.errors import BenchError
+from bench.plan_method import PlanMethod
+
+STEPS = 10
+FO, SKIP, PASS = Kind.FO, Kind.SKIP, Kind.PASS
+
+
+def make(name: str, **settings: Any) -> PlanMethod:
+    """The method on ten steps."""
+    cls = registry.load("method", name)
+    return cls(cls.Config(**settings), STEPS)
+
+
+def kinds(plan: Plan) -> list[Kind]:
+    """Of every step."""
+    return [plan.segment_at(i).kind for i in range(plan.steps)]
+
+
+def drawn(method: PlanMethod, count: int = 400) -> list[Plan]:
+    """Plans, seed fixed."""
+    rng = random.Random(0)
+    return [method.plan(rng) for _ in range(count)]
+
+
+def test_truncated_bp_keeps_the_last_k_steps_and_full_bp_all() -> None:
+    assert kinds(drawn(make("truncated_bp", k=3))[0]) == [SKIP] * 7 + [FO] * 3
+    assert kinds(drawn(make("truncated_bp", k=STEPS))[0]) == kinds(drawn(make("full_bp"))[0]) == [FO] * 10
+    with pytest.raises(BenchError, match=r"truncated_bp.k is 11, but the chain has only 10"):
+        make("truncated_bp", k=11)
+
+
+def test_alignprop_cuts_the_chain_around_its_mean_and_always_keeps_the_last_step() -> None:
+    method = make("alignprop", cut_mean=0.7, cut_std=0.2)
+    plans = [kinds(p) for p in drawn(method)]
+    lengths = [p.count(FO) for p in plans]
+    assert all(p == [SKIP] * (STEPS - n) + [FO] * n for p, n in zip(plans, lengths, strict=True))
+    assert min(lengths) == 1
+    assert 2.5 < sum(lengths) / len(lengths) < 3.7
+    assert not method.estimator().one_plan
+
+
+def test_alignprops_mask_keeps_step_i_with_probability_i_over_t_for_the_whole_batch() -> None:
+    method = make("alignprop", truncation="mask")
+    plans = [kinds(p) for p in drawn(method, 1000)]
+    for i in range(STEPS - 1):
+        share = sum(p[i] is FO for p in plans) / 1000
+        assert abs(share - i / STEPS) < 3 * 0.5 / 1000**0.5
+    assert all(p[-1] is FO for p in plans)
+    assert {k for p in plans for k in p} == {FO, PASS}
+    assert method.estimator().one_plan
+
+
+def test_vader_keeps_one_step_and_the_linear_path_behind_it() -> None:
+    assert kinds(drawn(make("vader"))[0]) == [SKIP] * 9 + [FO]
+    assert kinds(drawn(make("vader", mode="specific", step=4))[0]) == [SKIP] * 4 + [FO] + [PASS] * 5
+    positions = {kinds(p).index(FO) for p in drawn(make("vader", mode="rand"))}
+    assert positions == set(range(STEPS))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"mode": "specific"}, "the mode needs it"),
+        ({"mode": "rand", "step": 3}, "vader.step goes with vader.mode=specific"),
+        ({"mode": "specific", "step": 10}, "steps are 0 to 9"),
+    ],
+)
+def test_vaders_step_goes_with_its_mode(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(BenchError, match=message):
+        make("vader", **settings)

@@ -1,0 +1,129 @@
+"""What every registered method must do, on a random image pipeline: a new plugin is tested the day it is
+registered."""
+
+import inspect
+import io
+import re
+import sys
+from typing import Any
+
+import pytest
+import torch
+from pydantic import BaseModel
+
+from bench import registry
+from bench.method import Method, Report
+from bench.models.image import ImageChain
+from bench.schema import Strict
+from methods.rlr import Rlr, RlrConfig
+from tests.pipelines import image_chain
+from tests.toys import Pattern, batch_of, engine_of, gradient
+
+STEPS, COUNT = 3, 4
+NAMES = list(registry.entries("method"))
+
+
+def fresh(name: str) -> Method:
+    """The method with its default settings."""
+    cls = registry.load("method", name)
+    return cls(cls.Config(), STEPS)
+
+
+def one_batch(method: Method, chain: ImageChain, reward: Any = None, step: int = 0) -> list[Report]:
+    """All updates of one batch; every one must have left a finite gradient."""
+    engine = engine_of(chain, reward or Pattern(), micro_batch=2)
+    reports = []
+    for report in method.updates(engine, batch_of(COUNT, step)):
+        assert all(p.grad is not None for p in chain.parameters())
+        assert bool(torch.isfinite(gradient(chain)).all())
+        assert bool((gradient(chain) != 0).any())
+        reports.append(report)
+        for p in chain.parameters():
+            p.grad = None if len(reports) % 2 else p.grad  # a method must not add to what is there
+    return reports
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_batch_leaves_finite_gradients_and_reports_what_it_did(name: str) -> None:
+    chain = image_chain(steps=STEPS)
+    before = [p.detach().clone() for p in chain.parameters()]
+    reports = one_batch(fresh(name), chain)
+    assert reports
+    assert all(torch.equal(p, b) for p, b in zip(chain.parameters(), before, strict=True))
+    for report in reports:
+        assert report.rewards.shape == (COUNT,)
+        assert report.forward == COUNT * STEPS * chain.evaluations_per_step
+        assert 0 <= report.backward <= report.forward
+        assert report.terms
+        for term in report.terms.values():
+            assert term.norm >= 0
+            assert term.variance is None or term.variance >= 0
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if not fresh(n).needs_reward_grad])
+def test_method_that_needs_no_reward_gradient_works_without_one(name: str) -> None:
+    assert one_batch(fresh(name), image_chain(steps=STEPS), Pattern(detached=True))
+
+
+def test_rlr_without_first_order_term_needs_no_reward_gradient() -> None:
+    method = Rlr(RlrConfig(h=1, fo=False), STEPS)
+    assert not method.needs_reward_grad
+    assert one_batch(method, image_chain(steps=STEPS), Pattern(detached=True))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_state_that_went_through_a_checkpoint_continues_as_if_nothing_had_been(name: str) -> None:
+    chain, first, second = image_chain(steps=STEPS), fresh(name), fresh(name)
+    for step in range(2):
+        one_batch(first, chain, step=step)
+    stream = io.BytesIO()
+    torch.save(first.state, stream)
+    stream.seek(0)
+    second.state.update(torch.load(stream, weights_only=True))
+    following = []
+    for method in (first, second):
+        engine = engine_of(chain, Pattern(), micro_batch=2)
+        following.append([gradient(chain) for _ in method.updates(engine, batch_of(COUNT, 2))])
+    assert all(torch.equal(a, b) for a, b in zip(*following, strict=True))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_seed_gives_the_same_gradient_and_another_another(name: str) -> None:
+    chain = image_chain(steps=STEPS)
+    found = []
+    for step in (0, 0, 1):
+        next(iter(fresh(name).updates(engine_of(chain, Pattern(), micro_batch=4), batch_of(COUNT, step))))
+        found.append(gradient(chain))
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_method_describes_itself(name: str) -> None:
+    cls = registry.load("method", name)
+    text = inspect.getdoc(sys.modules[cls.__module__]) or ""
+    assert re.search(r"(19|20)\d\d|arXiv", text), "the module's docstring names no source"
+    assert re.search(r"[Dd]iffer|authors|code|not the", text), "the docstring does not say how it differs"
+    assert issubclass(cls, Method)
+    assert isinstance(fresh(name).biased, bool)
+    assert isinstance(fresh(name).needs_reward_grad, bool)
+
+
+def undescribed(config: type[BaseModel], prefix: str = "") -> list[str]:
+    """Fields without a description, sections followed."""
+    missing = []
+    for name, field in config.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            missing += undescribed(field.annotation, f"{prefix}{name}.")
+        elif not field.description:
+            missing.append(prefix + name)
+    return missing
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_setting_has_a_description_and_unknown_ones_are_refused(name: str) -> None:
+    config = registry.load("method", name).Config
+    assert issubclass(config, Strict)
+    assert undescribed(config) == []
+    with pytest.raises(ValueError, match="nonsense"):
+        config(nonsense=1)

@@ -1,0 +1,184 @@
+"""The LoRA: perturbed sample by sample, saved and loaded."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from torch import Tensor
+
+from bench.chain import State
+from bench.errors import BenchError
+from bench.models.config import LoraConfig
+from bench.models.image import ImageChain
+from tests.models.test_image import diffusers_picture, latents, picture
+from tests.pipelines import image_chain, pipeline_dir
+from tests.toys import PROMPTS, fill
+
+
+def values(chain: ImageChain) -> list[Tensor]:
+    """Copies of the parameters."""
+    return [p.detach().clone() for p in chain.parameters()]
+
+
+def directions(chain: ImageChain, count: int) -> Tensor:
+    """Perturbations [count, d] that change the output visibly."""
+    d = sum(p.numel() for p in chain.parameters())
+    return 0.3 * torch.randn(count, d, generator=torch.Generator().manual_seed(9))
+
+
+def step(chain: ImageChain, x: Tensor, rows: list[int]) -> Tensor:
+    """The mean of step 1 for some samples."""
+    pick = torch.tensor(rows)
+    cond = chain.condition(PROMPTS).select(pick)
+    return chain.transition(State(x[pick]), 1, cond, torch.zeros(len(rows))).mean
+
+
+def change(chain: ImageChain, delta: Tensor) -> None:
+    """Really add delta [d] to the parameters."""
+    with torch.no_grad():
+        for p, part in zip(
+            chain.parameters(), delta.split([p.numel() for p in chain.parameters()]), strict=True
+        ):
+            p += part.reshape(p.shape)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 4.0])
+@pytest.mark.parametrize("rows", [[0, 1, 2, 3], [3, 1]])
+def test_perturbed_batch_equals_a_loop_over_changed_parameters(guidance: float, rows: list[int]) -> None:
+    chain = image_chain(guidance=guidance, steps=3, lora=LoraConfig(rank=2, alpha=5))
+    x, delta = latents(chain, 4), directions(chain, 4)
+    before = values(chain)
+    with torch.no_grad():
+        plain = step(chain, x, rows)
+        with chain.perturbed(delta[rows]):
+            together = step(chain, x, rows)
+        assert all(torch.equal(p, b) for p, b in zip(chain.parameters(), before, strict=True))
+        assert torch.equal(step(chain, x, rows), plain)
+        for n, row in enumerate(rows):
+            change(chain, delta[row])
+            torch.testing.assert_close(together[[n]], step(chain, x, [row]), rtol=1e-4, atol=1e-4)
+            for p, b in zip(chain.parameters(), before, strict=True):
+                p.copy_(b)
+    assert float((together - plain).abs().max()) > 0.01
+
+
+def test_gradient_of_a_perturbed_batch_is_taken_at_the_changed_parameters() -> None:
+    chain = image_chain(steps=3)
+    x, delta = latents(chain, 4), directions(chain, 4)
+    with chain.perturbed(delta[[2]]):
+        found = torch.autograd.grad(step(chain, x, [2]).square().sum(), chain.parameters())
+    change(chain, delta[2])
+    expected = torch.autograd.grad(step(chain, x, [2]).square().sum(), chain.parameters())
+    for f, e in zip(found, expected, strict=True):
+        torch.testing.assert_close(f, e, rtol=1e-3, atol=1e-3)
+
+
+def test_row_without_perturbation_is_not_perturbed() -> None:
+    chain = image_chain(steps=3)
+    x, delta = latents(chain, 4), directions(chain, 4)
+    delta[1] = 0
+    with torch.no_grad():
+        plain = step(chain, x, [0, 1, 2, 3])
+        with chain.perturbed(delta):
+            together = step(chain, x, [0, 1, 2, 3])
+    assert torch.equal(together[1], plain[1])
+    assert not torch.allclose(together[0], plain[0], atol=1e-3)
+
+
+def test_parameters_and_layers_are_as_before_when_the_forward_raises() -> None:
+    chain = image_chain(steps=3)
+    x, before = latents(chain, 4), values(chain)
+    with torch.no_grad():
+        plain = step(chain, x, [0, 1])
+        with pytest.raises(RuntimeError, match="out of luck"), chain.perturbed(directions(chain, 2)):
+            raise RuntimeError("out of luck")
+        with (
+            pytest.raises(ValueError, match="4 rows are not a multiple of 3"),
+            chain.perturbed(directions(chain, 3)),
+        ):
+            step(chain, x, [0, 1])
+        assert torch.equal(step(chain, x, [0, 1]), plain)
+    assert all(torch.equal(p, b) for p, b in zip(chain.parameters(), before, strict=True))
+
+
+def test_perturbation_of_the_wrong_size_is_refused_and_leaves_nothing_behind() -> None:
+    chain = image_chain(steps=3)
+    x = latents(chain, 4)
+    with torch.no_grad():
+        plain = step(chain, x, [0, 1])
+        wider = torch.ones(2, directions(chain, 1).shape[1] + 1)
+        with pytest.raises(RuntimeError, match="split"), chain.perturbed(wider):
+            pass
+        assert torch.equal(step(chain, x, [0, 1]), plain)
+
+
+def test_layers_that_are_not_linear_cannot_be_perturbed_and_the_error_says_so() -> None:
+    chain = image_chain(steps=2, lora=LoraConfig(rank=2, targets=("to_q", "conv1")))
+    with (
+        pytest.raises(BenchError, match=r"Conv2d.*restrict model.lora.targets"),
+        chain.perturbed(directions(chain, 1)),
+    ):
+        pass
+
+
+def test_perturbation_is_flat_in_the_order_of_the_parameters() -> None:
+    """Moving one parameter alone moves the output as perturbing its columns alone does."""
+    chain = image_chain(steps=3)
+    x, sizes = latents(chain, 4), [p.numel() for p in chain.parameters()]
+    for n in (0, 5, len(sizes) - 1):
+        delta = torch.zeros(1, sum(sizes))
+        delta[:, sum(sizes[:n]) : sum(sizes[: n + 1])] = 0.5
+        before = values(chain)
+        with torch.no_grad():
+            with chain.perturbed(delta):
+                found = step(chain, x, [0])
+            chain.parameters()[n].add_(0.5)
+            torch.testing.assert_close(found, step(chain, x, [0]), rtol=1e-4, atol=1e-4)
+            chain.parameters()[n].copy_(before[n])
+
+
+@pytest.mark.parametrize("alpha", [None, 6.0])
+def test_saved_lora_gives_the_same_picture_in_plain_diffusers(alpha: float | None, tmp_path: Path) -> None:
+    chain = image_chain(steps=3, lora=LoraConfig(rank=2, alpha=alpha))
+    chain.save_lora(tmp_path / "lora")
+    pipeline = StableDiffusionPipeline.from_pretrained(pipeline_dir(), local_files_only=True)
+    x = latents(chain)
+    base = diffusers_picture(pipeline, chain, x)
+    pipeline.load_lora_weights(tmp_path / "lora")
+    tuned = diffusers_picture(pipeline, chain, x)
+    torch.testing.assert_close(picture(chain, x), tuned, rtol=0, atol=2e-4)
+    assert float((tuned - base).abs().max()) > 0.01
+
+
+@pytest.mark.parametrize("rank", [2, 5])
+def test_loaded_lora_is_bit_for_bit_the_saved_one_whatever_the_chains_rank(rank: int, tmp_path: Path) -> None:
+    saved = image_chain(steps=3, lora=LoraConfig(rank=2, alpha=6))
+    saved.save_lora(tmp_path / "lora")
+    chain = image_chain(steps=3, lora=LoraConfig(rank=rank))
+    fill(chain, 0.1, seed=1)
+    chain.load_lora(tmp_path / "lora")
+    assert all(torch.equal(a, b) for a, b in zip(chain.parameters(), saved.parameters(), strict=True))
+    assert all(p.requires_grad and p.dtype == torch.float32 for p in chain.parameters())
+    assert {id(p) for p in chain.unet.parameters() if p.requires_grad} == {id(p) for p in chain.parameters()}
+    x = latents(chain)
+    assert torch.equal(picture(chain, x), picture(saved, x))
+
+
+def test_directory_without_a_lora_is_an_error_that_names_it(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match="no LoRA in diffusers' format"):
+        image_chain(steps=2).load_lora(tmp_path)
+
+
+def test_fresh_lora_changes_nothing_but_has_a_gradient() -> None:
+    chain = image_chain(steps=2)
+    bare = image_chain(steps=2, spread=0.0)
+    with torch.no_grad():
+        for p in chain.parameters()[1::2]:
+            p.zero_()  # B, as at initialisation
+    x = latents(chain)
+    assert torch.equal(picture(chain, x), picture(bare, x))
+    out = step(chain, latents(chain, 4), [0, 1])
+    grads = torch.autograd.grad(out.square().sum(), chain.parameters())
+    assert all(bool((g == 0).all()) for g in grads[::2])
+    assert all(bool((g != 0).any()) for g in grads[1::2])
