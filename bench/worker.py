@@ -11,7 +11,8 @@ import sys
 import threading
 import time
 import traceback
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Protocol, runtime_checkable
 
@@ -49,8 +50,17 @@ class StopRequest:
     def __init__(self, timeout: float | None) -> None:
         self.deadline = None if timeout is None else time.monotonic() + timeout
         self.signalled = False
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Within the context SIGTERM and SIGINT ask to stop."""
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        before = [signal.signal(number, self._on_signal) for number in numbers]
+        try:
+            yield
+        finally:
+            for number, handler in zip(numbers, before, strict=True):
+                signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.signalled = True
@@ -79,8 +89,13 @@ def run_cell(cell: CellDir, timeout: float | None) -> Exit:
 
     Under `accelerate launch` every process comes here, and only the first one writes.
     """
-    config = cell.config()
     stop = StopRequest(timeout)
+    with stop.listening():
+        return _run_cell(cell, stop)
+
+
+def _run_cell(cell: CellDir, stop: StopRequest) -> Exit:
+    config = cell.config()
     world, device = start(config.threads)
     if cell.finished(config):
         return Exit.DONE

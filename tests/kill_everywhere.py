@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from bench import store
 from bench.store import CellDir
 from bench.worker import run_cell
@@ -80,6 +82,7 @@ def run(cell: CellDir, killer: Killer | None) -> int:
 
 def main(planned: Path) -> None:
     """planned: a cell directory with a config.yaml and nothing run yet."""
+    torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])  # imports a second's worth of modules, once
     whole = CellDir(planned.parent / "whole")
     shutil.copytree(planned, whole.path)
     assert run(whole, None) == 0

@@ -43,24 +43,23 @@ def run_dots(out: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def plan_dots(
-    out: Path, *settings: str, methods: str = "push", steps: int | None = None
+    out: Path, *settings: str, methods: str = "push", steps: int | None = None, seeds: str | None = None
 ) -> list[launch.Task]:
     """Plan cells on the test model in this process (fixture `plugin`); those that have to run."""
-    options = Options(methods=methods, model=str(DOTS), steps=steps, settings=settings, out=out)
+    options = Options(methods=methods, model=str(DOTS), steps=steps, seeds=seeds, settings=settings, out=out)
     ready, busy = launch.prepare(plan(build(options), force=False).tasks, force=False)
     assert not busy
     return ready
 
 
 def train_dots(
-    out: Path, *settings: str, methods: str = "push", steps: int | None = None
+    out: Path, *settings: str, methods: str = "push", steps: int | None = None, seeds: str | None = None
 ) -> list[launch.Exit]:
     """Plan and run cells in this process, one after the other; how each ended."""
     from bench.worker import run_cell
 
-    return [
-        run_cell(task.directory, None) for task in plan_dots(out, *settings, methods=methods, steps=steps)
-    ]
+    tasks = plan_dots(out, *settings, methods=methods, steps=steps, seeds=seeds)
+    return [run_cell(task.directory, None) for task in tasks]
 
 
 def cell(out: Path, prefix: str) -> CellDir:

@@ -62,20 +62,10 @@ def test_training_raises_the_reward_that_it_is_told_to_raise(tmp_path: Path, plu
     assert rows[-1]["reward_mean"] > rows[0]["reward_mean"] + 0.02
 
 
-def test_seed_decides_the_numbers(tmp_path: Path, plugin: None) -> None:
-    from bench import launch
-    from bench.experiment import plan
-    from bench.request import Options, build
-    from bench.worker import run_cell
-    from tests.running import DOTS
-
-    planned = plan(build(Options(methods="push", model=str(DOTS), seeds="0,1", out=tmp_path)), force=False)
-    ready, _ = launch.prepare(planned.tasks, force=False)
-    for task in ready:
-        assert run_cell(task.directory, None) is Exit.DONE
+def test_seed_decides_the_numbers_and_seeds_share_the_base_model(tmp_path: Path, plugin: None) -> None:
+    assert train_dots(tmp_path, seeds="0,1") == [Exit.DONE] * 3
     first, second = (cell(tmp_path, f"push-dots-brightness-s{seed}") for seed in (0, 1))
     assert numbers(first)[0] != numbers(second)[0]
-    assert len(list(tmp_path.glob("cells/base-*"))) == 1
 
 
 def test_base_model_is_evaluated_on_the_same_noise_and_not_trained(tmp_path: Path, plugin: None) -> None:
