@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from bench.models.config import LoraConfig, ModelConfig
+from bench.models.embedded.export import Prediction
 from bench.models.embedded.random_init import build_random_pipeline
 from bench.models.image import ImageChain, load_image_chain
 from tests.toys import fill
@@ -21,7 +22,7 @@ atexit.register(shutil.rmtree, _scratch, ignore_errors=True)
 
 
 @cache
-def pipeline_dir(prediction_type: str = "epsilon", set_alpha_to_one: bool = False) -> Path:
+def pipeline_dir(prediction_type: Prediction = "epsilon", set_alpha_to_one: bool = False) -> Path:
     """A random pipeline on disk, removed at exit."""
     name = f"{prediction_type}-{set_alpha_to_one}"
     return build_random_pipeline(
@@ -31,7 +32,7 @@ def pipeline_dir(prediction_type: str = "epsilon", set_alpha_to_one: bool = Fals
 
 def image_chain(
     *,
-    prediction_type: str = "epsilon",
+    prediction_type: Prediction = "epsilon",
     set_alpha_to_one: bool = False,
     spread: float = 0.3,
     **settings: Any,

@@ -20,7 +20,7 @@ from bench.pullback import Trajectory
 from bench.rollout import Perturbation
 from tests.toys import gradient
 
-THREE_STANDARD_ERRORS = 2 * norm.sf(3)  # 0.0027, the probability of a larger deviation by chance
+THREE_STANDARD_ERRORS = float(2 * norm.sf(3))  # 0.0027, the probability of a larger deviation by chance
 
 
 class Recorder:

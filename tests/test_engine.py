@@ -18,7 +18,7 @@ from methods.rlr import Rlr, RlrConfig
 from methods.zo import Zo, ZoConfig
 from tests import fast_streams
 from tests.pipelines import image_chain
-from tests.toys import Bowl, Pattern, batch_of, engine_of, gradient
+from tests.toys import Bowl, Distance, Pattern, batch_of, engine_of, gradient
 
 LOUD = {"eta": 1.0, "scale": 0.3}
 METHODS: list[tuple[str, dict[str, Any]]] = [
@@ -98,9 +98,9 @@ def test_included_samples_alone_make_the_gradient(kind: Kind) -> None:
 
 def test_reward_where_lower_is_better_is_reported_raw_and_minimised() -> None:
     found = {}
-    for higher in (True, False):
+    for higher, reward in ((True, Pattern()), (False, Distance())):
         chain = ToyChain(3, 12, noise=0.7)
-        engine = engine_of(chain, Pattern(higher_is_better=higher))
+        engine = engine_of(chain, reward)
         report = next(iter(make("rlr", {"h": 1, "baseline": "loo"}, 3).updates(engine, batch_of(4))))
         found[higher] = (gradient(chain), report.rewards)
     torch.testing.assert_close(found[True][0], -found[False][0])
@@ -171,7 +171,7 @@ def test_reported_variance_is_the_variance_of_the_gradient(
     """200 batches: the standard error of either variance is some 10 to 15 %."""
     monkeypatch.setattr(bench.rollout, "normal", fast_streams.normal)
     chain = ToyChain(3, 1, noise=0.7)
-    engine = engine_of(chain, micro_batch=16)
+    engine = engine_of(chain, micro_batch=32)
     gradients, reported = [], []
     for step in range(200):
         (report,) = method.updates(engine, batch_of(64, step))

@@ -1,5 +1,6 @@
 """The step-wise pull-back against one joint autograd graph, and what it keeps alive."""
 
+import contextlib
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.chain import Chain, Kind, Plan, Segment
+from bench.chain import Chain, Kind, Plan, Segment, State
 from bench.engine import Engine
 from bench.errors import BenchError
+from bench.models.embedded.export import Prediction
 from bench.models.toy import ToyChain
 from bench.pullback import Trajectory
 from bench.rollout import MicroBatch, Perturbation
@@ -72,12 +74,13 @@ def surrogate(
         if segment.kind is HO or state is None:
             state = micro.states[segment.start].select(row)
         for i in range(segment.start, segment.stop):
+            assert state is not None
             state = state.reset(micro.resets[row, i])
             out = chain.transition(state, i, cond, micro.eta[row, i], segment.kind is PASS)
             x = out.mean
             if plan.eta[i] > 0:
                 x = x + out.std * engine.roller.noise(micro, trajectory.batch, i, [r], pert)
-            state = type(state)(x, out.history, None if out.history is None else torch.tensor([True]))
+            state = State(x, out.history, None if out.history is None else torch.tensor([True]))
             if segment.kind is HO and i == segment.stop - 1:
                 drawn = micro.states[i + 1].x[row]
                 log_prob = gaussian_log_prob(drawn, out.mean, out.std)[0]
@@ -111,7 +114,9 @@ def test_stepwise_pull_back_equals_one_joint_graph_on_the_toy_chain(
 @pytest.mark.parametrize(
     ("solver", "prediction"), [("ddim", "epsilon"), ("dpmpp", "epsilon"), ("dpmpp", "v_prediction")]
 )
-def test_stepwise_pull_back_equals_one_joint_graph_on_the_image_chain(solver: str, prediction: str) -> None:
+def test_stepwise_pull_back_equals_one_joint_graph_on_the_image_chain(
+    solver: str, prediction: Prediction
+) -> None:
     chain = image_chain(solver=solver, prediction_type=prediction)
     plans = NOISY_END if solver == "ddim" else MIXED  # DPM-Solver++ ends without noise
     stepwise, joint = both(chain, Pattern(), plans, 3)
@@ -128,6 +133,27 @@ def test_pathwise_equals_one_joint_graph() -> None:
         trajectory = engine.rollout([plan] * 4, batch_of(4))
         joint = joint_gradient(engine, trajectory, [plan] * 4, Perturbation())
         torch.testing.assert_close(engine.pathwise(trajectory), joint, rtol=1e-3, atol=1e-5)
+
+
+def test_pathwise_is_taken_at_the_perturbed_parameters() -> None:
+    """ZO rows among others, a perturbation of their own at every ZO step."""
+    chain = ToyChain(3, 2, multistep=0.3)
+    engine = engine_of(chain)
+    plans = [
+        Plan((Segment(ZO, 0, 2), Segment(FO, 2, 3)), (0, 0, 0)),
+        Plan((Segment(SKIP, 0, 1), Segment(ZO, 1, 3)), (0, 0, 0)),
+    ]
+    pert = Perturbation(scale=0.5)
+    trajectory = engine.rollout(plans, batch_of(2), pert, reward_grad=True)
+    (micro,) = trajectory.micros
+    state = chain.prior(micro.states[0].x)
+    for i in range(3):
+        delta = engine.roller.perturbations(micro, trajectory.batch, i, [0, 1], pert)
+        with contextlib.nullcontext() if delta is None else chain.perturbed(delta):
+            out = chain.transition(state, i, micro.cond, torch.zeros(2))
+        state = State(out.mean, out.history, torch.ones(2, dtype=torch.bool))
+    (expected,) = torch.autograd.grad(engine.reward.score(state.x, micro.prompts).mean(), chain.weight)
+    torch.testing.assert_close(engine.pathwise(trajectory), expected.flatten())
 
 
 def test_first_order_weight_counts_for_the_step_it_is_on_and_not_for_those_before() -> None:
@@ -208,6 +234,6 @@ def test_a_gradient_keeps_one_network_graph_however_long_the_chain(kind: Kind) -
         with saved_bytes() as meter:  # the meter sees a joint graph grow
             state, cond = chain.prior(trajectory.micros[0].states[0].x), trajectory.micros[0].cond
             for i in range(steps):
-                state = type(state)(chain.transition(state, i, cond, torch.zeros(2)).mean)
+                state = State(chain.transition(state, i, cond, torch.zeros(2)).mean)
         assert meter["peak"] > 0.9 * steps * peaks[steps]
     assert peaks[6] <= 1.01 * peaks[3]

@@ -35,15 +35,21 @@ class Pattern(Reward):
     differentiable: ClassVar[bool] = True
     scale: ClassVar[str] = "a number"
 
-    def __init__(self, detached: bool = False, higher_is_better: bool = True) -> None:
+    def __init__(self, detached: bool = False) -> None:
         """Nothing to load."""
-        self.detached, self.higher_is_better = detached, higher_is_better
+        self.detached = detached
 
     def score(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
         """[B] of media [B, …]."""
         pattern = torch.randn(media[0].numel(), generator=torch.Generator().manual_seed(1))
         score = (media.flatten(1) * pattern).sum(1) + 0.05 * media.flatten(1).square().sum(1)
         return score.detach() if self.detached else score
+
+
+class Distance(Pattern):
+    """The same number, to be made small."""
+
+    higher_is_better: ClassVar[bool] = False
 
 
 def fill(chain: Chain, spread: float, seed: int = 7) -> None:

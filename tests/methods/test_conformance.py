@@ -126,4 +126,4 @@ def test_every_setting_has_a_description_and_unknown_ones_are_refused(name: str)
     assert issubclass(config, Strict)
     assert undescribed(config) == []
     with pytest.raises(ValueError, match="nonsense"):
-        config(nonsense=1)
+        config.model_validate({"nonsense": 1})

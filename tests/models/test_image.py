@@ -11,6 +11,7 @@ from torch import Tensor
 from bench.chain import Kind, Plan, Segment, State
 from bench.errors import BenchError
 from bench.models.config import LoraConfig, ModelConfig
+from bench.models.embedded.export import Prediction
 from bench.models.image import ImageChain, load_image_chain
 from bench.rollout import Perturbation
 from tests.pipelines import CPU, image_chain, pipeline_dir
@@ -36,13 +37,14 @@ def picture(chain: ImageChain, x: Tensor) -> Tensor:
 def diffusers_picture(pipeline: StableDiffusionPipeline, chain: ImageChain, x: Tensor) -> Tensor:
     """The pipeline's own."""
     pipeline.set_progress_bar_config(disable=True)
-    return pipeline(
+    images: Any = pipeline(
         list(PROMPTS[: len(x)]),
         latents=x,
         num_inference_steps=chain.steps,
         guidance_scale=chain.config.guidance,
         output_type="pt",
-    ).images  # pyright: ignore[reportAttributeAccessIssue]
+    )
+    return images.images
 
 
 @pytest.mark.parametrize("guidance", [1.0, 5.0])
@@ -57,7 +59,7 @@ def diffusers_picture(pipeline: StableDiffusionPipeline, chain: ImageChain, x: T
     ],
 )
 def test_picture_at_eta_0_is_the_pipelines(
-    guidance: float, solver: str, prediction: str, alpha_to_one: bool
+    guidance: float, solver: str, prediction: Prediction, alpha_to_one: bool
 ) -> None:
     chain = image_chain(
         prediction_type=prediction,

@@ -145,7 +145,7 @@ def test_saved_lora_gives_the_same_picture_in_plain_diffusers(alpha: float | Non
     pipeline = StableDiffusionPipeline.from_pretrained(pipeline_dir(), local_files_only=True)
     x = latents(chain)
     base = diffusers_picture(pipeline, chain, x)
-    pipeline.load_lora_weights(tmp_path / "lora")
+    pipeline.load_lora_weights(str(tmp_path / "lora"))
     tuned = diffusers_picture(pipeline, chain, x)
     torch.testing.assert_close(picture(chain, x), tuned, rtol=0, atol=2e-4)
     assert float((tuned - base).abs().max()) > 0.01

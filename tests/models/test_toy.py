@@ -49,7 +49,7 @@ def test_perturbed_batch_equals_a_loop_over_changed_parameters() -> None:
     for b in range(3):
         changed = ToyChain(3, 2)
         with torch.no_grad():
-            changed.weight += delta[b].reshape(2, 2)
+            changed.weight.add_(delta[b].reshape(2, 2))
         rows = torch.tensor([b])
         alone = changed.transition(State(x[rows]), 2, cond.select(rows), ETA[rows]).mean
         torch.testing.assert_close(together[rows], alone)
