@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -23,6 +24,8 @@ errors = Console(stderr=True)
 
 def main() -> None:
     """Run a command; a user's mistake is one message and exit code 2."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it warns of an image processor nobody uses
+    os.environ.setdefault("TQDM_DISABLE", "1")  # bars that last half a second
     try:
         app()
     except BenchError as error:

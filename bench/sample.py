@@ -37,19 +37,28 @@ def write_samples(
     settings: Sequence[str],
 ) -> list[Path]:
     """Draw `count` pictures of a prompt by the deterministic sampler. Returns the PNG files."""
+    adapter = None if lora is None else _adapter(lora)
     config = _model(model, lora, settings)
     _, device = start(threads=torch.get_num_threads())
     chain = load_chain(config, device)
-    if lora is not None:
+    if adapter is not None:
         if not isinstance(chain, LoadsLora):
             raise BenchError(f"--lora: models of family '{config.family}' load none")
-        chain.load_lora(lora / "lora" if (lora / "lora").is_dir() else lora)
+        chain.load_lora(adapter)
     with torch.no_grad():
         images = sample_images(chain, [prompt] * count, noise(chain, seed, [(0, k) for k in range(count)]))
     files = [out / f"{k:02d}.png" for k in range(count)]
     for file, image in zip(files, images, strict=True):
         write_atomically(file, png(image))
     return files
+
+
+def _adapter(lora: Path) -> Path:
+    """The directory with the adapter: a cell's `lora/`, or the one given."""
+    directory = lora / "lora" if (lora / "lora").is_dir() else lora
+    if not any(directory.glob("*.safetensors")):
+        raise BenchError(f"--lora {lora}: neither a cell with a trained LoRA nor a directory with one")
+    return directory
 
 
 def _model(name: str | None, lora: Path | None, settings: Sequence[str]) -> ModelConfig:

@@ -245,3 +245,18 @@ def test_sample_draws_with_the_lora_and_the_settings_of_a_cell(tmp_path: Path) -
     assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["00.png", "01.png"]
     pictures = {(tmp_path / "a" / f"0{k}.png").read_bytes() for k in (0, 1)}
     assert len(pictures) == 2
+    cells_dir = tmp_path / "out" / "cells"
+    options = ("--methods", "full_bp", "--model", f"path:{model}", "--set", "model.steps=3", "--steps", 2)
+    quick = ("--set", "eval.prompts=1", "--reward", "colourfulness", "--set", "train.lr=0.1")
+    trained = bench("run", *options, *quick, "--out", tmp_path / "out", "--no-report")
+    assert trained.returncode == 0, trained.stdout
+    (full_bp,) = cells_dir.glob("full_bp-*")
+    second = bench("sample", "--lora", full_bp, "--prompt", "a cat", "--n", 1, "--out", tmp_path / "b")
+    assert second.returncode == 0, second.stderr
+    assert (tmp_path / "b" / "00.png").read_bytes() not in pictures
+
+
+def test_sample_without_a_lora_at_the_named_place_says_so(tmp_path: Path) -> None:
+    done = bench("sample", "--prompt", "a cat", "--lora", tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: --lora {tmp_path}: neither a cell with a trained LoRA nor")
