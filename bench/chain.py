@@ -48,6 +48,8 @@ class Plan:
     def __post_init__(self) -> None:
         if not self.segments:
             raise ValueError("a plan needs at least one segment")
+        if any(s.weight == 0 for s in self.segments):
+            raise ValueError("a segment of weight 0 estimates nothing: make it SKIP")
         position, backpropagated = 0, True
         for s in self.segments:
             if s.start != position or s.stop <= s.start:

@@ -20,6 +20,7 @@ FO, HO, ZO, SKIP, PASS = Kind.FO, Kind.HO, Kind.ZO, Kind.SKIP, Kind.PASS
         ((Segment(ZO, 0, 0), Segment(FO, 0, 3)), (0, 0, 0), "does not start at step 0"),
         ((Segment(FO, 0, 2),), (0, 0, 0), "cover 2 steps, eta has 3"),
         ((Segment(FO, 0, 3),), (0, -0.1, 0), "negative"),
+        ((Segment(FO, 0, 3, weight=0.0),), (0, 0, 0), "weight 0"),
         ((Segment(FO, 0, 1), Segment(ZO, 1, 3)), (0, 0, 0), "must touch the end"),
         ((Segment(PASS, 0, 1), Segment(SKIP, 1, 2), Segment(FO, 2, 3)), (0, 0, 0), "must touch the end"),
         ((Segment(HO, 0, 2), Segment(FO, 2, 3)), (1, 0, 0), "needs eta > 0 at its last step 1"),
