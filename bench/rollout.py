@@ -170,8 +170,8 @@ class Roller:
         if set(ends.nonzero()[:, 0].tolist()) - set(noisy):
             raise BenchError(
                 f"step {i} of {self.chain.steps} injects no noise whatever eta (sigma = 0), so no likelihood "
-                "ratio exists there. This is the last step of DPM-Solver++, and of DDIM when the scheduler has "
-                "set_alpha_to_one=True: use model.solver=ddim with set_alpha_to_one=False in the model's "
+                "ratio exists there. This is the last step of DPM-Solver++, and of DDIM when the scheduler "
+                "has set_alpha_to_one=True: use model.solver=ddim with set_alpha_to_one=False in the model's "
                 "scheduler_config.json, or a method that is first order there"
             )
 
