@@ -20,12 +20,12 @@ app = typer.Typer(
 )
 console = Console()
 errors = Console(stderr=True)
+NO_BARS = ("TQDM_DISABLE", "1")  # loading takes half a second
 
 
 def main() -> None:
     """Run a command; a user's mistake is one message and exit code 2."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it warns of an image processor nobody uses
-    os.environ.setdefault("TQDM_DISABLE", "1")  # bars that last half a second
     try:
         app()
     except BenchError as error:
@@ -70,6 +70,7 @@ def run(
         int | None, typer.Option(min=1, help="cells at a time  [default: one per CPU core]")
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of each cell  [default: 1]")] = None,
+    processes: Annotated[int, typer.Option(min=1, help="data-parallel processes of each cell")] = 1,
     timeout_per_cell: Annotated[
         float | None, typer.Option(min=1, help="seconds; the cell can be continued")
     ] = None,
@@ -80,8 +81,10 @@ def run(
     force: Annotated[bool, typer.Option("--force", help="start the cells again, also finished ones")] = False,
 ) -> None:
     """Fine-tune a model by several methods and compare them. Without options: the demo."""
-    from bench import experiment, request
+    from bench import experiment, launch, request
 
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise BenchError("start `run` itself only once: `--processes N` makes every cell data-parallel")
     options = request.Options(
         methods, model, reward, prompts, seeds, steps, threads, config, settings or (), out
     )
@@ -89,7 +92,7 @@ def run(
     if dry_run:
         experiment.show(console, planned)
         return
-    sys.exit(experiment.run(console, planned, jobs, timeout_per_cell, report))
+    sys.exit(experiment.run(console, planned, jobs, launch.Way(processes, timeout_per_cell), report))
 
 
 @app.command(hidden=True)
@@ -99,6 +102,7 @@ def cell(
     with_parent: Annotated[bool, typer.Option("--with-parent")] = False,
 ) -> None:
     """Run one planned cell in this process. --with-parent: end when standard input closes."""
+    os.environ.setdefault(*NO_BARS)
     from bench.store import CellDir
     from bench.worker import end_with_parent, run_cell
 
@@ -120,6 +124,7 @@ def sample(
     ] = None,
 ) -> None:
     """Draw pictures with a model, with or without a trained LoRA."""
+    os.environ.setdefault(*NO_BARS)
     from bench.sample import write_samples
 
     for path in write_samples(prompt, model, lora, n, seed, out, settings or ()):

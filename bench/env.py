@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "numpy", "safetensors", "pillow")
 
 
-def environment(device: torch.device, command: str) -> dict[str, Any]:
+def environment(device: torch.device, processes: int, command: str) -> dict[str, Any]:
     """The contents of env.json."""
     import torch
 
@@ -39,6 +39,7 @@ def environment(device: torch.device, command: str) -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "memory": psutil.virtual_memory().total,
         "device": str(device),
+        "processes": processes,
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "torch_threads": torch.get_num_threads(),
     }

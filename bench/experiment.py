@@ -84,7 +84,7 @@ def _time(planned: Planned, cell: Cell, done: int) -> str:
     return f"{per_step * max(0, training.train.steps - done):.0f} s"
 
 
-def run(console: Console, planned: Planned, jobs: int | None, timeout: float | None, report: bool) -> int:
+def run(console: Console, planned: Planned, jobs: int | None, way: launch.Way, report: bool) -> int:
     """Run what is left. Returns the exit code: 0, 1 if a cell is not done, 130 if interrupted."""
     done = len(planned.cells) - len(planned.tasks)
     if not planned.tasks:
@@ -92,12 +92,13 @@ def run(console: Console, planned: Planned, jobs: int | None, timeout: float | N
         return 0
     _record(planned)
     ready, busy = launch.prepare(planned.tasks, planned.force)
-    jobs = default_jobs(planned.experiment.request.threads) if jobs is None else jobs
+    if jobs is None:
+        jobs = default_jobs(planned.experiment.request.threads * way.processes)
     at_once = min(jobs, len(ready))
     kept = f", {done} done before" if done else ""
     console.print(f"{len(ready)} cells, {at_once} at a time{kept}; results in {planned.results.path}")
     with watcher(console, len(ready)) as progress:
-        outcomes, interrupted = launch.run(ready, jobs, timeout, progress, command_line())
+        outcomes, interrupted = launch.run(ready, jobs, way, progress, command_line())
     return _conclude(console, planned, [*busy, *outcomes], interrupted, report)
 
 

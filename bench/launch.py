@@ -40,6 +40,23 @@ class Exit(IntEnum):
 
 
 @dataclass(frozen=True)
+class Way:
+    """How each cell is run: data-parallel processes, and seconds until it has to stop."""
+
+    processes: int = 1
+    timeout: float | None = None
+
+    def command(self, directory: CellDir) -> list[str]:
+        """The command line of a cell."""
+        python = [sys.executable]
+        if self.processes > 1:
+            python += ["-m", "torch.distributed.run", "--standalone"]
+            python += ["--nproc-per-node", str(self.processes)]
+        command = [*python, "-m", "bench", "cell", str(directory.path), "--with-parent"]
+        return command if self.timeout is None else [*command, "--timeout", str(self.timeout)]
+
+
+@dataclass(frozen=True)
 class Task:
     """A cell that has to run, and where."""
 
@@ -115,18 +132,15 @@ def _unchanged(status: Status, message: str) -> Status:
 class _Process:
     """One running cell."""
 
-    def __init__(self, task: Task, timeout: float | None, command_line: str) -> None:
-        self.task, self.timeout = task, timeout
+    def __init__(self, task: Task, way: Way, command_line: str) -> None:
+        self.task, self.timeout = task, way.timeout
         self.started = time.monotonic()
         threads = str(task.cell.config.threads)
         environment = os.environ | dict.fromkeys(THREAD_VARIABLES, threads)
         environment[COMMAND_VARIABLE] = command_line
-        command = [sys.executable, "-m", "bench", "cell", str(task.directory.path), "--with-parent"]
-        if timeout is not None:
-            command += ["--timeout", str(timeout)]
         with (task.directory.path / "output.txt").open("wb") as output:
             self.process = subprocess.Popen(
-                command,
+                way.command(task.directory),
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -134,10 +148,16 @@ class _Process:
                 start_new_session=True,  # Ctrl-C reaches this process only, which then stops the cells
             )
 
+    def kill(self) -> None:
+        """End it now, and with it the processes that it started: their standard input closes."""
+        self.process.kill()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+
     def outcome(self) -> Outcome | None:
         """None while it runs."""
         if self.timeout is not None and time.monotonic() - self.started > self.timeout + GRACE_SECONDS:
-            self.process.kill()
+            self.kill()
         code = self.process.poll()
         if code is None:
             return None
@@ -165,7 +185,7 @@ class _Process:
 
 
 def run(
-    tasks: list[Task], jobs: int, timeout: float | None, watcher: Watcher, command_line: str
+    tasks: list[Task], jobs: int, way: Way, watcher: Watcher, command_line: str
 ) -> tuple[list[Outcome], bool]:
     """Run all tasks, `jobs` at a time. Returns how they ended, and whether the user interrupted.
 
@@ -185,7 +205,7 @@ def run(
         with _sigterm_as_interrupt():
             while waiting or running:
                 while waiting and len(running) < jobs:
-                    running.append(_Process(waiting.pop(0), timeout, command_line))
+                    running.append(_Process(waiting.pop(0), way, command_line))
                     watcher.started(running[-1].task)
                 _wait(reap, watcher)
     except KeyboardInterrupt:
@@ -194,7 +214,7 @@ def run(
         return outcomes, True
     finally:
         for process in running:
-            process.process.kill()
+            process.kill()
     return outcomes, False
 
 
@@ -213,7 +233,7 @@ def _stop(running: list[_Process], wait: Callable[[], None]) -> None:
             wait()
     except KeyboardInterrupt:
         for process in running:
-            process.process.kill()
+            process.kill()
         while running:
             wait()
 

@@ -16,7 +16,7 @@ from bench.weights import locate
 
 
 def start(threads: int) -> tuple[World, torch.device]:
-    """This process's place among those of `accelerate launch` (alone without it), and its device."""
+    """This process's place among those that share its cell (alone without any), and its device."""
     torch.set_num_threads(threads)
     state = PartialState(cpu=not torch.cuda.is_available())
     return World(state if state.num_processes > 1 else None), torch.device(state.device or "cpu")

@@ -87,7 +87,7 @@ def end_with_parent() -> None:
 def run_cell(cell: CellDir, timeout: float | None) -> Exit:
     """Train and evaluate one cell, or evaluate the base model; the status says how it ended.
 
-    Under `accelerate launch` every process comes here, and only the first one writes.
+    With several processes all of them come here, and only the first one writes.
     """
     stop = StopRequest(timeout)
     with stop.listening():
@@ -119,7 +119,9 @@ def _recorded(
     cell.write_status(State.RUNNING, status.step, status.seconds)
     (cell.path / "traceback.txt").unlink(missing_ok=True)
     command = os.environ.get(COMMAND_VARIABLE, shlex.join(sys.argv))
-    write_atomically(cell.path / "env.json", json.dumps(environment(device, command), indent=2) + "\n")
+    write_atomically(
+        cell.path / "env.json", json.dumps(environment(device, world.size, command), indent=2) + "\n"
+    )
     try:
         session = Session(cell, config, world, device)
         state = _work(session, stop)

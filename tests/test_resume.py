@@ -1,4 +1,4 @@
-import os
+import json
 import random
 import shutil
 import signal
@@ -114,7 +114,7 @@ def test_cell_that_hangs_beyond_its_time_is_killed(
     for name, value in environment().items():
         monkeypatch.setenv(name, value)
     _, task = plan_dots(tmp_path, "push.pause=1000")
-    (outcome,), interrupted = launch.run([task], 1, 1.0, Lines(Console(), 1), "test")
+    (outcome,), interrupted = launch.run([task], 1, launch.Way(timeout=1.0), Lines(Console(), 1), "test")
     assert not interrupted
     assert outcome.status.state == "timeout"
     assert outcome.status.message is not None
@@ -162,19 +162,12 @@ def test_cells_do_not_depend_on_how_often_they_are_checkpointed(tmp_path: Path, 
 
 @pytest.mark.slow
 def test_two_processes_give_the_numbers_of_one_to_rounding(tmp_path: Path, plugin: None) -> None:
-    """As `accelerate launch --num_processes 2 -m bench cell DIRECTORY` starts them."""
     train_dots(tmp_path / "one", methods="truncated_bp")
-    _, task = plan_dots(tmp_path / "two", methods="truncated_bp")
-    pair = [
-        subprocess.Popen(
-            command("cell", task.directory.path),
-            env=environment()
-            | {"WORLD_SIZE": "2", "RANK": str(rank), "LOCAL_RANK": str(rank)}
-            | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(20000 + os.getpid() % 10000)},
-        )
-        for rank in (0, 1)
-    ]
-    assert [process.wait(timeout=200) for process in pair] == [0, 0]
+    done = run_dots(tmp_path / "two", "--methods", "truncated_bp", "--processes", 2, "--jobs", 1)
+    assert done.returncode == 0, done.stdout
+    assert (
+        json.loads((cell(tmp_path / "two", "truncated_bp").path / "env.json").read_text())["processes"] == 2
+    )
     one, two = (read_rows(cell(tmp_path / name, "truncated_bp").metrics) for name in ("one", "two"))
     assert [row["reward_mean"] for row in two] == pytest.approx([row["reward_mean"] for row in one], rel=1e-5)
     assert [row["grad_norm"] for row in two] == pytest.approx([row["grad_norm"] for row in one], rel=1e-4)
