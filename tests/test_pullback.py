@@ -187,7 +187,7 @@ def test_likelihood_ratio_at_a_step_without_noise_is_an_error_that_says_what_to_
     chain = image_chain(set_alpha_to_one=True, steps=2)
     engine = engine_of(chain, Pattern())
     plan = Plan((Segment(HO, 0, 1), Segment(HO, 1, 2)), (1, 1))
-    with pytest.raises(BenchError, match=r"step 1 of 2 injects no noise.*set it to False"):
+    with pytest.raises(BenchError, match=r"step 1 of 2 injects no noise.*set_alpha_to_one=False"):
         engine.rollout([plan] * 2, batch_of(2))
 
 
