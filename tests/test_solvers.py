@@ -53,7 +53,7 @@ def test_ddim_mean_std_sample_and_log_prob_equal_diffusers(
         "clip_sample": False,
     }
     grid = ddim_grid(DDIMScheduler(**options), STEPS)
-    scheduler = DDIMScheduler(**options)
+    scheduler: Any = DDIMScheduler(**options)
     scheduler.set_timesteps(STEPS)
     assert torch.equal(grid.timesteps, scheduler.timesteps)
     x = numbers(0)
@@ -115,7 +115,7 @@ def test_dpmpp_2m_trajectory_equals_diffusers(
         "final_sigmas_type": final,
     }
     grid = dpmpp_grid(DPMSolverMultistepScheduler(**options), steps)
-    scheduler = DPMSolverMultistepScheduler(**options)
+    scheduler: Any = DPMSolverMultistepScheduler(**options)
     scheduler.set_timesteps(steps)
     calls = SimpleNamespace(i=0)
     monkeypatch.setattr(multistep, "randn_tensor", lambda *_, **__: numbers(2, calls.i))
