@@ -205,8 +205,9 @@ class _Resolver:
         if registry.load("reward", self.reward).differentiable:
             return
         message = f"method '{method}' needs the gradient of the reward, and reward '{self.reward}' has none."
-        hint = f" Its form without the first-order term does not: --set {method}.fo=false" if has_fo else ""
-        raise BenchError(message + hint)
+        if has_fo:
+            raise BenchError(f"{message} Its form without the first-order term does not: --set {method}.fo=false")
+        raise BenchError(f"{message} Choose a differentiable reward, or ddpo, zo, or rlr with --set rlr.fo=false.")
 
     def _digests(self, model: ModelConfig, rewards: Iterable[Choice]) -> dict[str, str]:
         """What the names stand for; finds, or fetches, the weights on the way."""
