@@ -204,10 +204,12 @@ class _Resolver:
     def _check_differentiable(self, method: str, has_fo: bool) -> None:
         if registry.load("reward", self.reward).differentiable:
             return
-        message = f"method '{method}' needs the gradient of the reward, and reward '{self.reward}' has none."
+        way_out = "Choose a differentiable reward, or ddpo, zo, or rlr with --set rlr.fo=false."
         if has_fo:
-            raise BenchError(f"{message} Its form without the first-order term does not: --set {method}.fo=false")
-        raise BenchError(f"{message} Choose a differentiable reward, or ddpo, zo, or rlr with --set rlr.fo=false.")
+            way_out = f"Its form without the first-order term does not: --set {method}.fo=false"
+        raise BenchError(
+            f"method '{method}' needs the gradient of the reward, and reward '{self.reward}' has none. {way_out}"
+        )
 
     def _digests(self, model: ModelConfig, rewards: Iterable[Choice]) -> dict[str, str]:
         """What the names stand for; finds, or fetches, the weights on the way."""
