@@ -208,7 +208,8 @@ class _Resolver:
         if has_fo:
             way_out = f"Its form without the first-order term does not: --set {method}.fo=false"
         raise BenchError(
-            f"method '{method}' needs the gradient of the reward, and reward '{self.reward}' has none. {way_out}"
+            f"method '{method}' needs the gradient of the reward, and reward '{self.reward}' has none. "
+            + way_out
         )
 
     def _digests(self, model: ModelConfig, rewards: Iterable[Choice]) -> dict[str, str]:
