@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -110,10 +111,18 @@ def test_timeout_ends_a_cell_with_a_checkpoint_and_the_same_command_goes_on(
 def test_cell_that_hangs_beyond_its_time_is_killed(
     tmp_path: Path, plugin: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launch, "GRACE_SECONDS", 4.0)
+    class Frozen(subprocess.Popen[bytes]):
+        """A process that hangs from its first moment."""
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            self.send_signal(signal.SIGSTOP)
+
+    monkeypatch.setattr(launch, "GRACE_SECONDS", 1.0)
+    monkeypatch.setattr(subprocess, "Popen", Frozen)
     for name, value in environment().items():
         monkeypatch.setenv(name, value)
-    _, task = plan_dots(tmp_path, "push.pause=1000")
+    _, task = plan_dots(tmp_path)
     (outcome,), interrupted = launch.run([task], 1, launch.Way(timeout=1.0), Lines(Console(), 1), "test")
     assert not interrupted
     assert outcome.status.state == "timeout"
