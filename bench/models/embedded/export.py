@@ -63,6 +63,14 @@ def _make_readable(directory: Path) -> None:
         path.chmod(0o755 if path.is_dir() else 0o644)
 
 
+def _forget_origin(directory: Path) -> None:
+    """Take the path that a part was loaded from out of its config."""
+    for path in directory.glob("*/config.json"):
+        config = json.loads(path.read_text())
+        if config.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(config, indent=2) + "\n")
+
+
 def write_pipeline(
     directory: Path,
     *,
@@ -91,6 +99,7 @@ def write_pipeline(
     }
     pipeline = StableDiffusionPipeline(**parts, requires_safety_checker=False)
     pipeline.save_pretrained(directory)
+    _forget_origin(directory)
     _prefix_text_keys(directory / "text_encoder" / "model.safetensors")
     _write_tokenizer(tokenizer_files, directory / "tokenizer")
     _make_readable(directory)
