@@ -40,10 +40,15 @@ class Segment:
 
 @dataclass(frozen=True)
 class Plan:
-    """One sample's estimator: segments that tile 0 … T-1 in order, and the noise scale eta at each step."""
+    """One sample's estimator: segments that tile its steps in order, and the noise scale eta at each step.
+
+    readout: None for R(x_0) after all T steps; m for R(x̂_0(x_m)) (ReFL): then steps 0 … m-1 run, and step m
+    is the one-step prediction of x_0 instead of a transition, so there are m + 1 steps.
+    """
 
     segments: tuple[Segment, ...]
     eta: tuple[float, ...]
+    readout: int | None = None
 
     def __post_init__(self) -> None:
         if not self.segments:
@@ -61,6 +66,8 @@ class Plan:
             raise ValueError(f"segments cover {position} steps, eta has {len(self.eta)}")
         if any(e < 0 for e in self.eta):
             raise ValueError("eta must not be negative")
+        if self.readout is not None and (self.readout != len(self.eta) - 1 or self.eta[-1] != 0):
+            raise ValueError("a readout is the plan's last step, and a prediction has no noise")
         for s in reversed(self.segments):
             if s.kind in (Kind.FO, Kind.PASS):
                 if not backpropagated:
@@ -72,7 +79,7 @@ class Plan:
 
     @property
     def steps(self) -> int:
-        """T."""
+        """T, or with a readout m + 1."""
         return len(self.eta)
 
     def segment_at(self, i: int) -> Segment:
@@ -188,8 +195,8 @@ class Chain(Protocol):
         """
         ...
 
-    def predict_x0(self, state: State, i: int, cond: Any) -> Tensor:
-        """One-step prediction of x_0 from the state at step i, differentiable."""
+    def predict_x0(self, state: State, i: int, cond: Any, x_path_only: bool = False) -> Tensor:
+        """One-step prediction of x_0 from the state at step i, differentiable; `x_path_only` as above."""
         ...
 
     def decode(self, x: Tensor) -> Tensor:

@@ -13,17 +13,19 @@ over the batch (RLR paper, Eq. 6, with the last step counted once):
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from bench.chain import Chain, Kind, Plan
 from bench.errors import BenchError
+from bench.half_order import Clipped, Control, Counts, Signal
 from bench.method import Batch, Report, Term
 from bench.parallel import World
-from bench.pullback import Clipped, Gradients, PullBack, Trajectory
+from bench.pullback import Gradients, PullBack, Trajectory
 from bench.reward import Reward
 from bench.rollout import MicroBatch, Perturbation, Roller
 
@@ -68,6 +70,21 @@ class Accumulator:
         return Term(abs(weight) * float(square.sqrt()), variance)
 
 
+class Watch(Protocol):
+    """What looks on while a method works: the gradient profile."""
+
+    def rolled_out(self, trajectory: Trajectory) -> None:
+        """A rollout has ended."""
+        ...
+
+    def contributed(self, kind: Kind, i: int, gradient: Tensor) -> None:
+        """Part of the batch gradient (ascent direction, flat [d], as it counts in the sum) came from step i.
+
+        Called once per micro-batch, kind and step; a z that is shared by several steps counts at the first.
+        """
+        ...
+
+
 class Engine:
     """Estimates gradients of the expected reward of a chain, one batch (= one optimizer step) at a time."""
 
@@ -81,15 +98,18 @@ class Engine:
         reward_chunk: int | None = None,
         world: World | None = None,
         offload: bool = False,
+        watch: Watch | None = None,
     ) -> None:
         """micro_batch: samples per rollout. reward_chunk: samples per decode-and-reward (default:
         micro_batch).
 
         offload: park the activations of a step's graph in main memory between its forward and its backward.
+        watch: is told what every gradient is made of.
         """
         self.chain, self.reward, self.seed = chain, reward, seed
         self.micro_batch = micro_batch
         self.world = world or World()
+        self.watch = watch
         self.roller = Roller(chain, reward, seed, reward_chunk or micro_batch)
         self.puller = PullBack(self.roller, offload)
 
@@ -106,8 +126,13 @@ class Engine:
         reward_grad: whether dR/dx_0 is computed; by default when a plan has FO steps.
         """
         pert = perturbation or Perturbation()
-        if pert.antithetic and batch.prompts[::2] != batch.prompts[1::2]:
+        if pert.paired and batch.prompts[::2] != batch.prompts[1::2]:
             raise BenchError("antithetic pairs share a prompt: make train.samples_per_prompt even")
+        steps, readout = plans[0].steps, plans[0].readout
+        if any((p.steps, p.readout) != (steps, readout) for p in plans):
+            raise ValueError("all plans of a batch have the same steps and the same readout")
+        if readout is None and steps != self.chain.steps:
+            raise ValueError(f"the plans have {steps} steps, the chain has {self.chain.steps}")
         need = any(p.has(Kind.FO) for p in plans) if reward_grad is None else reward_grad
         mine = self.world.share(len(batch.prompts))
         micros: list[MicroBatch] = []
@@ -119,9 +144,12 @@ class Engine:
             micros.append(micro)
         signed = self.world.gather(torch.cat([micro.rewards for micro in micros]))
         raw = signed if self.reward.higher_is_better else -signed
-        forward = len(batch.prompts) * self.chain.steps * self.chain.evaluations_per_step
+        forward = len(batch.prompts) * steps * self.chain.evaluations_per_step
         kinds = frozenset(s.kind for p in plans for s in p.segments)
-        return Trajectory(batch, pert, kinds, micros, raw, signed, forward)
+        trajectory = Trajectory(batch, pert, kinds, micros, raw, signed, forward)
+        if self.watch is not None:
+            self.watch.rolled_out(trajectory)
+        return trajectory
 
     def gradient(
         self,
@@ -130,14 +158,16 @@ class Engine:
         *,
         weights: Mapping[Kind, float] = UNIT_WEIGHTS,
         ppo: Clipped | None = None,
+        control: Control | None = None,
         include: Tensor | None = None,
         half_order_norms: bool = False,
     ) -> Report:
         """Stages 3 and 4: write -∇ of the batch mean into `.grad` and report what it was made of.
 
-        advantages: [B], for HO and ZO. weights: factor per kind. ppo: clipped re-use of the samples.
-        include: [B] bool, average over these samples only. half_order_norms: measure them, which takes HO
-        samples one at a time (a norm of sums would depend on the size of micro-batches).
+        advantages: [B], for HO and ZO. weights: factor per kind. ppo: clipped re-use of the samples. control:
+        a control variate for HO. include: [B] bool, average over these samples only. half_order_norms:
+        measure them, which takes HO samples one at a time (a norm of sums would depend on the size of
+        micro-batches).
         """
         if any(m.has(Kind.FO) and m.reward_grad is None for m in trajectory.micros):
             raise ValueError("first-order steps need a rollout with reward_grad=True")
@@ -145,25 +175,30 @@ class Engine:
         chosen = torch.ones(len(advantages), dtype=torch.bool) if include is None else include.cpu()
         terms = {kind: Accumulator(parameters) for kind in UNIT_WEIGHTS if kind in trajectory.kinds}
         half = torch.zeros(self.chain.steps, 2, dtype=torch.float64, device=parameters[0].device)
+        scale = 1.0 / int(chosen.sum())
 
         def add(micro: MicroBatch, kind: Kind, i: int, rows: list[int], gradients: Gradients) -> None:
             terms[kind].add(gradients)
+            if self.watch is not None:
+                self.watch.contributed(kind, i, weights[kind] * scale * flattened(gradients, parameters))
             if kind is Kind.HO and half_order_norms:
                 square = sum(g.double().square().sum() for g in gradients if g is not None)
                 half[i, 0] += square / micro.weight[rows[0], i] ** 2
                 half[i, 1] += 1
 
-        self.puller.backward = 0
+        self.puller.counts = Counts()
         for micro in trajectory.micros:
             rows = [r for r, b in enumerate(micro.index) if chosen[b]]
             local = advantages[micro.index].to(micro.eta.device)
-            self.puller.sweep(trajectory, micro, rows, local, ppo, add, half_order_singly=half_order_norms)
-            zeroth = self._zeroth_order(trajectory, micro, rows, local)
-            if zeroth is not None:
+            signal = Signal(local, ppo, control)
+            self.puller.sweep(trajectory, micro, rows, signal, add, half_order_singly=half_order_norms)
+            for i, zeroth in self._zeroth_order(trajectory, micro, rows, local):
                 terms[Kind.ZO].add_flat(zeroth)
+                if self.watch is not None:
+                    self.watch.contributed(Kind.ZO, i, weights[Kind.ZO] * scale * zeroth)
             for term in terms.values():
                 term.close_micro_batch()
-        report = self._report(trajectory, terms, weights, scale=1.0 / int(chosen.sum()))
+        report = self._report(trajectory, terms, weights, scale)
         norms = {
             i: (square / rows) ** 0.5
             for i, (square, rows) in enumerate(self.world.sum(half).tolist())
@@ -171,43 +206,46 @@ class Engine:
         }
         return replace(report, half_order_norms=norms)
 
-    def pathwise(self, trajectory: Trajectory) -> Tensor:
+    def pathwise(
+        self, trajectory: Trajectory, at_step: Callable[[int, Tensor], None] | None = None
+    ) -> Tensor:
         """The exact gradient of the batch-mean reward through the whole chain, flat [d].
 
         Every step is pulled back with the trajectory's own noise and perturbations held fixed, whatever its
         kind, so the mean of this over trajectories is the gradient of the objective that the plans estimate.
-        Needs a rollout with reward_grad=True.
+        Runs the reward again where the rollout left no dR/dx_0. at_step: is handed each step's share of the
+        result, once per micro-batch.
         """
-        accumulator = Accumulator(self.chain.parameters())
+        parameters = self.chain.parameters()
+        accumulator, count = Accumulator(parameters), len(trajectory.batch.prompts)
         for micro in trajectory.micros:
             rows = list(range(len(micro.index)))
             if micro.reward_grad is None:
-                raise ValueError("pathwise gradients need a rollout with reward_grad=True")
+                self.roller.score(micro, need_grad=True)
+            assert micro.reward_grad is not None  # asked for
             cotangent, history = micro.reward_grad, None
-            for i in reversed(range(self.chain.steps)):
+            for i in reversed(range(micro.steps)):
                 back = self.puller.step(trajectory, micro, i, rows, cotangent, history)
                 accumulator.add(back.parameters)
+                if at_step is not None:
+                    at_step(i, flattened(back.parameters, parameters) / count)
                 cotangent, history = back.x, back.history
         accumulator.close_micro_batch()
-        return self.world.sum(accumulator.total) / len(trajectory.batch.prompts)
+        return self.world.sum(accumulator.total) / count
 
     def _zeroth_order(
         self, trajectory: Trajectory, micro: MicroBatch, rows: list[int], advantages: Tensor
-    ) -> Tensor | None:
-        """Σ over rows and their ZO steps of w A z / s, flat [d]; a z shared by a sample's steps counts
-        once."""
-        pert, total = trajectory.perturbation, None
-        wanted = set(rows)
-        for i in range(self.chain.steps):
+    ) -> Iterator[tuple[int, Tensor]]:
+        """(step, Σ over rows of w A z / s, flat [d]); a z shared by a sample's steps counts once."""
+        pert, wanted = trajectory.perturbation, set(rows)
+        for i in range(micro.steps):
             active = sorted(wanted.intersection(micro.rows(i, Kind.ZO)))
             if not active:
                 continue
             z = self.roller.z(micro, trajectory.batch, i, active, pert)
-            part = (advantages[active] * micro.weight[active, i] / pert.scale) @ z
-            total = part if total is None else total + part
+            yield i, (advantages[active] * micro.weight[active, i] / pert.scale) @ z
             if pert.shared:
                 wanted.difference_update(active)
-        return total
 
     def _report(
         self,
@@ -228,5 +266,15 @@ class Engine:
             report[kind.value.lower()] = term.term(weights[kind] * scale, parts)
         for p, g in zip(parameters, gradient.split([p.numel() for p in parameters]), strict=True):
             p.grad = -g.reshape(p.shape).to(p.dtype)
-        backward = torch.tensor([float(self.puller.backward)], dtype=torch.float64, device=gradient.device)
-        return Report(trajectory.rewards, report, trajectory.forward, int(self.world.sum(backward)))
+        counts = self.puller.counts
+        extra = torch.tensor([counts.forward, counts.backward], dtype=torch.float64, device=gradient.device)
+        forward, backward = (int(n) for n in self.world.sum(extra))
+        return Report(
+            trajectory.rewards, report, trajectory.forward + forward, backward, control_fits=counts.fits
+        )
+
+
+def flattened(gradients: Gradients, parameters: Sequence[torch.nn.Parameter]) -> Tensor:
+    """One gradient per parameter (None: zero) as a flat vector [d]."""
+    parts = [torch.zeros_like(p) if g is None else g for g, p in zip(gradients, parameters, strict=True)]
+    return torch.cat([part.reshape(-1) for part in parts])

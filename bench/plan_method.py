@@ -10,24 +10,42 @@ from dataclasses import dataclass, field
 from bench.advantages import Baseline, advantages
 from bench.chain import Kind, Plan, Segment
 from bench.engine import UNIT_WEIGHTS, Engine
+from bench.half_order import Control
 from bench.method import Batch, Method, Report
 from bench.rollout import Perturbation
-from bench.streams import uniform
+from bench.streams import derived_seed, uniform
 
 
 @dataclass(frozen=True)
 class Estimator:
     """What a plan does not say: perturbation of ZO steps, baseline of HO and ZO, factor of each term.
 
-    one_plan: the whole batch shares one draw of the plan, instead of one draw per sample. half_order_norms:
-    keep a running mean of HO gradient norms by chain step in `state`.
+    one_plan: the whole batch shares one draw of the plan, instead of one draw per sample. stratified: the
+    first random() of the samples' plans is spread evenly over [0, 1) within a batch (each is still uniform).
+    half_order_norms: keep a running mean of HO gradient norms by chain step in `state`. control: a control
+    variate for HO.
     """
 
     perturbation: Perturbation = field(default_factory=Perturbation)
     baseline: Baseline = "loo"
     weights: Mapping[Kind, float] = field(default_factory=lambda: UNIT_WEIGHTS)
     one_plan: bool = False
+    stratified: bool = False
     half_order_norms: bool = False
+    control: Control | None = None
+
+
+class Stratified(random.Random):
+    """A generator whose first random() is given."""
+
+    def __init__(self, first: float, seed: int) -> None:
+        super().__init__(seed)
+        self._first: float | None = first
+
+    def random(self) -> float:
+        """The given number, then the generator's own."""
+        first, self._first = self._first, None
+        return super().random() if first is None else first
 
 
 class PlanMethod(Method):
@@ -46,8 +64,20 @@ class PlanMethod(Method):
         settings, count = self.estimator(), len(batch.prompts)
         if settings.one_plan:
             return [self.plan(uniform("plan", seed, batch.step, -1))] * count
-        each = 2 if settings.perturbation.antithetic else 1
+        each = 2 if settings.perturbation.paired else 1
+        if settings.stratified:
+            return self._stratified(seed, batch.step, count, each)
         return [self.plan(uniform("plan", seed, batch.step, b // each)) for b in range(count)]
+
+    def _stratified(self, seed: int, step: int, count: int, each: int) -> list[Plan]:
+        """Sample or pair b draws its first number from one of as many equal parts of [0, 1)."""
+        rng, parts = uniform("strata", seed, step), (count + each - 1) // each
+        order = rng.sample(range(parts), parts)
+        drawn = [
+            self.plan(Stratified((part + rng.random()) / parts, derived_seed("plan", seed, step, b)))
+            for b, part in enumerate(order)
+        ]
+        return [drawn[b // each] for b in range(count)]
 
     def updates(self, engine: Engine, batch: Batch) -> Iterator[Report]:
         """One gradient from one rollout of the batch."""
@@ -56,14 +86,30 @@ class PlanMethod(Method):
         trajectory = engine.rollout(plans, batch, settings.perturbation)
         advantage = trajectory.signed
         if any(p.has(Kind.HO, Kind.ZO) for p in plans):
-            antithetic = settings.perturbation.antithetic
-            advantage = advantages(trajectory.signed, batch.prompts, settings.baseline, antithetic=antithetic)
+            paired = settings.perturbation.paired
+            advantage = advantages(trajectory.signed, batch.prompts, settings.baseline, antithetic=paired)
         report = engine.gradient(
-            trajectory, advantage, weights=settings.weights, half_order_norms=settings.half_order_norms
+            trajectory,
+            advantage,
+            weights=settings.weights,
+            control=settings.control,
+            half_order_norms=settings.half_order_norms,
         )
         for i, norm in report.half_order_norms.items():  # a running mean, for laws of the block's start
             self.state[i] = 0.9 * self.state[i] + 0.1 * norm if i in self.state else norm
+        for i, fit in report.control_fits.items():  # running sums, for the control variate's scales
+            old = self.state.setdefault(f"control {i}", (0.0, 0.0))
+            self.state[f"control {i}"] = tuple(0.95 * a + b for a, b in zip(old, fit, strict=True))
         yield report
+
+    def control_scales(self) -> tuple[float, ...]:
+        """The control variate's c of every step, from earlier batches; 0 where nothing is known."""
+        scales = [0.0] * self.steps
+        for i in range(self.steps):
+            if (key := f"control {i}") in self.state:
+                product, square = self.state[key]
+                scales[i] = product / square if square > 0 else 0.0
+        return tuple(scales)
 
 
 def last_steps(kind_before: Kind, k: int, eta: tuple[float, ...]) -> Plan:

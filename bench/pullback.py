@@ -1,7 +1,8 @@
 """Stages 3 and 4 of a gradient: run one step again with a graph, multiply with its cotangent, free the graph.
 
 A row carries one cotangent from the image end to the noise end: dR/dx_0 while its steps are FO or PASS, and
-A ε/σ from an HO block's last step to its first. Nothing else keeps a graph, and one graph lives at a time.
+A ε/σ (`bench.half_order`) from an HO block's last step to its first. Nothing else keeps a graph, and one
+graph lives at a time.
 """
 
 from __future__ import annotations
@@ -14,24 +15,13 @@ import torch
 from torch import Tensor
 
 from bench.chain import Kind
+from bench.half_order import Counts, HalfOrder, Signal, Surrogate
 from bench.method import Batch
 from bench.rollout import MicroBatch, Perturbation, Roller
-from bench.solvers import gaussian_log_prob, per_row
+from bench.solvers import per_row
 
 Gradients = Sequence[Tensor | None]
 Add = Callable[[MicroBatch, Kind, int, list[int], Gradients], None]
-
-
-@dataclass(frozen=True)
-class Clipped:
-    """PPO's clipped importance ratio for one-step HO blocks (Schulman et al. 2017, eq. 7; DDPO).
-
-    clip: the ratio's trust region 1 ± clip. mean: log-probabilities averaged over latent dimensions, as the
-    published codes do, instead of summed.
-    """
-
-    clip: float
-    mean: bool = False
 
 
 @dataclass
@@ -70,12 +60,12 @@ class Carried:
 
 
 class PullBack:
-    """Pulls cotangents back through the steps of a trajectory. `backward` counts network evaluations."""
+    """Pulls cotangents back through the steps of a trajectory; `counts` says what that took."""
 
     def __init__(self, roller: Roller, offload: bool) -> None:
         """offload: park a step's activations in main memory between its forward and its backward."""
         self.roller, self.chain, self.offload = roller, roller.chain, offload
-        self.backward = 0
+        self.counts = Counts()
 
     def step(
         self,
@@ -105,9 +95,7 @@ class PullBack:
         trainable = [] if x_path_only else self.chain.parameters()
         with perturbed:  # around the backward too: checkpointing runs the network again in there
             with torch.enable_grad(), parked:
-                out = self.chain.transition(
-                    state, i, micro.cond.select(pick), micro.eta[pick, i], x_path_only
-                )
+                out = self.roller.transition(micro, state, i, rows, x_path_only)
             seed = (
                 cotangent if isinstance(cotangent, Tensor) else cotangent(out.mean.detach(), out.std.detach())
             )
@@ -115,7 +103,7 @@ class PullBack:
             if out.history is not None and history_cotangent is not None and out.history.requires_grad:
                 outputs, seeds = [out.mean, out.history], [seed, history_cotangent]
             grads = torch.autograd.grad(outputs, [*inputs, *trainable], seeds, allow_unused=True)
-        self.backward += len(rows) * self.chain.evaluations_per_step
+        self.counts.backward += len(rows) * self.chain.evaluations_per_step
         return PulledBack(
             x=_or_zero(grads[0] if inputs else None, state.x),
             history=_or_zero(grads[1], inputs[1]) if len(inputs) > 1 else None,
@@ -127,22 +115,22 @@ class PullBack:
         trajectory: Trajectory,
         micro: MicroBatch,
         rows: list[int],
-        advantages: Tensor,
-        ppo: Clipped | None,
+        signal: Signal,
         add: Add,
         *,
         half_order_singly: bool = False,
     ) -> None:
         """One pass over the steps, last to first, that hands `add` each step's parameter gradients.
 
-        rows: those to pull back. advantages: [rows of the micro-batch]. add: takes the micro-batch, the kind,
-        the step, the rows it sums over, and the gradients. half_order_singly: one HO row at a time.
+        rows: those to pull back. add: takes the micro-batch, the kind, the step, the rows it sums over, and
+        the gradients. half_order_singly: one HO row at a time.
         """
         wanted = set(rows)
+        half_order = HalfOrder(self.roller, trajectory.batch, trajectory.perturbation)
         here = Carried(
             torch.zeros_like(micro.states[-1].x) if micro.reward_grad is None else micro.reward_grad
         )
-        for i in reversed(range(self.chain.steps)):
+        for i in reversed(range(micro.steps)):
             before = Carried(torch.zeros_like(here.x))
             for kind in (Kind.FO, Kind.PASS, Kind.HO):
                 of_kind = sorted(wanted.intersection(micro.rows(i, kind)))
@@ -150,7 +138,7 @@ class PullBack:
                 for active in [[r] for r in of_kind] if singly else [of_kind] if of_kind else []:
                     seed = here.x[active]
                     if kind is Kind.HO:
-                        seed = self._half_order_seed(micro, trajectory, i, active, here, advantages, ppo)
+                        seed = self._half_order_seed(half_order, micro, i, active, here, signal)
                     self._pull(trajectory, micro, i, kind, active, seed, here, before, add)
             here = before
 
@@ -192,47 +180,28 @@ class PullBack:
 
     def _half_order_seed(
         self,
+        half_order: HalfOrder,
         micro: MicroBatch,
-        trajectory: Trajectory,
         i: int,
         active: list[int],
         here: Carried,
-        advantages: Tensor,
-        ppo: Clipped | None,
+        signal: Signal,
     ) -> Callable[[Tensor, Tensor], Tensor]:
-        """The cotangent of an HO step's mean: w A ε/σ where a block ends, what is carried elsewhere."""
+        """The cotangent of an HO step's mean: the block's own where it ends, what is carried elsewhere."""
         ends = micro.ends[active, i].nonzero()[:, 0].tolist()
         rows = [active[k] for k in ends]
+        surrogate: Surrogate | None = None
+        if signal.control is not None and rows:
+            surrogate = half_order.surrogate(micro, i, rows, signal.control, self.counts)
+            self.counts.fit(i, signal.advantages[rows], surrogate.correlate)
 
         def seed(mean: Tensor, std: Tensor) -> Tensor:
             out = here.x[active].clone()
-            if not ends:
-                return out
-            factor, sigma = advantages[rows] * micro.weight[rows, i], std[ends]
-            if ppo is None:
-                noise = self.roller.noise(micro, trajectory.batch, i, rows, trajectory.perturbation)
-                out[ends] = per_row(factor, mean) * noise / sigma
-                return out
-            x = micro.states[i + 1].x[rows]
-            ratio, active_ratio = ppo_ratio(
-                micro, i, rows, gaussian_log_prob(x, mean[ends], sigma), advantages, ppo
-            )
-            score = (x - mean[ends]) / sigma**2 / (x[0].numel() if ppo.mean else 1)
-            out[ends] = per_row(factor * ratio * active_ratio, mean) * score
+            if ends:
+                out[ends] = half_order.cotangent(micro, i, rows, mean[ends], std[ends], signal, surrogate)
             return out
 
         return seed
-
-
-def ppo_ratio(
-    micro: MicroBatch, i: int, rows: list[int], log_prob: Tensor, advantages: Tensor, ppo: Clipped
-) -> tuple[Tensor, Tensor]:
-    """(importance ratio, 1 where PPO's objective has a gradient, else 0) of step i, both [rows]."""
-    dims = micro.states[i].x[0].numel() if ppo.mean else 1
-    ratio = ((log_prob - micro.log_prob[rows, i]) / dims).exp()
-    a = advantages[rows]
-    clipped = ((a > 0) & (ratio > 1 + ppo.clip)) | ((a < 0) & (ratio < 1 - ppo.clip))
-    return ratio, (~clipped).to(ratio.dtype)
 
 
 def _or_zero(gradient: Tensor | None, like: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from the reward, dR/dx_0. Noises and perturbations are kept as keys of their ran
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.chain import Chain, Kind, Plan, State
+from bench.chain import Chain, Kind, Plan, State, Transition
 from bench.errors import BenchError
 from bench.method import Batch
 from bench.reward import Reward
-from bench.solvers import gaussian_log_prob
+from bench.solvers import gaussian_log_prob, per_row
 from bench.streams import normal
 
 
@@ -26,12 +27,19 @@ class Perturbation:
     """How ZO steps perturb the parameters.
 
     scale: s, standard deviation of the perturbation. shared: one z for all ZO steps of a sample, instead of
-    one per step. antithetic: samples 2k and 2k+1 share prompt, x_T and noise, and have opposite z.
+    one per step. antithetic: samples 2k and 2k+1 share prompt, x_T and noise, and have opposite z. mirrored:
+    they share prompt, x_T and z, and have opposite noise at every step (with antithetic: opposite z, too).
     """
 
     scale: float = 1e-3
     shared: bool = False
     antithetic: bool = False
+    mirrored: bool = False
+
+    @property
+    def paired(self) -> bool:
+        """Samples 2k and 2k+1 are coupled, so that neither may serve as the other's baseline."""
+        return self.antithetic or self.mirrored
 
 
 KINDS = tuple(Kind)
@@ -50,10 +58,17 @@ class MicroBatch:
     ends: Tensor  # [rows, T], the step is the last of its segment
     onward: Tensor  # [rows, T], the step's cotangent goes on to the step before it
     resets: Tensor  # [rows, T], a multistep solver forgets its memory before the step
+    readout: int | None  # the last step is the one-step prediction of x_0
     states: list[State] = field(default_factory=list)  # T + 1
+    std: list[Tensor] = field(default_factory=list)  # T, each broadcastable to x
     log_prob: Tensor = field(default_factory=lambda: torch.empty(0))  # [rows, T], 0 at deterministic steps
     rewards: Tensor = field(default_factory=lambda: torch.empty(0))  # [rows], higher is better
     reward_grad: Tensor | None = None  # dR/dx_0, [rows, …]
+
+    @property
+    def steps(self) -> int:
+        """T, or fewer with a readout."""
+        return self.eta.shape[1]
 
     def has(self, kind: Kind) -> bool:
         """Whether any row has a step of this kind."""
@@ -92,12 +107,16 @@ class Roller:
             ends=column("ends"),
             onward=column("onward"),
             resets=column("resets"),
+            readout=plans[0].readout,
         )
 
     def noise(self, micro: MicroBatch, batch: Batch, i: int, rows: list[int], pert: Perturbation) -> Tensor:
         """Standard normal noise injected by step i (x_T for i = -1): [rows, *latent_shape]."""
         keys = [self._key("noise", micro, batch, i, r, pert) for r in rows]
-        return normal(keys, self.chain.latent_shape, self.chain.device)
+        noise = normal(keys, self.chain.latent_shape, self.chain.device)
+        if pert.mirrored and i >= 0:
+            noise *= per_row(self._signs(micro, rows), noise)
+        return noise
 
     def z(self, micro: MicroBatch, batch: Batch, i: int, rows: list[int], pert: Perturbation) -> Tensor:
         """The parameters' perturbation directions at step i, flat: [rows, d]."""
@@ -105,10 +124,12 @@ class Roller:
         dim = sum(p.numel() for p in self.chain.parameters())
         z = normal([self._key("zo", micro, batch, at, r, pert) for r in rows], (dim,), self.chain.device)
         if pert.antithetic:
-            z *= torch.tensor([1.0 if micro.index[r] % 2 == 0 else -1.0 for r in rows], device=z.device)[
-                :, None
-            ]
+            z *= self._signs(micro, rows)[:, None]
         return z
+
+    def _signs(self, micro: MicroBatch, rows: list[int]) -> Tensor:
+        """1 for the first of a pair, -1 for the second: [rows]."""
+        return torch.tensor([1.0 - 2.0 * (micro.index[r] % 2) for r in rows], device=self.chain.device)
 
     def perturbations(
         self, micro: MicroBatch, batch: Batch, i: int, rows: list[int], pert: Perturbation
@@ -130,16 +151,14 @@ class Roller:
         rows = list(range(len(micro.index)))
         state = self.chain.prior(self.noise(micro, batch, -1, rows, pert))
         micro.log_prob = torch.zeros_like(micro.eta)
-        for i in range(self.chain.steps):
+        for i in range(micro.steps):
             state = state.reset(micro.resets[:, i])
             micro.states.append(state)
             delta = self.perturbations(micro, batch, i, rows, pert)
-            if delta is None:
-                step = self.chain.transition(state, i, micro.cond, micro.eta[:, i])
-            else:
-                with self.chain.perturbed(delta):
-                    step = self.chain.transition(state, i, micro.cond, micro.eta[:, i])
+            with contextlib.nullcontext() if delta is None else self.chain.perturbed(delta):
+                step = self.transition(micro, state, i, rows)
             x, std = step.mean, step.std
+            micro.std.append(std)
             noisy = (std.flatten(1) > 0).all(1).nonzero()[:, 0].tolist()
             self._check_noise(micro, i, noisy)
             if noisy:
@@ -150,20 +169,34 @@ class Roller:
             state = State(x, step.history, valid)
         micro.states.append(state)
 
+    def transition(
+        self, micro: MicroBatch, state: State, i: int, rows: Sequence[int], x_path_only: bool = False
+    ) -> Transition:
+        """Step i of these rows from `state`, which holds them alone; at a readout the prediction of x_0."""
+        pick = torch.tensor(rows, device=micro.eta.device)
+        cond = micro.cond.select(pick)
+        if i != micro.readout:
+            return self.chain.transition(state, i, cond, micro.eta[pick, i], x_path_only)
+        x0 = self.chain.predict_x0(state, i, cond, x_path_only)
+        return Transition(x0, torch.zeros_like(per_row(micro.eta[pick, i], x0)))
+
     def score(self, micro: MicroBatch, need_grad: bool) -> None:
-        """Stage 2: rewards and, if asked for, dR/dx_0, a chunk of samples at a time."""
+        """Stage 2: rewards and, if asked for, dR/dx_0."""
+        micro.rewards, micro.reward_grad = self.reward_of(micro.states[-1].x, micro.prompts, need_grad)
+
+    def reward_of(self, x0: Tensor, prompts: list[str], need_grad: bool) -> tuple[Tensor, Tensor | None]:
+        """Rewards [rows], higher is better, and their gradients with respect to x0 [rows, …]; in chunks."""
         sign = 1.0 if self.reward.higher_is_better else -1.0
         rewards, grads = [], []
-        for start in range(0, len(micro.index), self.reward_chunk):
+        for start in range(0, len(prompts), self.reward_chunk):
             part = slice(start, start + self.reward_chunk)
-            x = micro.states[-1].x[part].detach().requires_grad_(need_grad)
+            x = x0[part].detach().requires_grad_(need_grad)
             with torch.set_grad_enabled(need_grad):
-                score = sign * self.reward.score(self.chain.decode(x), micro.prompts[part])
+                score = sign * self.reward.score(self.chain.decode(x), prompts[part])
             if need_grad:
                 grads.append(torch.autograd.grad(score.sum(), x)[0])
             rewards.append(score.detach().float())
-        micro.rewards = torch.cat(rewards)
-        micro.reward_grad = torch.cat(grads) if need_grad else None
+        return torch.cat(rewards), torch.cat(grads) if need_grad else None
 
     def _check_noise(self, micro: MicroBatch, i: int, noisy: list[int]) -> None:
         ends = micro.ends[:, i] & (micro.kind[:, i] == KINDS.index(Kind.HO))
@@ -178,7 +211,7 @@ class Roller:
     def _key(
         self, use: str, micro: MicroBatch, batch: Batch, i: int, row: int, pert: Perturbation
     ) -> tuple[int | str, ...]:
-        sample = micro.index[row] // 2 if pert.antithetic else micro.index[row]
+        sample = micro.index[row] // 2 if pert.paired else micro.index[row]
         return (use, self.seed, batch.step, sample, i)
 
 

@@ -23,7 +23,7 @@ from bench.chain import Kind, tiled
 from bench.engine import Engine
 from bench.errors import BenchError
 from bench.method import Batch, Method, Report
-from bench.pullback import Clipped
+from bench.half_order import Clipped
 from bench.schema import Strict
 from bench.streams import uniform
 

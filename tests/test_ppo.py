@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-import bench.pullback
+import bench.half_order
 from bench.chain import Chain, Kind, tiled
+from bench.half_order import Clipped
 from bench.models.toy import ToyChain
-from bench.pullback import Clipped, Trajectory
+from bench.pullback import Trajectory
 from bench.solvers import gaussian_log_prob
 from tests.pipelines import image_chain
 from tests.toys import Bowl, Pattern, batch_of, engine_of, flat, gradient
@@ -34,8 +35,8 @@ def test_ratio_is_exactly_1_at_unchanged_parameters(
         seen.append(ratio_of(*args)[0])
         return ratio_of(*args)
 
-    ratio_of = bench.pullback.ppo_ratio
-    monkeypatch.setattr(bench.pullback, "ppo_ratio", recorded)
+    ratio_of = bench.half_order.ppo_ratio
+    monkeypatch.setattr(bench.half_order, "ppo_ratio", recorded)
     chain = image_chain(dtype=dtype, steps=3, gradient_checkpointing=checkpointing)
     engine = engine_of(chain, Pattern(), micro_batch=2)
     trajectory = engine.rollout([likelihood_ratio_plan(3)] * 4, batch_of(4))

@@ -122,9 +122,9 @@ class ImageChain:
             a_older=self.grid.a_t[i - 1] if i > 0 else None,
         )
 
-    def predict_x0(self, state: State, i: int, cond: TextCondition) -> Tensor:
+    def predict_x0(self, state: State, i: int, cond: TextCondition, x_path_only: bool = False) -> Tensor:
         """x_0 predicted in one step from x_i."""
-        return self._predict(state, i, cond, False)[0]
+        return self._predict(state, i, cond, x_path_only)[0]
 
     def decode(self, x: Tensor) -> Tensor:
         """Images [B, 3, H, W] in [0, 1] from latents; the gradient is zero where the decoder saturates."""

@@ -74,9 +74,12 @@ class ToyChain:
             mean = mean + torch.where(state.valid[:, None], difference, torch.zeros_like(difference))
         return Transition(mean, per_row(eta, state.x) * self.s[i], output if self.multistep else None)
 
-    def predict_x0(self, state: State, i: int, cond: ToyCondition) -> Tensor:
-        """The chain has no one-step prediction; the state itself stands in."""
-        return state.x
+    def predict_x0(self, state: State, i: int, cond: ToyCondition, x_path_only: bool = False) -> Tensor:
+        """The chain's linear part alone, with this step's tanh once: crude, but a function of x, i and W."""
+        output = self._network(state.x, i, cond)
+        if x_path_only:
+            output = output.detach()
+        return self.a[i:].prod() * state.x + self.b[i] * output
 
     def decode(self, x: Tensor) -> Tensor:
         """Media are the latents: [B, D]."""

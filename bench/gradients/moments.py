@@ -1,0 +1,204 @@
+"""What many gradients leave behind, in memory that does not depend on how many there were.
+
+Draws are dealt to GROUPS groups in turn. Sums of vectors are kept per group: inner products between
+*different* groups estimate those of means without the upward bias that noise gives to a squared norm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.chain import Kind
+
+GROUPS = 16
+TERMS = (Kind.FO, Kind.HO, Kind.ZO)
+
+
+@dataclass
+class Sum:
+    """Of vectors [d]: their sum, that of their squared norms, and that of their products with the whole."""
+
+    vector: Tensor
+    square: float = 0.0
+    dot: float = 0.0
+
+    def add(self, vector: Tensor, whole: Tensor) -> None:
+        """Count one more."""
+        self.vector += vector
+        self.square += norm2(vector)
+        self.dot += float(vector.double() @ whole.double())
+
+
+@dataclass
+class Grouped:
+    """Sums of whole gradients by group: [GROUPS, d], their number and squared norms, [GROUPS] each."""
+
+    vectors: Tensor
+    counts: Tensor
+    squares: Tensor
+
+    @classmethod
+    def empty(cls, dim: int) -> Grouped:
+        """Nothing counted yet."""
+        zeros = torch.zeros(GROUPS, dtype=torch.float64)
+        return cls(torch.zeros(GROUPS, dim), zeros, zeros.clone())
+
+    def add(self, group: int, vector: Tensor) -> None:
+        """Count one more."""
+        self.vectors[group] += vector
+        self.counts[group] += 1
+        self.squares[group] += norm2(vector)
+
+    @property
+    def total(self) -> int:
+        """How many were counted."""
+        return int(self.counts.sum())
+
+    def spread(self) -> float:
+        """Estimated total variance tr Cov of one vector; inf for fewer than two."""
+        n = self.total
+        if n < 2:
+            return float("inf")
+        return (float(self.squares.sum()) - norm2(self.vectors.sum(0)) / n) / (n - 1)
+
+
+@dataclass
+class Draw:
+    """One batch gradient and what is known about it. Vectors are flat [d], ascent directions, on the CPU.
+
+    parts: by (kind, step). exact: the same trajectory's pathwise gradient by step, where it was computed.
+    occupancy: [3, T], the share of samples that treat step i as FO, HO, ZO, times the plan's weight.
+    """
+
+    gradient: Tensor
+    parts: dict[tuple[Kind, int], Tensor]
+    exact: dict[int, Tensor] | None
+    occupancy: Tensor
+    seconds: float
+    forward: int
+    backward: int
+    reward: float
+
+
+@dataclass
+class Moments:
+    """Sums over draws."""
+
+    dim: int
+    draws: int = 0
+    estimate: Grouped = field(init=False)
+    exact: Grouped = field(init=False)
+    parts: dict[tuple[Kind, int], Sum] = field(default_factory=dict)
+    exact_steps: dict[int, Sum] = field(default_factory=dict)
+    terms: dict[Kind, Tensor] = field(default_factory=dict)
+    products: Tensor = field(default_factory=lambda: torch.zeros(3, 3, dtype=torch.float64))
+    occupancy: Tensor = field(default_factory=lambda: torch.zeros(3, 0))
+    seconds: float = 0.0
+    timed: int = 0
+    forward: int = 0
+    backward: int = 0
+    reward: float = 0.0
+    peak_memory: int = 0
+    idle_memory: int = 0
+
+    def __post_init__(self) -> None:
+        self.estimate, self.exact = Grouped.empty(self.dim), Grouped.empty(self.dim)
+
+    def add(self, draw: Draw) -> None:
+        """Count one more draw. The first one's time is left out: it warms up."""
+        group = self.draws % GROUPS
+        self.estimate.add(group, draw.gradient)
+        _add_parts(self.parts, draw.parts, draw.gradient)
+        self._add_terms(draw.parts)
+        if draw.exact is not None:
+            whole = torch.stack(list(draw.exact.values())).sum(0)
+            self.exact.add(group, whole)
+            _add_parts(self.exact_steps, draw.exact, whole)
+        self.occupancy = draw.occupancy + (self.occupancy if self.draws else torch.zeros_like(draw.occupancy))
+        if self.draws:
+            self.seconds, self.timed = self.seconds + draw.seconds, self.timed + 1
+        self.forward += draw.forward
+        self.backward += draw.backward
+        self.reward += draw.reward
+        self.draws += 1
+
+    def _add_terms(self, parts: dict[tuple[Kind, int], Tensor]) -> None:
+        found = {kind: [v for (k, _), v in parts.items() if k is kind] for kind in TERMS}
+        whole = {kind: torch.stack(vectors).sum(0) for kind, vectors in found.items() if vectors}
+        for kind, vector in whole.items():
+            self.terms[kind] = self.terms[kind] + vector if kind in self.terms else vector.clone()
+            for other, against in whole.items():
+                product = float(vector.double() @ against.double())
+                self.products[TERMS.index(kind), TERMS.index(other)] += product
+
+    def payload(self) -> dict[str, Any]:
+        """Plain values and tensors, for a checkpoint."""
+        return {
+            **{key: getattr(self, key) for key in _SCALARS},
+            "products": self.products,
+            "occupancy": self.occupancy,
+            "estimate": _grouped(self.estimate),
+            "exact": _grouped(self.exact),
+            "parts": {f"{kind} {i}": _sum(s) for (kind, i), s in self.parts.items()},
+            "exact_steps": {i: _sum(s) for i, s in self.exact_steps.items()},
+            "terms": {str(kind): vector for kind, vector in self.terms.items()},
+        }
+
+    @classmethod
+    def restored(cls, payload: dict[str, Any]) -> Moments:
+        """From `payload`."""
+        moments = cls(payload["dim"])
+        for key in _SCALARS:
+            setattr(moments, key, payload[key])
+        moments.products, moments.occupancy = payload["products"], payload["occupancy"]
+        moments.estimate = Grouped(*payload["estimate"])
+        moments.exact = Grouped(*payload["exact"])
+        for name, values in payload["parts"].items():
+            kind, i = name.split()
+            moments.parts[Kind(kind), int(i)] = Sum(*values)
+        moments.exact_steps = {i: Sum(*values) for i, values in payload["exact_steps"].items()}
+        moments.terms = {Kind(kind): vector for kind, vector in payload["terms"].items()}
+        return moments
+
+
+_SCALARS = (
+    "dim",
+    "draws",
+    "seconds",
+    "timed",
+    "forward",
+    "backward",
+    "reward",
+    "peak_memory",
+    "idle_memory",
+)
+
+
+def norm2(vector: Tensor) -> float:
+    """|v|² in double precision."""
+    return float(vector.double().square().sum())
+
+
+def _add_parts(sums: dict[Any, Sum], parts: dict[Any, Tensor], whole: Tensor) -> None:
+    for key, vector in parts.items():
+        if key not in sums:
+            sums[key] = Sum(torch.zeros_like(vector))
+        sums[key].add(vector, whole)
+
+
+def _sum(s: Sum) -> tuple[Tensor, float, float]:
+    return s.vector, s.square, s.dot
+
+
+def _grouped(g: Grouped) -> tuple[Tensor, Tensor, Tensor]:
+    return g.vectors, g.counts, g.squares
+
+
+def gram(rows: Iterable[Tensor], columns: Iterable[Tensor]) -> Tensor:
+    """Inner products in double precision."""
+    return torch.stack([r.double() for r in rows]) @ torch.stack([c.double() for c in columns]).T

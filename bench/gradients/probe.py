@@ -1,0 +1,194 @@
+"""Draws gradients of one estimator at fixed parameters, with the exact gradient of the same trajectories.
+
+from bench.gradients.probe import profile
+found = profile(MyMethod(config, chain.steps), chain, reward, prompts=("a", "b"), seconds=60)
+print(found.own.relative, found.own.verdict, found.noise.relative)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import count
+
+import torch
+from torch import Tensor
+
+from bench.chain import Chain, Kind
+from bench.engine import Engine
+from bench.errors import BenchError
+from bench.gradients.memory import peak_of
+from bench.gradients.moments import GROUPS, TERMS, Draw, Moments
+from bench.gradients.verdict import Bias, Noise, bias, noise
+from bench.method import Batch, Method
+from bench.pullback import Trajectory
+from bench.reward import Reward
+from bench.rollout import KINDS
+from bench.streams import uniform
+
+MARGIN = 0.25  # an unbiased verdict needs the relative bias's interval below this
+LEVEL = 0.95
+PAIRED = frozenset((Kind.FO, Kind.PASS, Kind.SKIP))  # noise-free given the trajectory: pairing cancels most
+SHARE = 0.1  # of the estimate's own variance that the target's may add
+
+
+class _Recorder:
+    """The engine's watch: the last trajectory, and its gradient's parts on the CPU."""
+
+    def __init__(self) -> None:
+        self.trajectory: Trajectory | None = None
+        self.parts: dict[tuple[Kind, int], Tensor] = {}
+
+    def rolled_out(self, trajectory: Trajectory) -> None:
+        self.trajectory, self.parts = trajectory, {}
+
+    def contributed(self, kind: Kind, i: int, gradient: Tensor) -> None:
+        part = gradient.float().cpu()
+        self.parts[kind, i] = self.parts[kind, i] + part if (kind, i) in self.parts else part
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What gradients are drawn of: which prompts, how many samples in a batch, which random streams."""
+
+    prompts: tuple[str, ...]
+    prompts_per_step: int = 4
+    samples_per_prompt: int = 2
+    micro_batch: int = 4
+    seed: int = 0
+
+    def batch(self, draw: int) -> tuple[str, ...]:
+        """The prompts of a draw, independent of every other draw's; different ones while there are enough."""
+        rng = uniform("profile", self.seed, draw)
+        few = self.prompts_per_step > len(self.prompts)
+        chosen = (rng.choices if few else rng.sample)(self.prompts, k=self.prompts_per_step)
+        return tuple(p for p in chosen for _ in range(self.samples_per_prompt))
+
+
+class Probe:
+    """One method on one chain at fixed parameters. `moments` holds everything measured so far."""
+
+    def __init__(self, method: Method, chain: Chain, reward: Reward, sampling: Sampling) -> None:
+        self.method, self.sampling = method, sampling
+        self.recorder = _Recorder()
+        self.engine = Engine(
+            chain, reward, seed=sampling.seed, micro_batch=sampling.micro_batch, watch=self.recorder
+        )
+        self.parameters = chain.parameters()
+        self.moments = Moments(sum(p.numel() for p in self.parameters))
+
+    def draw(self) -> None:
+        """One more batch gradient. Raises BenchError if it, or a reward, is not finite."""
+        moments = self.moments
+        batch = Batch(self.sampling.batch(moments.draws), moments.draws)
+        if moments.draws == 0:
+            device = self.engine.chain.device
+            moments.idle_memory, moments.peak_memory = peak_of(device, lambda: self._gradient(batch))
+            self.method.state.clear()
+        draw, trajectory = self._gradient(batch)
+        if not (bool(torch.isfinite(draw.gradient).all()) and bool(torch.isfinite(trajectory.rewards).all())):
+            raise BenchError(f"batch {moments.draws}: the gradient or a reward is not finite")
+        if self._needs_exact(trajectory):
+            draw.exact = self._exact(trajectory)
+        moments.add(draw)
+
+    def _gradient(self, batch: Batch) -> tuple[Draw, Trajectory]:
+        started = time.perf_counter()
+        updates = self.method.updates(self.engine, batch)
+        report = next(iter(updates))
+        self._synchronize()
+        seconds = time.perf_counter() - started
+        flat = -torch.cat([p.grad.detach().reshape(-1) for p in self.parameters if p.grad is not None])
+        trajectory = self.recorder.trajectory
+        assert trajectory is not None  # a gradient without a rollout
+        draw = Draw(
+            gradient=flat.float().cpu(),
+            parts=self.recorder.parts,
+            exact=None,
+            occupancy=_occupancy(trajectory),
+            seconds=seconds,
+            forward=report.forward,
+            backward=report.backward,
+            reward=float(report.rewards.double().mean()),
+        )
+        return draw, trajectory
+
+    def _synchronize(self) -> None:
+        if self.engine.chain.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def _needs_exact(self, trajectory: Trajectory) -> bool:
+        """Once per group, always where pairing pays, else while the target's noise matters beside the own."""
+        moments = self.moments
+        if trajectory.kinds <= PAIRED or moments.draws < GROUPS:
+            return True
+        target = moments.exact.spread() / moments.exact.total
+        return target > SHARE * moments.estimate.spread() / moments.draws
+
+    def _exact(self, trajectory: Trajectory) -> dict[int, Tensor]:
+        steps: dict[int, Tensor] = {}
+
+        def at_step(i: int, gradient: Tensor) -> None:
+            part = gradient.float().cpu()
+            steps[i] = steps[i] + part if i in steps else part
+
+        self.engine.pathwise(trajectory, at_step)
+        return steps
+
+
+def _occupancy(trajectory: Trajectory) -> Tensor:
+    """[3, T]: mean over samples of the plan's weight where the step is FO, HO, ZO."""
+    kind = torch.cat([m.kind for m in trajectory.micros]).cpu()
+    weight = torch.cat([m.weight for m in trajectory.micros]).cpu().float()
+    return torch.stack([(weight * (kind == KINDS.index(k))).mean(0) for k in TERMS])
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What `profile` returns. own: against the method's own objective (its noise, perturbations, plans)."""
+
+    draws: int
+    own: Bias
+    noise: Noise
+    seconds: float
+    moments: Moments
+
+
+def profile(
+    method: Method,
+    chain: Chain,
+    reward: Reward,
+    *,
+    prompts: Sequence[str],
+    seconds: float | None = None,
+    draws: int | None = None,
+    batch: int = 8,
+    samples_per_prompt: int = 2,
+    seed: int = 0,
+    margin: float = MARGIN,
+    level: float = LEVEL,
+    tell: Callable[[Probe], None] | None = None,
+) -> Profile:
+    """Profile an estimator on a chain and a reward of your own: bias, noise and cost of its batch gradients.
+
+    Stops after `draws` batches or `seconds`, whichever comes first (one of them is needed). batch: samples of
+    one gradient. margin: largest relative bias that still counts as unbiased. tell: called after every draw.
+    """
+    if seconds is None and draws is None:
+        raise BenchError("profile: say how long to measure: draws or seconds")
+    if batch % samples_per_prompt:
+        raise BenchError(f"profile: batch={batch} is no multiple of samples_per_prompt={samples_per_prompt}")
+    sampling = Sampling(tuple(prompts), batch // samples_per_prompt, samples_per_prompt, batch, seed)
+    probe = Probe(method, chain, reward, sampling)
+    deadline = None if seconds is None else time.monotonic() + seconds
+    for n in count(1):
+        probe.draw()
+        if tell is not None:
+            tell(probe)
+        if (draws is not None and n >= draws) or (deadline is not None and time.monotonic() > deadline):
+            break
+    moments = probe.moments
+    own = bias(moments, moments.exact, margin, level)
+    per_gradient = moments.seconds / moments.timed if moments.timed else float("nan")
+    return Profile(moments.draws, own, noise(moments, own.norm), per_gradient, moments)
