@@ -1,6 +1,5 @@
 """What `bench list` and `bench describe` show. Listing imports neither torch nor any plugin."""
 
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
@@ -9,7 +8,7 @@ from rich.markdown import Markdown
 from rich.table import Table
 
 from bench import registry
-from bench.config import readable, shipped
+from bench.config import first_comment, readable, shipped
 from bench.errors import BenchError, did_you_mean
 from bench.models.config import ModelConfig
 from bench.settings import EvalConfig, Request, TrainConfig
@@ -28,8 +27,8 @@ def show_list(console: Console) -> None:
     rewards = {name: entry.summary() for name, entry in registry.entries("reward").items()}
     _section(console, "methods", methods)
     _section(console, "rewards", rewards)
-    _section(console, "models", {name: _comment(path) for name, path in shipped("models").items()})
-    _section(console, "experiments", {name: _comment(path) for name, path in shipped("experiments").items()})
+    for kind in ("models", "experiments"):
+        _section(console, kind, {name: first_comment(path) for name, path in shipped(kind).items()})
     console.print(
         "[dim]bench describe NAME shows settings; a model may also be path:DIRECTORY or hub:ORG/NAME[/dim]"
     )
@@ -47,12 +46,6 @@ def _section(console: Console, title: str, rows: dict[str, str | None]) -> None:
     console.print()
 
 
-def _comment(path: Path) -> str | None:
-    """The comment at the top of a YAML file."""
-    first = path.read_text(encoding="utf-8").partition("\n")[0]
-    return first.removeprefix("#").strip() if first.startswith("#") else None
-
-
 def show(console: Console, name: str) -> None:
     """The documentation and the settings of one method, reward, model, experiment or section."""
     for group in ("method", "reward"):
@@ -60,10 +53,13 @@ def show(console: Console, name: str) -> None:
         if name in entries:
             entry = entries[name]
             doc = entry.docstring()
-            console.print(f"[bold]{name}[/bold] ({group}, {entry.target})\n")
+            kind = group if entry.base is None else f"preset of {entry.base}"
+            console.print(f"[bold]{name}[/bold] ({kind}, {entry.target})\n")
             console.print(Markdown("(no description)" if doc is None else doc))
             _fields(console, entry.load().Config, name)
-            _files(console, f"{group}s", name)
+            for file in (entry.base, name):
+                if file is not None:
+                    _files(console, f"{group}s", file)
             return
     if name in SECTION_MODELS:
         console.print(f"[bold]{name}[/bold]: {SECTION_MODELS[name].__doc__}", highlight=False)

@@ -1,7 +1,8 @@
 """A request → its cells: every setting resolved and checked before anything runs.
 
-Precedence, lowest first: defaults in code, configs/models/<model>.yaml, configs/methods/<method>.yaml (block
-`default`, then the model's), the experiment file, flags, `--set`.
+Precedence, lowest first: defaults in code, configs/models/<model>.yaml, configs/methods/<method>.yaml
+(block `default`, then the model's; of a preset, its base's file before its own), the experiment file,
+flags, `--set`.
 """
 
 import hashlib
@@ -9,19 +10,19 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench import registry, weights
+from bench import method_files, registry, weights
 from bench.config import Layers, Tree, load_config, read_yaml, readable, shipped
 from bench.errors import BenchError, did_you_mean
+from bench.method import Method
 from bench.models.config import ModelConfig
+from bench.schema import Strict
 from bench.settings import (
     CellConfig,
     Choice,
     EvalConfig,
-    MethodBlock,
     ModelChoice,
     ModelFile,
     Request,
@@ -61,11 +62,11 @@ def cell_id(config: CellConfig) -> str:
     """Readable name and a hash of what changes numbers: not of places, names, or how far to go."""
     tree = config.model_dump(mode="json")
     placed = [tree["model"], *tree["eval_rewards"]]
-    parts = [config.label, _slug(config.model.name)]
+    parts = [config.label, slug(config.model.name)]
     if config.training is not None:
         del tree["training"]["train"]["steps"], tree["training"]["train"]["checkpoint_every"]
         placed.append(tree["training"]["reward"])
-        parts += [_slug(config.training.reward.name), f"s{config.training.seed}"]
+        parts += [slug(config.training.reward.name), f"s{config.training.seed}"]
     for choice in placed:  # the digests say what was there
         choice["config"] = {k: v for k, v in choice["config"].items() if k not in PLACES}
     del tree["model"]["name"], tree["prompts"]
@@ -73,7 +74,8 @@ def cell_id(config: CellConfig) -> str:
     return "-".join([*parts, hashlib.sha256(text.encode()).hexdigest()[:8]])
 
 
-def _slug(name: str) -> str:
+def slug(name: str) -> str:
+    """A model's or a reward's name as part of a directory's."""
     kind, colon, rest = name.partition(":")
     last = Path(rest).name if colon and kind in ("path", "hub") else Path(name).stem
     return re.sub(r"[^A-Za-z0-9_.]+", "_", last).strip("_.") or "model"
@@ -191,12 +193,12 @@ class _Resolver:
 
     def _method(self, name: str, model: ModelConfig, reward: Choice) -> tuple[Choice, TrainConfig]:
         settings, train = Layers(), Layers().add(self.origin, "train", self.file.train)
-        for origin, block_name, block in _method_blocks(name, self.request.model):
-            settings.add(origin, f"{block_name}.method", block.method)
-            train.add(origin, f"{block_name}.train", block.train)
+        for file, block, found in method_files.blocks(name, self.request.model):
+            settings.add(file, f"{block}.method", found.method)
+            train.add(file, f"{block}.train", found.train)
         cls = registry.load("method", name)
         config = self._over(settings, name).build(cls.Config)
-        if cls(config, model.steps).needs_reward_grad:
+        if _fitted(name, config, model.steps).needs_reward_grad:
             self._check_differentiable(name, "fo" in cls.Config.model_fields)
         resolved = self._over(train, "train", f"{name}.train").build(TrainConfig)
         return Choice(name=name, config=config.model_dump(mode="json")), resolved
@@ -204,7 +206,7 @@ class _Resolver:
     def _check_differentiable(self, method: str, has_fo: bool) -> None:
         if registry.load("reward", self.reward).differentiable:
             return
-        way_out = "Choose a differentiable reward, or ddpo, zo, or rlr with --set rlr.fo=false."
+        way_out = "Choose a differentiable reward, or ddpo, reinforce, zo, or rlr with --set rlr.fo=false."
         if has_fo:
             way_out = f"Its form without the first-order term does not: --set {method}.fo=false"
         raise BenchError(
@@ -233,19 +235,12 @@ class _Resolver:
         return found
 
 
-@cache
-def _method_blocks(name: str, model: str) -> tuple[tuple[str, str, MethodBlock], ...]:
-    """The blocks of configs/methods/<name>.yaml that apply to a model: (file, block name, block)."""
-    files = shipped("methods")
-    if name not in files:
-        return ()
-    origin, tree = readable(files[name]), read_yaml(files[name])
-    known = ["default", *shipped("models")]
-    for block in tree:
-        if block not in known:
-            raise BenchError(f"{origin}: {block}: unknown model.{did_you_mean(str(block), known)}")
-    return tuple(
-        (origin, block, Layers().add(origin, block, tree[block] or {}).build(MethodBlock))
-        for block in ("default", model)
-        if block in tree
-    )
+def _fitted(name: str, config: Strict, steps: int) -> Method:
+    """The method. If its settings do not fit the chain, what its base says is said of the preset."""
+    entry = registry.find("method", name)
+    try:
+        return entry.load()(config, steps)
+    except BenchError as error:
+        if entry.base is None:
+            raise
+        raise BenchError(f"preset '{name}' of {entry.base}: {error}") from error

@@ -94,6 +94,12 @@ def read_yaml(path: Path) -> Tree:
     return tree
 
 
+def first_comment(path: Path) -> str | None:
+    """The comment on the first line of a YAML file; None if it starts otherwise."""
+    first = path.read_text(encoding="utf-8").partition("\n")[0]
+    return first.removeprefix("#").strip() if first.startswith("#") else None
+
+
 def write_yaml(value: BaseModel) -> str:
     """A settings object as YAML text."""
     return dump_yaml(value.model_dump(mode="json"))

@@ -2,17 +2,21 @@
 
 A plugin package registers under the groups `bench.methods`, `bench.rewards` and `bench.models`; the entry's
 value is what the tables below hold: "module:Class" (for a model family "module:loader").
+
+A preset is a method that is only settings: configs/methods/<name>.yaml with a key `base`, the name of a
+method class. It is found and loaded like a method; its settings are in `bench.method_files`.
 """
 
 import ast
 import importlib
 import importlib.metadata
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from bench.config import first_comment, read_yaml, readable, shipped
 from bench.errors import BenchError, did_you_mean
 
 Group = Literal["method", "reward", "model"]
@@ -26,6 +30,9 @@ BUILT_IN: dict[Group, dict[str, str]] = {
         "zo": "methods.zo:Zo",
         "truncated_bp": "methods.truncated_bp:TruncatedBp",
         "full_bp": "methods.full_bp:FullBp",
+        "truncated-bp-weighted": "methods.truncated_bp_weighted:TruncatedBpWeighted",
+        "reinforce": "methods.reinforce:Reinforce",
+        "rlr-authors-code": "methods.rlr_authors_code:RlrAuthorsCode",
     },
     "reward": {
         "clip": "rewards.clip:ClipReward",
@@ -40,12 +47,17 @@ BUILT_IN: dict[Group, dict[str, str]] = {
 
 @dataclass(frozen=True)
 class Entry:
-    """One registered thing: where it is, and whether it comes with this package."""
+    """One registered thing: where it is, and which plugin it comes with (None: this package).
+
+    base, file: of a preset, its method class's name and the YAML file that defines it; None otherwise.
+    """
 
     group: Group
     name: str
     target: str
     plugin: str | None = None
+    base: str | None = None
+    file: Path | None = None
 
     @property
     def module(self) -> str:
@@ -80,20 +92,51 @@ class Entry:
         return None if tree is None else ast.get_docstring(tree)
 
     def summary(self) -> str | None:
-        """First line of the docstring."""
+        """First line of the docstring; of a preset its base and the comment on the file's first line."""
+        if self.file is not None:
+            return ": ".join(part for part in (self.base, first_comment(self.file)) if part)
         text = self.docstring()
         return None if text is None else text.splitlines()[0]
 
 
 @cache
 def entries(group: Group) -> dict[str, Entry]:
-    """Everything registered in a group, by name, the package's own first."""
+    """Everything registered in a group, by name: the package's own, plugins, presets."""
     found = {name: Entry(group, name, target) for name, target in BUILT_IN[group].items()}
     for point in importlib.metadata.entry_points(group=f"bench.{group}s"):
         origin = point.dist.name if point.dist else point.value
         if point.name in found:
             raise BenchError(f"plugin {origin} registers {group} '{point.name}', which already exists")
         found[point.name] = Entry(group, point.name, point.value, plugin=origin)
+    if group == "method":
+        for name, (base, file) in _bases(found).items():
+            found[name] = replace(found[base], name=name, base=base, file=file)
+    return found
+
+
+def _bases(classes: dict[str, Entry]) -> dict[str, tuple[str, Path]]:
+    """Preset → its base and its file, from configs/methods."""
+    files = shipped("methods")
+    found: dict[str, tuple[str, Path]] = {}
+    for name, path in files.items():
+        tree, place, names = read_yaml(path), f"{readable(path)}: base", sorted(classes)
+        if "base" not in tree:
+            if name not in classes:
+                raise BenchError(
+                    f"{place}: is missing, and no method class is called '{name}'.{did_you_mean(name, names)}"
+                )
+            continue
+        base = tree["base"]
+        if name in classes:
+            raise BenchError(f"{place}: '{name}' is a method class; a preset needs a name of its own")
+        if not isinstance(base, str):
+            raise BenchError(f"{place}: expected the name of a method class, found {base!r}")
+        if base not in classes:
+            what = "is a preset itself" if base in files else "is no method class"
+            raise BenchError(
+                f"{place}: '{base}' {what}.{did_you_mean(base, names)} Known: {', '.join(names)}"
+            )
+        found[name] = (base, path)
     return found
 
 

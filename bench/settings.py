@@ -91,7 +91,9 @@ class CellConfig(Strict):
 class Request(Strict):
     """An experiment file; flags override its parts, `--set` its settings."""
 
-    methods: tuple[str, ...] | None = Field(default=None, description="names; null: all")
+    methods: tuple[str, ...] | None = Field(
+        default=None, description="names; null: all that `bench list` shows, presets included"
+    )
     model: str = Field(default="tiny", description="a name, path:directory or hub:org/name")
     reward: str | None = Field(default=None, description="what is trained on; null: the model's default")
     prompts: str | None = Field(default=None, description="a prompt set or a file; null: the model's default")
@@ -115,7 +117,7 @@ class ModelFile(Strict):
 
 
 class MethodBlock(Strict):
-    """One block of configs/methods/<name>.yaml."""
+    """One block of configs/methods/<name>.yaml, a method class's or a preset's."""
 
     method: dict[str, Any] = Field(default_factory=dict)
     train: dict[str, Any] = Field(default_factory=dict)

@@ -85,6 +85,8 @@ class Rlr(PlanMethod):
             )
         if config.completion == "resampled" and config.h == 0:
             raise BenchError("rlr.completion=resampled needs blocks: set rlr.h to 1 or more")
+        if config.h == 0 and config.completion == "none" and not config.fo:
+            raise BenchError("rlr: h 0, completion none and fo false leave nothing to estimate")
         self.starts = self._starts()
         weighted = config.weights != TermWeights()
         partly = config.completion == "resampled" and len(self.starts) < len(self._tiles())

@@ -13,8 +13,9 @@ from bench.config import (
     shipped,
 )
 from bench.errors import BenchError
+from bench.method_files import blocks, shipped_config
 from bench.models.config import ModelConfig
-from bench.settings import MethodBlock, ModelFile, Request, TrainConfig
+from bench.settings import ModelFile, Request, TrainConfig
 
 
 @pytest.mark.parametrize(
@@ -140,8 +141,10 @@ def test_shipped_experiments_are_valid(name: str) -> None:
 
 @pytest.mark.parametrize("name", shipped("methods"))
 def test_shipped_method_files_have_valid_blocks(name: str) -> None:
-    for block, tree in read_yaml(shipped("methods")[name]).items():
-        Layers().add(name, block, tree or {}).build(MethodBlock)
+    for model in shipped("models"):
+        shipped_config(name, model)
+        for block in blocks(name, model):
+            Layers().add(name, block.name, block.settings.train).build(TrainConfig)
 
 
 def test_configs_are_found_from_anywhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

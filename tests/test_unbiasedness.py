@@ -17,7 +17,9 @@ from bench import registry
 from bench.advantages import advantages
 from bench.chain import Kind, Plan, Segment
 from bench.method import Batch, Method
+from bench.method_files import shipped_config
 from bench.models.toy import ToyChain
+from bench.plan_method import PlanMethod
 from bench.rollout import Perturbation
 from methods.ddpo import Ddpo, DdpoConfig
 from methods.rlr import Rlr, RlrConfig
@@ -27,6 +29,7 @@ from tests.statistics import Comparison, Recorder, compare, first_update
 from tests.toys import engine_of
 
 STEPS = 4
+PRESET_STEPS = 6  # room for the longest preset, h = 4, and for a truncation at 5
 SHARP = {"eta": 1.0, "scale": 0.5}  # noise and perturbation large enough for a sharp test
 UNBIASED_RLR: dict[str, dict[str, Any]] = {
     "h 0": {"h": 0},
@@ -64,10 +67,11 @@ def _fast_streams(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench.rollout, "normal", fast_streams.normal)
 
 
-def sharp(cls: type[Method], **settings: Any) -> Method:
-    """The method with large noise and perturbation, where it has them."""
-    chosen = {k: v for k, v in SHARP.items() if k in cls.Config.model_fields} | settings
-    return cls(cls.Config.model_validate(chosen), STEPS)
+def sharp(name: str, steps: int = STEPS, **settings: Any) -> Method:
+    """The method or preset as shipped for `tiny`, with large noise and perturbation where it has them."""
+    cls = registry.load("method", name)
+    loud = {k: v for k, v in SHARP.items() if k in cls.Config.model_fields}
+    return cls(shipped_config(name, "tiny", loud | settings), steps)
 
 
 def rlr(settings: dict[str, Any]) -> Rlr:
@@ -82,7 +86,7 @@ def rlr(settings: dict[str, Any]) -> Rlr:
 
 def measured(method: Method, *, batches: int = 16, multistep: float = 0.0) -> Comparison:
     """The method's first update against the pathwise gradient."""
-    chain = ToyChain(STEPS, 1, noise=0.7, multistep=multistep)
+    chain = ToyChain(method.steps, 1, noise=0.7, multistep=multistep)
     return compare(engine_of(chain, micro_batch=512), first_update(method), batches=batches, size=512)
 
 
@@ -93,8 +97,8 @@ def assert_unbiased(result: Comparison) -> None:
 
 @pytest.mark.parametrize("name", registry.entries("method"))
 def test_method_is_biased_by_more_than_3_standard_errors_exactly_if_it_says_so(name: str) -> None:
-    method = sharp(registry.load("method", name))
-    result = measured(method)
+    method = sharp(name, PRESET_STEPS)
+    result = measured(method, batches=48 if name == "zo" else 16)  # a perturbation per step is that noisy
     if not method.biased:
         assert_unbiased(result)
     else:
@@ -125,15 +129,37 @@ def test_rlr_that_drops_or_weights_terms_is_biased_and_says_so(settings: dict[st
     ],
 )
 def test_backpropagation_that_drops_steps_is_biased_and_says_so(name: str, settings: dict[str, Any]) -> None:
-    method = sharp(registry.load("method", name), **settings)
+    method = sharp(name, **settings)
     assert method.biased
     assert not measured(method).agrees
 
 
 def test_truncation_of_no_step_is_unbiased_and_says_so() -> None:
-    method = sharp(registry.load("method", "truncated_bp"), k=STEPS)
+    method = sharp("truncated_bp", k=STEPS)
     assert not method.biased
     assert_unbiased(measured(method))
+
+
+@pytest.mark.parametrize(
+    "settings", [{"k_min": 2, "decay": 0.5, "floor": 0.3}, {"decay": 0.4, "floor": 0.01}], ids=str
+)
+def test_weighted_truncation_is_unbiased_and_without_its_weights_biased(settings: dict[str, Any]) -> None:
+    method = sharp("truncated-bp-weighted", **settings)
+    assert_unbiased(measured(method))
+    assert isinstance(method, PlanMethod)
+    weighted = method.plan
+
+    def forgotten(rng: random.Random) -> Plan:
+        plan = weighted(rng)
+        return replace(plan, segments=tuple(replace(s, weight=1.0) for s in plan.segments))
+
+    setattr(method, "plan", forgotten)  # noqa: B010
+    assert not measured(method).agrees
+
+
+@pytest.mark.parametrize("settings", [{"baseline": "none"}, {"drawn": 2, "baseline": "loo_prompt"}], ids=str)
+def test_reinforce_is_unbiased_whatever_is_drawn(settings: dict[str, Any]) -> None:
+    assert_unbiased(measured(sharp("reinforce", **settings)))
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,20 @@ def test_truncated_bp_keeps_the_last_k_steps_and_full_bp_all() -> None:
         make("truncated_bp", k=11)
 
 
+def test_weighted_truncation_covers_step_k_with_its_survival_probability_and_weights_by_its_inverse() -> None:
+    method = make("truncated-bp-weighted", k_min=2, decay=0.5, floor=0.2)
+    survival = [1, 1, 0.5, 0.25] + [0.2] * 6
+    plans = drawn(method, 2000)
+    for k, p in enumerate(survival, start=1):
+        covered = [s for plan in plans if (s := plan.segment_at(STEPS - k)).kind is FO]
+        assert abs(len(covered) - 2000 * p) <= 3 * (2000 * p * (1 - p)) ** 0.5
+        assert {s.weight for s in covered} == {1 / p}
+        assert all(s.stop - s.start == 1 for s in covered)
+    assert all(kinds(plan) == sorted(kinds(plan), key=(SKIP, FO).index) for plan in plans)
+    with pytest.raises(BenchError, match=r"truncated-bp-weighted.k_min is 11, but the chain has only 10"):
+        make("truncated-bp-weighted", k_min=11)
+
+
 def test_alignprop_cuts_the_chain_around_its_mean_and_always_keeps_the_last_step() -> None:
     method = make("alignprop", cut_mean=0.7, cut_std=0.2)
     plans = [kinds(p) for p in drawn(method)]

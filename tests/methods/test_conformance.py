@@ -1,5 +1,5 @@
 """What every registered method must do, on a random image pipeline: a new plugin is tested the day it is
-registered."""
+registered. Presets too, each with its own settings."""
 
 import inspect
 import io
@@ -13,20 +13,21 @@ from pydantic import BaseModel
 
 from bench import registry
 from bench.method import Method, Report
+from bench.method_files import shipped_config
 from bench.models.image import ImageChain
 from bench.schema import Strict
 from methods.rlr import Rlr, RlrConfig
 from tests.pipelines import image_chain
 from tests.toys import Pattern, batch_of, engine_of, gradient
 
-STEPS, COUNT = 3, 4
+STEPS, COUNT = 6, 4  # room for the longest preset, h = 4, and for a truncation at 5
 NAMES = list(registry.entries("method"))
+CLASSES = [name for name, entry in registry.entries("method").items() if entry.base is None]
 
 
 def fresh(name: str) -> Method:
-    """The method with its default settings."""
-    cls = registry.load("method", name)
-    return cls(cls.Config(), STEPS)
+    """The method as shipped for the embedded model."""
+    return registry.load("method", name)(shipped_config(name, "tiny"), STEPS)
 
 
 def one_batch(method: Method, chain: ImageChain, reward: Any = None, step: int = 0) -> list[Report]:
@@ -71,7 +72,7 @@ def test_rlr_without_first_order_term_needs_no_reward_gradient() -> None:
     assert one_batch(method, image_chain(steps=STEPS), Pattern(detached=True))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CLASSES)
 def test_state_that_went_through_a_checkpoint_continues_as_if_nothing_had_been(name: str) -> None:
     chain, first, second = image_chain(steps=STEPS), fresh(name), fresh(name)
     for step in range(2):
@@ -87,7 +88,7 @@ def test_state_that_went_through_a_checkpoint_continues_as_if_nothing_had_been(n
     assert all(torch.equal(a, b) for a, b in zip(*following, strict=True))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CLASSES)
 def test_the_same_seed_gives_the_same_gradient_and_another_another(name: str) -> None:
     chain = image_chain(steps=STEPS)
     found = []
@@ -98,7 +99,7 @@ def test_the_same_seed_gives_the_same_gradient_and_another_another(name: str) ->
     assert not torch.equal(found[0], found[2])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CLASSES)
 def test_method_describes_itself(name: str) -> None:
     cls = registry.load("method", name)
     text = inspect.getdoc(sys.modules[cls.__module__]) or ""
@@ -120,7 +121,7 @@ def undescribed(config: type[BaseModel], prefix: str = "") -> list[str]:
     return missing
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CLASSES)
 def test_every_setting_has_a_description_and_unknown_ones_are_refused(name: str) -> None:
     config = registry.load("method", name).Config
     assert issubclass(config, Strict)
