@@ -1,9 +1,13 @@
 """Zeroth order: perturb the parameters, weight the perturbation by the reward; no backpropagation at all.
 
 Source: the ZO estimator of the RLR paper (§3.2), evolution strategies (Salimans et al. 2017), SPSA (Spall
-1992). Unbiased for the smoothed objective E[R(θ + s z)], which differs from E[R(θ)] by O(s²). Each sample of
-a batch has a z of its own, so a batch of B is B perturbations for the price of one forward; with `shared:
-false` every step draws another z, which multiplies the variance by about T.
+1992). Unbiased for the smoothed objective E[R(θ + s z)], which differs from E[R(θ)] by O(s²). Each sample
+of a batch has a z of its own, so a batch of B is B perturbations for the price of one forward.
+
+The defaults are the paper's plain form, where every step draws another z, which multiplies the variance by
+about T; `shared` draws one per chain, `antithetic` pairs samples with opposite z. Differs from the paper's
+form in the leave-one-out baseline (`baseline: none` is theirs). The preset `zo-antithetic` is evolution
+strategies' form.
 """
 
 import random
@@ -22,8 +26,8 @@ class ZoConfig(Strict):
     """Settings of the zeroth-order estimator."""
 
     scale: float = Field(default=1e-3, gt=0, description="s, standard deviation of the perturbation")
-    shared: bool = Field(default=True, description="one z for all steps of a chain; false: one per step")
-    antithetic: bool = Field(default=True, description="pairs of samples with the same noise and opposite z")
+    shared: bool = Field(default=False, description="one z for all steps of a chain; false: one per step")
+    antithetic: bool = Field(default=False, description="pairs of samples with the same noise and opposite z")
     baseline: Baseline = Field(default="loo", description="none, loo, or loo_prompt")
     eta: float = Field(default=0.0, ge=0, description="noise scale at every step")
 
