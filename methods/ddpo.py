@@ -22,8 +22,8 @@ from bench.advantages import whiten
 from bench.chain import Kind, tiled
 from bench.engine import Engine
 from bench.errors import BenchError
-from bench.method import Batch, Method, Report
 from bench.half_order import Clipped
+from bench.method import Batch, Method, Report
 from bench.schema import Strict
 from bench.streams import uniform
 
