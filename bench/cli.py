@@ -112,6 +112,73 @@ def cell(
 
 
 @app.command()
+def gradients(
+    methods: Annotated[str, typer.Option(help="names with commas between them, or `all`")] = "all",
+    model: Annotated[
+        str | None, typer.Option(help="a name, path:DIRECTORY or hub:ORG/NAME  [default: tiny]")
+    ] = None,
+    reward: Annotated[str | None, typer.Option(help="differentiable  [default: the model's]")] = None,
+    prompts: Annotated[
+        str | None, typer.Option(help="a prompt set or a file  [default: the model's]")
+    ] = None,
+    at: Annotated[
+        list[str] | None,
+        typer.Option(help="θ: init, or the directory of a trained cell or LoRA; may be repeated"),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="of the LoRA's initial values and of all draws")] = 0,
+    budget: Annotated[str | None, typer.Option(help="time for all together, such as 90s, 5m, 2h")] = None,
+    draws: Annotated[int | None, typer.Option(min=1, help="batch gradients of each method")] = None,
+    precision: Annotated[
+        float | None, typer.Option(min=1e-4, help="stop where the bias is known to ± this")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="SECTION.KEY=VALUE, such as rlr.h=3; may be repeated")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="results directory")] = Path("results/gradients"),
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="methods at a time  [default: one per CPU core]")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of each  [default: 1]")] = None,
+    force: Annotated[bool, typer.Option("--force", help="forget what was measured before")] = False,
+) -> None:
+    """Measure bias, variance and cost of each method's gradient against the exact one.
+
+    Without --budget, --draws or --precision: a budget of 5 minutes. The same command again adds draws to
+    those that were made before.
+    """
+    from bench import request
+    from bench.gradients import plan, run
+
+    if budget is None and draws is None and precision is None:
+        budget = "5m"
+    limits = plan.Limits(None if budget is None else plan.seconds(budget), draws, precision)
+    options = request.Options(
+        methods, model, reward, prompts, str(seed), None, threads, None, settings or (), out
+    )
+    planned = plan.plan(request.build(options), at or [plan.INIT], limits, jobs)
+    sys.exit(run.run(console, planned, force))
+
+
+@app.command(hidden=True)
+def probe(
+    directory: Path,
+    timeout: Annotated[float | None, typer.Option()] = None,
+    draws: Annotated[int | None, typer.Option()] = None,
+    precision: Annotated[float | None, typer.Option()] = None,
+    with_parent: Annotated[bool, typer.Option("--with-parent")] = False,
+) -> None:
+    """Measure one planned profile in this process."""
+    os.environ.setdefault(*NO_BARS)
+    from bench.gradients.store import ProbeDir
+    from bench.gradients.worker import run_probe
+    from bench.worker import end_with_parent
+
+    if with_parent:
+        end_with_parent()
+    sys.exit(run_probe(ProbeDir(directory), timeout, draws, precision))
+
+
+@app.command()
 def sample(
     prompt: Annotated[str, typer.Option(help="what to draw")],
     model: Annotated[str | None, typer.Option(help="as for run  [default: the cell's, or tiny]")] = None,

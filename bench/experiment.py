@@ -50,7 +50,7 @@ def show(console: Console, planned: Planned) -> None:
     table = Table(title=f"{len(planned.cells)} cells in {planned.results.path}", title_justify="left")
     for header in ("cell", "state", "steps", "batch", "estimated time"):
         table.add_column(header, overflow="fold", no_wrap=header == "cell")
-    waiting = {task.cell.id for task in planned.tasks}
+    waiting = {task.id for task in planned.tasks}
     for cell in planned.cells:
         status = planned.results.cell(cell.id).status()
         training = cell.config.training
@@ -98,7 +98,7 @@ def run(console: Console, planned: Planned, jobs: int | None, way: launch.Way, r
     kept = f", {done} done before" if done else ""
     console.print(f"{len(ready)} cells, {at_once} at a time{kept}; results in {planned.results.path}")
     with watcher(console, len(ready)) as progress:
-        outcomes, interrupted = launch.run(ready, jobs, way, progress, command_line())
+        outcomes, interrupted = launch.run(ready, jobs, lambda *_: way, progress, command_line())
     return _conclude(console, planned, [*busy, *outcomes], interrupted, report)
 
 
@@ -130,7 +130,7 @@ def _conclude(
     for outcome in bad:
         status = outcome.status
         console.print(
-            f"{outcome.task.cell.id}: {status.state} at step {status.step}: {status.message}\n"
+            f"{outcome.task.id}: {status.state} at step {status.step}: {status.message}\n"
             f"  see {outcome.task.directory.path}; the same command tries it again from its last checkpoint",
             style="red",
             soft_wrap=True,

@@ -7,6 +7,7 @@ the cell's process ends too, so that nothing goes on writing behind the user's b
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import signal
@@ -17,12 +18,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
+from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
 from bench.cells import Cell
 from bench.errors import BenchError
-from bench.store import CellDir, CellInUse, ResultsDir, State, Status
+from bench.schema import Strict
+from bench.settings import CellConfig
+from bench.store import CellDir, CellInUse, JobDir, ResultsDir, State, Status
 
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 60.0  # beyond the time limit, before a process that does not stop by itself is killed
@@ -41,27 +45,50 @@ class Exit(IntEnum):
 
 @dataclass(frozen=True)
 class Way:
-    """How each cell is run: data-parallel processes, and seconds until it has to stop."""
+    """How each task is run: data-parallel processes, seconds until it has to stop, and further options."""
 
     processes: int = 1
     timeout: float | None = None
+    extra: tuple[str, ...] = ()
 
-    def command(self, directory: CellDir) -> list[str]:
-        """The command line of a cell."""
+    def command(self, task: Task) -> list[str]:
+        """The command line of a task."""
         python = [sys.executable]
         if self.processes > 1:
             python += ["-m", "torch.distributed.run", "--standalone"]
             python += ["--nproc-per-node", str(self.processes)]
-        command = [*python, "-m", "bench", "cell", str(directory.path), "--with-parent"]
+        command = [
+            *python,
+            "-m",
+            "bench",
+            task.command,
+            str(task.directory.path),
+            "--with-parent",
+            *self.extra,
+        ]
         return command if self.timeout is None else [*command, "--timeout", str(self.timeout)]
 
 
 @dataclass(frozen=True)
 class Task:
-    """A cell that has to run, and where."""
+    """Work for one process.
 
-    cell: Cell
-    directory: CellDir
+    command: the hidden command that does it, `cell` or `probe`. title: for people. total: optimizer steps or
+    draws until it is done, None if that is not known. log: grows by a JSON line whenever it got further.
+    """
+
+    directory: JobDir
+    config: Strict
+    command: str
+    threads: int
+    title: str
+    total: int | None
+    log: Path
+
+    @property
+    def id(self) -> str:
+        """The directory's name."""
+        return self.directory.id
 
 
 @dataclass(frozen=True)
@@ -99,8 +126,15 @@ class Watcher(Protocol):
 
 def unfinished(results: ResultsDir, cells: list[Cell], force: bool) -> list[Task]:
     """The cells that have to run."""
-    tasks = [Task(cell, results.cell(cell.id)) for cell in cells]
-    return [task for task in tasks if force or not task.directory.finished(task.cell.config)]
+    found = [(cell.config, results.cell(cell.id)) for cell in cells]
+    return [_cell_task(config, cell) for config, cell in found if force or not cell.finished(config)]
+
+
+def _cell_task(config: CellConfig, cell: CellDir) -> Task:
+    training = config.training
+    title = config.label if training is None else f"{config.label} seed {training.seed}"
+    total = None if training is None else training.train.steps
+    return Task(cell, config, "cell", config.threads, title, total, cell.metrics)
 
 
 def prepare(tasks: list[Task], force: bool) -> tuple[list[Task], list[Outcome]]:
@@ -116,7 +150,7 @@ def prepare(tasks: list[Task], force: bool) -> tuple[list[Task], list[Outcome]]:
                 if force:
                     directory.wipe()
                 status = directory.status()
-                directory.write_config(task.cell.config)
+                directory.write_config(task.config)
                 directory.write_status(State.PENDING, status.step, status.seconds)
                 ready.append(task)
         except CellInUse as error:
@@ -135,18 +169,24 @@ class _Process:
     def __init__(self, task: Task, way: Way, command_line: str) -> None:
         self.task, self.timeout = task, way.timeout
         self.started = time.monotonic()
-        threads = str(task.cell.config.threads)
+        threads = str(task.threads)
         environment = os.environ | dict.fromkeys(THREAD_VARIABLES, threads)
         environment[COMMAND_VARIABLE] = command_line
         with (task.directory.path / "output.txt").open("wb") as output:
             self.process = subprocess.Popen(
-                way.command(task.directory),
+                way.command(task),
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=environment,
                 start_new_session=True,  # Ctrl-C reaches this process only, which then stops the cells
             )
+
+    def left(self) -> float:
+        """Seconds until its time is up; inf without a limit."""
+        if self.timeout is None:
+            return math.inf
+        return max(0.0, self.timeout - (time.monotonic() - self.started))
 
     def kill(self) -> None:
         """End it now, and with it the processes that it started: their standard input closes."""
@@ -185,10 +225,11 @@ class _Process:
 
 
 def run(
-    tasks: list[Task], jobs: int, way: Way, watcher: Watcher, command_line: str
+    tasks: list[Task], jobs: int, way: Callable[[int, list[float]], Way], watcher: Watcher, command_line: str
 ) -> tuple[list[Outcome], bool]:
     """Run all tasks, `jobs` at a time. Returns how they ended, and whether the user interrupted.
 
+    way: how to run the next, from how many wait (it included) and the seconds that running ones have left.
     On Ctrl-C or SIGTERM every cell finishes its batch, writes a checkpoint and stops; a second Ctrl-C kills.
     """
     waiting, running, outcomes = list(tasks), list[_Process](), list[Outcome]()
@@ -205,7 +246,8 @@ def run(
         with _sigterm_as_interrupt():
             while waiting or running:
                 while waiting and len(running) < jobs:
-                    running.append(_Process(waiting.pop(0), way, command_line))
+                    chosen = way(len(waiting), [process.left() for process in running])
+                    running.append(_Process(waiting.pop(0), chosen, command_line))
                     watcher.started(running[-1].task)
                 _wait(reap, watcher)
     except KeyboardInterrupt:

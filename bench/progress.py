@@ -39,13 +39,11 @@ class Tail:
 
 
 class _Running:
-    """One cell's log and what to call it."""
+    """One task's log and what to call it."""
 
     def __init__(self, task: Task) -> None:
-        training = task.cell.config.training
-        self.total = None if training is None else training.train.steps
-        self.name = task.cell.config.label + ("" if training is None else f" seed {training.seed}")
-        self.tail = Tail(task.directory.metrics)
+        self.total, self.name = task.total, task.title
+        self.tail = Tail(task.log)
         self.spoke = 0.0
 
 
@@ -91,7 +89,7 @@ class Bars:
         """Add a bar."""
         running = _Running(task)
         bar = self.progress.add_task(running.name, total=running.total, figures="loading")
-        self._bars[task.cell.id] = (running, bar)
+        self._bars[task.id] = (running, bar)
 
     def tick(self) -> None:
         """Move the bars."""
@@ -103,7 +101,7 @@ class Bars:
 
     def ended(self, outcome: Outcome) -> None:
         """Replace the bar by a line."""
-        running, bar = self._bars.pop(outcome.task.cell.id)
+        running, bar = self._bars.pop(outcome.task.id)
         self.progress.remove_task(bar)
         self.progress.advance(self._all)
         style = "green" if outcome.ok else "red"
@@ -136,7 +134,7 @@ class Lines:
         """Say so."""
         running = _Running(task)
         running.spoke = time.monotonic()
-        self._running[task.cell.id] = running
+        self._running[task.id] = running
         self._print(f"{running.name}: started")
 
     def tick(self) -> None:
@@ -147,11 +145,12 @@ class Lines:
                 row = running.tail.newest()
                 if row is not None:
                     running.spoke = now
-                    self._print(f"{running.name}: step {row['step']}/{running.total}  {_figures(row)}")
+                    of = "" if running.total is None else f"/{running.total}"
+                    self._print(f"{running.name}: step {row['step']}{of}  {_figures(row)}")
 
     def ended(self, outcome: Outcome) -> None:
         """Say how."""
-        running = self._running.pop(outcome.task.cell.id)
+        running = self._running.pop(outcome.task.id)
         self._count += 1
         self._print(f"{running.name}: {_ending(outcome)}  [{self._count}/{self.cells} cells]")
 

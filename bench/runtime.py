@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
 import torch
 from accelerate import PartialState
 
 from bench import registry
 from bench.chain import Chain
+from bench.errors import BenchError
 from bench.method import Method
 from bench.models.config import ModelConfig
 from bench.parallel import World
@@ -28,6 +32,30 @@ def load_chain(config: ModelConfig, device: torch.device) -> Chain:
         directory = locate(config.source, config.path, config.revision, "model.path")
         config = config.model_copy(update={"path": directory})
     return registry.load("model", config.family)(config, device)
+
+
+@runtime_checkable
+class LoadsLora(Protocol):
+    """A chain that can take a saved adapter."""
+
+    def load_lora(self, directory: Path) -> None:
+        """Replace the adapter by the one in a directory."""
+        ...
+
+
+def find_lora(place: Path, option: str) -> Path:
+    """The directory with the adapter: a cell's `lora/`, or the one given. option: for the message."""
+    directory = place / "lora" if (place / "lora").is_dir() else place
+    if not any(directory.glob("*.safetensors")):
+        raise BenchError(f"{option} {place}: neither a cell with a trained LoRA nor a directory with one")
+    return directory
+
+
+def load_lora(chain: Chain, directory: Path) -> None:
+    """Give the chain a trained adapter. Raises BenchError if it takes none."""
+    if not isinstance(chain, LoadsLora):
+        raise BenchError(f"{directory}: this kind of model loads no LoRA")
+    chain.load_lora(directory)
 
 
 def load_reward(choice: Choice, device: torch.device) -> Reward:

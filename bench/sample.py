@@ -4,27 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import torch
 
 from bench.cells import Layer, model_settings
 from bench.config import parse_setting
-from bench.errors import BenchError
 from bench.evaluate import noise, sample_images
 from bench.models.config import ModelConfig
-from bench.runtime import load_chain, start
+from bench.runtime import find_lora, load_chain, load_lora, start
 from bench.store import CellDir, write_atomically
 from bench.train import png
-
-
-@runtime_checkable
-class LoadsLora(Protocol):
-    """A chain that can take a saved adapter."""
-
-    def load_lora(self, directory: Path) -> None:
-        """Replace the adapter by the one in a directory."""
-        ...
 
 
 def write_samples(
@@ -37,28 +26,18 @@ def write_samples(
     settings: Sequence[str],
 ) -> list[Path]:
     """Draw `count` pictures of a prompt by the deterministic sampler. Returns the PNG files."""
-    adapter = None if lora is None else _adapter(lora)
+    adapter = None if lora is None else find_lora(lora, "--lora")
     config = _model(model, lora, settings)
     _, device = start(threads=torch.get_num_threads())
     chain = load_chain(config, device)
     if adapter is not None:
-        if not isinstance(chain, LoadsLora):
-            raise BenchError(f"--lora: models of family '{config.family}' load none")
-        chain.load_lora(adapter)
+        load_lora(chain, adapter)
     with torch.no_grad():
         images = sample_images(chain, [prompt] * count, noise(chain, seed, [(0, k) for k in range(count)]))
     files = [out / f"{k:02d}.png" for k in range(count)]
     for file, image in zip(files, images, strict=True):
         write_atomically(file, png(image))
     return files
-
-
-def _adapter(lora: Path) -> Path:
-    """The directory with the adapter: a cell's `lora/`, or the one given."""
-    directory = lora / "lora" if (lora / "lora").is_dir() else lora
-    if not any(directory.glob("*.safetensors")):
-        raise BenchError(f"--lora {lora}: neither a cell with a trained LoRA nor a directory with one")
-    return directory
 
 
 def _model(name: str | None, lora: Path | None, settings: Sequence[str]) -> ModelConfig:

@@ -117,31 +117,17 @@ def cut_rows(path: Path, step: int) -> None:
 
 
 @dataclass(frozen=True)
-class CellDir:
-    """cells/<id>/: one cell's files."""
+class JobDir:
+    """The directory of work that one process does: its settings, its status, its lock."""
 
     path: Path
 
     @property
     def id(self) -> str:
-        """The cell's name."""
+        """The directory's name."""
         return self.path.name
 
-    @property
-    def metrics(self) -> Path:
-        """One line per optimizer step."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def evaluations(self) -> Path:
-        """One line per evaluation × prompt × image × reward."""
-        return self.path / "eval.jsonl"
-
-    def config(self) -> CellConfig:
-        """The resolved settings."""
-        return load_config(self.path / "config.yaml", CellConfig)
-
-    def write_config(self, config: CellConfig) -> None:
+    def write_config(self, config: Strict) -> None:
         """Record the resolved settings."""
         write_atomically(self.path / "config.yaml", write_yaml(config))
 
@@ -168,12 +154,6 @@ class CellDir:
             host=socket.gethostname(),
         )
         write_atomically(self.path / "status.json", status.model_dump_json(indent=2) + "\n")
-
-    def finished(self, config: CellConfig) -> bool:
-        """Whether it is done, and at least as far as the settings ask."""
-        status = self.status()
-        enough = config.training is None or status.step >= config.training.train.steps
-        return status.state is State.DONE and enough
 
     def wipe(self) -> None:
         """Remove everything but the lock, the status first."""
@@ -209,6 +189,30 @@ class CellDir:
             stream.write(f"process {os.getpid()} on {socket.gethostname()}")
             stream.flush()
             yield
+
+
+class CellDir(JobDir):
+    """cells/<id>/: one cell's files."""
+
+    @property
+    def metrics(self) -> Path:
+        """One line per optimizer step."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def evaluations(self) -> Path:
+        """One line per evaluation × prompt × image × reward."""
+        return self.path / "eval.jsonl"
+
+    def config(self) -> CellConfig:
+        """The resolved settings."""
+        return load_config(self.path / "config.yaml", CellConfig)
+
+    def finished(self, config: CellConfig) -> bool:
+        """Whether it is done, and at least as far as the settings ask."""
+        status = self.status()
+        enough = config.training is None or status.step >= config.training.train.steps
+        return status.state is State.DONE and enough
 
 
 class Checkpoints:

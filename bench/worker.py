@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shlex
 import shutil
@@ -65,12 +66,15 @@ class StopRequest:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.signalled = True
 
+    def left(self) -> float:
+        """Seconds until the time is up; inf without a limit."""
+        return math.inf if self.deadline is None else self.deadline - time.monotonic()
+
     def __call__(self) -> State | None:
         """The state to leave in, or None to go on."""
         if self.signalled:
             return State.PREEMPTED
-        late = self.deadline is not None and time.monotonic() > self.deadline
-        return State.TIMEOUT if late else None
+        return State.TIMEOUT if self.left() < 0 else None
 
 
 def end_with_parent() -> None:

@@ -59,7 +59,7 @@ def train_dots(
     from bench.worker import run_cell
 
     tasks = plan_dots(out, *settings, methods=methods, steps=steps, seeds=seeds)
-    return [run_cell(task.directory, None) for task in tasks]
+    return [run_cell(CellDir(task.directory.path), None) for task in tasks]
 
 
 def cell(out: Path, prefix: str) -> CellDir:

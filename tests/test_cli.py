@@ -188,7 +188,7 @@ def test_id_follows_the_contents_of_weights_and_not_their_place(tmp_path: Path, 
 
 def test_without_options_it_is_the_demo(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = request.build(Options())
-    assert asked.request.methods == ("rlr", "ddpo", "alignprop", "vader", "zo", "truncated_bp")
+    assert asked.request.methods == ("rlr", "ddpo", "alignprop", "vader", "zo-antithetic", "truncated_bp")
     assert asked.out == Path("results/demo")
     assert request.build(Options(methods="all")).request.methods is None
 
@@ -221,7 +221,7 @@ def test_cells_end_when_their_parent_is_gone(tmp_path: Path, plugin: None) -> No
         env=environment(),
         stdin=subprocess.PIPE,
     )
-    while not task.directory.metrics.exists():
+    while not task.log.exists():
         time.sleep(0.1)
     assert process.stdin is not None
     process.stdin.close()

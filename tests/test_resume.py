@@ -14,7 +14,7 @@ from rich.console import Console
 from bench import launch
 from bench.launch import Exit
 from bench.progress import Lines
-from bench.store import read_rows
+from bench.store import CellDir, read_rows
 from bench.worker import run_cell
 from tests.running import (
     DOTS,
@@ -98,13 +98,13 @@ def test_timeout_ends_a_cell_with_a_checkpoint_and_the_same_command_goes_on(
     tmp_path: Path, plugin: None
 ) -> None:
     _, task = plan_dots(tmp_path / "out", "push.pause=0.1", steps=12)
-    assert run_cell(task.directory, timeout=0.5) is Exit.STOPPED
-    timed_out = status(task.directory)
+    assert run_cell(CellDir(task.directory.path), timeout=0.5) is Exit.STOPPED
+    timed_out = status(CellDir(task.directory.path))
     assert timed_out["state"] == "timeout"
     assert 0 < timed_out["step"] < 12
     assert train_dots(tmp_path / "out", "push.pause=0.1", steps=12)[-1] is Exit.DONE
     train_dots(tmp_path / "whole", "push.pause=0.1", steps=12)
-    assert numbers(task.directory) == numbers(cell(tmp_path / "whole", "push"))
+    assert numbers(CellDir(task.directory.path)) == numbers(cell(tmp_path / "whole", "push"))
 
 
 @pytest.mark.slow

@@ -31,7 +31,10 @@ class Interval:
 
     def root(self) -> Interval:
         """Of the square root, for a squared norm: negative parts count as zero."""
-        value, low, high = (math.sqrt(max(0.0, v)) for v in (self.value, self.low, self.high))
+        if math.isnan(self.low):
+            return self
+        low, high = math.sqrt(max(0.0, self.low)), math.sqrt(max(0.0, self.high))
+        value = self.value if math.isnan(self.value) else math.sqrt(max(0.0, self.value))
         return Interval(value, self.se / (2 * value) if value > 0 else math.sqrt(self.se), low, high)
 
 
@@ -76,10 +79,15 @@ def ratio(top: Matrix, bottom: Matrix, level: float) -> Interval:
     return u_interval(n / m, (top - n / m * bottom) / m, level)
 
 
+def around(matrix: Matrix, level: float) -> Interval:
+    """pairs(matrix), a squared norm."""
+    m = pairs(matrix)
+    return u_interval(m, matrix - m, level)
+
+
 def positive(matrix: Matrix, level: float) -> bool:
     """Whether pairs(matrix) is above zero beyond doubt."""
-    m = pairs(matrix)
-    return u_interval(m, matrix - m, level).low > 0
+    return around(matrix, level).low > 0
 
 
 def sine2(mine: Matrix, cross: Matrix, other: Matrix, level: float) -> Interval:

@@ -20,7 +20,7 @@ from bench.engine import Engine
 from bench.errors import BenchError
 from bench.gradients.memory import peak_of
 from bench.gradients.moments import GROUPS, TERMS, Draw, Moments
-from bench.gradients.verdict import Bias, Noise, bias, noise
+from bench.gradients.verdict import MIN_GROUPS, Bias, Noise, bias, noise
 from bench.method import Batch, Method
 from bench.pullback import Trajectory
 from bench.reward import Reward
@@ -77,6 +77,7 @@ class Probe:
         )
         self.parameters = chain.parameters()
         self.moments = Moments(sum(p.numel() for p in self.parameters))
+        self.last_reward, self.last_norm = float("nan"), float("nan")  # of the newest draw
 
     def draw(self) -> None:
         """One more batch gradient. Raises BenchError if it, or a reward, is not finite."""
@@ -89,9 +90,12 @@ class Probe:
         draw, trajectory = self._gradient(batch)
         if not (bool(torch.isfinite(draw.gradient).all()) and bool(torch.isfinite(trajectory.rewards).all())):
             raise BenchError(f"batch {moments.draws}: the gradient or a reward is not finite")
-        if self._needs_exact(trajectory):
+        if _whole(trajectory) and moments.draws >= MIN_GROUPS:
+            draw.exact = {i: part for (_, i), part in draw.parts.items()}  # the same sums, as was seen so far
+        elif self._needs_exact(trajectory):
             draw.exact = self._exact(trajectory)
         moments.add(draw)
+        self.last_reward, self.last_norm = draw.reward, float(draw.gradient.norm())
 
     def _gradient(self, batch: Batch) -> tuple[Draw, Trajectory]:
         started = time.perf_counter()
@@ -135,6 +139,11 @@ class Probe:
 
         self.engine.pathwise(trajectory, at_step)
         return steps
+
+
+def _whole(trajectory: Trajectory) -> bool:
+    """Every step of every sample is backpropagated with weight 1."""
+    return trajectory.kinds == {Kind.FO} and all(bool((m.weight == 1).all()) for m in trajectory.micros)
 
 
 def _occupancy(trajectory: Trajectory) -> Tensor:

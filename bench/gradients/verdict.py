@@ -9,7 +9,7 @@ from enum import StrEnum
 import numpy as np
 from torch import Tensor
 
-from bench.gradients.intervals import UNKNOWN, Interval, pairs, positive, product, ratio, sine2
+from bench.gradients.intervals import UNKNOWN, Interval, around, pairs, positive, product, ratio, sine2
 from bench.gradients.moments import TERMS, Grouped, Moments, gram, norm2
 
 ROUNDING = 1e-3  # relative differences below this are those of float32 sums in another order
@@ -79,12 +79,12 @@ def _means(grouped: Grouped, groups: list[int]) -> list[Tensor]:
 def bias(moments: Moments, target: Grouped, margin: float, level: float) -> Bias:
     """Of a method's mean against the mean of the target's vectors."""
     found = products(moments.estimate, target)
-    if found is None or not positive(found.target, level):
+    if found is None:
         return Bias(UNKNOWN, UNKNOWN, math.nan, math.nan, UNKNOWN, Verdict.UNDECIDED, math.nan)
-    squared = ratio(found.difference, found.target, level)
+    squared = _squared(found, level)
+    relative, known = squared.root(), positive(found.target, level)
     sine = sine2(found.mine, found.cross, found.target, level)
-    relative = squared.root()
-    norm = math.sqrt(pairs(found.target))
+    norm = math.sqrt(pairs(found.target)) if known else math.nan
     return Bias(
         relative,
         sine if math.isnan(sine.value) else sine.root(),
@@ -94,6 +94,19 @@ def bias(moments: Moments, target: Grouped, margin: float, level: float) -> Bias
         _verdict(relative, margin),
         _needed(moments.draws, squared, margin),
     )
+
+
+def _squared(found: Products, level: float) -> Interval:
+    """|E ĝ - g|² / |g|²."""
+    difference, target = found.difference, found.target
+    if np.abs(difference).max() <= ROUNDING**2 * np.diag(target).mean():
+        return Interval(0.0, 0.0, 0.0, 0.0)  # the same vectors
+    if positive(target, level):
+        return ratio(difference, target, level)
+    # |g| is not known to be above 0 yet: what is certain all the same is that the difference is not 0.
+    top, bottom = around(difference, level), around(target, level)
+    value = top.value / bottom.value if bottom.value > 0 else math.nan
+    return Interval(value, math.nan, max(0.0, top.low) / bottom.high, math.inf)
 
 
 def _verdict(relative: Interval, margin: float) -> Verdict:

@@ -1,0 +1,111 @@
+"""A request for gradient profiles → what has to be measured, and how long each may take."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import launch, weights
+from bench.cells import Cell, resolve
+from bench.errors import BenchError
+from bench.gradients.store import FOLDER, INIT, ProbeConfig, ProbeDir, probe_config, probe_id
+from bench.request import Experiment
+from bench.runtime import find_lora, load_method
+from bench.settings import Request
+
+REFERENCE = "full_bp"
+UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When to stop: seconds for everything together, draws of each, half-width of each bias's interval."""
+
+    budget: float | None
+    draws: int | None
+    precision: float | None
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A checked request. probes: in order; the exact gradient of the deployed sampler comes first."""
+
+    out: Path
+    probes: list[tuple[ProbeConfig, ProbeDir]]
+    limits: Limits
+    jobs: int | None
+
+
+def seconds(text: str) -> float:
+    """`90s`, `5m`, `2h` or a number of seconds."""
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smh]?)", text.strip())
+    if not found or float(found[1]) == 0:
+        raise BenchError(f"--budget {text}: expected a time such as 90s, 5m or 2h")
+    return float(found[1]) * UNITS[found[2] or "s"]
+
+
+def plan(experiment: Experiment, places: Sequence[str], limits: Limits, jobs: int | None) -> Planned:
+    """Check everything that can be checked before anything runs. Raises BenchError.
+
+    places: θ, each `init` or the directory of a cell or a LoRA. The deployed sampler's exact gradient is
+    measured along with whatever was asked for, because all biases refer to it.
+    """
+    request = experiment.request
+    if request.methods is not None and REFERENCE not in request.methods:
+        request = request.model_copy(update={"methods": (REFERENCE, *request.methods)})
+    cells = [cell for cell in resolve(request, experiment.layers) if cell.config.training is not None]
+    reference = next(cell for cell in cells if cell.config.label == REFERENCE)
+    wanted = [cell for cell in cells if _asked(cell, experiment.request)]
+    cells = [_deterministic(reference), *wanted]
+    probes: dict[str, ProbeConfig] = {}
+    for place in places:
+        for cell in cells:
+            config = _probe(cell, place)
+            known = probes.setdefault(probe_id(config), config)
+            if known.method.name != config.method.name and config.method.name not in known.aliases:
+                aliases = (*known.aliases, config.method.name)
+                probes[probe_id(config)] = known.model_copy(update={"aliases": aliases})
+    folder = experiment.out / FOLDER
+    found = [(config, ProbeDir(folder / name)) for name, config in probes.items()]
+    return Planned(experiment.out, found, limits, jobs)
+
+
+def _asked(cell: Cell, request: Request) -> bool:
+    return request.methods is None or cell.config.label in request.methods
+
+
+def _deterministic(cell: Cell) -> Cell:
+    """Full backpropagation through the sampler as it is deployed: without noise."""
+    training = cell.config.training
+    assert training is not None  # not the base model
+    method = training.method.model_copy(update={"config": {**training.method.config, "eta": 0.0}})
+    config = cell.config.model_copy(update={"training": training.model_copy(update={"method": method})})
+    return Cell(cell.id, config)
+
+
+def _probe(cell: Cell, place: str) -> ProbeConfig:
+    training = cell.config.training
+    assert training is not None  # filtered
+    biased = load_method(training.method, cell.config.model.config.steps).biased
+    if place == INIT:
+        return probe_config(cell, training, biased, INIT, {})
+    lora = find_lora(Path(place), "--at")
+    return probe_config(cell, training, biased, str(lora.resolve()), {"lora": weights.digest(lora)})
+
+
+def tasks(planned: Planned) -> list[launch.Task]:
+    """One process per profile."""
+    return [
+        launch.Task(
+            directory=directory,
+            config=config,
+            command="probe",
+            threads=config.threads,
+            title=config.label if config.at == INIT else f"{config.label} (trained)",
+            total=planned.limits.draws,
+            log=directory.draws,
+        )
+        for config, directory in planned.probes
+    ]

@@ -1,0 +1,89 @@
+"""Runs planned profiles within a budget, several at a time, and writes the tables."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from bench import launch
+from bench.experiment import INTERRUPTED, command_line, default_jobs
+from bench.gradients.plan import Limits, Planned, tasks
+from bench.gradients.show import show
+from bench.gradients.table import Row, curves, frame, parts, rows
+from bench.progress import watcher
+from bench.store import ResultsDir, write_atomically
+
+RESERVE = 12.0  # seconds for the tables at the end
+LEAST = 10.0  # seconds that a process needs to load and draw at all
+
+
+class Slots:
+    """Shares what is left of the budget among those that wait; what ends early leaves its time to them.
+
+    The first, the exact gradient that all others are compared with, gets a double share.
+    """
+
+    def __init__(self, limits: Limits, jobs: int, count: int) -> None:
+        self.jobs, self.limits, self.count = jobs, limits, count
+        self.deadline = None if limits.budget is None else time.monotonic() + limits.budget - RESERVE
+
+    def __call__(self, waiting: int, running: list[float]) -> launch.Way:
+        """waiting: this one included. running: seconds that the others still have."""
+        extra = []
+        if self.limits.draws is not None:
+            extra += ["--draws", str(self.limits.draws)]
+        if self.limits.precision is not None:
+            extra += ["--precision", str(self.limits.precision)]
+        if self.deadline is None:
+            return launch.Way(extra=tuple(extra))
+        left = max(0.0, self.deadline - time.monotonic())
+        shares = waiting + 1 if waiting == self.count else waiting
+        share = (self.jobs * left - sum(min(r, left) for r in running)) / shares
+        share *= 2 if waiting == self.count else 1
+        return launch.Way(timeout=max(LEAST, min(left, share)), extra=tuple(extra))
+
+
+def run(console: Console, planned: Planned, force: bool) -> int:
+    """Measure, then write and show the tables. Returns the exit code: 0, 1 if one failed, 130 interrupted."""
+    todo = tasks(planned)
+    launch.check_disk(ResultsDir(planned.out), len(todo))
+    ready, busy = launch.prepare(todo, force)
+    jobs = planned.jobs or default_jobs(planned.probes[0][0].threads)
+    at_once = min(jobs, max(len(ready), 1))
+    console.print(f"{len(ready)} estimators, {at_once} at a time; results in {planned.out}")
+    with watcher(console, len(ready)) as progress:
+        slots = Slots(planned.limits, at_once, len(ready))
+        outcomes, interrupted = launch.run(ready, at_once, slots, progress, command_line())
+    bad = [outcome for outcome in [*busy, *outcomes] if not outcome.ok]
+    write(planned.out, console)
+    for outcome in [] if interrupted else bad:
+        console.print(
+            f"{outcome.task.title}: {outcome.status.state} after {outcome.status.step} draws: "
+            f"{outcome.status.message}\n  see {outcome.task.directory.path}; the same command goes on",
+            style="red",
+            soft_wrap=True,
+            highlight=False,
+            markup=False,
+        )
+    if interrupted:
+        console.print(f"stopped. Go on with:\n  {command_line()}", soft_wrap=True, highlight=False)
+        return INTERRUPTED
+    return 1 if bad else 0
+
+
+def write(results: Path, console: Console) -> list[Row]:
+    """gradients*.csv beside the profiles, and the table on the terminal."""
+    table = rows(results)
+    files = {
+        "gradients.csv": frame(table),
+        "gradients_terms.csv": parts(table, by_step=False),
+        "gradients_steps.csv": parts(table, by_step=True),
+        "gradients_cosine.csv": curves(table),
+    }
+    for name, content in files.items():
+        text = content.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+        write_atomically(results / name, text)
+    show(table, console)
+    return table

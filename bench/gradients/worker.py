@@ -1,0 +1,139 @@
+"""One profile from start to status, in this process: what `python -m bench probe DIRECTORY` does."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shlex
+import sys
+import time
+import traceback
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import torch
+
+from bench import prompts as prompt_sets
+from bench.env import environment
+from bench.errors import BenchError
+from bench.gradients.probe import LEVEL, MARGIN, Probe, Sampling
+from bench.gradients.store import INIT, ProbeConfig, ProbeDir
+from bench.gradients.verdict import bias
+from bench.launch import COMMAND_VARIABLE, Exit
+from bench.runtime import load_chain, load_lora, load_method, load_reward, start
+from bench.settings import Choice
+from bench.store import CellInUse, State, append_rows, cut_rows, write_atomically
+from bench.worker import ENDINGS, REASONS, StopRequest
+
+SAVE_SECONDS = 20.0
+MIN_DRAWS = 4
+
+
+def run_probe(directory: ProbeDir, timeout: float | None, draws: int | None, precision: float | None) -> Exit:
+    """Draw until the time is up, `draws` are reached or the bias is known to `precision`.
+
+    timeout: seconds since this process was started. With several limits the first one reached counts.
+    """
+    if timeout is not None:
+        timeout -= time.time() - psutil.Process().create_time()
+    stop = StopRequest(timeout)
+    with stop.listening():
+        try:
+            with directory.locked():
+                return _recorded(directory, stop, draws, precision)
+        except CellInUse as error:
+            print(error, flush=True)
+            return Exit.LOCKED
+
+
+def _recorded(directory: ProbeDir, stop: StopRequest, draws: int | None, precision: float | None) -> Exit:
+    """Whatever goes wrong ends in `failed`, with the reason and a traceback on record."""
+    config, status = directory.config(), directory.status()
+    _, device = start(config.threads)
+    directory.write_status(State.RUNNING, status.step, status.seconds)
+    (directory.path / "traceback.txt").unlink(missing_ok=True)
+    command = os.environ.get(COMMAND_VARIABLE, shlex.join(sys.argv))
+    facts = environment(device, 1, command)
+    write_atomically(directory.path / "env.json", json.dumps(facts, indent=2) + "\n")
+    try:
+        session = _Session(directory, config, device)
+        state = session.run(stop, draws, precision)
+        message = REASONS[state] if state is State.PREEMPTED else None
+        directory.write_status(state, session.probe.moments.draws, session.probe.moments.seconds, message)
+        return ENDINGS[state]
+    except Exception as error:
+        message = str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
+        status = directory.status()
+        directory.write_status(State.FAILED, status.step, status.seconds, message)
+        with suppress(BenchError):  # the disk may be full, and the reason is on record
+            write_atomically(directory.path / "traceback.txt", traceback.format_exc())
+        return Exit.FAILED
+
+
+class _Session:
+    """A probe and where its sums are saved."""
+
+    def __init__(self, directory: ProbeDir, config: ProbeConfig, device: torch.device) -> None:
+        self.directory = directory
+        torch.manual_seed(config.seed)  # the LoRA's initial values
+        chain = load_chain(config.model.config, device)
+        if config.at != INIT:
+            load_lora(chain, Path(config.at))
+        sampling = Sampling(
+            prompt_sets.load(config.prompts).train,
+            config.prompts_per_step,
+            config.samples_per_prompt,
+            config.micro_batch,
+            config.seed,
+        )
+        method = load_method(Choice(name=config.base, config=config.method.config), chain.steps)
+        self.probe = Probe(method, chain, load_reward(config.reward, device), sampling)
+        saved, messages = directory.restore()
+        for message in messages:
+            print(message, flush=True)
+        if saved is not None:
+            self.probe.moments = saved.moments
+            method.state.update(saved.method)
+        if directory.draws.exists():
+            cut_rows(directory.draws, self.probe.moments.draws)
+        self._saved = time.monotonic()
+        self._longest = 0.0
+
+    def run(self, stop: StopRequest, draws: int | None, precision: float | None) -> State:
+        """Returns `done`, or `preempted` after a signal. Time used up is a regular end."""
+        moments = self.probe.moments
+        while not self._enough(draws, precision):
+            if (reason := stop()) is not None or stop.left() < self._longest:
+                self._save()
+                return State.PREEMPTED if reason is State.PREEMPTED else State.DONE
+            started = time.monotonic()
+            self.probe.draw()
+            took = time.monotonic() - started
+            # The next draw may take as long; the first one of a run also warms up.
+            self._longest = took if math.isclose(self._longest, 0.0) else max(0.8 * self._longest, took)
+            self._log(moments.draws)
+            if time.monotonic() - self._saved > SAVE_SECONDS:
+                self._save()
+        self._save()
+        return State.DONE
+
+    def _enough(self, draws: int | None, precision: float | None) -> bool:
+        moments = self.probe.moments
+        if draws is not None and moments.draws >= draws:
+            return True
+        if precision is None or moments.draws < MIN_DRAWS:
+            return False
+        relative = bias(moments, moments.exact, MARGIN, LEVEL).relative
+        return relative.high - relative.low <= 2 * precision  # false while unknown
+
+    def _log(self, draw: int) -> None:
+        row = {"step": draw, "reward_mean": self.probe.last_reward, "grad_norm": self.probe.last_norm}
+        append_rows(self.directory.draws, [row])
+
+    def _save(self) -> None:
+        moments = self.probe.moments
+        self.directory.save(moments, self.probe.method.state)
+        self.directory.write_status(State.RUNNING, moments.draws, moments.seconds)
+        self._saved = time.monotonic()
