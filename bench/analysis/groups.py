@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -12,6 +12,7 @@ import pandas as pd
 
 from bench.analysis.load import BASE, Cell, Experiment
 from bench.analysis.stats import NOTHING, Estimate, by_picture, estimate, side_by_side
+from bench.labels import told_apart
 from bench.store import State
 
 
@@ -129,15 +130,8 @@ def _groups(cells: Sequence[Cell]) -> tuple[Group, ...]:
         by_method.setdefault(seeds[0].method, []).append(seeds)
     found = []
     for method, variants in sorted(by_method.items()):
-        settings = [flat(seeds[0].training) for seeds in variants]
-        differing = [
-            key
-            for key in sorted(set().union(*settings))
-            if key != "seed" and len({s.get(key) for s in settings}) > 1
-        ]
-        for seeds, values in zip(variants, settings, strict=True):
-            what = ", ".join(f"{key.rsplit('.', 1)[-1]}={values[key]}" for key in differing if key in values)
-            found.append(_group(f"{method} ({what})" if what else method, seeds))
+        labels = told_apart(method, [{**seeds[0].training, "seed": None} for seeds in variants])
+        found += [_group(label, seeds) for label, seeds in zip(labels, variants, strict=True)]
     return tuple(sorted(found, key=lambda g: g.label))
 
 
@@ -154,14 +148,3 @@ def _pictures(cell: Cell) -> str:
 
 def _text(value: Any) -> str:
     return json.dumps(value, sort_keys=True, default=str)
-
-
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested settings as dotted keys with text values."""
-    found: dict[str, str] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value if isinstance(value, str) else json.dumps(value)
-    return found

@@ -13,10 +13,11 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from bench.analysis.figures import Drawing
-from bench.analysis.groups import Contest, flat
+from bench.analysis.groups import Contest
 from bench.analysis.load import Cell, Experiment
 from bench.analysis.summary import Row
 from bench.analysis.tables import headline, legend, sections
+from bench.labels import flat, listed
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -113,27 +114,23 @@ def _settings(row: Row) -> dict[str, str]:
     cell = next(iter([*row.group.cells, *row.group.left_out]))
     return {
         "label": row.group.label,
-        "method": _listed(cell.training["method"]["config"]),
-        "train": _listed(cell.training["train"]),
+        "method": listed(cell.training["method"]["config"]),
+        "train": listed(cell.training["train"]),
     }
-
-
-def _listed(tree: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} = {value}" for key, value in flat(tree).items())
 
 
 def _shared(contest: Contest) -> list[tuple[str, str]]:
     """What all cells of a contest have in common."""
     members = [*([contest.base] if contest.base else []), *contest.groups]
     config = next(c.config for g in members for c in [*g.cells, *g.left_out])
-    rewards = [f"{r['name']} ({_listed(r['config']) or 'defaults'})" for r in config["eval_rewards"]]
+    rewards = [f"{r['name']} ({listed(r['config']) or 'defaults'})" for r in config["eval_rewards"]]
     return [
-        ("model", f"{config['model']['name']} ({_listed(config['model']['config'])})"),
+        ("model", f"{config['model']['name']} ({listed(config['model']['config'])})"),
         ("prompts", str(config["prompts"])),
-        ("evaluation", _listed(config["eval"])),
+        ("evaluation", listed(config["eval"])),
         ("rewards", "; ".join(rewards)),
         ("threads per cell", str(config["threads"])),
-        ("digests", _listed(config["digests"])),
+        ("digests", listed(config["digests"])),
     ]
 
 
