@@ -1,0 +1,1 @@
+"""The paper's mathematical statements, one script each: `python -m examples.claims`."""
