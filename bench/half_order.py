@@ -4,16 +4,18 @@ With x_{i+1} = μ + σ ε and A = R - b, the cotangent of μ is one of
 
     A ε/σ                              likelihood ratio (RLR paper §3.2)
     A r ∇_μ log p / …                  PPO's clipped ratio r (DDPO)
-    c g + λ (ε/σ)(A - c σ εᵀg)         likelihood ratio with a control variate g
+    c g + λ (ε/σ)(A - κ (v - m) - c σ εᵀg)     likelihood ratio with a control variate (v, g)
 
 For any g that depends on x_i, θ and earlier noise but not on ε, E[c g - (ε/σ) c σ εᵀg] = c g - c E[ε εᵀ] g
-= 0, so at λ = 1 the third has the mean of the first for every c. g is the reward's gradient through the
-one-step prediction x̂_0 at μ (never at x_{i+1}, which contains ε). λ = 0 keeps the surrogate alone, biased.
+= 0, and for any number v of that kind E[(ε/σ) v] = 0: so at λ = 1 the third has the mean of the first for
+every c, κ, m. v is the reward of the one-step prediction x̂_0 at μ (never at x_{i+1}, which contains ε), and g
+its gradient with respect to μ: the first two terms of R's expansion in ε. λ = 0 keeps c g alone, biased.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -37,17 +39,43 @@ class Clipped:
 
 
 @dataclass(frozen=True)
+class Scale:
+    """c, κ and m of one step: how far g and v are to be trusted, and the typical v."""
+
+    slope: float = 0.0
+    value: float = 0.0
+    centre: float = 0.0
+
+
+Sums = tuple[float, ...]
+ControlMode = Literal["network", "linear", "value"]
+
+
+def scale_of(sums: Sums) -> Scale:
+    """Least squares of A on σ εᵀg and on v, from sums over rows: (1, v, v², A v, A σεᵀg, (σεᵀg)²)."""
+    n, v, v2, av, a_slope, slope2 = sums
+    centre = v / n if n > 0 else 0.0
+    spread = v2 - n * centre**2
+    return Scale(
+        slope=a_slope / slope2 if slope2 > 0 else 0.0,
+        value=av / spread if spread > 1e-6 * v2 else 0.0,
+        centre=centre,
+    )
+
+
+@dataclass(frozen=True)
 class Control:
     """A control variate for HO terms.
 
-    scales: c of every step, from earlier batches only (one fitted on the batch that it serves is biased).
-    weight: λ, 1 is unbiased. network: whether g goes back through the network, or only along the linear path
-    of the prediction in x (no network backward).
+    scales: of every step, from earlier batches only (one fitted on the batch that it serves is biased).
+    weight: λ, 1 is unbiased. mode: `network`: g goes back through the network; `linear`: only along the
+    linear path of the prediction in x, which takes no network backward; `value`: v alone, g = 0, which takes
+    no gradient of the reward either.
     """
 
-    scales: tuple[float, ...]
+    scales: tuple[Scale, ...]
     weight: float = 1.0
-    network: bool = True
+    mode: ControlMode = "network"
 
 
 @dataclass(frozen=True)
@@ -61,30 +89,35 @@ class Signal:
 
 @dataclass(frozen=True)
 class Surrogate:
-    """g of some rows at the end of their block, and σ εᵀg: [rows, …] and [rows]."""
+    """g of some rows at the end of their block, σ εᵀg, and v: [rows, …], [rows] and [rows]."""
 
     g: Tensor
     correlate: Tensor
+    value: Tensor
 
 
 @dataclass
 class Counts:
     """Network evaluations that pull-backs took beyond the rollout's, and what a control variate learns from.
 
-    fits: by chain step, the sums over rows of (A σ εᵀg, (σ εᵀg)²); their ratio estimates the best c.
+    fits: by chain step, what `scale_of` takes.
     """
 
     forward: int = 0
     backward: int = 0
-    fits: dict[int, tuple[float, float]] = field(default_factory=dict)
+    fits: dict[int, Sums] = field(default_factory=dict)
 
-    def fit(self, i: int, advantages: Tensor, correlate: Tensor) -> None:
+    def fit(self, i: int, advantages: Tensor, found: Surrogate) -> None:
         """Add rows of step i."""
-        product, square = self.fits.setdefault(i, (0.0, 0.0))
-        self.fits[i] = (
-            product + float((advantages * correlate).sum()),
-            square + float(correlate.square().sum()),
-        )
+        a, v, s = (x.double() for x in (advantages, found.value, found.correlate))
+        new = (float(len(a)), *(float(x.sum()) for x in (v, v * v, a * v, a * s, s * s)))
+        old = self.fits[i] if i in self.fits else (0.0,) * len(new)
+        self.fits[i] = added(old, new)
+
+
+def added(old: Sums, new: Sums) -> Sums:
+    """Sums over both sets of rows."""
+    return tuple(a + b for a, b in zip(old, new, strict=True))
 
 
 class HalfOrder:
@@ -117,9 +150,10 @@ class HalfOrder:
         noise = self.noise(micro, i, rows)
         if surrogate is None or signal.control is None:
             return per_row(weight * signal.advantages[rows], mean) * noise / std
-        c, lam = signal.control.scales[i], signal.control.weight
-        correction = lam * (signal.advantages[rows] - c * surrogate.correlate)
-        seed = c * surrogate.g + per_row(correction, mean) * noise / std
+        scale = signal.control.scales[i]
+        known = scale.value * (surrogate.value - scale.centre) + scale.slope * surrogate.correlate
+        correction = signal.control.weight * (signal.advantages[rows] - known)
+        seed = scale.slope * surrogate.g + per_row(correction, mean) * noise / std
         return per_row(weight, mean) * seed
 
     def _clipped(
@@ -142,32 +176,28 @@ class HalfOrder:
     def surrogate(
         self, micro: MicroBatch, i: int, rows: list[int], control: Control, counts: Counts
     ) -> Surrogate:
-        """g at the mean of step i; its graphs (reward, then network) are freed before any other is built."""
-        chain = self.roller.chain
+        """g and v at the mean of step i; graphs (reward, then network) are freed before any other is
+        built."""
+        chain, last = self.roller.chain, i + 1 == self.roller.chain.steps
         noise, std = self.noise(micro, i, rows), micro.std[i][rows]
         mean = micro.states[i + 1].x[rows] - std * noise
+        cond = micro.cond.select(torch.tensor(rows, device=mean.device))
+        evaluations = 0 if last else len(rows) * chain.evaluations_per_step
+        with torch.no_grad():
+            x0 = mean if last else chain.predict_x0(State(mean), i + 1, cond)
+        counts.forward += evaluations
         prompts = [micro.prompts[r] for r in rows]
-        if i + 1 == chain.steps:
-            g = self._reward_gradient(mean, prompts)
-        else:
-            cond = micro.cond.select(torch.tensor(rows, device=mean.device))
-            with torch.no_grad():
-                x0 = chain.predict_x0(State(mean), i + 1, cond)
-            slope = self._reward_gradient(x0, prompts)
-            x = mean.requires_grad_()
+        value, slope = self.roller.reward_of(x0, prompts, need_grad=control.mode != "value")
+        if slope is None:
+            return Surrogate(torch.zeros_like(mean), torch.zeros_like(value), value)
+        if not last:
+            x, network = mean.requires_grad_(), control.mode == "network"
             with torch.enable_grad():
-                x0 = chain.predict_x0(State(x), i + 1, cond, x_path_only=not control.network)
-            (g,) = torch.autograd.grad(x0, x, slope)
-            evaluations = len(rows) * chain.evaluations_per_step
-            counts.forward += evaluations if control.network else 2 * evaluations
-            counts.backward += evaluations if control.network else 0
-        correlate = (std * noise * g).flatten(1).sum(1)
-        return Surrogate(g, correlate)
-
-    def _reward_gradient(self, x0: Tensor, prompts: list[str]) -> Tensor:
-        grad = self.roller.reward_of(x0, prompts, need_grad=True)[1]
-        assert grad is not None  # asked for
-        return grad
+                x0 = chain.predict_x0(State(x), i + 1, cond, x_path_only=not network)
+            (slope,) = torch.autograd.grad(x0, x, slope)
+            counts.forward += 0 if network else evaluations
+            counts.backward += evaluations if network else 0
+        return Surrogate(slope, (std * noise * slope).flatten(1).sum(1), value)
 
 
 def ppo_ratio(

@@ -44,7 +44,7 @@ class Report:
     forward / backward: network evaluations of the whole batch, counted per sample. half_order_norms: chain
     step → norm of one sample's HO gradient there (root mean square over the batch), unweighted, where
     measured. control_fits: what a control variate learns from, by chain step: sums over this process's rows
-    of (A σ εᵀg, (σ εᵀg)²). extra: what a method wants logged.
+    (`bench.half_order.scale_of`). extra: what a method wants logged.
     """
 
     rewards: torch.Tensor
@@ -52,7 +52,7 @@ class Report:
     forward: int
     backward: int
     half_order_norms: dict[int, float] = field(default_factory=dict)
-    control_fits: dict[int, tuple[float, float]] = field(default_factory=dict)
+    control_fits: dict[int, tuple[float, ...]] = field(default_factory=dict)
     extra: dict[str, float] = field(default_factory=dict)
 
 

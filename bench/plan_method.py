@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from bench.advantages import Baseline, advantages
 from bench.chain import Kind, Plan, Segment
 from bench.engine import UNIT_WEIGHTS, Engine
-from bench.half_order import Control
+from bench.half_order import Control, Scale, added, scale_of
 from bench.method import Batch, Method, Report
 from bench.rollout import Perturbation
 from bench.streams import derived_seed, uniform
+
+FORGET = 0.98  # per batch, of the sums that a control variate is fitted to
 
 
 @dataclass(frozen=True)
@@ -98,18 +100,15 @@ class PlanMethod(Method):
         for i, norm in report.half_order_norms.items():  # a running mean, for laws of the block's start
             self.state[i] = 0.9 * self.state[i] + 0.1 * norm if i in self.state else norm
         for i, fit in report.control_fits.items():  # running sums, for the control variate's scales
-            old = self.state.setdefault(f"control {i}", (0.0, 0.0))
-            self.state[f"control {i}"] = tuple(0.95 * a + b for a, b in zip(old, fit, strict=True))
+            key = f"control {i}"
+            old = tuple(FORGET * s for s in self.state[key]) if key in self.state else (0.0,) * len(fit)
+            self.state[key] = added(old, fit)
         yield report
 
-    def control_scales(self) -> tuple[float, ...]:
-        """The control variate's c of every step, from earlier batches; 0 where nothing is known."""
-        scales = [0.0] * self.steps
-        for i in range(self.steps):
-            if (key := f"control {i}") in self.state:
-                product, square = self.state[key]
-                scales[i] = product / square if square > 0 else 0.0
-        return tuple(scales)
+    def control_scales(self) -> tuple[Scale, ...]:
+        """The control variate's scales of every step, from earlier batches; none where nothing is known."""
+        keys = (f"control {i}" for i in range(self.steps))
+        return tuple(scale_of(self.state[key]) if key in self.state else Scale() for key in keys)
 
 
 def last_steps(kind_before: Kind, k: int, eta: tuple[float, ...]) -> Plan:

@@ -193,7 +193,7 @@ class PullBack:
         surrogate: Surrogate | None = None
         if signal.control is not None and rows:
             surrogate = half_order.surrogate(micro, i, rows, signal.control, self.counts)
-            self.counts.fit(i, signal.advantages[rows], surrogate.correlate)
+            self.counts.fit(i, signal.advantages[rows], surrogate)
 
         def seed(mean: Tensor, std: Tensor) -> Tensor:
             out = here.x[active].clone()

@@ -30,6 +30,7 @@ BUILT_IN: dict[Group, dict[str, str]] = {
         "zo": "methods.zo:Zo",
         "truncated_bp": "methods.truncated_bp:TruncatedBp",
         "full_bp": "methods.full_bp:FullBp",
+        "refl": "methods.refl:Refl",
         "truncated-bp-weighted": "methods.truncated_bp_weighted:TruncatedBpWeighted",
         "reinforce": "methods.reinforce:Reinforce",
         "rlr-authors-code": "methods.rlr_authors_code:RlrAuthorsCode",

@@ -11,7 +11,11 @@ Noise is injected only at the block's last step, so the target is the mixture, o
 
 `completion` says what becomes of the steps outside block and last step. `zo` is the paper's. `none` drops
 them ("w/o ZO", biased). `resampled` is ours: blocks of h tile the chain with noise at every block's end, one
-block is drawn and weighted by 1/p, which is unbiased without any perturbation.
+block (or `drawn` of them) is drawn and weighted by 1/p, which is unbiased without any perturbation.
+
+Ours too: first order on the last `fo_steps` steps instead of one; `mirrored` pairs of samples with opposite
+noise; `control`, a control variate for the half-order term (`bench.half_order`), the reward's gradient
+through the one-step prediction, whose scale at every step is fitted to earlier batches.
 
 Without a differentiable reward set `fo: false`: the last step is then handled like the others (ZO; or part of
 the tiling with `resampled`; with `none` it is dropped too).
@@ -22,6 +26,7 @@ at weight 0.05 and adds one-step PPO terms on randomly drawn steps.
 
 import math
 import random
+from collections.abc import Sequence
 from typing import ClassVar, Literal, final
 
 from pydantic import Field
@@ -29,6 +34,7 @@ from pydantic import Field
 from bench.advantages import Baseline
 from bench.chain import Kind, Plan, Segment
 from bench.errors import BenchError
+from bench.half_order import Control
 from bench.plan_method import Estimator, PlanMethod
 from bench.rollout import Perturbation
 from bench.schema import Strict
@@ -53,6 +59,8 @@ class RlrConfig(Strict):
         default="zo", description="the other steps: zo (paper), none (biased), resampled (ours)"
     )
     fo: bool = Field(default=True, description="first-order last step; false: no reward gradient is needed")
+    fo_steps: int = Field(default=1, ge=1, description="first-order steps at the image end (1: the paper's)")
+    drawn: int = Field(default=1, ge=1, description="resampled: blocks drawn per sample, without replacement")
     start: Literal["uniform", "norms"] = Field(
         default="uniform",
         description="law of the block's start; norms: softmax of measured HO gradient norms (paper)",
@@ -66,6 +74,16 @@ class RlrConfig(Strict):
     scale: float = Field(default=1e-3, gt=0, description="s, standard deviation of the ZO perturbation")
     shared: bool = Field(default=False, description="one z for all ZO steps of a sample; false: one per step")
     antithetic: bool = Field(default=False, description="pairs of samples with the same noise and opposite z")
+    mirrored: bool = Field(default=False, description="pairs of samples with opposite noise")
+    stratified: bool = Field(default=False, description="starts spread evenly over a batch")
+    control: Literal["none", "network", "linear", "value"] = Field(
+        default="none",
+        description="control variate of HO, from the one-step prediction: its reward's gradient through the "
+        "network or along its linear path, and its reward; or its reward alone",
+    )
+    control_weight: float = Field(
+        default=1.0, ge=0, description="λ of the control variate's correction; 1 is unbiased"
+    )
     baseline: Baseline = Field(default="loo", description="none (the paper's form), loo, or loo_prompt")
     weights: TermWeights = TermWeights()
 
@@ -79,24 +97,36 @@ class Rlr(PlanMethod):
     def __init__(self, config: RlrConfig, steps: int) -> None:
         """Raises BenchError if the block does not fit in the chain."""
         super().__init__(config, steps)
-        if config.h > steps - 1:
+        self.before = steps - (config.fo_steps if config.fo else 1)  # steps that a block may cover
+        if config.h > self.before:
             raise BenchError(
-                f"rlr.h is {config.h}, but only {steps - 1} steps lie before the last (model.steps)"
+                f"rlr.h is {config.h}, but only {self.before} steps lie before the last (model.steps)"
             )
         if config.completion == "resampled" and config.h == 0:
             raise BenchError("rlr.completion=resampled needs blocks: set rlr.h to 1 or more")
         if config.h == 0 and config.completion == "none" and not config.fo:
             raise BenchError("rlr: h 0, completion none and fo false leave nothing to estimate")
         self.starts = self._starts()
+        if config.drawn > 1:
+            self._check_drawn()
         weighted = config.weights != TermWeights()
         partly = config.completion == "resampled" and len(self.starts) < len(self._tiles())
-        whole = config.fo and config.h == steps - 1  # block and last step are the chain
-        self.biased = (config.completion == "none" and not whole) or weighted or partly
-        self.needs_reward_grad = config.fo
+        whole = config.fo and config.h == self.before  # block and last steps are the chain
+        surrogate = config.control != "none" and config.control_weight != 1
+        self.biased = (config.completion == "none" and not whole) or weighted or partly or surrogate
+        self.needs_reward_grad = config.fo or config.control in ("network", "linear")
+
+    def _check_drawn(self) -> None:
+        c = self.config
+        if c.completion != "resampled" or c.start != "uniform" or c.drawn > len(self.starts):
+            raise BenchError(
+                f"rlr.drawn={c.drawn} needs completion=resampled, start=uniform and so many blocks, not "
+                f"{len(self.starts)}"
+            )
 
     def probabilities(self) -> list[float]:
         """p(j) of every allowed start; with `norms`, from earlier steps only."""
-        norms = self.state
+        norms = {i: norm for i, norm in self.state.items() if isinstance(i, int)}
         if self.config.start == "uniform" or not norms:
             return [1 / len(self.starts)] * len(self.starts)
         typical = sum(norms.values()) / len(norms)
@@ -107,53 +137,62 @@ class Rlr(PlanMethod):
 
     def plan(self, rng: random.Random) -> Plan:
         """Draw the block's start and lay the terms around it."""
+        if self.config.drawn > 1:
+            chosen = rng.sample(self.starts, self.config.drawn)
+            return self._tiled(chosen, len(self.starts) / self.config.drawn)
         p = self.probabilities()
         n = rng.choices(range(len(p)), weights=p)[0]
         if self.config.completion == "resampled":
-            return self._tiled(n, 1 / p[n])
+            return self._tiled([self.starts[n]], 1 / p[n])
         return self._around(self.starts[n])
 
     def estimator(self) -> Estimator:
         """Perturbation, baseline and weights of the settings."""
         c = self.config
         return Estimator(
-            perturbation=Perturbation(scale=c.scale, shared=c.shared, antithetic=c.antithetic),
+            perturbation=Perturbation(c.scale, c.shared, c.antithetic, c.mirrored),
             baseline=c.baseline,
             weights={Kind.FO: c.weights.fo, Kind.HO: c.weights.ho, Kind.ZO: c.weights.zo},
             one_plan=c.one_start,
+            stratified=c.stratified,
             half_order_norms=c.start == "norms",
+            control=None if c.control == "none" else self._control(),
         )
+
+    def _control(self) -> Control:
+        c = self.config
+        return Control(self.control_scales(), c.control_weight, c.control)
 
     def _around(self, j: int) -> Plan:
         """The paper's plan for a block that starts at j."""
-        steps, h = self.steps, self.config.h
+        steps, h, last = self.steps, self.config.h, self.before
         other = Kind.ZO if self.config.completion == "zo" else Kind.SKIP
         edges = [
             (other, 0, j),
             (Kind.HO, j, j + h),
-            (other, j + h, steps - 1),
-            (Kind.FO if self.config.fo else other, steps - 1, steps),
+            (other, j + h, last),
+            (Kind.FO if self.config.fo else other, last, steps),
         ]
         segments = tuple(Segment(kind, start, stop) for kind, start, stop in edges if stop > start)
         noisy = {j + h - 1} if h > 0 else set()
         return Plan(segments, tuple(self.config.eta if i in noisy else 0.0 for i in range(steps)))
 
-    def _tiled(self, drawn: int, weight: float) -> Plan:
-        """Blocks tile the chain, noise at every block's end; the drawn one counts 1/p, the others are
+    def _tiled(self, drawn: Sequence[int], weight: float) -> Plan:
+        """Blocks tile the chain, noise at every block's end; those drawn count 1/p, the others are
         dropped."""
         tiles = self._tiles()
-        kinds = [Kind.HO if start == self.starts[drawn] else Kind.SKIP for start, _ in tiles]
+        kinds = [Kind.HO if start in drawn else Kind.SKIP for start, _ in tiles]
         segments = [
             Segment(k, *tile, weight if k is Kind.HO else 1.0) for k, tile in zip(kinds, tiles, strict=True)
         ]
         if self.config.fo:
-            segments.append(Segment(Kind.FO, self.steps - 1, self.steps))
+            segments.append(Segment(Kind.FO, self.before, self.steps))
         ends = {stop - 1 for _, stop in tiles}
         return Plan(tuple(segments), tuple(self.config.eta if i in ends else 0.0 for i in range(self.steps)))
 
     def _tiles(self) -> list[tuple[int, int]]:
-        """(start, stop) of the blocks that tile the steps before the FO step; the noisiest may be shorter."""
-        last = self.steps - 1 if self.config.fo else self.steps
+        """(start, stop) of the blocks that tile the steps before FO; the noisiest may be shorter."""
+        last = self.before if self.config.fo else self.steps
         return [(max(stop - self.config.h, 0), stop) for stop in range(last, 0, -self.config.h)][::-1]
 
     def _starts(self) -> list[int]:
@@ -161,7 +200,7 @@ class Rlr(PlanMethod):
         if self.config.completion == "resampled":
             known = [start for start, _ in self._tiles()]
         else:
-            known = list(range(self.steps - self.config.h))
+            known = list(range(self.before - self.config.h + 1))
         low, high = self.config.start_range or (known[0], known[-1])
         allowed = [j for j in known if low <= j <= high]
         if not allowed:

@@ -34,6 +34,7 @@ class TruncatedBpWeightedConfig(Strict):
     floor: float = Field(
         default=0.1, gt=0, le=1, description="smallest P(K ≥ k); 1/floor is the largest weight of a step"
     )
+    stratified: bool = Field(default=True, description="the lengths of a batch spread evenly over their law")
     eta: float = Field(default=0.0, ge=0, description="noise scale at every step")
 
 
@@ -70,4 +71,4 @@ class TruncatedBpWeighted(PlanMethod):
 
     def estimator(self) -> Estimator:
         """No perturbation; one K per sample."""
-        return Estimator()
+        return Estimator(stratified=self.config.stratified)

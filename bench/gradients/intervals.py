@@ -47,28 +47,54 @@ def pairs(matrix: Matrix) -> float:
     return float((matrix.sum() - np.trace(matrix)) / (size * (size - 1)))
 
 
-def u_interval(value: float, kernel: Matrix, level: float) -> Interval:
+def u_interval(value: float, kernel: Matrix, level: float, signed: bool = False) -> Interval:
     """Around the value of a U-statistic with this centred kernel: symmetric [G, G], G ≥ 3.
 
     The diagonal holds the products of groups with themselves; it only tells how skewed the statistic is.
+    signed: it estimates a product, which may be anything; otherwise a squared norm b, to which ζ₁ is
+    proportional, so that the limits are the b with |value - b| = q √Var(b), Var(b) = s₀² + s₁² b (a score
+    interval: around b = 0 it is as sharp as a test of b = 0). s₁² comes from ζ₁, and for the upper limit, as
+    a small value says little about ζ₁, is at least what a difference in a typical direction of the noise
+    would give.
     """
     size = len(kernel)
-    diagonal = np.diag(kernel).copy()
+    diagonal = np.diag(kernel)
     h = kernel - np.diag(diagonal)
     second = float((h**2).sum()) / (size * (size - 1))
-    rows = h.sum(1)
-    first = float((rows**2).sum() - (h**2).sum()) / (size * (size - 1) * (size - 2))
-    variance = (4 * (size - 2) * max(0.0, first) + 2 * second) / (size * (size - 1))
-    se = math.sqrt(variance)
+    first = float((h.sum(1) ** 2).sum() - (h**2).sum()) / (size * (size - 1) * (size - 2))
+    first = min(max(0.0, first), second / 2)  # Var(h_ab) ≥ 2 Cov(h_ab, h_ac)
+    linear = (4 * (size - 2) + 4) * first / (size * (size - 1))
+    degenerate = 2 * (second - 2 * first) / (size * (size - 1))
+    low, high = _quantiles(size, float(diagonal.mean()), second - 2 * first, level)
+    se = math.sqrt(linear + degenerate)
+    if signed:
+        return Interval(value, se, value - high * se, value + high * se)
+    slope, trace = linear / value if value > 0 else 0.0, float(diagonal.mean())
+    typical = 4 * (second - 2 * first) / (trace * size) if trace > 0 else 0.0
+    lower = _limit(value, slope, degenerate, -low)
+    return Interval(value, se, lower, _limit(value, max(slope, typical), degenerate, high))
+
+
+def _limit(value: float, slope: float, fixed: float, q: float) -> float:
+    """The b above (q > 0) or below (q < 0) the value with (b - value)² = q² (fixed + slope b)."""
+    half = value + q * q * slope / 2
+    root = math.sqrt(max(0.0, half * half - value * value + q * q * fixed))
+    return half + math.copysign(root, q)
+
+
+def _quantiles(size: int, spread: float, second: float, level: float) -> tuple[float, float]:
+    """Standard errors from the value down to the lower limit and up to the upper one.
+
+    spread, second: trace of the covariance of a group's vector, and the mean square of products of two: the
+    χ² that matches them has spread² / second degrees of freedom; its upper tail counts for the lower limit.
+    """
     tail = 0.5 + level / 2
-    quantile, normal = float(t.ppf(tail, size - 1)), float(norm.ppf(tail))
-    spread = float(diagonal.mean())
+    student, normal = float(t.ppf(tail, size - 1)), float(norm.ppf(tail))
     freedom = max(1.0, spread**2 / second) if second > 0 and spread > 0 else math.inf
     skewed = normal
     if freedom < 1e4:
         skewed = max(normal, float(chi2.ppf(tail, freedom) - freedom) / math.sqrt(2 * freedom))
-    below = quantile * skewed / normal
-    return Interval(value, se, value - below * se, max(value, 0.0) + quantile * se)
+    return student * skewed / normal, student
 
 
 def ratio(top: Matrix, bottom: Matrix, level: float) -> Interval:
@@ -104,5 +130,4 @@ def sine2(mine: Matrix, cross: Matrix, other: Matrix, level: float) -> Interval:
 def product(matrix: Matrix, level: float) -> Interval:
     """pairs(matrix) of two different vectors: may be negative."""
     both, m = (matrix + matrix.T) / 2, pairs(matrix)
-    found = u_interval(m, both - m, level)
-    return Interval(m, found.se, found.low, m + (m - found.low))
+    return u_interval(m, both - m, level, signed=True)

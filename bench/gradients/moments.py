@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bench.chain import Kind
 
-GROUPS = 16
+GROUPS = 32
 TERMS = (Kind.FO, Kind.HO, Kind.ZO)
 
 
@@ -72,12 +72,14 @@ class Draw:
     """One batch gradient and what is known about it. Vectors are flat [d], ascent directions, on the CPU.
 
     parts: by (kind, step). exact: the same trajectory's pathwise gradient by step, where it was computed.
+    deterministic: no noise and no perturbation, so that the deployed sampler's gradient is the target.
     occupancy: [3, T], the share of samples that treat step i as FO, HO, ZO, times the plan's weight.
     """
 
     gradient: Tensor
     parts: dict[tuple[Kind, int], Tensor]
     exact: dict[int, Tensor] | None
+    deterministic: bool
     occupancy: Tensor
     seconds: float
     forward: int
@@ -103,6 +105,7 @@ class Moments:
     forward: int = 0
     backward: int = 0
     reward: float = 0.0
+    deterministic: bool = True
     peak_memory: int = 0
     idle_memory: int = 0
 
@@ -125,6 +128,7 @@ class Moments:
         self.forward += draw.forward
         self.backward += draw.backward
         self.reward += draw.reward
+        self.deterministic = self.deterministic and draw.deterministic
         self.draws += 1
 
     def _add_terms(self, parts: dict[tuple[Kind, int], Tensor]) -> None:
@@ -174,6 +178,7 @@ _SCALARS = (
     "forward",
     "backward",
     "reward",
+    "deterministic",
     "peak_memory",
     "idle_memory",
 )

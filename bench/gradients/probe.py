@@ -69,8 +69,13 @@ class Sampling:
 class Probe:
     """One method on one chain at fixed parameters. `moments` holds everything measured so far."""
 
-    def __init__(self, method: Method, chain: Chain, reward: Reward, sampling: Sampling) -> None:
-        self.method, self.sampling = method, sampling
+    def __init__(
+        self, method: Method, chain: Chain, reward: Reward, sampling: Sampling, shared: bool = False
+    ) -> None:
+        """shared: another probe with the same seed measures the deployed sampler's exact gradient, so a
+        method
+        that runs the same chain need not do it again."""
+        self.method, self.sampling, self.shared = method, sampling, shared
         self.recorder = _Recorder()
         self.engine = Engine(
             chain, reward, seed=sampling.seed, micro_batch=sampling.micro_batch, watch=self.recorder
@@ -92,7 +97,7 @@ class Probe:
             raise BenchError(f"batch {moments.draws}: the gradient or a reward is not finite")
         if _whole(trajectory) and moments.draws >= MIN_GROUPS:
             draw.exact = {i: part for (_, i), part in draw.parts.items()}  # the same sums, as was seen so far
-        elif self._needs_exact(trajectory):
+        elif not (self.shared and draw.deterministic) and self._needs_exact(trajectory):
             draw.exact = self._exact(trajectory)
         moments.add(draw)
         self.last_reward, self.last_norm = draw.reward, float(draw.gradient.norm())
@@ -110,6 +115,7 @@ class Probe:
             gradient=flat.float().cpu(),
             parts=self.recorder.parts,
             exact=None,
+            deterministic=_deterministic(trajectory),
             occupancy=_occupancy(trajectory),
             seconds=seconds,
             forward=report.forward,
@@ -144,6 +150,12 @@ class Probe:
 def _whole(trajectory: Trajectory) -> bool:
     """Every step of every sample is backpropagated with weight 1."""
     return trajectory.kinds == {Kind.FO} and all(bool((m.weight == 1).all()) for m in trajectory.micros)
+
+
+def _deterministic(trajectory: Trajectory) -> bool:
+    """The chain ran as it is deployed: no noise, no perturbation, to its end."""
+    quiet = all(not bool(m.eta.any()) and m.readout is None for m in trajectory.micros)
+    return quiet and Kind.ZO not in trajectory.kinds
 
 
 def _occupancy(trajectory: Trajectory) -> Tensor:
@@ -200,4 +212,4 @@ def profile(
     moments = probe.moments
     own = bias(moments, moments.exact, margin, level)
     per_gradient = moments.seconds / moments.timed if moments.timed else float("nan")
-    return Profile(moments.draws, own, noise(moments, own.norm), per_gradient, moments)
+    return Profile(moments.draws, own, noise(moments, moments.exact, own.norm), per_gradient, moments)

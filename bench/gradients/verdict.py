@@ -130,8 +130,8 @@ def _cosine(moments: Moments, found: Products, norm: float, level: float) -> Int
     return Interval(*(v / length if length > 0 else math.nan for v in (dot.value, dot.se, dot.low, dot.high)))
 
 
-def noise(moments: Moments, norm: float) -> Noise:
-    """norm: |g|, the method's own target's."""
+def noise(moments: Moments, target: Grouped, norm: float) -> Noise:
+    """target: of the method's own objective; norm: its |g|."""
     if not norm > 0:
         return Noise(math.nan, math.nan, math.nan)
     spread, groups = moments.estimate.spread(), moments.estimate
@@ -145,7 +145,7 @@ def noise(moments: Moments, norm: float) -> Noise:
         error = float(singles.std()) / math.sqrt(len(singles))
     relative_error = error / total if total > 0 else 0.0
     relative = spread / norm**2
-    return Noise(relative, relative * relative_error, moments.exact.spread() / norm**2)
+    return Noise(relative, relative * relative_error, target.spread() / norm**2)
 
 
 @dataclass(frozen=True)

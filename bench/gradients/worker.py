@@ -89,7 +89,8 @@ class _Session:
             config.seed,
         )
         method = load_method(Choice(name=config.base, config=config.method.config), chain.steps)
-        self.probe = Probe(method, chain, load_reward(config.reward, device), sampling)
+        reward = load_reward(config.reward, device)
+        self.probe = Probe(method, chain, reward, sampling, shared=not config.deployed)
         saved, messages = directory.restore()
         for message in messages:
             print(message, flush=True)
@@ -124,6 +125,8 @@ class _Session:
         if draws is not None and moments.draws >= draws:
             return True
         if precision is None or moments.draws < MIN_DRAWS:
+            return False
+        if moments.exact.total == 0:  # compared with another probe's, and with nothing here
             return False
         relative = bias(moments, moments.exact, MARGIN, LEVEL).relative
         return relative.high - relative.low <= 2 * precision  # false while unknown

@@ -129,3 +129,26 @@ def test_start_range_is_inclusive() -> None:
 def test_settings_that_do_not_fit_the_chain_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(BenchError, match=message):
         rlr(**settings)
+
+
+def test_stratified_starts_are_spread_over_the_batch_and_each_is_uniform() -> None:
+    method = rlr(h=1, completion="resampled", stratified=True)
+    counts = Counter(block(p)[0] for step in range(100) for p in method.plans(0, Batch(("a",) * 2, step)))
+    for step in range(20):
+        starts = [block(p)[0] for p in method.plans(0, Batch(("a",) * 10, step))]
+        assert Counter(starts) == dict.fromkeys(range(5), 2)
+    for start in range(5):  # over steps the order is random
+        assert abs(counts[start] - 40) < 3 * math.sqrt(200 * 0.2 * 0.8)
+
+
+def test_several_blocks_are_drawn_without_replacement_and_weighted() -> None:
+    for plan in drawn(rlr(h=1, completion="resampled", drawn=2), 20):
+        blocks = [s for s in plan.segments if s.kind is Kind.HO]
+        assert len(blocks) == 2
+        assert all(s.weight == pytest.approx(5 / 2) for s in blocks)
+
+
+def test_first_order_steps_at_the_end_are_in_no_block() -> None:
+    plans = drawn(rlr(h=2, fo_steps=3))
+    assert {block(p)[0] for p in plans} == {0, 1}
+    assert all([p.segment_at(i).kind for i in (3, 4, 5)] == [Kind.FO] * 3 for p in plans)
