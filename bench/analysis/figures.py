@@ -5,19 +5,29 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, MaxNLocator, NullLocator
 
 from bench.analysis import curves
 from bench.analysis.groups import Contest
 from bench.analysis.stats import Estimate
-from bench.analysis.style import GREY, TERMS, Look, drawing, looks, new_figure, render
+from bench.analysis.style import (
+    GREY,
+    SPARE_TERM,
+    TERMS,
+    Drawing,
+    Look,
+    drawing,
+    legend,
+    looks,
+    new_figure,
+    render,
+    small_multiples,
+)
 from bench.analysis.summary import DIVERSITY
 
 AXES = {
@@ -25,17 +35,7 @@ AXES = {
     "seconds": "training seconds",
     "evaluations": "network evaluations",
 }
-SPARE_TERM = Look(GREY, "D", "-")
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A figure ready to be written: file name without extension, caption, and its bytes in both formats."""
-
-    name: str
-    caption: str
-    svg: bytes
-    png: bytes
+BESIDE = 16  # letters of a legend that there is room for beside a figure of one panel
 
 
 def all_figures(contest: Contest) -> list[Drawing]:
@@ -81,7 +81,7 @@ def _panels(
         if axis == "evaluations":
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     panels[0].set_ylabel(f"held-out {contest.reward}")
-    _legend(figure, list(measured), look, beside=len(which) == 1)
+    legend(figure, list(measured), look, beside=BESIDE if len(which) == 1 else 0)
     return figure
 
 
@@ -104,23 +104,6 @@ def _base_line(axes: Axes, base: Estimate | None, name: str) -> None:
         color=GREY,
         fontsize=8,
     )
-
-
-def _legend(figure: Figure, labels: list[str], look: dict[str, Look], beside: bool) -> None:
-    """One entry per method, in the order of `labels` (best first)."""
-    entries = [
-        Line2D([], [], color=s.colour, marker=s.marker, linestyle=s.line, markeredgewidth=0, label=label)
-        for label, s in ((label, look[label]) for label in labels)
-    ]
-    longest = max(map(len, labels))
-    if beside and longest <= 16:
-        figure.legend(handles=entries, loc="outside right upper", handlelength=2.6)
-    else:
-        room = 900 if not beside else 600  # pixels of figure width; an entry takes about 45, and 7 per letter
-        columns = max(1, min(len(entries), room // (45 + 7 * longest)))
-        figure.legend(
-            handles=entries, loc="outside upper left", ncols=columns, handlelength=2.4, columnspacing=1.2
-        )
 
 
 def _gains(contest: Contest, look: dict[str, Look]) -> Figure:
@@ -167,7 +150,7 @@ def _training_reward(contest: Contest, look: dict[str, Look]) -> Figure | None:
     axes.set_xlabel(AXES["steps"])
     axes.set_ylabel(f"{contest.reward} of the training batch")
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    _legend(figure, list(found), look, beside=True)
+    legend(figure, list(found), look, beside=BESIDE)
     return figure
 
 
@@ -176,13 +159,8 @@ def _term_norms(contest: Contest, look: dict[str, Look]) -> Figure | None:
     found = {g.label: frame for g in contest.ranked() if not (frame := curves.norms(g.cells)).empty}
     if not found:
         return None
-    columns = min(len(found), 3 if len(found) in (3, 5, 6) else 4)
-    lines = math.ceil(len(found) / columns)
-    figure = new_figure(9.0 if columns > 2 else 1.0 + 3.4 * columns, 0.7 + 1.75 * lines)
-    panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
-    for axes in panels[len(found) :]:
-        axes.set_visible(False)
-    for place, (axes, (label, frame)) in enumerate(zip(panels, found.items(), strict=False)):
+    figure, panels, columns = small_multiples(len(found))
+    for axes, (label, frame) in zip(panels, found.items(), strict=True):
         for term in frame.columns:
             s = TERMS.get(str(term), SPARE_TERM)
             axes.plot(frame.index, frame[term], color=s.colour, linestyle=s.line, linewidth=1.3)
@@ -191,12 +169,11 @@ def _term_norms(contest: Contest, look: dict[str, Look]) -> Figure | None:
         axes.set_ylim(*_decades(found))
         axes.yaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-        axes.tick_params(labelbottom=place + columns >= len(found))
     figure.supxlabel(AXES["steps"], fontsize=8.5)
     figure.supylabel("norm of the term", fontsize=8.5)
     terms = sorted({str(t) for frame in found.values() for t in frame.columns})
     styles = {term: TERMS.get(term, SPARE_TERM)._replace(marker="") for term in terms}
-    _legend(figure, terms, styles, beside=False)
+    legend(figure, terms, styles, beside=0)
     return figure
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 BLUE, VERMILLION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#6E6E6E"
@@ -40,6 +44,8 @@ SPARE = [
 ]
 TERMS = {"fo": Look(BLUE, "o", "-"), "ho": Look(VERMILLION, "s", DASHED), "zo": Look(GREEN, "^", DOTTED)}
 
+SPARE_TERM = Look(GREY, "D", "-")
+
 _RC: dict[str, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 8.5,
@@ -69,6 +75,16 @@ _RC: dict[str, Any] = {
 }
 
 
+@dataclass(frozen=True)
+class Drawing:
+    """A figure ready to be written: file name without extension, caption, and its bytes in both formats."""
+
+    name: str
+    caption: str
+    svg: bytes
+    png: bytes
+
+
 def looks(methods: dict[str, str]) -> dict[str, Look]:
     """Label → look, from label → method. A known method's first label has its own look, others spare ones."""
     own = {method: label for label, method in sorted(methods.items(), reverse=True) if method in LOOKS}
@@ -94,6 +110,36 @@ def drawing() -> Iterator[None]:
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure, sizes in inches; no pyplot, no display."""
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def small_multiples(count: int) -> tuple[Figure, list[Axes], int]:
+    """A figure with that many panels on common scales, in rows. Returns also the number of columns."""
+    columns = min(count, 3 if count in (3, 5, 6) else 4)
+    lines = math.ceil(count / columns)
+    figure = new_figure(9.0 if columns > 2 else 1.0 + 3.4 * columns, 0.7 + 1.75 * lines)
+    panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    for place, axes in enumerate(panels):
+        axes.set_visible(place < count)
+        axes.tick_params(labelbottom=place + columns >= count)
+    return figure, list(panels[:count]), columns
+
+
+def legend(figure: Figure, labels: Sequence[str], look: dict[str, Look], beside: int) -> None:
+    """One entry per label, in their order: on the right if no label has more letters than `beside`, else on
+    top."""
+    entries = [
+        Line2D([], [], color=s.colour, marker=s.marker, linestyle=s.line, markeredgewidth=0, label=label)
+        for label, s in ((label, look[label]) for label in labels)
+    ]
+    longest = max(map(len, labels))
+    if longest <= beside:
+        figure.legend(handles=entries, loc="outside right upper", handlelength=2.6)
+    else:
+        room = 900 if not beside else 600  # pixels of figure width; an entry takes about 45, and 7 per letter
+        columns = max(1, min(len(entries), room // (45 + 7 * longest)))
+        figure.legend(
+            handles=entries, loc="outside upper left", ncols=columns, handlelength=2.4, columnspacing=1.2
+        )
 
 
 def render(figure: Figure) -> dict[str, bytes]:
