@@ -93,18 +93,26 @@ class Experiment:
 
 
 def load(results_dir: Path) -> Experiment:
-    """Read all cells. Raises BenchError if the directory holds none."""
-    folder = results_dir / "cells"
-    paths = sorted(p for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
-    if not paths:
+    """Read all cells. Raises BenchError if the directory holds neither cells nor gradient profiles."""
+    paths = _folders(results_dir / "cells")
+    if not paths and not has_profiles(results_dir):
         raise BenchError(
-            f"{results_dir}: no results here (it has no cells/ with runs in it). Name the directory "
-            "that `bench run --out` wrote to, or run `python -m bench run` first."
+            f"{results_dir}: no results here (neither cells/ nor gradients/ with runs in it). Name the "
+            "directory that `bench run --out` or `bench gradients --out` wrote to, or run one of them first."
         )
     notes: list[str] = []
     cells = tuple(_cell(ResultsDir(results_dir).cell(path.name), notes) for path in paths)
     request = results_dir / "experiment.yaml"
     return Experiment(results_dir, read_yaml(request) if request.is_file() else {}, cells, tuple(notes))
+
+
+def has_profiles(results_dir: Path) -> bool:
+    """Whether gradient profiles were ever started here."""
+    return bool(_folders(results_dir / "gradients"))
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
 
 
 def _cell(cell: CellDir, notes: list[str]) -> Cell:

@@ -7,17 +7,20 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from bench.analysis.figures import Drawing
 from bench.analysis.groups import Contest
-from bench.analysis.load import Cell, Experiment
+from bench.analysis.load import Experiment
+from bench.analysis.style import Drawing
 from bench.analysis.summary import Row
 from bench.analysis.tables import headline, legend, sections
 from bench.labels import flat, listed
+
+if TYPE_CHECKING:
+    from bench.analysis.gradients import Profiles
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -33,22 +36,24 @@ class Part:
     grid: bytes | None
 
 
-def render_page(experiment: Experiment, parts: Sequence[Part]) -> str:
-    """The page as text, the same for the same results."""
+def render_page(experiment: Experiment, parts: Sequence[Part], profiles: Profiles | None) -> str:
+    """The page as text, the same for the same results. profiles: of gradients, if there are any."""
     env = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     env.filters["base64"] = _base64
     unfinished = experiment.unfinished()
+    envs = [*(cell.env for cell in experiment.cells), *(profiles.envs if profiles else ())]
     return env.get_template("report.html.j2").render(
         name=experiment.path.resolve().name,
-        counts=_counts(experiment),
+        counts=_counts(experiment, profiles),
         total=len(experiment.cells),
         unfinished=unfinished,
         notes=experiment.notes,
         parts=[_part(part) for part in parts],
-        command=_command(experiment),
-        environment=environment(experiment.cells),
+        profiles=profiles,
+        command=_command(experiment.request, envs),
+        environment=environment(envs),
     )
 
 
@@ -56,11 +61,13 @@ def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def _counts(experiment: Experiment) -> str:
+def _counts(experiment: Experiment, profiles: Profiles | None) -> str:
     states = [cell.status for cell in experiment.cells]
-    return f"{len(states)} cells: " + ", ".join(
-        f"{states.count(s)} {s}" for s in dict.fromkeys(sorted(states))
-    )
+    of_each = ", ".join(f"{states.count(s)} {s}" for s in dict.fromkeys(sorted(states)))
+    found = [f"{len(states)} cells: {of_each}"] if states else []
+    if profiles:
+        found.append(f"{len(profiles.rows)} gradient profiles")
+    return "; ".join(found)
 
 
 def _part(part: Part) -> dict[str, Any]:
@@ -134,20 +141,20 @@ def _shared(contest: Contest) -> list[tuple[str, str]]:
     ]
 
 
-def _command(experiment: Experiment) -> str:
+def _command(request: Mapping[str, Any], envs: Sequence[Mapping[str, Any]]) -> str:
     """What was typed, as recorded, and the commit it ran on above it."""
-    recorded = [experiment.request, *(cell.env for cell in experiment.cells)]
-    command = next((str(r["command"]) for r in recorded if "command" in r), "(no command was recorded)")
-    states = [cell.env["git"] for cell in experiment.cells if cell.env.get("git")]
+    recorded = [request, *envs]
+    commands = list(dict.fromkeys(str(r["command"]) for r in recorded if "command" in r))
+    states = [env["git"] for env in envs if env.get("git")]
     commits = list(dict.fromkeys(str(state["commit"]) for state in states))
-    lines = [f"git checkout {commits[0]}"] if len(commits) == 1 else [f"# some cells: {c}" for c in commits]
+    lines = [f"git checkout {commits[0]}"] if len(commits) == 1 else [f"# some of it: {c}" for c in commits]
     if any(state["dirty"] for state in states):
         lines.append("# there were uncommitted changes")
-    return "\n".join([*lines, command])
+    return "\n".join([*lines, *(commands or ["(no command was recorded)"])])
 
 
-def environment(cells: Sequence[Cell]) -> list[tuple[str, str]]:
+def environment(envs: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     """Keys of env.json and the values that occur; several, where cells ran in different places."""
-    recorded = [flat({k: v for k, v in cell.env.items() if k != "command"}) for cell in cells if cell.env]
+    recorded = [flat({k: v for k, v in env.items() if k != "command"}) for env in envs if env]
     keys = dict.fromkeys(key for env in recorded for key in env)
     return [(key, "; ".join(dict.fromkeys(env[key] for env in recorded if key in env))) for key in keys]

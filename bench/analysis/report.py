@@ -1,12 +1,15 @@
 """`bench report DIR`: the summary on the terminal, and report/ with tables, figures, pictures and a page.
 
-Everything is derived from the cells and can be rebuilt; the same cells give the same tables byte for byte.
+Everything is derived from cells and gradient profiles and can be rebuilt; the same ones give the same tables
+byte for byte.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from rich.console import Console
@@ -15,19 +18,24 @@ from bench.analysis import tables
 from bench.analysis.figures import all_figures
 from bench.analysis.grid import picture_grid
 from bench.analysis.groups import contests
-from bench.analysis.load import Experiment, load
+from bench.analysis.load import Experiment, has_profiles, load
 from bench.analysis.page import Part, render_page
+from bench.analysis.style import Drawing
 from bench.analysis.summary import comparison, rows
 from bench.errors import BenchError
 from bench.store import ResultsDir, write_atomically
 
+if TYPE_CHECKING:
+    from bench.analysis.gradients import Profiles
+
 
 def write_report(results_dir: Path, console: Console) -> Path:
-    """Print the summary and write report/. Returns the path of report.html.
+    """Print the summary and write report/, and gradients*.csv beside it. Returns the path of report.html.
 
-    Works on what is there: unfinished and failed cells are shown as such. Raises BenchError if nothing is.
+    Works on what is there: unfinished and failed cells and gradient profiles are shown as such. Raises
+    BenchError if nothing can be shown.
     """
-    experiment = load(results_dir)
+    experiment, profiles = load(results_dir), _profiles(results_dir)
     parts = []
     for contest in contests(experiment):
         lines = rows(contest)
@@ -36,11 +44,43 @@ def write_report(results_dir: Path, console: Console) -> Path:
         figures = all_figures(contest)
         parts.append(Part(contest, lines, comparison(contest), figures, picture_grid(contest)))
     _tell_what_is_missing(experiment, console)
-    if not parts:
-        raise BenchError(f"{results_dir}: none of its {len(experiment.cells)} cells can be read yet")
-    path = _write(experiment, parts, ResultsDir(results_dir).report)
+    if profiles is not None:
+        _show_profiles(results_dir, profiles, console)
+    if not parts and not (profiles and profiles.tables):
+        raise BenchError(f"{results_dir}: {_nothing(experiment, profiles)} can be read yet")
+    path = _write(experiment, parts, profiles, ResultsDir(results_dir).report)
     console.print(f"report: {path}", soft_wrap=True, highlight=False)
     return path
+
+
+def _profiles(results_dir: Path) -> Profiles | None:
+    """None where no gradients were ever profiled; those who have none need not wait for torch."""
+    if not has_profiles(results_dir):
+        return None
+    from bench.analysis.gradients import load_profiles
+
+    return load_profiles(results_dir)
+
+
+def _show_profiles(results_dir: Path, profiles: Profiles, console: Console) -> None:
+    from bench.gradients.show import show
+    from bench.gradients.table import write
+
+    if profiles.tables:
+        write(results_dir, profiles.rows)
+        show(profiles.rows, console)
+    for one in profiles.unfinished:
+        reason = f": {one.reason}" if one.reason else ""
+        text = f"{one.id} {one.state} after {one.draws} draws{reason}"
+        console.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
+
+
+def _nothing(experiment: Experiment, profiles: Profiles | None) -> str:
+    """What is there, and of no use."""
+    found = [f"none of its {len(experiment.cells)} cells"] if experiment.cells else []
+    if profiles is not None:
+        found.append("no gradient profile")
+    return " and ".join(found)
 
 
 def _tell_what_is_missing(experiment: Experiment, console: Console) -> None:
@@ -53,8 +93,20 @@ def _tell_what_is_missing(experiment: Experiment, console: Console) -> None:
         console.print(f"note: {note}", markup=False, highlight=False)
 
 
-def _write(experiment: Experiment, parts: list[Part], folder: Path) -> Path:
+def _write(experiment: Experiment, parts: list[Part], profiles: Profiles | None, folder: Path) -> Path:
     """All files of report/, the page last."""
+    if parts:
+        _write_cells(experiment, parts, folder)
+    if profiles is not None:
+        write_atomically(folder / "gradients.md", profiles.markdown)
+        for table in profiles.tables:
+            _write_figures(table.figures, table.suffix, folder)
+    page = folder / "report.html"
+    write_atomically(page, render_page(experiment, parts, profiles))
+    return page
+
+
+def _write_cells(experiment: Experiment, parts: list[Part], folder: Path) -> None:
     every = [row for part in parts for row in part.rows]
     write_atomically(folder / "summary.csv", _csv(tables.frame(every)))
     write_atomically(folder / "summary.md", _markdown(experiment, parts))
@@ -65,14 +117,15 @@ def _write(experiment: Experiment, parts: list[Part], folder: Path) -> Path:
     write_atomically(folder / "comparison.csv", _csv(pd.concat(pairs)))
     for part in parts:
         suffix = "" if len(parts) == 1 else "-" + re.sub(r"\W+", "_", part.contest.title).strip("_")
-        for figure in part.figures:
-            write_atomically(folder / f"{figure.name}{suffix}.svg", figure.svg)
-            write_atomically(folder / f"{figure.name}{suffix}.png", figure.png)
+        _write_figures(part.figures, suffix, folder)
         if part.grid:
             write_atomically(folder / f"grid{suffix}.png", part.grid)
-    page = folder / "report.html"
-    write_atomically(page, render_page(experiment, parts))
-    return page
+
+
+def _write_figures(figures: Sequence[Drawing], suffix: str, folder: Path) -> None:
+    for figure in figures:
+        write_atomically(folder / f"{figure.name}{suffix}.svg", figure.svg)
+        write_atomically(folder / f"{figure.name}{suffix}.png", figure.png)
 
 
 def _csv(frame: pd.DataFrame) -> str:

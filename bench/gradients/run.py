@@ -1,4 +1,4 @@
-"""Runs planned profiles within a budget, several at a time, and writes the tables."""
+"""Runs planned profiles within a budget, several at a time, and writes tables and figures."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from pathlib import Path
 from rich.console import Console
 
 from bench import launch
+from bench.errors import BenchError
 from bench.experiment import INTERRUPTED, command_line, default_jobs
 from bench.gradients.plan import Limits, Planned, tasks
-from bench.gradients.show import show
-from bench.gradients.table import Row, curves, frame, parts, rows
 from bench.progress import watcher
-from bench.store import ResultsDir, write_atomically
+from bench.store import ResultsDir
 
-RESERVE = 12.0  # seconds for the tables at the end
+RESERVE = 15.0  # seconds for tables and figures at the end
 LEAST = 10.0  # seconds that a process needs to load and draw at all
 
 
@@ -73,17 +72,11 @@ def run(console: Console, planned: Planned, force: bool) -> int:
     return 1 if bad else 0
 
 
-def write(results: Path, console: Console) -> list[Row]:
-    """gradients*.csv beside the profiles, and the table on the terminal."""
-    table = rows(results)
-    files = {
-        "gradients.csv": frame(table),
-        "gradients_terms.csv": parts(table, by_step=False),
-        "gradients_steps.csv": parts(table, by_step=True),
-        "gradients_cosine.csv": curves(table),
-    }
-    for name, content in files.items():
-        text = content.to_csv(index=False, float_format="%.6g", lineterminator="\n")
-        write_atomically(results / name, text)
-    show(table, console)
-    return table
+def write(results: Path, console: Console) -> None:
+    """Everything that is derived: gradients*.csv, the tables on the terminal, and report/."""
+    from bench.analysis.report import write_report
+
+    try:
+        write_report(results, console)
+    except BenchError as error:  # nothing measured: why is told after this
+        console.print(str(error), style="red", soft_wrap=True, highlight=False, markup=False)

@@ -15,11 +15,10 @@ from pydantic import Field
 from bench import registry
 from bench.cells import PLACES, Cell, slug
 from bench.config import load_config
-from bench.errors import BenchError
 from bench.gradients.moments import Moments
 from bench.schema import Strict
 from bench.settings import SCHEMA_VERSION, Choice, ModelChoice, Training
-from bench.store import Checkpoints, JobDir, State
+from bench.store import Checkpoints, JobDir
 
 INIT = "init"
 FOLDER = "gradients"
@@ -153,21 +152,3 @@ class Saved:
 def probes(results: Path) -> list[ProbeDir]:
     """All profiles that were ever started below a results directory, by name."""
     return [ProbeDir(path.parent) for path in sorted((results / FOLDER).glob("*/config.yaml"))]
-
-
-def measured(results: Path) -> list[tuple[ProbeConfig, Moments, State]]:
-    """Those with any draws. Raises BenchError for damaged ones."""
-    found = []
-    for probe in probes(results):
-        saved, _ = probe.restore()
-        if saved is not None:
-            found.append((probe.config(), saved.moments, probe.status().state))
-    return found
-
-
-def require(results: Path) -> list[tuple[ProbeConfig, Moments, State]]:
-    """As `measured`. Raises BenchError if there are none."""
-    found = measured(results)
-    if not found:
-        raise BenchError(f"{results}: holds no gradient profile with any draws in it")
-    return found

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
+from bench.errors import BenchError
 from bench.gradients.moments import Moments
 from bench.gradients.probe import LEVEL, MARGIN
-from bench.gradients.store import INIT, ProbeConfig, require
+from bench.gradients.store import INIT, ProbeConfig
+from bench.gradients.survey import Measured, survey
 from bench.gradients.verdict import Bias, Noise, Part, bias, noise, step_parts, term_parts
-from bench.store import State
+from bench.labels import told_apart
+from bench.store import State, write_atomically
 
 MEGABYTE = 2**20
 CURVE = tuple(2**k for k in range(0, 21, 2))  # samples
@@ -20,8 +24,9 @@ CURVE = tuple(2**k for k in range(0, 21, 2))  # samples
 
 @dataclass(frozen=True)
 class Row:
-    """One profile and what it says."""
+    """One profile and what it says. label: the method's names, told apart from other rows'."""
 
+    label: str
     config: ProbeConfig
     moments: Moments
     state: State
@@ -43,35 +48,104 @@ class Row:
         """Of one batch gradient."""
         return self.moments.seconds / self.moments.timed if self.moments.timed else math.nan
 
+    @property
+    def unit(self) -> float:
+        """|g| that rows of a table are compared by: the deployed sampler's, or the own where that is
+        unknown."""
+        return self.deployed.norm if self.deployed.norm > 0 else self.own.norm
+
+    @property
+    def variance(self) -> float:
+        """Total variance of one batch gradient in units of `unit`²."""
+        return self.moments.estimate.spread() / self.unit**2 if self.unit > 0 else math.nan
+
 
 def rows(results: Path) -> list[Row]:
-    """Everything measured below a results directory. Raises BenchError if that is nothing.
+    """Everything measured below a results directory. Raises BenchError if that is nothing."""
+    found, _ = survey(results)
+    if not found:
+        raise BenchError(f"{results}: holds no gradient profile with any draws in it")
+    return analysed(found)
 
-    Intervals hold together with 95 % for all rows of a table (Bonferroni), so that a long list of methods
-    does not make a wrong verdict likely.
+
+def analysed(found: Sequence[Measured]) -> list[Row]:
+    """A row per profile, those of one model, θ, reward and batch together, by variance × cost.
+
+    Intervals hold together with 95 % for all rows of such a table (Bonferroni), so that a long list of
+    methods does not make a wrong verdict likely.
     """
-    found = require(results)
-    tables = {config.model_dump_json(include={"at", "seed"}) for config, _, _ in found}
-    level = 1 - (1 - LEVEL) * len(tables) / len(found)
+    scopes: list[list[Measured]] = []
+    for one in found:
+        scope = next((s for s in scopes if s[0].config.same_target(one.config)), None)
+        if scope is None:
+            scopes.append([one])
+        else:
+            scope.append(one)
+    tables = [sorted(_analysed(scope), key=_cost) for scope in scopes]
+    return [row for table in sorted(tables, key=_place) for row in table]
+
+
+def _analysed(scope: list[Measured]) -> list[Row]:
+    level = 1 - (1 - LEVEL) / len(scope)
+    reference = next((one.moments for one in scope if one.config.deployed), None)
     out = []
-    for config, moments, state in found:
-        reference = next((m for c, m, _ in found if c.deployed and c.same_target(config)), None)
-        own = bias(moments, moments.exact, MARGIN, level)
-        nothing = Moments(moments.dim).exact
-        deployed = bias(moments, nothing if reference is None else reference.estimate, MARGIN, level)
-        out.append(Row(config, moments, state, own, deployed, noise(moments, own.norm), level))
-    return sorted(out, key=_order)
+    for label, one in zip(_labels([one.config for one in scope]), scope, strict=True):
+        moments = one.moments
+        exact = Moments(moments.dim).exact if reference is None else reference.exact
+        target = exact if moments.deterministic and moments.exact.total == 0 else moments.exact
+        own, deployed = (bias(moments, g, MARGIN, level) for g in (target, exact))
+        spread = noise(moments, target, own.norm)
+        out.append(Row(label, one.config, moments, one.state, own, deployed, spread, level))
+    return out
 
 
-def _order(row: Row) -> tuple[bool, str, int, float]:
-    """By θ and seed, then by variance × cost."""
-    cost = row.noise.relative * row.seconds
-    return row.at != INIT, row.at, row.config.seed, cost if math.isfinite(cost) else math.inf
+def _labels(configs: Sequence[ProbeConfig]) -> list[str]:
+    """The method's names; several settings of one method say what differs."""
+    names = [config.method.name for config in configs]
+    found = {}
+    for name in dict.fromkeys(names):
+        variants = [n for n, config in enumerate(configs) if config.method.name == name]
+        settings = [{**configs[n].method.config, "threads": configs[n].threads} for n in variants]
+        found |= dict(zip(variants, told_apart(name, settings), strict=True))
+    return [" = ".join((found[n], *config.aliases)) for n, config in enumerate(configs)]
 
 
-def frame(table: list[Row]) -> pd.DataFrame:
+def _cost(row: Row) -> float:
+    cost = row.variance * row.seconds
+    return cost if math.isfinite(cost) else math.inf
+
+
+def _place(table: list[Row]) -> tuple[bool, str, int, str]:
+    first = table[0]
+    return first.at != INIT, first.at, first.config.seed, first.config.model.name
+
+
+def groups(table: Sequence[Row]) -> list[list[Row]]:
+    """Rows that may be compared: one model, θ, reward, batch and seed. As sorted by `rows`."""
+    out: list[list[Row]] = []
+    for row in table:
+        if out and out[-1][0].config.same_target(row.config):
+            out[-1].append(row)
+        else:
+            out.append([row])
+    return out
+
+
+def frame(table: Sequence[Row]) -> pd.DataFrame:
     """gradients.csv; docs/gradients.md documents the columns."""
     return pd.DataFrame.from_records([_record(row) for row in table])
+
+
+def _keys(row: Row) -> dict[str, object]:
+    """What a line of any of the files is about."""
+    config = row.config
+    return {
+        "method": row.label,
+        "model": config.model.name,
+        "reward_name": config.reward.name,
+        "at": row.at,
+        "seed": config.seed,
+    }
 
 
 def _record(row: Row) -> dict[str, object]:
@@ -80,10 +154,10 @@ def _record(row: Row) -> dict[str, object]:
     words = {"unbiased": "true", "biased": "false", "undecided": "undecided"}
     evaluations = (moments.forward + moments.backward) / draws
     pathwise, cost = row.noise.pathwise, relative * row.seconds
+    beside = moments.estimate.spread() / other.norm**2
     return {
-        "method": config.label,
-        "at": row.at,
-        "seed": config.seed,
+        **_keys(row),
+        "reference": config.deployed,
         "declared": "biased" if config.biased else "unbiased",
         "bias_rel": own.relative.value,
         "bias_lo": own.relative.low,
@@ -103,12 +177,13 @@ def _record(row: Row) -> dict[str, object]:
         "variance_rel": relative,
         "variance_se": row.noise.se,
         "variance_exact": pathwise,
+        "variance_deployed": beside,
         "cosine": own.cosine.value,
         "cosine_lo": own.cosine.low,
         "cosine_hi": own.cosine.high,
-        "cosine_one": _cosine(row, 1 / config.batch),
+        "cosine_one": _cosine(own, relative, 1 / config.batch),
         "cosine_deployed": other.cosine.value,
-        "mse_rel": other.relative.value**2 + relative * (own.norm / other.norm) ** 2,
+        "mse_rel": other.relative.value**2 + beside,
         "batch": config.batch,
         "forward_evals": moments.forward / draws,
         "backward_evals": moments.backward / draws,
@@ -126,45 +201,61 @@ def _record(row: Row) -> dict[str, object]:
     }
 
 
-def _cosine(row: Row, batches: float) -> float:
-    """Of the mean of so many batches with the own target, from bias and variance: E ĝ · g / (|g| √E|mean|²).
+def _cosine(against: Bias, variance: float, batches: float) -> float:
+    """Of the mean of so many batches with a target, from bias and variance: E ĝ · g / (|g| √E|mean|²).
 
-    A fraction of a batch supposes that a batch's variance falls as one over its size.
+    variance: relative to the target's |g|². A fraction of a batch supposes that a batch's variance falls as
+    one over its size.
     """
-    own = row.own
-    if not (math.isfinite(own.scale) and math.isfinite(row.noise.relative)):
+    if not (math.isfinite(against.scale) and math.isfinite(variance)):
         return math.nan
     # |E ĝ|² / |g|² = |E ĝ - g|² / |g|² + 2 scale - 1
-    mean2 = max(own.relative.value**2 + 2 * own.scale - 1, own.scale**2)
-    return own.scale / math.sqrt(mean2 + row.noise.relative / batches)
+    mean2 = max(against.relative.value**2 + 2 * against.scale - 1, against.scale**2)
+    return against.scale / math.sqrt(mean2 + variance / batches)
 
 
-def curves(table: list[Row]) -> pd.DataFrame:
-    """gradients_cosine.csv: cosine with the own target against the number of samples averaged."""
-    return pd.DataFrame.from_records(
-        [
-            {
-                "method": row.config.label,
-                "at": row.at,
-                "samples": n,
-                "cosine": _cosine(row, n / row.config.batch),
-            }
-            for row in table
-            for n in CURVE
-        ]
-    )
-
-
-def parts(table: list[Row], by_step: bool) -> pd.DataFrame:
-    """gradients_steps.csv, or gradients_terms.csv: what each step or term contributes, relative to |g|."""
+def curves(table: Sequence[Row]) -> pd.DataFrame:
+    """gradients_cosine.csv: cosine with the targets against the number of samples averaged."""
     records = []
     for row in table:
-        if not row.own.norm > 0:
+        beside = row.moments.estimate.spread() / row.deployed.norm**2
+        for n in CURVE:
+            batches = n / row.config.batch
+            records.append(
+                {
+                    **_keys(row),
+                    "samples": n,
+                    "cosine": _cosine(row.own, row.noise.relative, batches),
+                    "cosine_deployed": _cosine(row.deployed, beside, batches),
+                    "measured": batches <= row.moments.draws,
+                }
+            )
+    return pd.DataFrame.from_records(records)
+
+
+def parts(table: Sequence[Row], by_step: bool) -> pd.DataFrame:
+    """gradients_steps.csv, or gradients_terms.csv: what each step or term contributes, relative to `unit`."""
+    records = []
+    for row in table:
+        if not row.unit > 0:
             continue
-        found: list[Part] = (step_parts if by_step else term_parts)(row.moments, row.own.norm)
+        found: list[Part] = (step_parts if by_step else term_parts)(row.moments, row.unit)
         for part in found:
-            record = {"method": row.config.label, "at": row.at, "term": part.name}
+            record = {**_keys(row), "term": part.name}
             if by_step:
                 record |= {"step": part.step, "exact": part.exact}
             records.append(record | {"mean": part.mean, "variance": part.variance, "rms": part.rms})
     return pd.DataFrame.from_records(records)
+
+
+def write(results: Path, table: Sequence[Row]) -> None:
+    """The four files beside gradients/."""
+    files = {
+        "gradients.csv": frame(table),
+        "gradients_terms.csv": parts(table, by_step=False),
+        "gradients_steps.csv": parts(table, by_step=True),
+        "gradients_cosine.csv": curves(table),
+    }
+    for name, content in files.items():
+        text = content.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+        write_atomically(results / name, text)
