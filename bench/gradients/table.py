@@ -14,11 +14,12 @@ from bench.gradients.moments import Moments
 from bench.gradients.probe import LEVEL, MARGIN
 from bench.gradients.store import INIT, ProbeConfig
 from bench.gradients.survey import Measured, survey
-from bench.gradients.verdict import Bias, Noise, Part, bias, noise, step_parts, term_parts
+from bench.gradients.verdict import Bias, Noise, Part, Verdict, bias, noise, step_parts, term_parts
 from bench.labels import told_apart
 from bench.store import State, write_atomically
 
 MEGABYTE = 2**20
+WORDS = {Verdict.UNBIASED: "true", Verdict.BIASED: "false", Verdict.UNDECIDED: "undecided"}
 CURVE = tuple(2**k for k in range(0, 21, 2))  # samples
 
 
@@ -53,6 +54,11 @@ class Row:
         """|g| that rows of a table are compared by: the deployed sampler's, or the own where that is
         unknown."""
         return self.deployed.norm if self.deployed.norm > 0 else self.own.norm
+
+    @property
+    def variance_deployed(self) -> float:
+        """Total variance of one batch gradient relative to the deployed sampler's |g|²."""
+        return self.moments.estimate.spread() / self.deployed.norm**2
 
     @property
     def variance(self) -> float:
@@ -151,10 +157,8 @@ def _keys(row: Row) -> dict[str, object]:
 def _record(row: Row) -> dict[str, object]:
     config, moments, own, other = row.config, row.moments, row.own, row.deployed
     relative, draws = row.noise.relative, max(moments.draws, 1)
-    words = {"unbiased": "true", "biased": "false", "undecided": "undecided"}
     evaluations = (moments.forward + moments.backward) / draws
     pathwise, cost = row.noise.pathwise, relative * row.seconds
-    beside = moments.estimate.spread() / other.norm**2
     return {
         **_keys(row),
         "reference": config.deployed,
@@ -162,7 +166,7 @@ def _record(row: Row) -> dict[str, object]:
         "bias_rel": own.relative.value,
         "bias_lo": own.relative.low,
         "bias_hi": own.relative.high,
-        "unbiased": words[own.verdict],
+        "unbiased": WORDS[own.verdict],
         "verdict": str(own.verdict),
         "draws": moments.draws,
         "draws_to_decide": own.needed,
@@ -177,13 +181,13 @@ def _record(row: Row) -> dict[str, object]:
         "variance_rel": relative,
         "variance_se": row.noise.se,
         "variance_exact": pathwise,
-        "variance_deployed": beside,
+        "variance_deployed": row.variance_deployed,
         "cosine": own.cosine.value,
         "cosine_lo": own.cosine.low,
         "cosine_hi": own.cosine.high,
         "cosine_one": _cosine(own, relative, 1 / config.batch),
         "cosine_deployed": other.cosine.value,
-        "mse_rel": other.relative.value**2 + beside,
+        "mse_rel": other.relative.value**2 + row.variance_deployed,
         "batch": config.batch,
         "forward_evals": moments.forward / draws,
         "backward_evals": moments.backward / draws,
@@ -218,7 +222,6 @@ def curves(table: Sequence[Row]) -> pd.DataFrame:
     """gradients_cosine.csv: cosine with the targets against the number of samples averaged."""
     records = []
     for row in table:
-        beside = row.moments.estimate.spread() / row.deployed.norm**2
         for n in CURVE:
             batches = n / row.config.batch
             records.append(
@@ -226,7 +229,7 @@ def curves(table: Sequence[Row]) -> pd.DataFrame:
                     **_keys(row),
                     "samples": n,
                     "cosine": _cosine(row.own, row.noise.relative, batches),
-                    "cosine_deployed": _cosine(row.deployed, beside, batches),
+                    "cosine_deployed": _cosine(row.deployed, row.variance_deployed, batches),
                     "measured": batches <= row.moments.draws,
                 }
             )
