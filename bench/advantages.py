@@ -26,19 +26,26 @@ def advantages(
     if baseline == "none":
         return rewards.clone()
     unit = torch.arange(len(rewards), device=rewards.device) // (2 if antithetic else 1)
-    others = unit[:, None] != unit[None, :]
+    group = torch.zeros_like(unit)
     if baseline == "loo_prompt":
         number = {p: n for n, p in enumerate(dict.fromkeys(prompts))}
         group = torch.tensor([number[p] for p in prompts], device=rewards.device)
-        others &= group[:, None] == group[None, :]
-    count = others.sum(1)
+    ones = torch.ones_like(rewards)
+    count = _by(group, ones) - _by(unit, ones)  # pairs share a prompt, so units lie within groups
     if bool((count == 0).any()):
         what = "of its prompt" if baseline == "loo_prompt" else "in the batch"
         raise BenchError(
             f"baseline '{baseline}' needs another {'pair' if antithetic else 'sample'} {what} to compare "
             "with: raise train.samples_per_prompt or train.prompts_per_step, or set baseline to 'none'"
         )
-    return rewards - (others.to(rewards.dtype) @ rewards) / count
+    centred = rewards - rewards.mean()  # sums of differences lose fewer digits
+    return centred - (_by(group, centred) - _by(unit, centred)) / count
+
+
+def _by(label: Tensor, values: Tensor) -> Tensor:
+    """For every sample, the sum of the values [B] with its label [B]."""
+    sums = torch.zeros(int(label.max()) + 1, dtype=values.dtype, device=values.device)
+    return sums.index_add(0, label, values)[label]
 
 
 def whiten(rewards: Tensor, mean: Tensor, std: Tensor, clamp: float) -> Tensor:

@@ -90,9 +90,9 @@ class Roller:
     def prepare(self, index: Sequence[int], plans: Sequence[Plan], batch: Batch) -> MicroBatch:
         """Lay out a micro-batch of the batch's samples `index` with their plans; nothing runs yet."""
         prompts = [batch.prompts[b] for b in index]
-        place = {id(p): n for n, p in enumerate({id(p): p for p in plans}.values())}
-        layouts = [_layout(p) for p in {id(p): p for p in plans}.values()]
-        which = [place[id(p)] for p in plans]
+        distinct = {p: n for n, p in enumerate(dict.fromkeys(plans))}
+        layouts = [_layout(p) for p in distinct]
+        which = [distinct[p] for p in plans]
 
         def column(name: str) -> Tensor:
             return torch.tensor([layout[name] for layout in layouts], device=self.chain.device)[which]

@@ -113,6 +113,7 @@ class ModelFile(Strict):
     reward: str = "clip"
     prompts: str = "emoji"
     train: dict[str, Any] = Field(default_factory=dict)
+    gradients: dict[str, Any] = Field(default_factory=dict, description="over train, in `bench gradients`")
     eval: dict[str, Any] = Field(default_factory=dict)
 
 

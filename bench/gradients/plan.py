@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import launch, weights
-from bench.cells import Cell, resolve
+from bench.cells import Cell, Layer, model_file, resolve
 from bench.errors import BenchError
 from bench.gradients.store import FOLDER, INIT, ProbeConfig, ProbeDir, probe_config, probe_id
 from bench.request import Experiment
@@ -55,7 +55,9 @@ def plan(experiment: Experiment, places: Sequence[str], limits: Limits, jobs: in
     request = experiment.request
     if request.methods is not None and REFERENCE not in request.methods:
         request = request.model_copy(update={"methods": (REFERENCE, *request.methods)})
-    cells = [cell for cell in resolve(request, experiment.layers) if cell.config.training is not None]
+    origin, file = model_file(request.model)
+    layers = [Layer(origin, {"train": file.gradients}), *experiment.layers]
+    cells = [cell for cell in resolve(request, layers) if cell.config.training is not None]
     reference = next(cell for cell in cells if cell.config.label == REFERENCE)
     wanted = [cell for cell in cells if _asked(cell, experiment.request)]
     cells = [_deterministic(reference), *wanted]
