@@ -21,17 +21,15 @@ TERMS = (Kind.FO, Kind.HO, Kind.ZO)
 
 @dataclass
 class Sum:
-    """Of vectors [d]: their sum, that of their squared norms, and that of their products with the whole."""
+    """Of vectors [d]: their sum, and that of their squared norms."""
 
     vector: Tensor
     square: float = 0.0
-    dot: float = 0.0
 
-    def add(self, vector: Tensor, whole: Tensor) -> None:
+    def add(self, vector: Tensor) -> None:
         """Count one more."""
         self.vector += vector
         self.square += norm2(vector)
-        self.dot += float(vector.double() @ whole.double())
 
 
 @dataclass
@@ -89,9 +87,13 @@ class Draw:
 
 @dataclass
 class Moments:
-    """Sums over draws."""
+    """Sums over draws of gradients [dim] of a chain of `steps` steps.
+
+    products, exact_products: Σ of inner products of the draw's terms [3, 3], of its exact steps [T, T].
+    """
 
     dim: int
+    steps: int
     draws: int = 0
     estimate: Grouped = field(init=False)
     exact: Grouped = field(init=False)
@@ -99,7 +101,8 @@ class Moments:
     exact_steps: dict[int, Sum] = field(default_factory=dict)
     terms: dict[Kind, Tensor] = field(default_factory=dict)
     products: Tensor = field(default_factory=lambda: torch.zeros(3, 3, dtype=torch.float64))
-    occupancy: Tensor = field(default_factory=lambda: torch.zeros(3, 0))
+    occupancy: Tensor = field(init=False)
+    exact_products: Tensor = field(init=False)
     seconds: float = 0.0
     timed: int = 0
     forward: int = 0
@@ -111,18 +114,18 @@ class Moments:
 
     def __post_init__(self) -> None:
         self.estimate, self.exact = Grouped.empty(self.dim), Grouped.empty(self.dim)
+        self.occupancy = torch.zeros(3, self.steps)
+        self.exact_products = torch.zeros(self.steps, self.steps, dtype=torch.float64)
 
     def add(self, draw: Draw) -> None:
         """Count one more draw. The first one's time is left out: it warms up."""
         group = self.draws % GROUPS
         self.estimate.add(group, draw.gradient)
-        _add_parts(self.parts, draw.parts, draw.gradient)
+        _add_parts(self.parts, draw.parts)
         self._add_terms(draw.parts)
         if draw.exact is not None:
-            whole = torch.stack(list(draw.exact.values())).sum(0)
-            self.exact.add(group, whole)
-            _add_parts(self.exact_steps, draw.exact, whole)
-        self.occupancy = draw.occupancy + (self.occupancy if self.draws else torch.zeros_like(draw.occupancy))
+            self._add_exact(group, draw.exact)
+        self.occupancy += draw.occupancy
         if self.draws:
             self.seconds, self.timed = self.seconds + draw.seconds, self.timed + 1
         self.forward += draw.forward
@@ -130,6 +133,13 @@ class Moments:
         self.reward += draw.reward
         self.deterministic = self.deterministic and draw.deterministic
         self.draws += 1
+
+    def _add_exact(self, group: int, steps: dict[int, Tensor]) -> None:
+        order, vectors = list(steps), torch.stack(list(steps.values()))
+        self.exact.add(group, vectors.sum(0))
+        _add_parts(self.exact_steps, steps)
+        place = torch.tensor(order)
+        self.exact_products[place[:, None], place[None, :]] += vectors.double() @ vectors.double().T
 
     def _add_terms(self, parts: dict[tuple[Kind, int], Tensor]) -> None:
         found = {kind: [v for (k, _), v in parts.items() if k is kind] for kind in TERMS}
@@ -146,6 +156,7 @@ class Moments:
             **{key: getattr(self, key) for key in _SCALARS},
             "products": self.products,
             "occupancy": self.occupancy,
+            "exact_products": self.exact_products,
             "estimate": _grouped(self.estimate),
             "exact": _grouped(self.exact),
             "parts": {f"{kind} {i}": _sum(s) for (kind, i), s in self.parts.items()},
@@ -156,10 +167,11 @@ class Moments:
     @classmethod
     def restored(cls, payload: dict[str, Any]) -> Moments:
         """From `payload`."""
-        moments = cls(payload["dim"])
+        moments = cls(payload["dim"], payload["steps"])
         for key in _SCALARS:
             setattr(moments, key, payload[key])
-        moments.products, moments.occupancy = payload["products"], payload["occupancy"]
+        for key in ("products", "occupancy", "exact_products"):
+            setattr(moments, key, payload[key])
         moments.estimate = Grouped(*payload["estimate"])
         moments.exact = Grouped(*payload["exact"])
         for name, values in payload["parts"].items():
@@ -172,6 +184,7 @@ class Moments:
 
 _SCALARS = (
     "dim",
+    "steps",
     "draws",
     "seconds",
     "timed",
@@ -189,15 +202,15 @@ def norm2(vector: Tensor) -> float:
     return float(vector.double().square().sum())
 
 
-def _add_parts(sums: dict[Any, Sum], parts: dict[Any, Tensor], whole: Tensor) -> None:
+def _add_parts(sums: dict[Any, Sum], parts: dict[Any, Tensor]) -> None:
     for key, vector in parts.items():
         if key not in sums:
             sums[key] = Sum(torch.zeros_like(vector))
-        sums[key].add(vector, whole)
+        sums[key].add(vector)
 
 
-def _sum(s: Sum) -> tuple[Tensor, float, float]:
-    return s.vector, s.square, s.dot
+def _sum(s: Sum) -> tuple[Tensor, float]:
+    return s.vector, s.square
 
 
 def _grouped(g: Grouped) -> tuple[Tensor, Tensor, Tensor]:

@@ -81,7 +81,7 @@ class Probe:
             chain, reward, seed=sampling.seed, micro_batch=sampling.micro_batch, watch=self.recorder
         )
         self.parameters = chain.parameters()
-        self.moments = Moments(sum(p.numel() for p in self.parameters))
+        self.moments = Moments(sum(p.numel() for p in self.parameters), chain.steps)
         self.last_reward, self.last_norm = float("nan"), float("nan")  # of the newest draw
 
     def draw(self) -> None:
@@ -116,7 +116,7 @@ class Probe:
             parts=self.recorder.parts,
             exact=None,
             deterministic=_deterministic(trajectory),
-            occupancy=_occupancy(trajectory),
+            occupancy=_occupancy(trajectory, self.engine.chain.steps),
             seconds=seconds,
             forward=report.forward,
             backward=report.backward,
@@ -158,11 +158,14 @@ def _deterministic(trajectory: Trajectory) -> bool:
     return quiet and Kind.ZO not in trajectory.kinds
 
 
-def _occupancy(trajectory: Trajectory) -> Tensor:
+def _occupancy(trajectory: Trajectory, steps: int) -> Tensor:
     """[3, T]: mean over samples of the plan's weight where the step is FO, HO, ZO."""
     kind = torch.cat([m.kind for m in trajectory.micros]).cpu()
     weight = torch.cat([m.weight for m in trajectory.micros]).cpu().float()
-    return torch.stack([(weight * (kind == KINDS.index(k))).mean(0) for k in TERMS])
+    found = torch.zeros(len(TERMS), steps)
+    for term, k in enumerate(TERMS):
+        found[term, : kind.shape[1]] = (weight * (kind == KINDS.index(k))).mean(0)
+    return found
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,13 @@ from bench.gradients.probe import LEVEL, MARGIN
 from bench.gradients.store import INIT, ProbeConfig
 from bench.gradients.survey import Measured, survey
 from bench.gradients.verdict import Bias, Noise, Part, Verdict, bias, noise, step_parts, term_parts
+from bench.gradients.weights import least_squares
 from bench.labels import told_apart
 from bench.store import State, write_atomically
 
 MEGABYTE = 2**20
 WORDS = {Verdict.UNBIASED: "true", Verdict.BIASED: "false", Verdict.UNDECIDED: "undecided"}
+BATCHES = tuple(8 * 4**k for k in range(13))  # samples
 CURVE = tuple(2**k for k in range(0, 21, 2))  # samples
 
 
@@ -97,7 +99,7 @@ def _analysed(scope: list[Measured]) -> list[Row]:
     out = []
     for label, one in zip(_labels([one.config for one in scope]), scope, strict=True):
         moments = one.moments
-        exact = Moments(moments.dim).exact if reference is None else reference.exact
+        exact = Moments(moments.dim, moments.steps).exact if reference is None else reference.exact
         target = exact if moments.deterministic and moments.exact.total == 0 else moments.exact
         own, deployed = (bias(moments, g, MARGIN, level) for g in (target, exact))
         spread = noise(moments, target, own.norm)
@@ -251,13 +253,26 @@ def parts(table: Sequence[Row], by_step: bool) -> pd.DataFrame:
     return pd.DataFrame.from_records(records)
 
 
+def weights(table: Sequence[Row]) -> pd.DataFrame:
+    """gradients_weights.csv: factors of the terms that make the mean squared error least, by batch size."""
+    records = []
+    for row in table:
+        found = least_squares(row.moments, row.config.batch, BATCHES)
+        for one in found if len(row.moments.terms) > 1 else []:
+            factors = {f"weight_{kind.lower()}": factor for kind, factor in one.factors.items()}
+            errors = {"mse": one.error, "mse_at_one": one.error_at_one}
+            records.append({**_keys(row), "batch": one.batch, **factors, **errors})
+    return pd.DataFrame.from_records(records)
+
+
 def write(results: Path, table: Sequence[Row]) -> None:
-    """The four files beside gradients/."""
+    """The files beside gradients/."""
     files = {
         "gradients.csv": frame(table),
         "gradients_terms.csv": parts(table, by_step=False),
         "gradients_steps.csv": parts(table, by_step=True),
         "gradients_cosine.csv": curves(table),
+        "gradients_weights.csv": weights(table),
     }
     for name, content in files.items():
         text = content.to_csv(index=False, float_format="%.6g", lineterminator="\n")

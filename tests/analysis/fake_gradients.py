@@ -85,7 +85,7 @@ def moments(fake: Fake, draws: int, seed: int) -> Moments:
     generator = torch.Generator().manual_seed(seed)
     exact = torch.randn(STEPS, DIM, generator=generator)
     exact /= exact.sum(0).norm()
-    sums = Moments(DIM)
+    sums = Moments(DIM, STEPS)
     for _ in range(draws):
         luck = exact + 0.2 * torch.randn(STEPS, DIM, generator=generator) / STEPS
         sums.add(_draw(fake, luck, generator))

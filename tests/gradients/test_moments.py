@@ -35,7 +35,7 @@ def draw(seed: int, exact: bool = True) -> Draw:
 
 def filled(count: int) -> Moments:
     """Sums over so many draws."""
-    moments = Moments(DIM)
+    moments = Moments(DIM, 3)
     for seed in range(count):
         moments.add(draw(seed))
     return moments
