@@ -60,7 +60,9 @@ class RlrConfig(Strict):
     )
     fo: bool = Field(default=True, description="first-order last step; false: no reward gradient is needed")
     fo_steps: int = Field(default=1, ge=1, description="first-order steps at the image end (1: the paper's)")
-    drawn: int = Field(default=1, ge=1, description="resampled: blocks drawn per sample, without replacement")
+    drawn: int | None = Field(
+        default=1, ge=1, description="resampled: blocks drawn per sample, without replacement; null: all"
+    )
     start: Literal["uniform", "norms"] = Field(
         default="uniform",
         description="law of the block's start; norms: softmax of measured HO gradient norms (paper)",
@@ -107,7 +109,8 @@ class Rlr(PlanMethod):
         if config.h == 0 and config.completion == "none" and not config.fo:
             raise BenchError("rlr: h 0, completion none and fo false leave nothing to estimate")
         self.starts = self._starts()
-        if config.drawn > 1:
+        self.drawn = len(self.starts) if config.drawn is None else config.drawn
+        if self.drawn > 1:
             self._check_drawn()
         weighted = config.weights != TermWeights()
         partly = config.completion == "resampled" and len(self.starts) < len(self._tiles())
@@ -118,9 +121,9 @@ class Rlr(PlanMethod):
 
     def _check_drawn(self) -> None:
         c = self.config
-        if c.completion != "resampled" or c.start != "uniform" or c.drawn > len(self.starts):
+        if c.completion != "resampled" or c.start != "uniform" or self.drawn > len(self.starts):
             raise BenchError(
-                f"rlr.drawn={c.drawn} needs completion=resampled, start=uniform and so many blocks, not "
+                f"rlr.drawn={self.drawn} needs completion=resampled, start=uniform and so many blocks, not "
                 f"{len(self.starts)}"
             )
 
@@ -137,9 +140,9 @@ class Rlr(PlanMethod):
 
     def plan(self, rng: random.Random) -> Plan:
         """Draw the block's start and lay the terms around it."""
-        if self.config.drawn > 1:
-            chosen = rng.sample(self.starts, self.config.drawn)
-            return self._tiled(chosen, len(self.starts) / self.config.drawn)
+        if self.drawn > 1:
+            chosen = rng.sample(self.starts, self.drawn)
+            return self._tiled(chosen, len(self.starts) / self.drawn)
         p = self.probabilities()
         n = rng.choices(range(len(p)), weights=p)[0]
         if self.config.completion == "resampled":
