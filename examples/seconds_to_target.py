@@ -1,0 +1,81 @@
+"""Training seconds until the held-out reward has risen by a given amount, per method, over seeds.
+
+    python -m bench run --config race
+    python -m examples.seconds_to_target results/race --gain 0.02
+
+A run counts from its first evaluation that is at least base + gain; a run that never gets there counts as
+slower than all its training. Evaluation time is not training time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+from tabulate import tabulate
+
+from bench.analysis.load import Cell, load
+
+
+def first_crossing(cell: Cell, reward: str, target: float) -> tuple[float, int] | None:
+    """(training seconds, optimizer steps) at the first evaluation that reaches the target; None if none
+    does."""
+    seconds = cell.metrics.set_index("step")["seconds"]
+    for step in cell.eval_steps:
+        if float(cell.scored(reward, step)["score"].mean()) >= target:
+            return float(seconds.loc[step]), step
+    return None
+
+
+def summary(cells: Sequence[Cell], reward: str, target: float) -> list[object]:
+    """One line of the table: reached, seconds with a 95 % interval over seeds, steps, last reward."""
+    found = [first_crossing(cell, reward, target) for cell in cells]
+    reached = [one for one in found if one is not None]
+    spent = [float(cell.metrics["seconds"].iloc[-1]) for cell in cells]
+    last = [float(cell.scored(reward, cell.eval_steps[-1])["score"].mean()) for cell in cells]
+    if len(reached) < len(cells):
+        time = f"> {min(spent):.0f} in {len(cells) - len(reached)} of {len(cells)}"
+    else:
+        time = interval([seconds for seconds, _ in reached], ".0f")
+    steps = ", ".join("–" if one is None else str(one[1]) for one in found)
+    return [cells[0].method, f"{len(reached)}/{len(cells)}", time, steps, interval(last, ".3f")]
+
+
+def interval(values: Sequence[float], digits: str) -> str:
+    """Mean and Student's 95 % interval."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return f"{mean:{digits}}"
+    half = float(stats.t.ppf(0.975, len(values) - 1)) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    return f"{mean:{digits}} ({mean - half:{digits}} to {mean + half:{digits}})"
+
+
+def main() -> None:
+    """Print the table of a results directory."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("results", type=Path)
+    parser.add_argument(
+        "--gain", type=float, default=0.02, help="of the held-out reward over the base model's"
+    )
+    options = parser.parse_args()
+    cells = [cell for cell in load(options.results).cells if cell.done]
+    bases = [cell for cell in cells if not cell.training]
+    trained = [cell for cell in cells if cell.training]
+    if not (bases and trained):
+        parser.error(f"{options.results}: no finished runs beside a finished base model yet")
+    base = bases[0]
+    reward = trained[0].training["reward"]["name"]
+    start = float(base.scored(reward, 0)["score"].mean())
+    methods = dict.fromkeys(cell.method for cell in trained)
+    rows = [summary([c for c in trained if c.method == m], reward, start + options.gain) for m in methods]
+    print(f"held-out {reward}: base {start:.3f}, target {start + options.gain:.3f}\n")
+    headers = ["method", "reached", "seconds (95 %)", "steps, by seed", f"{reward} at the end (95 %)"]
+    print(tabulate(rows, headers, tablefmt="github"))
+
+
+if __name__ == "__main__":
+    main()
