@@ -48,17 +48,24 @@ class Scale:
 
 
 Sums = tuple[float, ...]
+LIMIT = 3.0
+DOUBT = 16.0  # rows at which a fit counts for half
 ControlMode = Literal["network", "linear", "value"]
 
 
 def scale_of(sums: Sums) -> Scale:
-    """Least squares of A on σ εᵀg and on v, from sums over rows: (1, v, v², A v, A σεᵀg, (σεᵀg)²)."""
+    """Least squares of A on σ εᵀg and on v, from sums over rows: (1, v, v², A v, A σεᵀg, (σεᵀg)²).
+
+    A perfect prediction has slope and value 1, a useless one 0. Fits to few rows are wild, so they are kept
+    between 0 and LIMIT and shrunk towards 0.
+    """
     n, v, v2, av, a_slope, slope2 = sums
     centre = v / n if n > 0 else 0.0
     spread = v2 - n * centre**2
+    trust = n / (n + DOUBT)
     return Scale(
-        slope=a_slope / slope2 if slope2 > 0 else 0.0,
-        value=av / spread if spread > 1e-6 * v2 else 0.0,
+        slope=trust * min(max(a_slope / slope2, 0.0), LIMIT) if slope2 > 0 else 0.0,
+        value=trust * min(max(av / spread, 0.0), LIMIT) if spread > 1e-6 * v2 else 0.0,
         centre=centre,
     )
 
