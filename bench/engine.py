@@ -22,7 +22,7 @@ from torch import Tensor
 
 from bench.chain import Chain, Kind, Plan
 from bench.errors import BenchError
-from bench.half_order import Clipped, Control, Counts, Signal
+from bench.half_order import SUMS, Clipped, Control, Counts, Signal, Sums
 from bench.method import Batch, Report, Term
 from bench.parallel import World
 from bench.pullback import Gradients, PullBack, Trajectory
@@ -75,6 +75,10 @@ class Watch(Protocol):
 
     def rolled_out(self, trajectory: Trajectory) -> None:
         """A rollout has ended."""
+        ...
+
+    def weighted(self, weights: Mapping[Kind, float], plain: bool) -> None:
+        """A gradient begins, with these factors of its terms. plain: not PPO's objective, which rescales."""
         ...
 
     def contributed(self, kind: Kind, i: int, gradient: Tensor) -> None:
@@ -186,6 +190,8 @@ class Engine:
                 half[i, 0] += square / micro.weight[rows[0], i] ** 2
                 half[i, 1] += 1
 
+        if self.watch is not None:
+            self.watch.weighted(weights, ppo is None)
         self.puller.counts = Counts()
         for micro in trajectory.micros:
             rows = [r for r, b in enumerate(micro.index) if chosen[b]]
@@ -204,7 +210,8 @@ class Engine:
             for i, (square, rows) in enumerate(self.world.sum(half).tolist())
             if rows
         }
-        return replace(report, half_order_norms=norms)
+        fits = {} if control is None else self._fits()
+        return replace(report, half_order_norms=norms, control_fits=fits)
 
     def pathwise(
         self, trajectory: Trajectory, at_step: Callable[[int, Tensor], None] | None = None
@@ -269,9 +276,16 @@ class Engine:
         counts = self.puller.counts
         extra = torch.tensor([counts.forward, counts.backward], dtype=torch.float64, device=gradient.device)
         forward, backward = (int(n) for n in self.world.sum(extra))
-        return Report(
-            trajectory.rewards, report, trajectory.forward + forward, backward, control_fits=counts.fits
-        )
+        return Report(trajectory.rewards, report, trajectory.forward + forward, backward)
+
+    def _fits(self) -> dict[int, Sums]:
+        """What a control variate learns from, over all processes: each must learn the same."""
+        fits = self.puller.counts.fits
+        table = torch.zeros(self.chain.steps, SUMS, dtype=torch.float64, device=self.chain.device)
+        for i, sums in fits.items():
+            table[i] = torch.tensor(sums, dtype=torch.float64)
+        rows = self.world.sum(table).tolist()
+        return {i: tuple(row) for i, row in enumerate(rows) if row[0] > 0}
 
 
 def flattened(gradients: Gradients, parameters: Sequence[torch.nn.Parameter]) -> Tensor:

@@ -48,24 +48,25 @@ class Scale:
 
 
 Sums = tuple[float, ...]
+SUMS = 7  # numbers in them
 LIMIT = 3.0
 DOUBT = 16.0  # rows at which a fit counts for half
 ControlMode = Literal["network", "linear", "value"]
 
 
 def scale_of(sums: Sums) -> Scale:
-    """Least squares of A on σ εᵀg and on v, from sums over rows: (1, v, v², A v, A σεᵀg, (σεᵀg)²).
+    """Least squares of A on σ εᵀg and on v, from sums over rows: (1, v, v², A, A v, A σεᵀg, (σεᵀg)²).
 
     A perfect prediction has slope and value 1, a useless one 0. Fits to few rows are wild, so they are kept
     between 0 and LIMIT and shrunk towards 0.
     """
-    n, v, v2, av, a_slope, slope2 = sums
+    n, v, v2, a, av, a_slope, slope2 = sums
     centre = v / n if n > 0 else 0.0
     spread = v2 - n * centre**2
     trust = n / (n + DOUBT)
     return Scale(
         slope=trust * min(max(a_slope / slope2, 0.0), LIMIT) if slope2 > 0 else 0.0,
-        value=trust * min(max(av / spread, 0.0), LIMIT) if spread > 1e-6 * v2 else 0.0,
+        value=trust * min(max((av - centre * a) / spread, 0.0), LIMIT) if spread > 1e-6 * v2 else 0.0,
         centre=centre,
     )
 
@@ -117,7 +118,7 @@ class Counts:
     def fit(self, i: int, advantages: Tensor, found: Surrogate) -> None:
         """Add rows of step i."""
         a, v, s = (x.double() for x in (advantages, found.value, found.correlate))
-        new = (float(len(a)), *(float(x.sum()) for x in (v, v * v, a * v, a * s, s * s)))
+        new = (float(len(a)), *(float(x.sum()) for x in (v, v * v, a, a * v, a * s, s * s)))
         old = self.fits[i] if i in self.fits else (0.0,) * len(new)
         self.fits[i] = added(old, new)
 

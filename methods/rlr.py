@@ -121,6 +121,8 @@ class Rlr(PlanMethod):
 
     def _check_drawn(self) -> None:
         c = self.config
+        if c.stratified:
+            raise BenchError("rlr.stratified spreads the start of one block: it needs drawn=1")
         if c.completion != "resampled" or c.start != "uniform" or self.drawn > len(self.starts):
             raise BenchError(
                 f"rlr.drawn={self.drawn} needs completion=resampled, start=uniform and so many blocks, not "

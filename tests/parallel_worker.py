@@ -17,6 +17,10 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "rlr": ("rlr", {"h": 1, "eta": 1.0, "scale": 0.3}),
     "rlr by norms": ("rlr", {"h": 1, "eta": 1.0, "scale": 0.3, "start": "norms", "completion": "resampled"}),
     "rlr antithetic": ("rlr", {"h": 2, "eta": 1.0, "scale": 0.3, "antithetic": True}),
+    "rlr with a control variate": (
+        "rlr",
+        {"h": 1, "eta": 1.0, "completion": "resampled", "drawn": 2, "control": "network"},
+    ),
     "ddpo": ("ddpo", {"minibatches": 2, "inner_epochs": 2, "clip": 0.2, "min_count": 2}),
     "truncated_bp": ("truncated_bp", {"k": 2}),
 }

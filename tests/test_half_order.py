@@ -110,7 +110,8 @@ def test_scales_are_those_of_earlier_batches() -> None:
         RlrConfig.model_validate({"h": 1, "eta": 1.0, "completion": "resampled", "control": "network"}), STEPS
     )
     #  rows, v = 1, 3, 5, A = 2 (v - 3) + 0.25 s, s = 2, -2, 0
-    method.state["control 0"] = (3.0, 9.0, 35.0, 16.0 - 1.0, 0.25 * 8 + 2.0, 8.0)
+    #  A offset by 1, which a value's scale must not feel
+    method.state["control 0"] = (3.0, 9.0, 35.0, 3.0, 15.0 + 9.0, 0.25 * 8 + 2.0, 8.0)
     scale, trust = method.control_scales()[0], 3 / 19
     assert (scale.centre, scale.value, scale.slope) == pytest.approx((3.0, trust * 15 / 8, trust * 0.5))
     assert method.control_scales()[1:] == (Scale(),) * 3
@@ -118,8 +119,8 @@ def test_scales_are_those_of_earlier_batches() -> None:
 
 
 def test_fits_to_few_rows_cannot_run_away() -> None:
-    wild = (2.0, 2.0, 2.0 + 1e-5, 5.0, 1e-3, 1e-9)
+    wild = (2.0, 2.0, 2.0 + 1e-5, 0.0, 5.0, 1e-3, 1e-9)
     scale = scale_of(wild)
     assert 0 <= scale.slope < 0.5
     assert 0 <= scale.value < 0.5
-    assert scale_of((2.0, 2.0, 3.0, -5.0, -1.0, 1.0)) == Scale(0.0, 0.0, 1.0)
+    assert scale_of((2.0, 2.0, 3.0, 0.0, -5.0, -1.0, 1.0)) == Scale(0.0, 0.0, 1.0)

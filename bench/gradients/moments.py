@@ -71,7 +71,8 @@ class Draw:
 
     parts: by (kind, step). exact: the same trajectory's pathwise gradient by step, where it was computed.
     deterministic: no noise and no perturbation, so that the deployed sampler's gradient is the target.
-    occupancy: [3, T], the share of samples that treat step i as FO, HO, ZO, times the plan's weight.
+    seconds: None for a draw that also warms up. occupancy: [3, T], the share of samples that treat step i as
+    FO, HO, ZO, times the plan's weight.
     """
 
     gradient: Tensor
@@ -79,7 +80,8 @@ class Draw:
     exact: dict[int, Tensor] | None
     deterministic: bool
     occupancy: Tensor
-    seconds: float
+    plain: bool
+    seconds: float | None
     forward: int
     backward: int
     reward: float
@@ -89,7 +91,8 @@ class Draw:
 class Moments:
     """Sums over draws of gradients [dim] of a chain of `steps` steps.
 
-    products, exact_products: Σ of inner products of the draw's terms [3, 3], of its exact steps [T, T].
+    same: in its first draws the gradient was the exact one. products, exact_products: Σ of inner products of
+    the draw's terms [3, 3], of its exact steps [T, T].
     """
 
     dim: int
@@ -109,6 +112,8 @@ class Moments:
     backward: int = 0
     reward: float = 0.0
     deterministic: bool = True
+    same: bool = True
+    plain: bool = True
     peak_memory: int = 0
     idle_memory: int = 0
 
@@ -118,7 +123,7 @@ class Moments:
         self.exact_products = torch.zeros(self.steps, self.steps, dtype=torch.float64)
 
     def add(self, draw: Draw) -> None:
-        """Count one more draw. The first one's time is left out: it warms up."""
+        """Count one more draw."""
         group = self.draws % GROUPS
         self.estimate.add(group, draw.gradient)
         _add_parts(self.parts, draw.parts)
@@ -126,12 +131,13 @@ class Moments:
         if draw.exact is not None:
             self._add_exact(group, draw.exact)
         self.occupancy += draw.occupancy
-        if self.draws:
+        if draw.seconds is not None:
             self.seconds, self.timed = self.seconds + draw.seconds, self.timed + 1
         self.forward += draw.forward
         self.backward += draw.backward
         self.reward += draw.reward
         self.deterministic = self.deterministic and draw.deterministic
+        self.plain = self.plain and draw.plain
         self.draws += 1
 
     def _add_exact(self, group: int, steps: dict[int, Tensor]) -> None:
@@ -192,6 +198,8 @@ _SCALARS = (
     "backward",
     "reward",
     "deterministic",
+    "same",
+    "plain",
     "peak_memory",
     "idle_memory",
 )

@@ -8,7 +8,7 @@ print(found.own.relative, found.own.verdict, found.noise.relative)
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -19,17 +19,18 @@ from bench.chain import Chain, Kind
 from bench.engine import Engine
 from bench.errors import BenchError
 from bench.gradients.memory import peak_of
-from bench.gradients.moments import GROUPS, TERMS, Draw, Moments
-from bench.gradients.verdict import MIN_GROUPS, Bias, Noise, bias, noise
+from bench.gradients.moments import GROUPS, TERMS, Draw, Moments, norm2
+from bench.gradients.verdict import MIN_GROUPS, ROUNDING, Bias, Noise, bias, noise
 from bench.method import Batch, Method
 from bench.pullback import Trajectory
 from bench.reward import Reward
 from bench.rollout import KINDS
-from bench.streams import uniform
+from bench.streams import derived_seed, uniform
 
 MARGIN = 0.25  # an unbiased verdict needs the relative bias's interval below this
 LEVEL = 0.95
 PAIRED = frozenset((Kind.FO, Kind.PASS, Kind.SKIP))  # noise-free given the trajectory: pairing cancels most
+CHECK = 16  # draws between two comparisons of full backpropagation with the exact gradient
 SHARE = 0.1  # of the estimate's own variance that the target's may add
 
 
@@ -39,6 +40,11 @@ class _Recorder:
     def __init__(self) -> None:
         self.trajectory: Trajectory | None = None
         self.parts: dict[tuple[Kind, int], Tensor] = {}
+        self.factors: dict[Kind, float] = {}
+        self.plain = True
+
+    def weighted(self, weights: Mapping[Kind, float], plain: bool) -> None:
+        self.factors, self.plain = dict(weights), plain
 
     def rolled_out(self, trajectory: Trajectory) -> None:
         self.trajectory, self.parts = trajectory, {}
@@ -73,13 +79,13 @@ class Probe:
         self, method: Method, chain: Chain, reward: Reward, sampling: Sampling, shared: bool = False
     ) -> None:
         """shared: another probe with the same seed measures the deployed sampler's exact gradient, so a
-        method
-        that runs the same chain need not do it again."""
+        method that runs the same chain need not do it again."""
         self.method, self.sampling, self.shared = method, sampling, shared
         self.recorder = _Recorder()
-        self.engine = Engine(
-            chain, reward, seed=sampling.seed, micro_batch=sampling.micro_batch, watch=self.recorder
-        )
+        # Streams of its own: a θ that was trained with the same seed has seen the training's.
+        seed = derived_seed("profile", sampling.seed)
+        self.engine = Engine(chain, reward, seed=seed, micro_batch=sampling.micro_batch, watch=self.recorder)
+        self._cold = True  # the first gradient of a process takes longer
         self.parameters = chain.parameters()
         self.moments = Moments(sum(p.numel() for p in self.parameters), chain.steps)
         self.last_reward, self.last_norm = float("nan"), float("nan")  # of the newest draw
@@ -92,13 +98,17 @@ class Probe:
             device = self.engine.chain.device
             moments.idle_memory, moments.peak_memory = peak_of(device, lambda: self._gradient(batch))
             self.method.state.clear()
+            self._cold = False
         draw, trajectory = self._gradient(batch)
         if not (bool(torch.isfinite(draw.gradient).all()) and bool(torch.isfinite(trajectory.rewards).all())):
             raise BenchError(f"batch {moments.draws}: the gradient or a reward is not finite")
-        if _whole(trajectory) and moments.draws >= MIN_GROUPS:
+        check = moments.draws < MIN_GROUPS or moments.draws % CHECK == 0
+        if moments.same and not check and _whole(trajectory):
             draw.exact = {i: part for (_, i), part in draw.parts.items()}  # the same sums, as was seen so far
         elif not (self.shared and draw.deterministic) and self._needs_exact(trajectory):
             draw.exact = self._exact(trajectory)
+        if check:
+            moments.same = moments.same and _same(draw)
         moments.add(draw)
         self.last_reward, self.last_norm = draw.reward, float(draw.gradient.norm())
 
@@ -116,13 +126,25 @@ class Probe:
             parts=self.recorder.parts,
             exact=None,
             deterministic=_deterministic(trajectory),
-            occupancy=_occupancy(trajectory, self.engine.chain.steps),
-            seconds=seconds,
+            occupancy=self._occupancy(trajectory),
+            plain=self.recorder.plain,
+            seconds=None if self._cold else seconds,
             forward=report.forward,
             backward=report.backward,
             reward=float(report.rewards.double().mean()),
         )
+        self._cold = False
         return draw, trajectory
+
+    def _occupancy(self, trajectory: Trajectory) -> Tensor:
+        """[3, T]: mean over samples of a step's weight as FO, HO, ZO in the sum."""
+        kind = torch.cat([m.kind for m in trajectory.micros]).cpu()
+        weight = torch.cat([m.weight for m in trajectory.micros]).cpu().float()
+        found = torch.zeros(len(TERMS), self.engine.chain.steps)
+        for term, k in enumerate(TERMS):
+            share = (weight * (kind == KINDS.index(k))).mean(0)
+            found[term, : kind.shape[1]] = self.recorder.factors[k] * share
+        return found
 
     def _synchronize(self) -> None:
         if self.engine.chain.device.type == "cuda":
@@ -152,20 +174,18 @@ def _whole(trajectory: Trajectory) -> bool:
     return trajectory.kinds == {Kind.FO} and all(bool((m.weight == 1).all()) for m in trajectory.micros)
 
 
+def _same(draw: Draw) -> bool:
+    """The estimate is the exact gradient itself, step by step: full backpropagation, unweighted."""
+    if draw.exact is None or {i for _, i in draw.parts} != set(draw.exact):
+        return False
+    gaps = [norm2(part - draw.exact[i]) for (_, i), part in draw.parts.items()]
+    return sum(gaps) <= ROUNDING**2 * sum(norm2(step) for step in draw.exact.values())
+
+
 def _deterministic(trajectory: Trajectory) -> bool:
     """The chain ran as it is deployed: no noise, no perturbation, to its end."""
     quiet = all(not bool(m.eta.any()) and m.readout is None for m in trajectory.micros)
     return quiet and Kind.ZO not in trajectory.kinds
-
-
-def _occupancy(trajectory: Trajectory, steps: int) -> Tensor:
-    """[3, T]: mean over samples of the plan's weight where the step is FO, HO, ZO."""
-    kind = torch.cat([m.kind for m in trajectory.micros]).cpu()
-    weight = torch.cat([m.weight for m in trajectory.micros]).cpu().float()
-    found = torch.zeros(len(TERMS), steps)
-    for term, k in enumerate(TERMS):
-        found[term, : kind.shape[1]] = (weight * (kind == KINDS.index(k))).mean(0)
-    return found
 
 
 @dataclass(frozen=True)

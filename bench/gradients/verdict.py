@@ -105,6 +105,8 @@ def _squared(found: Products, level: float) -> Interval:
         return ratio(difference, target, level)
     # |g| is not known to be above 0 yet: what is certain all the same is that the difference is not 0.
     top, bottom = around(difference, level), around(target, level)
+    if bottom.high <= 0:
+        return UNKNOWN  # a reward that no step can change
     value = top.value / bottom.value if bottom.value > 0 else math.nan
     return Interval(value, math.nan, max(0.0, top.low) / bottom.high, math.inf)
 

@@ -28,10 +28,14 @@ class Weights:
 
 
 def least_squares(moments: Moments, batch: int, sizes: tuple[int, ...]) -> list[Weights]:
-    """At each batch size; batch is the measured one. Empty while there is too little to tell."""
+    """At each batch size; batch is the measured one.
+
+    Empty while there is too little to tell, and for PPO's objective, whose terms have another scale. With
+    noise only at the end of a drawn block, as RLR has it, μ_k is approximate: p_i is a mean over blocks.
+    """
     n, exact = moments.draws, moments.exact.total
     kinds = [kind for kind in TERMS if kind in moments.terms]
-    if n < 4 or exact < 4 or not kinds:
+    if n < 4 or exact < 4 or not kinds or not moments.plain:
         return []
     steps = _steps(moments, exact)
     whole = float(steps.sum())

@@ -105,6 +105,7 @@ def _draw(fake: Fake, exact: torch.Tensor, generator: torch.Generator) -> Draw:
         exact=dict(enumerate(exact)),
         deterministic=True,
         occupancy=torch.ones(len(TERMS), STEPS),
+        plain=True,
         seconds=fake.seconds,
         forward=48,
         backward=48,

@@ -1,6 +1,7 @@
 """Sums over draws: what they estimate, that they survive a checkpoint, that they do not grow."""
 
 import io
+from dataclasses import replace
 
 import pytest
 import torch
@@ -26,6 +27,7 @@ def draw(seed: int, exact: bool = True) -> Draw:
         exact={i: 1 + 0.1 * torch.randn(DIM, generator=rng) for i in range(3)} if exact else None,
         deterministic=False,
         occupancy=torch.ones(3, 3),
+        plain=True,
         seconds=1.0 + seed,
         forward=10,
         backward=5,
@@ -82,6 +84,7 @@ def test_steps_and_terms_have_the_mean_without_noise_and_the_variance() -> None:
     assert terms["fo"].mean == pytest.approx(2 * DIM**0.5, rel=0.02)
 
 
-def test_first_draws_time_is_left_out() -> None:
+def test_draws_that_warm_up_are_not_timed() -> None:
     moments = filled(3)
-    assert (moments.seconds, moments.timed) == (2.0 + 3.0, 2)
+    moments.add(replace(draw(3), seconds=None))
+    assert (moments.seconds, moments.timed, moments.draws) == (1.0 + 2.0 + 3.0, 3, 4)

@@ -28,7 +28,7 @@ def filled(count: int) -> Moments:
             for i, kind in KIND_OF.items()
         }
         gradient = torch.stack(list(parts.values())).sum(0)
-        moments.add(Draw(gradient, parts, dict(enumerate(exact)), False, occupancy, 1.0, 1, 1, 0.0))
+        moments.add(Draw(gradient, parts, dict(enumerate(exact)), False, occupancy, True, 1.0, 1, 1, 0.0))
     return moments
 
 
