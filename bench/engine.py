@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -25,68 +24,10 @@ from bench.errors import BenchError
 from bench.half_order import SUMS, Clipped, Control, Counts, Signal, Sums
 from bench.method import Batch, Report, Term
 from bench.parallel import World
-from bench.pullback import Gradients, PullBack, Trajectory
+from bench.pullback import PullBack, Trajectory
 from bench.reward import Reward
 from bench.rollout import MicroBatch, Perturbation, Roller
-
-UNIT_WEIGHTS: Mapping[Kind, float] = {Kind.FO: 1.0, Kind.HO: 1.0, Kind.ZO: 1.0}
-
-
-class Accumulator:
-    """Sums one term's gradient over micro-batches; keeps what its norm and its variance need."""
-
-    def __init__(self, parameters: Sequence[torch.nn.Parameter]) -> None:
-        self._sizes = [p.numel() for p in parameters]
-        self.total = torch.zeros(sum(self._sizes), device=parameters[0].device)
-        self.squares = torch.zeros(1, dtype=torch.float64, device=parameters[0].device)
-        self._part = torch.zeros_like(self.total)
-
-    def add(self, gradients: Gradients) -> None:
-        """Add one gradient per parameter (None: zero)."""
-        for view, g in zip(self._part.split(self._sizes), gradients, strict=True):
-            if g is not None:
-                view += g.reshape(-1)
-
-    def add_flat(self, gradient: Tensor) -> None:
-        """Add a flat gradient [d]."""
-        self._part += gradient
-
-    def close_micro_batch(self) -> None:
-        """Fold the current micro-batch into the total."""
-        self.squares += self._part.double().square().sum()
-        self.total += self._part
-        self._part.zero_()
-
-    def term(self, weight: float, parts: int) -> Term:
-        """Norm of weight · total, and its variance estimated from its M independent parts (M ≥ 2).
-
-        With parts g_m that sum to G: Var(G) ≈ M / (M - 1) · (Σ|g_m|² - |G|² / M).
-        """
-        square = self.total.double().square().sum()
-        variance = None
-        if parts > 1:
-            spread = float(self.squares - square / parts) * parts / (parts - 1)
-            variance = weight**2 * max(0.0, spread)
-        return Term(abs(weight) * float(square.sqrt()), variance)
-
-
-class Watch(Protocol):
-    """What looks on while a method works: the gradient profile."""
-
-    def rolled_out(self, trajectory: Trajectory) -> None:
-        """A rollout has ended."""
-        ...
-
-    def weighted(self, weights: Mapping[Kind, float], plain: bool) -> None:
-        """A gradient begins, with these factors of its terms. plain: not PPO's objective, which rescales."""
-        ...
-
-    def contributed(self, kind: Kind, i: int, gradient: Tensor) -> None:
-        """Part of the batch gradient (ascent direction, flat [d], as it counts in the sum) came from step i.
-
-        Called once per micro-batch, kind and step; a z that is shared by several steps counts at the first.
-        """
-        ...
+from bench.terms import UNIT_WEIGHTS, Accumulator, Terms, Watch, flattened
 
 
 class Engine:
@@ -177,19 +118,8 @@ class Engine:
             raise ValueError("first-order steps need a rollout with reward_grad=True")
         parameters = self.chain.parameters()
         chosen = torch.ones(len(advantages), dtype=torch.bool) if include is None else include.cpu()
-        terms = {kind: Accumulator(parameters) for kind in UNIT_WEIGHTS if kind in trajectory.kinds}
-        half = torch.zeros(self.chain.steps, 2, dtype=torch.float64, device=parameters[0].device)
         scale = 1.0 / int(chosen.sum())
-
-        def add(micro: MicroBatch, kind: Kind, i: int, rows: list[int], gradients: Gradients) -> None:
-            terms[kind].add(gradients)
-            if self.watch is not None:
-                self.watch.contributed(kind, i, weights[kind] * scale * flattened(gradients, parameters))
-            if kind is Kind.HO and half_order_norms:
-                square = sum(g.double().square().sum() for g in gradients if g is not None)
-                half[i, 0] += square / micro.weight[rows[0], i] ** 2
-                half[i, 1] += 1
-
+        terms = Terms(parameters, trajectory.kinds, weights, scale, self.watch, half_order_norms)
         if self.watch is not None:
             self.watch.weighted(weights, ppo is None)
         self.puller.counts = Counts()
@@ -197,19 +127,12 @@ class Engine:
             rows = [r for r, b in enumerate(micro.index) if chosen[b]]
             local = advantages[micro.index].to(micro.eta.device)
             signal = Signal(local, ppo, control)
-            self.puller.sweep(trajectory, micro, rows, signal, add, half_order_singly=half_order_norms)
+            self.puller.sweep(trajectory, micro, rows, signal, terms.add, half_order_singly=half_order_norms)
             for i, zeroth in self._zeroth_order(trajectory, micro, rows, local):
-                terms[Kind.ZO].add_flat(zeroth)
-                if self.watch is not None:
-                    self.watch.contributed(Kind.ZO, i, weights[Kind.ZO] * scale * zeroth)
-            for term in terms.values():
-                term.close_micro_batch()
-        report = self._report(trajectory, terms, weights, scale)
-        norms = {
-            i: (square / rows) ** 0.5
-            for i, (square, rows) in enumerate(self.world.sum(half).tolist())
-            if rows
-        }
+                terms.add_zeroth(i, zeroth)
+            terms.close_micro_batch()
+        report = self._report(trajectory, terms)
+        norms = terms.half_order_norms(self.chain.steps, self.world)
         fits = {} if control is None else self._fits()
         return replace(report, half_order_norms=norms, control_fits=fits)
 
@@ -254,19 +177,13 @@ class Engine:
             if pert.shared:
                 wanted.difference_update(active)
 
-    def _report(
-        self,
-        trajectory: Trajectory,
-        terms: dict[Kind, Accumulator],
-        weights: Mapping[Kind, float],
-        scale: float,
-    ) -> Report:
-        parameters = self.chain.parameters()
+    def _report(self, trajectory: Trajectory, terms: Terms) -> Report:
+        parameters, weights, scale = self.chain.parameters(), terms.weights, terms.scale
         gradient = torch.zeros(sum(p.numel() for p in parameters), device=parameters[0].device)
         parts = torch.tensor([float(len(trajectory.micros))], device=gradient.device)
         parts = int(self.world.sum(parts))
         report: dict[str, Term] = {}
-        for kind, term in terms.items():
+        for kind, term in terms.by_kind.items():
             self.world.sum(term.total)
             self.world.sum(term.squares)
             gradient += weights[kind] * scale * term.total
@@ -286,9 +203,3 @@ class Engine:
             table[i] = torch.tensor(sums, dtype=torch.float64)
         rows = self.world.sum(table).tolist()
         return {i: tuple(row) for i, row in enumerate(rows) if row[0] > 0}
-
-
-def flattened(gradients: Gradients, parameters: Sequence[torch.nn.Parameter]) -> Tensor:
-    """One gradient per parameter (None: zero) as a flat vector [d]."""
-    parts = [torch.zeros_like(p) if g is None else g for g, p in zip(gradients, parameters, strict=True)]
-    return torch.cat([part.reshape(-1) for part in parts])

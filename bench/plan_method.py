@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 
 from bench.advantages import Baseline, advantages
 from bench.chain import Kind, Plan, Segment
-from bench.engine import UNIT_WEIGHTS, Engine
+from bench.engine import Engine
 from bench.half_order import Control, Scale, added, scale_of
 from bench.method import Batch, Method, Report
 from bench.rollout import Perturbation
 from bench.streams import derived_seed, uniform
+from bench.terms import UNIT_WEIGHTS
 
 FORGET = 0.98  # per batch, of the sums that a control variate is fitted to
 

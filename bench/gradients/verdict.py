@@ -132,6 +132,15 @@ def _cosine(moments: Moments, found: Products, norm: float, level: float) -> Int
     return Interval(*(v / length if length > 0 else math.nan for v in (dot.value, dot.se, dot.low, dot.high)))
 
 
+def relative_length(vectors: Grouped, level: float) -> Interval:
+    """|mean of the vectors| in units of its estimate: an interval around 1."""
+    found = products(vectors, vectors)
+    length = UNKNOWN if found is None else around(found.target, level).root()
+    if not length.value > 0:
+        return UNKNOWN
+    return Interval(1.0, length.se / length.value, length.low / length.value, length.high / length.value)
+
+
 def noise(moments: Moments, target: Grouped, norm: float) -> Noise:
     """target: of the method's own objective; norm: its |g|."""
     if not norm > 0:

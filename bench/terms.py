@@ -1,0 +1,134 @@
+"""What a batch gradient is summed from: its terms by kind, and whoever looks on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from bench.chain import Kind
+from bench.method import Term
+from bench.parallel import World
+from bench.pullback import Gradients, Trajectory
+from bench.rollout import MicroBatch
+
+UNIT_WEIGHTS: Mapping[Kind, float] = {Kind.FO: 1.0, Kind.HO: 1.0, Kind.ZO: 1.0}
+
+
+class Accumulator:
+    """Sums one term's gradient over micro-batches; keeps what its norm and its variance need."""
+
+    def __init__(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+        self._sizes = [p.numel() for p in parameters]
+        self.total = torch.zeros(sum(self._sizes), device=parameters[0].device)
+        self.squares = torch.zeros(1, dtype=torch.float64, device=parameters[0].device)
+        self._part = torch.zeros_like(self.total)
+
+    def add(self, gradients: Gradients) -> None:
+        """Add one gradient per parameter (None: zero)."""
+        for view, g in zip(self._part.split(self._sizes), gradients, strict=True):
+            if g is not None:
+                view += g.reshape(-1)
+
+    def add_flat(self, gradient: Tensor) -> None:
+        """Add a flat gradient [d]."""
+        self._part += gradient
+
+    def close_micro_batch(self) -> None:
+        """Fold the current micro-batch into the total."""
+        self.squares += self._part.double().square().sum()
+        self.total += self._part
+        self._part.zero_()
+
+    def term(self, weight: float, parts: int) -> Term:
+        """Norm of weight · total, and its variance estimated from its M independent parts (M ≥ 2).
+
+        With parts g_m that sum to G: Var(G) ≈ M / (M - 1) · (Σ|g_m|² - |G|² / M).
+        """
+        square = self.total.double().square().sum()
+        variance = None
+        if parts > 1:
+            spread = float(self.squares - square / parts) * parts / (parts - 1)
+            variance = weight**2 * max(0.0, spread)
+        return Term(abs(weight) * float(square.sqrt()), variance)
+
+
+class Watch(Protocol):
+    """What looks on while a method works: the gradient profile."""
+
+    def rolled_out(self, trajectory: Trajectory) -> None:
+        """A rollout has ended."""
+        ...
+
+    def weighted(self, weights: Mapping[Kind, float], plain: bool) -> None:
+        """A gradient begins, with these factors of its terms. plain: not PPO's objective, which rescales."""
+        ...
+
+    def contributed(self, kind: Kind, i: int, gradient: Tensor) -> None:
+        """Part of the batch gradient (ascent direction, flat [d], as it counts in the sum) came from step i.
+
+        Called once per micro-batch, kind and step; a z that is shared by several steps counts at the first.
+        """
+        ...
+
+
+class Terms:
+    """The terms of one batch gradient, summed over its micro-batches.
+
+    weights: factor per kind. scale: one over the number of samples. norms: measure those of single HO
+    samples, which then have to come one at a time.
+    """
+
+    def __init__(
+        self,
+        parameters: Sequence[torch.nn.Parameter],
+        kinds: Iterable[Kind],
+        weights: Mapping[Kind, float],
+        scale: float,
+        watch: Watch | None,
+        norms: bool,
+    ) -> None:
+        self.by_kind = {kind: Accumulator(parameters) for kind in UNIT_WEIGHTS if kind in kinds}
+        self.weights, self.scale = weights, scale
+        self._parameters, self._watch, self._norms = parameters, watch, norms
+        self._squares: dict[int, tuple[float, int]] = {}
+
+    def add(self, micro: MicroBatch, kind: Kind, i: int, rows: list[int], gradients: Gradients) -> None:
+        """Count what these rows' step i contributed, one gradient per parameter."""
+        self.by_kind[kind].add(gradients)
+        if self._watch is not None:
+            share = self.weights[kind] * self.scale
+            self._watch.contributed(kind, i, share * flattened(gradients, self._parameters))
+        if kind is Kind.HO and self._norms:
+            square = sum(float(g.double().square().sum()) for g in gradients if g is not None)
+            total, count = self._squares.setdefault(i, (0.0, 0))
+            self._squares[i] = (total + square / float(micro.weight[rows[0], i]) ** 2, count + 1)
+
+    def add_zeroth(self, i: int, gradient: Tensor) -> None:
+        """Count a ZO step's flat gradient [d]."""
+        self.by_kind[Kind.ZO].add_flat(gradient)
+        if self._watch is not None:
+            self._watch.contributed(Kind.ZO, i, self.weights[Kind.ZO] * self.scale * gradient)
+
+    def close_micro_batch(self) -> None:
+        """Fold the current micro-batch into the totals."""
+        for term in self.by_kind.values():
+            term.close_micro_batch()
+
+    def half_order_norms(self, steps: int, world: World) -> dict[int, float]:
+        """By step, the root mean square norm of one sample's HO gradient, over all processes."""
+        if not self._norms:
+            return {}
+        table = torch.zeros(steps, 2, dtype=torch.float64, device=self._parameters[0].device)
+        for i, found in self._squares.items():
+            table[i] = torch.tensor(found, dtype=torch.float64)
+        summed = world.sum(table).tolist()
+        return {i: (square / rows) ** 0.5 for i, (square, rows) in enumerate(summed) if rows}
+
+
+def flattened(gradients: Gradients, parameters: Sequence[torch.nn.Parameter]) -> Tensor:
+    """One gradient per parameter (None: zero) as a flat vector [d]."""
+    parts = [torch.zeros_like(p) if g is None else g for g, p in zip(gradients, parameters, strict=True)]
+    return torch.cat([part.reshape(-1) for part in parts])
