@@ -21,13 +21,18 @@ from tabulate import tabulate
 from bench.analysis.load import Cell, load
 
 
+def mean_score(cell: Cell, reward: str, step: int) -> float:
+    """Held-out mean of one evaluation."""
+    return float(np.mean(cell.scored(reward, step)["score"].to_numpy(dtype=float)))
+
+
 def first_crossing(cell: Cell, reward: str, target: float) -> tuple[float, int] | None:
     """(training seconds, optimizer steps) at the first evaluation that reaches the target; None if none
     does."""
-    seconds = cell.metrics.set_index("step")["seconds"]
+    seconds = dict(zip(cell.metrics["step"], cell.metrics["seconds"], strict=True))
     for step in cell.eval_steps:
-        if float(cell.scored(reward, step)["score"].mean()) >= target:
-            return float(seconds.loc[step]), step
+        if mean_score(cell, reward, step) >= target:
+            return float(seconds[step]), step
     return None
 
 
@@ -36,7 +41,7 @@ def summary(cells: Sequence[Cell], reward: str, target: float) -> list[object]:
     found = [first_crossing(cell, reward, target) for cell in cells]
     reached = [one for one in found if one is not None]
     spent = [float(cell.metrics["seconds"].iloc[-1]) for cell in cells]
-    last = [float(cell.scored(reward, cell.eval_steps[-1])["score"].mean()) for cell in cells]
+    last = [mean_score(cell, reward, cell.eval_steps[-1]) for cell in cells]
     if len(reached) < len(cells):
         time = f"> {min(spent):.0f} in {len(cells) - len(reached)} of {len(cells)}"
     else:
@@ -56,7 +61,7 @@ def interval(values: Sequence[float], digits: str) -> str:
 
 def main() -> None:
     """Print the table of a results directory."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Training seconds until the held-out reward has risen.")
     parser.add_argument("results", type=Path)
     parser.add_argument(
         "--gain", type=float, default=0.02, help="of the held-out reward over the base model's"
@@ -69,7 +74,7 @@ def main() -> None:
         parser.error(f"{options.results}: no finished runs beside a finished base model yet")
     base = bases[0]
     reward = trained[0].training["reward"]["name"]
-    start = float(base.scored(reward, 0)["score"].mean())
+    start = mean_score(base, reward, 0)
     methods = dict.fromkeys(cell.method for cell in trained)
     rows = [summary([c for c in trained if c.method == m], reward, start + options.gain) for m in methods]
     print(f"held-out {reward}: base {start:.3f}, target {start + options.gain:.3f}\n")
