@@ -73,8 +73,8 @@ class Way:
 class Task:
     """Work for one process.
 
-    command: the hidden command that does it, `cell` or `probe`. title: for people. total: optimizer steps or
-    draws until it is done, None if that is not known. log: grows by a JSON line whenever it got further.
+    command: the hidden command that does it, `cell` or `probe`. title: for people. total: steps or draws
+    (`unit`) until it is done, None if that is not known. log: grows by a JSON line whenever it got further.
     """
 
     directory: JobDir
@@ -84,6 +84,7 @@ class Task:
     title: str
     total: int | None
     log: Path
+    unit: str = "step"
 
     @property
     def id(self) -> str:
@@ -167,7 +168,7 @@ class _Process:
     """One running cell."""
 
     def __init__(self, task: Task, way: Way, command_line: str) -> None:
-        self.task, self.timeout = task, way.timeout
+        self.task, self.timeout, self.asked = task, way.timeout, False
         self.started = time.monotonic()
         threads = str(task.threads)
         environment = os.environ | dict.fromkeys(THREAD_VARIABLES, threads)
@@ -187,6 +188,11 @@ class _Process:
         if self.timeout is None:
             return math.inf
         return max(0.0, self.timeout - (time.monotonic() - self.started))
+
+    def ask(self) -> None:
+        """Ask it to write a checkpoint and stop."""
+        self.asked = True
+        self.process.terminate()
 
     def kill(self) -> None:
         """End it now, and with it the processes that it started: their standard input closes."""
@@ -215,6 +221,8 @@ class _Process:
         why = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         hint = " (out of memory?)" if code == -signal.SIGKILL and not late else ""
         message = f"the process {why}{hint}. Its last line: {self._last_line()}"
+        if self.asked and code == -signal.SIGTERM:  # before it listened to signals
+            state, message = State.PREEMPTED, "asked to stop"
         with self.task.directory.locked():
             self.task.directory.write_status(state, status.step, status.seconds, message)
         return self.task.directory.status()
@@ -269,7 +277,7 @@ def _wait(reap: Callable[[], None], watcher: Watcher) -> None:
 def _stop(running: list[_Process], wait: Callable[[], None]) -> None:
     """Ask every cell to stop, then wait for them; a second interrupt kills."""
     for process in running:
-        process.process.terminate()
+        process.ask()
     try:
         while running:
             wait()

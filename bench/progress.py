@@ -42,7 +42,7 @@ class _Running:
     """One task's log and what to call it."""
 
     def __init__(self, task: Task) -> None:
-        self.total, self.name = task.total, task.title
+        self.total, self.name, self.unit = task.total, task.title, task.unit
         self.tail = Tail(task.log)
         self.spoke = 0.0
 
@@ -54,10 +54,10 @@ def _figures(row: dict[str, Any]) -> str:
 def _ending(outcome: Outcome) -> str:
     status = outcome.status
     tail = "" if status.message is None else f": {status.message}"
-    return f"{status.state} at step {status.step} after {status.seconds:.0f} s of training{tail}"
+    return f"{status.state} after {status.step} {outcome.task.unit}s, {status.seconds:.0f} s{tail}"
 
 
-STOPPING = "stopping: each cell finishes its batch and writes a checkpoint; Ctrl-C again kills them"
+STOPPING = "stopping: each process finishes its batch and writes a checkpoint; Ctrl-C again kills them"
 
 
 class Bars:
@@ -75,7 +75,7 @@ class Bars:
             console=console,
             refresh_per_second=4,
         )
-        self._all = self.progress.add_task("cells", total=cells, figures="")
+        self._all = self.progress.add_task("all", total=cells, figures="")
         self._bars: dict[str, tuple[_Running, TaskID]] = {}
 
     def __enter__(self) -> Bars:
@@ -146,13 +146,13 @@ class Lines:
                 if row is not None:
                     running.spoke = now
                     of = "" if running.total is None else f"/{running.total}"
-                    self._print(f"{running.name}: step {row['step']}{of}  {_figures(row)}")
+                    self._print(f"{running.name}: {running.unit} {row['step']}{of}  {_figures(row)}")
 
     def ended(self, outcome: Outcome) -> None:
         """Say how."""
         running = self._running.pop(outcome.task.id)
         self._count += 1
-        self._print(f"{running.name}: {_ending(outcome)}  [{self._count}/{self.cells} cells]")
+        self._print(f"{running.name}: {_ending(outcome)}  [{self._count}/{self.cells}]")
 
     def stopping(self) -> None:
         """Say that it may take a moment."""

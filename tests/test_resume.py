@@ -83,7 +83,7 @@ def test_interrupt_checkpoints_says_how_to_continue_and_continuing_gives_the_sam
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "stopping: each cell finishes its batch and writes a checkpoint" in output
+    assert "stopping: each process finishes its batch and writes a checkpoint" in output
     assert f"Continue where it stopped with:\n  python -m bench run --no-report --out {out}" in output
     interrupted = status(cell(out, "push"))
     assert interrupted["state"] == "preempted"
@@ -123,7 +123,9 @@ def test_cell_that_hangs_beyond_its_time_is_killed(
     for name, value in environment().items():
         monkeypatch.setenv(name, value)
     _, task = plan_dots(tmp_path)
-    (outcome,), interrupted = launch.run([task], 1, launch.Way(timeout=1.0), Lines(Console(), 1), "test")
+    (outcome,), interrupted = launch.run(
+        [task], 1, lambda *_: launch.Way(timeout=1.0), Lines(Console(), 1), "test"
+    )
     assert not interrupted
     assert outcome.status.state == "timeout"
     assert outcome.status.message is not None
