@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -53,23 +54,27 @@ def describe(name: str) -> None:
 def run(
     methods: Annotated[str | None, typer.Option(help="names with commas between them, or `all`")] = None,
     model: Annotated[
-        str | None, typer.Option(help="a name, path:DIRECTORY or hub:ORG/NAME  [default: tiny]")
+        str | None, typer.Option(help="a name, path:DIRECTORY or hub:ORG/NAME", show_default="tiny")
     ] = None,
-    reward: Annotated[str | None, typer.Option(help="what to train on  [default: the model's]")] = None,
+    reward: Annotated[str | None, typer.Option(help="what to train on", show_default="the model's")] = None,
     prompts: Annotated[
-        str | None, typer.Option(help="a prompt set or a file  [default: the model's]")
+        str | None, typer.Option(help="a prompt set or a file", show_default="the model's")
     ] = None,
-    seeds: Annotated[str | None, typer.Option(help="numbers with commas between them  [default: 0]")] = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="numbers with commas between them", show_default="0")
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="optimizer steps of every method")] = None,
     config: Annotated[str | None, typer.Option(help="an experiment: a YAML file or a shipped name")] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="SECTION.KEY=VALUE, such as rlr.h=3; may be repeated")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="results directory  [default: results/NAME]")] = None,
+    out: Annotated[Path | None, typer.Option(help="results directory", show_default="results/NAME")] = None,
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="cells at a time  [default: one per CPU core]")
+        int | None, typer.Option(min=1, help="cells at a time", show_default="one per CPU core")
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of each cell  [default: 1]")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads of each cell", show_default="1")
+    ] = None,
     processes: Annotated[int, typer.Option(min=1, help="data-parallel processes of each cell")] = 1,
     timeout_per_cell: Annotated[
         float | None, typer.Option(min=1, help="seconds; the cell can be continued")
@@ -115,19 +120,23 @@ def cell(
 def gradients(
     methods: Annotated[str, typer.Option(help="names with commas between them, or `all`")] = "all",
     model: Annotated[
-        str | None, typer.Option(help="a name, path:DIRECTORY or hub:ORG/NAME  [default: tiny]")
+        str | None, typer.Option(help="a name, path:DIRECTORY or hub:ORG/NAME", show_default="tiny")
     ] = None,
-    reward: Annotated[str | None, typer.Option(help="differentiable  [default: the model's]")] = None,
+    reward: Annotated[str | None, typer.Option(help="differentiable", show_default="the model's")] = None,
     prompts: Annotated[
-        str | None, typer.Option(help="a prompt set or a file  [default: the model's]")
+        str | None, typer.Option(help="a prompt set or a file", show_default="the model's")
     ] = None,
     at: Annotated[
         list[str] | None,
-        typer.Option(help="θ: init, or the directory of a trained cell or LoRA; may be repeated"),
+        typer.Option(
+            help="θ: init, or the directory of a trained cell or LoRA; may be repeated", show_default="init"
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="of the LoRA's initial values and of all draws")] = 0,
     budget: Annotated[str | None, typer.Option(help="time for all together, such as 90s, 5m, 2h")] = None,
-    draws: Annotated[int | None, typer.Option(min=1, help="batch gradients of each method")] = None,
+    draws: Annotated[
+        int | None, typer.Option(min=1, help="batch gradients of each method, earlier ones included")
+    ] = None,
     precision: Annotated[
         float | None, typer.Option(min=1e-4, help="stop where the bias is known to ± this")
     ] = None,
@@ -136,16 +145,16 @@ def gradients(
     ] = None,
     out: Annotated[Path, typer.Option(help="results directory")] = Path("results/gradients"),
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="methods at a time  [default: one per CPU core]")
+        int | None, typer.Option(min=1, help="methods at a time", show_default="one per CPU core")
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of each  [default: 1]")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of each", show_default="1")] = None,
     force: Annotated[bool, typer.Option("--force", help="forget what was measured before")] = False,
 ) -> None:
     """Measure bias, variance and cost of each method's gradient against the exact one.
 
-    Without --budget, --draws or --precision: a budget of 5 minutes. The same command again adds draws to
-    those that were made before.
+    Without --budget, --draws or --precision: a budget of 5 minutes. Draws are added to earlier ones.
     """
+    started = time.monotonic()
     from bench import request
     from bench.gradients import plan, run
 
@@ -156,7 +165,7 @@ def gradients(
         methods, model, reward, prompts, str(seed), None, threads, None, settings or (), out
     )
     planned = plan.plan(request.build(options), at or [plan.INIT], limits, jobs)
-    sys.exit(run.run(console, planned, force))
+    sys.exit(run.run(console, planned, force, started))
 
 
 @app.command(hidden=True)
@@ -181,7 +190,7 @@ def probe(
 @app.command()
 def sample(
     prompt: Annotated[str, typer.Option(help="what to draw")],
-    model: Annotated[str | None, typer.Option(help="as for run  [default: the cell's, or tiny]")] = None,
+    model: Annotated[str | None, typer.Option(help="as for run", show_default="the cell's, or tiny")] = None,
     lora: Annotated[Path | None, typer.Option(help="a cell's directory, or one with a LoRA in it")] = None,
     n: Annotated[int, typer.Option("--n", min=1, help="pictures")] = 4,
     seed: Annotated[int, typer.Option(min=0, help="of the starting noise")] = 0,

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import launch, weights
+from bench import launch, registry, weights
 from bench.cells import Cell, Layer, model_file, resolve
 from bench.errors import BenchError
 from bench.gradients.store import FOLDER, INIT, ProbeConfig, ProbeDir, probe_config, probe_id
 from bench.request import Experiment
 from bench.runtime import find_lora, load_method
 from bench.settings import Request
+from bench.store import State
 
 REFERENCE = "full_bp"
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
@@ -53,9 +54,10 @@ def plan(experiment: Experiment, places: Sequence[str], limits: Limits, jobs: in
     measured along with whatever was asked for, because all biases refer to it.
     """
     request = experiment.request
+    origin, file = model_file(request.model)
+    _check_differentiable(file.reward if request.reward is None else request.reward)
     if request.methods is not None and REFERENCE not in request.methods:
         request = request.model_copy(update={"methods": (REFERENCE, *request.methods)})
-    origin, file = model_file(request.model)
     layers = [Layer(origin, {"train": file.gradients}), *experiment.layers]
     cells = [cell for cell in resolve(request, layers) if cell.config.training is not None]
     reference = next(cell for cell in cells if cell.config.label == REFERENCE)
@@ -69,9 +71,30 @@ def plan(experiment: Experiment, places: Sequence[str], limits: Limits, jobs: in
             if known.method.name != config.method.name and config.method.name not in known.aliases:
                 aliases = (*known.aliases, config.method.name)
                 probes[probe_id(config)] = known.model_copy(update={"aliases": aliases})
+    _check_scopes(list(probes.values()))
     folder = experiment.out / FOLDER
     found = [(config, ProbeDir(folder / name)) for name, config in probes.items()]
     return Planned(experiment.out, found, limits, jobs)
+
+
+def _check_scopes(probes: Sequence[ProbeConfig]) -> None:
+    """Every method needs a reference: the exact gradient at the same θ with the same batches."""
+    references = [probe for probe in probes if probe.deployed]
+    for probe in probes:
+        if not any(probe.same_target(reference) for reference in references):
+            raise BenchError(
+                f"{probe.method.name}: its batch ({probe.prompts_per_step} × {probe.samples_per_prompt}, "
+                f"micro_batch {probe.micro_batch}) is not the reference's. Set train.… for all methods, not "
+                f"{probe.method.name}.train.…"
+            )
+
+
+def _check_differentiable(reward: str) -> None:
+    if not registry.load("reward", reward).differentiable:
+        raise BenchError(
+            f"reward '{reward}' has no gradient. A profile compares every method with the exact gradient, "
+            "which goes back through the reward and the whole chain: choose a differentiable reward."
+        )
 
 
 def _asked(cell: Cell, request: Request) -> bool:
@@ -97,8 +120,8 @@ def _probe(cell: Cell, place: str) -> ProbeConfig:
     return probe_config(cell, training, biased, str(lora.resolve()), {"lora": weights.digest(lora)})
 
 
-def tasks(planned: Planned) -> list[launch.Task]:
-    """One process per profile."""
+def tasks(planned: Planned, force: bool) -> list[launch.Task]:
+    """One process per profile that has to draw."""
     return [
         launch.Task(
             directory=directory,
@@ -108,6 +131,15 @@ def tasks(planned: Planned) -> list[launch.Task]:
             title=config.label if config.at == INIT else f"{config.label} (trained)",
             total=planned.limits.draws,
             log=directory.draws,
+            unit="draw",
         )
         for config, directory in planned.probes
+        if force or not _finished(config, directory, planned.limits.draws)
     ]
+
+
+def _finished(config: ProbeConfig, directory: ProbeDir, draws: int | None) -> bool:
+    """Whether so many draws were made, under the same names. More can always be made within a budget."""
+    status = directory.status()
+    enough = draws is not None and status.state is State.DONE and status.step >= draws
+    return enough and directory.config() == config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -11,6 +12,7 @@ from bench import launch
 from bench.errors import BenchError
 from bench.experiment import INTERRUPTED, command_line, default_jobs
 from bench.gradients.plan import Limits, Planned, tasks
+from bench.gradients.store import ProbeConfig
 from bench.progress import watcher
 from bench.store import ResultsDir
 
@@ -19,14 +21,12 @@ LEAST = 10.0  # seconds that a process needs to load and draw at all
 
 
 class Slots:
-    """Shares what is left of the budget among those that wait; what ends early leaves its time to them.
+    """Shares what is left of the budget among those that wait; what ends early leaves its time to them."""
 
-    The first, the exact gradient that all others are compared with, gets a double share.
-    """
-
-    def __init__(self, limits: Limits, jobs: int, count: int) -> None:
-        self.jobs, self.limits, self.count = jobs, limits, count
-        self.deadline = None if limits.budget is None else time.monotonic() + limits.budget - RESERVE
+    def __init__(self, limits: Limits, jobs: int, shares: Sequence[float], started: float) -> None:
+        """shares: of each that will run, in order. started: when the budget began, on the monotonic clock."""
+        self.jobs, self.limits, self.shares = jobs, limits, shares
+        self.deadline = None if limits.budget is None else started + limits.budget - RESERVE
 
     def __call__(self, waiting: int, running: list[float]) -> launch.Way:
         """waiting: this one included. running: seconds that the others still have."""
@@ -38,22 +38,27 @@ class Slots:
         if self.deadline is None:
             return launch.Way(extra=tuple(extra))
         left = max(0.0, self.deadline - time.monotonic())
-        shares = waiting + 1 if waiting == self.count else waiting
-        share = (self.jobs * left - sum(min(r, left) for r in running)) / shares
-        share *= 2 if waiting == self.count else 1
+        to_come = self.shares[len(self.shares) - waiting :]
+        free = self.jobs * left - sum(min(r, left) for r in running)
+        share = free * to_come[0] / sum(to_come)
         return launch.Way(timeout=max(LEAST, min(left, share)), extra=tuple(extra))
 
 
-def run(console: Console, planned: Planned, force: bool) -> int:
-    """Measure, then write and show the tables. Returns the exit code: 0, 1 if one failed, 130 interrupted."""
-    todo = tasks(planned)
+def run(console: Console, planned: Planned, force: bool, started: float) -> int:
+    """Measure, then write and show the tables. Returns the exit code: 0, 1 if one failed, 130 interrupted.
+
+    started: when the budget began, on the monotonic clock.
+    """
+    todo = tasks(planned, force)
     launch.check_disk(ResultsDir(planned.out), len(todo))
     ready, busy = launch.prepare(todo, force)
     jobs = planned.jobs or default_jobs(planned.probes[0][0].threads)
     at_once = min(jobs, max(len(ready), 1))
-    console.print(f"{len(ready)} estimators, {at_once} at a time; results in {planned.out}")
+    kept = f", {len(planned.probes) - len(todo)} done before" if len(todo) < len(planned.probes) else ""
+    told = f"{len(ready)} profiles, {at_once} at a time{kept}; results in {planned.out}"
+    console.print(told, soft_wrap=True)
     with watcher(console, len(ready)) as progress:
-        slots = Slots(planned.limits, at_once, len(ready))
+        slots = Slots(planned.limits, at_once, [_share(task) for task in ready], started)
         outcomes, interrupted = launch.run(ready, at_once, slots, progress, command_line())
     bad = [outcome for outcome in [*busy, *outcomes] if not outcome.ok]
     write(planned.out, console)
@@ -70,6 +75,12 @@ def run(console: Console, planned: Planned, force: bool) -> int:
         console.print(f"stopped. Go on with:\n  {command_line()}", soft_wrap=True, highlight=False)
         return INTERRUPTED
     return 1 if bad else 0
+
+
+def _share(task: launch.Task) -> float:
+    """Of the budget: double for the exact gradient, because all others are compared with it."""
+    assert isinstance(task.config, ProbeConfig)  # of bench.gradients.plan
+    return 2.0 if task.config.deployed else 1.0
 
 
 def write(results: Path, console: Console) -> None:

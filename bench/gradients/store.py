@@ -15,6 +15,7 @@ from pydantic import Field
 from bench import registry
 from bench.cells import PLACES, Cell, slug
 from bench.config import load_config
+from bench.errors import BenchError
 from bench.gradients.moments import Moments
 from bench.schema import Strict
 from bench.settings import SCHEMA_VERSION, Choice, ModelChoice, Training
@@ -133,12 +134,21 @@ class ProbeDir(JobDir):
         self._checkpoints.write(moments.draws, stream.getvalue())
 
     def restore(self) -> tuple[Saved | None, list[str]]:
-        """The newest undamaged state (None: there is none yet), and what to tell about damaged ones."""
+        """The newest undamaged state (None: there is none yet), and what to tell about damaged ones.
+
+        Raises BenchError if there are states and none can be used.
+        """
         data, messages = self._checkpoints.read()
         if data is None:
             return None, messages
         payload = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-        return Saved(Moments.restored(payload["moments"]), payload["method"]), messages
+        try:
+            return Saved(Moments.restored(payload["moments"]), payload["method"]), messages
+        except KeyError as error:
+            raise BenchError(
+                f"{self.path}: its sums lack {error}: another version of this program wrote them. Start "
+                "again with --force."
+            ) from error
 
 
 @dataclass(frozen=True)

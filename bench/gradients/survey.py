@@ -43,9 +43,8 @@ def survey(results: Path) -> tuple[list[Measured], list[Unfinished]]:
         try:
             status = probe.status()
             measured = _read(probe, status.state)
-        except (BenchError, KeyError) as error:  # KeyError: sums that another version of the program wrote
-            reason = str(error) if isinstance(error, BenchError) else f"{probe.path}: its sums lack {error}"
-            unfinished.append(Unfinished(probe.id, UNREADABLE, 0, reason))
+        except BenchError as error:
+            unfinished.append(Unfinished(probe.id, UNREADABLE, 0, str(error)))
             continue
         if measured is not None:
             found.append(measured)

@@ -20,7 +20,7 @@ from bench.env import environment
 from bench.errors import BenchError
 from bench.gradients.probe import LEVEL, MARGIN, Probe, Sampling
 from bench.gradients.store import INIT, ProbeConfig, ProbeDir
-from bench.gradients.verdict import bias
+from bench.gradients.verdict import bias, relative_length
 from bench.launch import COMMAND_VARIABLE, Exit
 from bench.runtime import load_chain, load_lora, load_method, load_reward, start
 from bench.settings import Choice
@@ -29,6 +29,7 @@ from bench.worker import ENDINGS, REASONS, StopRequest
 
 SAVE_SECONDS = 20.0
 MIN_DRAWS = 4
+TOO_SHORT = "its time was up before the first draw: give a larger --budget, or fewer methods"
 
 
 def run_probe(directory: ProbeDir, timeout: float | None, draws: int | None, precision: float | None) -> Exit:
@@ -58,9 +59,9 @@ def _recorded(directory: ProbeDir, stop: StopRequest, draws: int | None, precisi
     facts = environment(device, 1, command)
     write_atomically(directory.path / "env.json", json.dumps(facts, indent=2) + "\n")
     try:
-        session = _Session(directory, config, device)
+        session = _Session(directory, config, device, shared=precision is None and not config.deployed)
         state = session.run(stop, draws, precision)
-        message = REASONS[state] if state is State.PREEMPTED else None
+        message = {**REASONS, State.TIMEOUT: TOO_SHORT}[state]
         directory.write_status(state, session.probe.moments.draws, session.probe.moments.seconds, message)
         return ENDINGS[state]
     except Exception as error:
@@ -75,8 +76,9 @@ def _recorded(directory: ProbeDir, stop: StopRequest, draws: int | None, precisi
 class _Session:
     """A probe and where its sums are saved."""
 
-    def __init__(self, directory: ProbeDir, config: ProbeConfig, device: torch.device) -> None:
-        self.directory = directory
+    def __init__(self, directory: ProbeDir, config: ProbeConfig, device: torch.device, shared: bool) -> None:
+        """shared: whether the reference's exact gradient may stand for the own one (see `Probe`)."""
+        self.directory, self.config = directory, config
         torch.manual_seed(config.seed)  # the LoRA's initial values
         chain = load_chain(config.model.config, device)
         if config.at != INIT:
@@ -90,7 +92,7 @@ class _Session:
         )
         method = load_method(Choice(name=config.base, config=config.method.config), chain.steps)
         reward = load_reward(config.reward, device)
-        self.probe = Probe(method, chain, reward, sampling, shared=not config.deployed)
+        self.probe = Probe(method, chain, reward, sampling, shared)
         saved, messages = directory.restore()
         for message in messages:
             print(message, flush=True)
@@ -99,16 +101,18 @@ class _Session:
             method.state.update(saved.method)
         if directory.draws.exists():
             cut_rows(directory.draws, self.probe.moments.draws)
-        self._saved = time.monotonic()
+        self._saved = -math.inf  # the first draw is saved at once
         self._longest = 0.0
 
     def run(self, stop: StopRequest, draws: int | None, precision: float | None) -> State:
-        """Returns `done`, or `preempted` after a signal. Time used up is a regular end."""
+        """Returns `done`, `preempted` (a signal), or `timeout`: the time was up before the first draw."""
         moments = self.probe.moments
         while not self._enough(draws, precision):
             if (reason := stop()) is not None or stop.left() < self._longest:
                 self._save()
-                return State.PREEMPTED if reason is State.PREEMPTED else State.DONE
+                if reason is State.PREEMPTED:
+                    return reason
+                return State.DONE if moments.draws else State.TIMEOUT
             started = time.monotonic()
             self.probe.draw()
             took = time.monotonic() - started
@@ -126,10 +130,11 @@ class _Session:
             return True
         if precision is None or moments.draws < MIN_DRAWS:
             return False
-        if moments.exact.total == 0:  # compared with another probe's, and with nothing here
-            return False
-        relative = bias(moments, moments.exact, MARGIN, LEVEL).relative
-        return relative.high - relative.low <= 2 * precision  # false while unknown
+        if self.config.deployed:  # compared with itself it has no bias: what counts is how well |g| is known
+            known = relative_length(moments.exact, LEVEL)
+        else:
+            known = bias(moments, moments.exact, MARGIN, LEVEL).relative
+        return known.high - known.low <= 2 * precision  # false while unknown
 
     def _log(self, draw: int) -> None:
         row = {"step": draw, "reward_mean": self.probe.last_reward, "grad_norm": self.probe.last_norm}
@@ -137,6 +142,7 @@ class _Session:
 
     def _save(self) -> None:
         moments = self.probe.moments
-        self.directory.save(moments, self.probe.method.state)
+        if moments.draws:
+            self.directory.save(moments, self.probe.method.state)
         self.directory.write_status(State.RUNNING, moments.draws, moments.seconds)
         self._saved = time.monotonic()
