@@ -6,6 +6,7 @@ A script of its own, because it forks: torch is imported once, and each run cost
 Before every write, between a temporary file and its rename, after the rename, in the middle of a log line.
 """
 
+import importlib
 import io
 import os
 import shutil
@@ -16,7 +17,7 @@ from typing import Any
 
 import torch
 
-from bench import store
+from bench import store, train
 from bench.store import CellDir
 from bench.worker import run_cell
 from tests.running import numbers
@@ -37,8 +38,8 @@ class Killer:
         """As kill -9."""
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def install(self) -> None:
-        """Put the instants into everything that changes files."""
+    def install(self, worker: Any) -> None:
+        """Put the instants into everything that changes files. worker: the module that appends to logs."""
         replace, unlink, fsync, append = Path.replace, Path.unlink, os.fsync, store.append_rows
 
         def dying(function: Any) -> Any:
@@ -62,10 +63,8 @@ class Killer:
                 self.die()
             append(path, rows)
 
-        from bench import train
-
         Path.replace, Path.unlink, os.fsync = dying(replace), dying(unlink), dying(fsync)  # type: ignore[method-assign]
-        train.append_rows = half_append
+        worker.append_rows = half_append
 
 
 def run(cell: CellDir, killer: Killer | None) -> int:
@@ -73,7 +72,7 @@ def run(cell: CellDir, killer: Killer | None) -> int:
     child = os.fork()
     if child == 0:
         if killer is not None:
-            killer.install()
+            killer.install(train)
         sys.stdout = io.StringIO()
         code = run_cell(cell, None)
         os._exit(int(code))
@@ -83,6 +82,7 @@ def run(cell: CellDir, killer: Killer | None) -> int:
 def main(planned: Path) -> None:
     """planned: a cell directory with a config.yaml and nothing run yet."""
     torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])  # imports a second's worth of modules, once
+    importlib.import_module("torch.fx.experimental.symbolic_shapes")  # as the first backward does
     whole = CellDir(planned.parent / "whole")
     shutil.copytree(planned, whole.path)
     assert run(whole, None) == 0

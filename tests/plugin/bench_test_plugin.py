@@ -1,13 +1,15 @@
 """An outside plugin as a user would write it, small enough that a whole cell runs in a second.
 
 A model family `dots` (an affine map on 8×8 pictures), a reward `brightness`, a method `push` that
-backpropagates and keeps a running mean, and a method `broken` that fails as it is told to.
+backpropagates and keeps a running mean, `leaning` that does so through the engine, and a method `broken` that
+fails as it is told to.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import random
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,12 +19,14 @@ from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bench.chain import State, Transition
-from bench.engine import Engine
+from bench.chain import Kind, Plan, Segment, State, Transition
+from bench.engine import UNIT_WEIGHTS, Engine
 from bench.method import Batch, Method, Report, Term
 from bench.models.config import ModelConfig
+from bench.plan_method import Estimator, PlanMethod
 from bench.reward import Reward
 from bench.schema import Strict
 from bench.streams import normal
@@ -66,8 +70,8 @@ class DotsChain:
         output = output.detach() if x_path_only else output
         return Transition(0.9 * state.x + output, 0.1 * eta[:, None, None, None])
 
-    def predict_x0(self, state: State, i: int, cond: Dots) -> Tensor:
-        return state.x
+    def predict_x0(self, state: State, i: int, cond: Dots, x_path_only: bool = False) -> Tensor:
+        return self.transition(state, i, cond, torch.zeros(len(state.x)), x_path_only).mean
 
     def decode(self, x: Tensor) -> Tensor:
         return torch.sigmoid(x)
@@ -85,7 +89,10 @@ class DotsChain:
 
     def save_lora(self, directory: Path) -> None:
         directory.mkdir(parents=True)
-        torch.save(self.weight.detach(), directory / "weight.pt")
+        save_file({"weight": self.weight.detach()}, directory / "weight.safetensors")
+
+    def load_lora(self, directory: Path) -> None:
+        self.weight = torch.nn.Parameter(load_file(directory / "weight.safetensors")["weight"])
 
 
 def load_dots(config: ModelConfig, device: torch.device) -> DotsChain:
@@ -97,6 +104,7 @@ class BrightnessConfig(Strict):
     """Settings of the reward."""
 
     target: float = Field(default=1.0, description="brightness that scores best")
+    glare: float = Field(default=2.0, description="a picture with a brighter spot scores NaN")
 
 
 class Brightness(Reward):
@@ -107,10 +115,11 @@ class Brightness(Reward):
     scale: ClassVar[str] = "0 … 1"
 
     def __init__(self, config: BrightnessConfig, device: torch.device) -> None:
-        self.target = config.target
+        self.target, self.glare = config.target, config.glare
 
     def score(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
-        return 1 - (media.flatten(1).mean(dim=1) - self.target).square()
+        score = 1 - (media.flatten(1).mean(dim=1) - self.target).square()
+        return score.masked_fill(media.flatten(1).amax(dim=1) > self.glare, math.nan)
 
 
 class PushConfig(Strict):
@@ -153,6 +162,32 @@ class Push(Method):
         for _ in range(self.config.inner):
             report = _push(engine, batch, self.config.strength * (1 + self.state["mean"]), self.state["mean"])
             self.state["mean"] = 0.9 * self.state["mean"] + 0.1 * float(report.rewards.mean())
+            yield report
+
+
+class LeaningConfig(Strict):
+    """Settings of the method."""
+
+    pause: float = Field(default=0.0, ge=0, description="seconds to sleep in each batch")
+
+
+class Leaning(PlanMethod):
+    """FO at every step, scaled by a running mean of rewards: a profile that loses the state shows it."""
+
+    Config: ClassVar[type[Strict]] = LeaningConfig
+    biased = True
+    needs_reward_grad = True
+
+    def plan(self, rng: random.Random) -> Plan:
+        return Plan((Segment(Kind.FO, 0, self.steps),), (0.0,) * self.steps)
+
+    def estimator(self) -> Estimator:
+        return Estimator(weights={**UNIT_WEIGHTS, Kind.FO: 1 + self.state.get("mean", 0.0)})
+
+    def updates(self, engine: Engine, batch: Batch) -> Iterator[Report]:
+        time.sleep(self.config.pause)
+        for report in super().updates(engine, batch):
+            self.state["mean"] = 0.9 * self.state.get("mean", 0.0) + 0.1 * float(report.rewards.mean())
             yield report
 
 
