@@ -1,108 +1,23 @@
-"""Cells → processes on this machine: each cell in a process of its own, several at a time.
-
-A cell's process is `python -m bench cell DIRECTORY`; everything it needs is in the directory. It may die in
-any way without touching the others. Its standard input is a pipe: when this process dies, the pipe closes and
-the cell's process ends too, so that nothing goes on writing behind the user's back.
-"""
+"""Cells → processes on this machine: which have to run, and running them several at a time."""
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from enum import IntEnum
-from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
 from bench.cells import Cell
 from bench.errors import BenchError
-from bench.schema import Strict
+from bench.process import Outcome, Process, Task, Way, unchanged
 from bench.settings import CellConfig
-from bench.store import CellDir, CellInUse, JobDir, ResultsDir, State, Status
+from bench.store import CellDir, CellInUse, ResultsDir, State
 
 POLL_SECONDS = 0.2
-GRACE_SECONDS = 60.0  # beyond the time limit, before a process that does not stop by itself is killed
-COMMAND_VARIABLE = "BENCH_COMMAND_LINE"
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-
-
-class Exit(IntEnum):
-    """Exit codes of a cell's process."""
-
-    DONE = 0
-    FAILED = 1
-    LOCKED = 3
-    STOPPED = 4
-
-
-@dataclass(frozen=True)
-class Way:
-    """How each task is run: data-parallel processes, seconds until it has to stop, and further options."""
-
-    processes: int = 1
-    timeout: float | None = None
-    extra: tuple[str, ...] = ()
-
-    def command(self, task: Task) -> list[str]:
-        """The command line of a task."""
-        python = [sys.executable]
-        if self.processes > 1:
-            python += ["-m", "torch.distributed.run", "--standalone"]
-            python += ["--nproc-per-node", str(self.processes)]
-        command = [
-            *python,
-            "-m",
-            "bench",
-            task.command,
-            str(task.directory.path),
-            "--with-parent",
-            *self.extra,
-        ]
-        return command if self.timeout is None else [*command, "--timeout", str(self.timeout)]
-
-
-@dataclass(frozen=True)
-class Task:
-    """Work for one process.
-
-    command: the hidden command that does it, `cell` or `probe`. title: for people. total: steps or draws
-    (`unit`) until it is done, None if that is not known. log: grows by a JSON line whenever it got further.
-    """
-
-    directory: JobDir
-    config: Strict
-    command: str
-    threads: int
-    title: str
-    total: int | None
-    log: Path
-    unit: str = "step"
-
-    @property
-    def id(self) -> str:
-        """The directory's name."""
-        return self.directory.id
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a cell's process ended."""
-
-    task: Task
-    status: Status
-
-    @property
-    def ok(self) -> bool:
-        """Whether the cell is done."""
-        return self.status.state is State.DONE
 
 
 class Watcher(Protocol):
@@ -155,81 +70,8 @@ def prepare(tasks: list[Task], force: bool) -> tuple[list[Task], list[Outcome]]:
                 directory.write_status(State.PENDING, status.step, status.seconds)
                 ready.append(task)
         except CellInUse as error:
-            busy.append(Outcome(task, _unchanged(directory.status(), str(error))))
+            busy.append(Outcome(task, unchanged(directory.status(), str(error))))
     return ready, busy
-
-
-def _unchanged(status: Status, message: str) -> Status:
-    """What to tell about a cell that this run left alone."""
-    return Status(state=State.FAILED, step=status.step, seconds=status.seconds, message=message)
-
-
-class _Process:
-    """One running cell."""
-
-    def __init__(self, task: Task, way: Way, command_line: str) -> None:
-        self.task, self.timeout, self.asked = task, way.timeout, False
-        self.started = time.monotonic()
-        threads = str(task.threads)
-        environment = os.environ | dict.fromkeys(THREAD_VARIABLES, threads)
-        environment[COMMAND_VARIABLE] = command_line
-        with (task.directory.path / "output.txt").open("wb") as output:
-            self.process = subprocess.Popen(
-                way.command(task),
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                start_new_session=True,  # Ctrl-C reaches this process only, which then stops the cells
-            )
-
-    def left(self) -> float:
-        """Seconds until its time is up; inf without a limit."""
-        if self.timeout is None:
-            return math.inf
-        return max(0.0, self.timeout - (time.monotonic() - self.started))
-
-    def ask(self) -> None:
-        """Ask it to write a checkpoint and stop."""
-        self.asked = True
-        self.process.terminate()
-
-    def kill(self) -> None:
-        """End it now, and with it the processes that it started: their standard input closes."""
-        self.process.kill()
-        if self.process.stdin is not None:
-            self.process.stdin.close()
-
-    def outcome(self) -> Outcome | None:
-        """None while it runs."""
-        if self.timeout is not None and time.monotonic() - self.started > self.timeout + GRACE_SECONDS:
-            self.kill()
-        code = self.process.poll()
-        if code is None:
-            return None
-        status = self.task.directory.status()
-        if code == Exit.LOCKED:
-            return Outcome(self.task, _unchanged(status, self._last_line()))
-        if status.state in (State.RUNNING, State.PENDING):
-            status = self._record_death(code, status)
-        return Outcome(self.task, status)
-
-    def _record_death(self, code: int, status: Status) -> Status:
-        """The process could not say itself how it ended."""
-        late = self.timeout is not None and time.monotonic() - self.started > self.timeout
-        state = State.TIMEOUT if late else State.FAILED
-        why = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        hint = " (out of memory?)" if code == -signal.SIGKILL and not late else ""
-        message = f"the process {why}{hint}. Its last line: {self._last_line()}"
-        if self.asked and code == -signal.SIGTERM:  # before it listened to signals
-            state, message = State.PREEMPTED, "asked to stop"
-        with self.task.directory.locked():
-            self.task.directory.write_status(state, status.step, status.seconds, message)
-        return self.task.directory.status()
-
-    def _last_line(self) -> str:
-        text = (self.task.directory.path / "output.txt").read_text(encoding="utf-8", errors="replace")
-        return next((line for line in reversed(text.splitlines()) if line.strip()), "(it printed nothing)")
 
 
 def run(
@@ -240,7 +82,7 @@ def run(
     way: how to run the next, from how many wait (it included) and the seconds that running ones have left.
     On Ctrl-C or SIGTERM every cell finishes its batch, writes a checkpoint and stops; a second Ctrl-C kills.
     """
-    waiting, running, outcomes = list(tasks), list[_Process](), list[Outcome]()
+    waiting, running, outcomes = list(tasks), list[Process](), list[Outcome]()
 
     def reap() -> None:
         for process in list(running):
@@ -255,7 +97,7 @@ def run(
             while waiting or running:
                 while waiting and len(running) < jobs:
                     chosen = way(len(waiting), [process.left() for process in running])
-                    running.append(_Process(waiting.pop(0), chosen, command_line))
+                    running.append(Process(waiting.pop(0), chosen, command_line))
                     watcher.started(running[-1].task)
                 _wait(reap, watcher)
     except KeyboardInterrupt:
@@ -274,7 +116,7 @@ def _wait(reap: Callable[[], None], watcher: Watcher) -> None:
     reap()
 
 
-def _stop(running: list[_Process], wait: Callable[[], None]) -> None:
+def _stop(running: list[Process], wait: Callable[[], None]) -> None:
     """Ask every cell to stop, then wait for them; a second interrupt kills."""
     for process in running:
         process.ask()

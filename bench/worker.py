@@ -21,8 +21,8 @@ import torch
 
 from bench.env import environment
 from bench.errors import BenchError
-from bench.launch import COMMAND_VARIABLE, Exit
 from bench.parallel import World
+from bench.process import COMMAND_VARIABLE, Exit
 from bench.runtime import start
 from bench.settings import CellConfig
 from bench.store import CellDir, CellInUse, State, write_atomically

@@ -10,7 +10,7 @@ profile=("$python" -m bench gradients --out results/estimators)
 backpropagation=full_bp,truncated_bp,rlr-fo,truncated-bp-weighted,alignprop,vader,refl
 others=reinforce,reinforce-cv,ddpo,rlr,rlr-no-zo,rlr-no-ho,rlr-shared,rlr-antithetic,rlr-resampled,rlr-cv
 others=$others,rlr-authors-code,zo,zo-antithetic
-"${profile[@]}" --methods "$backpropagation,$others" --budget 14m
-"${profile[@]}" --methods "$backpropagation,reinforce,reinforce-cv,ddpo,rlr,zo-antithetic" --at "$trained" --budget 8m
+"${profile[@]}" --methods "$backpropagation,$others" --budget 11m
+"${profile[@]}" --methods "$backpropagation,reinforce,reinforce-cv,ddpo,rlr,zo-antithetic" --at "$trained" --budget 6m
 # Variants of the likelihood ratio.
 "${profile[@]}" --methods reinforce --set reinforce.baseline=loo_prompt --budget 1m

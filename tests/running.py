@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench import launch
+from bench import launch, process
 from bench.experiment import plan
 from bench.request import Options, build
 from bench.store import CellDir, ResultsDir, read_rows
@@ -54,7 +54,7 @@ def plan_dots(
 
 def train_dots(
     out: Path, *settings: str, methods: str = "push", steps: int | None = None, seeds: str | None = None
-) -> list[launch.Exit]:
+) -> list[process.Exit]:
     """Plan and run cells in this process, one after the other; how each ended."""
     from bench.worker import run_cell
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from bench import cells, experiment, launch, request
+from bench import cells, experiment, request
 from bench.errors import BenchError
+from bench.process import Exit
 from bench.request import Options
 from tests.running import DOTS, ROOT, bench, environment, plan_dots, run_dots, train_dots
 
@@ -225,7 +226,7 @@ def test_cells_end_when_their_parent_is_gone(tmp_path: Path, plugin: None) -> No
         time.sleep(0.1)
     assert process.stdin is not None
     process.stdin.close()
-    assert process.wait(timeout=20) == launch.Exit.FAILED
+    assert process.wait(timeout=20) == Exit.FAILED
 
 
 def test_cells_with_the_same_settings_have_the_same_id_from_any_machine(plugin: None, tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+import bench.process
 from bench import launch
-from bench.launch import Exit
+from bench.process import Exit
 from bench.progress import Lines
 from bench.store import CellDir, read_rows
 from bench.worker import run_cell
@@ -118,7 +119,7 @@ def test_cell_that_hangs_beyond_its_time_is_killed(
             super().__init__(*args, **options)
             self.send_signal(signal.SIGSTOP)
 
-    monkeypatch.setattr(launch, "GRACE_SECONDS", 1.0)
+    monkeypatch.setattr(bench.process, "GRACE_SECONDS", 1.0)
     monkeypatch.setattr(subprocess, "Popen", Frozen)
     for name, value in environment().items():
         monkeypatch.setenv(name, value)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.launch import Exit
+from bench.process import Exit
 from bench.store import read_rows
 from tests.running import ROOT, cell, numbers, run_dots, status, train_dots
 

@@ -7,6 +7,7 @@ print(found.own.relative, found.own.verdict, found.noise.relative)
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from bench.pullback import Trajectory
 from bench.reward import Reward
 from bench.rollout import KINDS
 from bench.streams import derived_seed, uniform
+from bench.terms import flattened
 
 MARGIN = 0.25  # an unbiased verdict needs the relative bias's interval below this
 LEVEL = 0.95
@@ -95,9 +97,10 @@ class Probe:
         moments = self.moments
         batch = Batch(self.sampling.batch(moments.draws), moments.draws)
         if moments.draws == 0:
-            device = self.engine.chain.device
+            device, state = self.engine.chain.device, copy.deepcopy(self.method.state)
             moments.idle_memory, moments.peak_memory = peak_of(device, lambda: self._gradient(batch))
             self.method.state.clear()
+            self.method.state.update(state)
             self._cold = False
         draw, trajectory = self._gradient(batch)
         if not (bool(torch.isfinite(draw.gradient).all()) and bool(torch.isfinite(trajectory.rewards).all())):
@@ -118,9 +121,12 @@ class Probe:
         report = next(iter(updates))
         self._synchronize()
         seconds = time.perf_counter() - started
-        flat = -torch.cat([p.grad.detach().reshape(-1) for p in self.parameters if p.grad is not None])
+        flat = -flattened([p.grad for p in self.parameters], self.parameters)
         trajectory = self.recorder.trajectory
-        assert trajectory is not None  # a gradient without a rollout
+        if trajectory is None:
+            raise BenchError(
+                "the method made a gradient without Engine.rollout: there is no trajectory to compare it with"
+            )
         draw = Draw(
             gradient=flat.float().cpu(),
             parts=self.recorder.parts,

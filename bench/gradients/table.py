@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from bench.errors import BenchError
-from bench.gradients.moments import Moments
+from bench.gradients.moments import TERMS, Moments
 from bench.gradients.probe import LEVEL, MARGIN
 from bench.gradients.store import INIT, ProbeConfig
 from bench.gradients.survey import Measured, survey
@@ -22,6 +22,7 @@ from bench.store import State, write_atomically
 MEGABYTE = 2**20
 WORDS = {Verdict.UNBIASED: "true", Verdict.BIASED: "false", Verdict.UNDECIDED: "undecided"}
 BATCHES = tuple(8 * 4**k for k in range(13))  # samples
+KEYS = ("method", "model", "reward_name", "at", "seed")
 CURVE = tuple(2**k for k in range(0, 21, 2))  # samples
 
 
@@ -100,7 +101,8 @@ def _analysed(scope: list[Measured]) -> list[Row]:
     for label, one in zip(_labels([one.config for one in scope]), scope, strict=True):
         moments = one.moments
         exact = Moments(moments.dim, moments.steps).exact if reference is None else reference.exact
-        target = exact if moments.deterministic and moments.exact.total == 0 else moments.exact
+        shares = moments.deterministic and moments.exact.total < moments.draws
+        target = exact if shares else moments.exact
         own, deployed = (bias(moments, g, MARGIN, level) for g in (target, exact))
         spread = noise(moments, target, own.norm)
         out.append(Row(label, one.config, moments, one.state, own, deployed, spread, level))
@@ -250,7 +252,8 @@ def parts(table: Sequence[Row], by_step: bool) -> pd.DataFrame:
             if by_step:
                 record |= {"step": part.step, "exact": part.exact}
             records.append(record | {"mean": part.mean, "variance": part.variance, "rms": part.rms})
-    return pd.DataFrame.from_records(records)
+    steps = ["step", "exact"] if by_step else []
+    return pd.DataFrame.from_records(records, columns=[*KEYS, "term", *steps, "mean", "variance", "rms"])
 
 
 def weights(table: Sequence[Row]) -> pd.DataFrame:
@@ -262,7 +265,8 @@ def weights(table: Sequence[Row]) -> pd.DataFrame:
             factors = {f"weight_{kind.lower()}": factor for kind, factor in one.factors.items()}
             errors = {"mse": one.error, "mse_at_one": one.error_at_one}
             records.append({**_keys(row), "batch": one.batch, **factors, **errors})
-    return pd.DataFrame.from_records(records)
+    factors = [f"weight_{kind.lower()}" for kind in TERMS]
+    return pd.DataFrame.from_records(records, columns=[*KEYS, "batch", *factors, "mse", "mse_at_one"])
 
 
 def write(results: Path, table: Sequence[Row]) -> None:

@@ -21,7 +21,7 @@ from bench.errors import BenchError
 from bench.gradients.probe import LEVEL, MARGIN, Probe, Sampling
 from bench.gradients.store import INIT, ProbeConfig, ProbeDir
 from bench.gradients.verdict import bias, relative_length
-from bench.launch import COMMAND_VARIABLE, Exit
+from bench.process import COMMAND_VARIABLE, Exit
 from bench.runtime import load_chain, load_lora, load_method, load_reward, start
 from bench.settings import Choice
 from bench.store import CellInUse, State, append_rows, cut_rows, write_atomically

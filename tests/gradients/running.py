@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench import cli, launch
+from bench import cli, launch, process
 from bench.gradients import plan
 from bench.gradients.store import FOLDER, ProbeDir
 from bench.gradients.worker import run_probe
@@ -61,12 +61,12 @@ def planned(
     return plan.plan(build(options), places, plan.Limits(None, draws, None), None)
 
 
-def drawn(out: Path, *settings: str, draws: int, **options: Any) -> list[launch.Exit]:
+def drawn(out: Path, *settings: str, draws: int, **options: Any) -> list[process.Exit]:
     """Measure so many draws in this process, one method after the other; how each ended."""
     return measured(planned(out, *settings, draws=draws, **options), draws)
 
 
-def measured(found: plan.Planned, draws: int) -> list[launch.Exit]:
+def measured(found: plan.Planned, draws: int) -> list[process.Exit]:
     """The same for any plan."""
     ready, busy = launch.prepare(plan.tasks(found, force=False), force=False)
     assert not busy

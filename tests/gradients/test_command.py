@@ -13,7 +13,7 @@ from bench.analysis import gradients as section
 from bench.gradients import plan
 from bench.gradients.store import FOLDER
 from bench.gradients.table import groups, rows
-from bench.launch import Exit
+from bench.process import Exit
 from bench.request import Options, build
 from bench.store import CellDir
 from bench.worker import run_cell

@@ -14,7 +14,7 @@ from bench.gradients import worker
 from bench.gradients.plan import tasks
 from bench.gradients.store import ProbeDir
 from bench.gradients.survey import survey
-from bench.launch import Exit
+from bench.process import Exit
 from bench.store import State
 from tests.gradients.running import drawn, gradients, planned, probe, sums, two_prompts
 from tests.running import ROOT, environment
