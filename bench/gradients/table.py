@@ -14,7 +14,17 @@ from bench.gradients.moments import TERMS, Moments
 from bench.gradients.probe import LEVEL, MARGIN
 from bench.gradients.store import INIT, ProbeConfig
 from bench.gradients.survey import Measured, survey
-from bench.gradients.verdict import Bias, Noise, Part, Verdict, bias, noise, step_parts, term_parts
+from bench.gradients.verdict import (
+    Bias,
+    Noise,
+    Part,
+    Verdict,
+    bias,
+    mean_length,
+    noise,
+    step_parts,
+    term_parts,
+)
 from bench.gradients.weights import least_squares
 from bench.labels import told_apart
 from bench.store import State, write_atomically
@@ -28,7 +38,11 @@ CURVE = tuple(2**k for k in range(0, 21, 2))  # samples
 
 @dataclass(frozen=True)
 class Row:
-    """One profile and what it says. label: the method's names, told apart from other rows'."""
+    """One profile and what it says.
+
+    label: the method's names, told apart from other rows'. length: |g| of the deployed sampler, from all
+    draws of the reference; nan if it is not known.
+    """
 
     label: str
     config: ProbeConfig
@@ -37,6 +51,7 @@ class Row:
     own: Bias
     deployed: Bias
     noise: Noise
+    length: float
     level: float
 
     @property
@@ -56,12 +71,12 @@ class Row:
     def unit(self) -> float:
         """|g| that rows of a table are compared by: the deployed sampler's, or the own where that is
         unknown."""
-        return self.deployed.norm if self.deployed.norm > 0 else self.own.norm
+        return self.length if self.length > 0 else self.own.norm
 
     @property
     def variance_deployed(self) -> float:
         """Total variance of one batch gradient relative to the deployed sampler's |g|²."""
-        return self.moments.estimate.spread() / self.deployed.norm**2
+        return self.moments.estimate.spread() / self.length**2
 
     @property
     def variance(self) -> float:
@@ -99,6 +114,7 @@ def analysed(found: Sequence[Measured]) -> list[Row]:
 def _analysed(scope: list[Measured]) -> list[Row]:
     level = 1 - (1 - LEVEL) / len(scope)
     reference = next((one.moments for one in scope if one.config.deployed), None)
+    length = math.nan if reference is None else mean_length(reference.exact, level)
     out = []
     for label, one in zip(_labels([one.config for one in scope]), scope, strict=True):
         moments = one.moments
@@ -107,7 +123,7 @@ def _analysed(scope: list[Measured]) -> list[Row]:
         target = exact if shares else moments.exact
         own, deployed = (bias(moments, g, MARGIN, level) for g in (target, exact))
         spread = noise(moments, target, own.norm)
-        out.append(Row(label, one.config, moments, one.state, own, deployed, spread, level))
+        out.append(Row(label, one.config, moments, one.state, own, deployed, spread, length, level))
     return out
 
 

@@ -132,6 +132,13 @@ def _cosine(moments: Moments, found: Products, norm: float, level: float) -> Int
     return Interval(*(v / length if length > 0 else math.nan for v in (dot.value, dot.se, dot.low, dot.high)))
 
 
+def mean_length(vectors: Grouped, level: float) -> float:
+    """|mean of the vectors| without the noise's part; nan while it may be zero."""
+    found = products(vectors, vectors)
+    known = found is not None and positive(found.target, level)
+    return math.sqrt(pairs(found.target)) if found is not None and known else math.nan
+
+
 def relative_length(vectors: Grouped, level: float) -> Interval:
     """|mean of the vectors| in units of its estimate: an interval around 1."""
     found = products(vectors, vectors)
