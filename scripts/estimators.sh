@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The measurements of docs/estimators.md: results/race, results/estimators. About an hour on 2 slow cores.
+# The measurements of docs/estimators.md: results/race, results/estimators. About 45 minutes on 2 slow cores.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python="${PYTHON:-.venv/bin/python}"
@@ -12,5 +12,3 @@ others=reinforce,reinforce-cv,ddpo,rlr,rlr-no-zo,rlr-no-ho,rlr-shared,rlr-antith
 others=$others,rlr-authors-code,zo,zo-antithetic
 "${profile[@]}" --methods "$backpropagation,$others" --budget 11m
 "${profile[@]}" --methods "$backpropagation,reinforce,reinforce-cv,ddpo,rlr,zo-antithetic" --at "$trained" --budget 6m
-# Variants of the likelihood ratio.
-"${profile[@]}" --methods reinforce --set reinforce.baseline=loo_prompt --budget 1m
