@@ -94,7 +94,9 @@ def _tell_what_is_missing(experiment: Experiment, console: Console) -> None:
 
 
 def _write(experiment: Experiment, parts: list[Part], profiles: Profiles | None, folder: Path) -> Path:
-    """All files of report/, the page last."""
+    """All files of report/, the page last. Pictures of an earlier report go: they may be of other parts."""
+    for old in (*folder.glob("*.png"), *folder.glob("*.svg")):
+        old.unlink()
     if parts:
         _write_cells(experiment, parts, folder)
     if profiles is not None:

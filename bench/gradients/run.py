@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,7 +41,9 @@ class Slots:
         left = max(0.0, self.deadline - time.monotonic())
         to_come = self.shares[len(self.shares) - waiting :]
         free = self.jobs * left - sum(min(r, left) for r in running)
-        share = free * to_come[0] / sum(to_come)
+        # As many equal slots as fit one after the other, so that the last one is as long as the others.
+        rounds = max(1, math.ceil(left * sum(to_come) / free - 0.25)) if free > 0 else 1
+        share = to_come[0] * left / rounds
         return launch.Way(timeout=max(LEAST, min(left, share)), extra=tuple(extra))
 
 

@@ -70,6 +70,16 @@ def test_text_from_runs_cannot_inject_markup(tmp_path: Path, monkeypatch: pytest
     assert "<script" not in page and "&lt;script&gt;" in page
 
 
+def test_pictures_of_an_earlier_report_do_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = fake.write(tmp_path / "r", ["zo"], states={"zo": "failed"}, pictures=False)
+    monkeypatch.setattr(module, "all_figures", lambda contest: [])
+    stale = root / "report" / "gains-another_part.svg"
+    stale.parent.mkdir()
+    stale.write_text("<svg/>")
+    write_report(root, Console(file=io.StringIO()))
+    assert not stale.exists()
+
+
 def test_a_directory_without_results_is_an_error_and_not_an_empty_report(tmp_path: Path) -> None:
     with pytest.raises(BenchError, match="no results here"):
         write_report(tmp_path, Console(file=io.StringIO()))
