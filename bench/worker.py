@@ -25,7 +25,7 @@ from bench.parallel import World
 from bench.process import COMMAND_VARIABLE, Exit
 from bench.runtime import start
 from bench.settings import CellConfig
-from bench.store import CellDir, CellInUse, State, write_atomically
+from bench.store import CellDir, CellInUse, JobDir, State, write_atomically
 from bench.train import Session, Trainer
 
 REASONS = {
@@ -134,12 +134,17 @@ def _recorded(
         cell.write_status(state, session.counters.step, session.counters.seconds, REASONS[state])
         return ENDINGS[state]
     except Exception as error:
-        message = str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
-        status = cell.status()
-        cell.write_status(State.FAILED, status.step, status.seconds, message)
-        with suppress(BenchError):  # the disk may be full, and the reason is on record
-            write_atomically(cell.path / "traceback.txt", traceback.format_exc())
+        record_failure(cell, error)
         return Exit.FAILED
+
+
+def record_failure(directory: JobDir, error: Exception) -> None:
+    """Put on record that the exception being handled ended the work."""
+    message = str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
+    status = directory.status()
+    directory.write_status(State.FAILED, status.step, status.seconds, message)
+    with suppress(BenchError):  # the disk may be full, and the reason is on record
+        write_atomically(directory.path / "traceback.txt", traceback.format_exc())
 
 
 def _work(session: Session, stop: StopRequest) -> State:

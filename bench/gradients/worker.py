@@ -8,8 +8,6 @@ import os
 import shlex
 import sys
 import time
-import traceback
-from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -17,7 +15,6 @@ import torch
 
 from bench import prompts as prompt_sets
 from bench.env import environment
-from bench.errors import BenchError
 from bench.gradients.probe import LEVEL, MARGIN, Probe, Sampling
 from bench.gradients.store import INIT, ProbeConfig, ProbeDir
 from bench.gradients.verdict import bias, relative_length
@@ -25,7 +22,7 @@ from bench.process import COMMAND_VARIABLE, Exit
 from bench.runtime import load_chain, load_lora, load_method, load_reward, start
 from bench.settings import Choice
 from bench.store import CellInUse, State, append_rows, cut_rows, write_atomically
-from bench.worker import ENDINGS, REASONS, StopRequest
+from bench.worker import ENDINGS, REASONS, StopRequest, record_failure
 
 SAVE_SECONDS = 20.0
 MIN_DRAWS = 4
@@ -65,11 +62,7 @@ def _recorded(directory: ProbeDir, stop: StopRequest, draws: int | None, precisi
         directory.write_status(state, session.probe.moments.draws, session.probe.moments.seconds, message)
         return ENDINGS[state]
     except Exception as error:
-        message = str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
-        status = directory.status()
-        directory.write_status(State.FAILED, status.step, status.seconds, message)
-        with suppress(BenchError):  # the disk may be full, and the reason is on record
-            write_atomically(directory.path / "traceback.txt", traceback.format_exc())
+        record_failure(directory, error)
         return Exit.FAILED
 
 
