@@ -6,7 +6,7 @@ import pytest
 from bench import registry
 from tests.running import PLUGIN
 
-# A shell that starts the suite in the background has it ignore Ctrl-C, and the programs under test inherit that.
+# A shell that starts the suite in the background makes it ignore Ctrl-C, and what it runs inherits that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
