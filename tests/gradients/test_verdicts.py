@@ -1,7 +1,8 @@
 """Verdicts on a chain whose gradient has a closed form: every honest method passes, every wrong one does not.
 
 The linear-Gaussian chain of examples/ with large noise, so that the margin of 0.05 takes seconds. Intervals
-are at 99.9 %: with some thirty methods, one in forty would otherwise be misjudged by chance.
+are at 99 %, as many methods are judged. Presets that differ in h or z alone are in
+tests/test_unbiasedness.py.
 """
 
 import math
@@ -30,7 +31,7 @@ STEPS = 6  # the least that every preset fits
 MARGIN = 0.05
 SHARP = {"eta": 1.0, "scale": 0.5}
 SIZE = 1024
-LEVEL = 0.999
+LEVEL = 0.99
 
 
 @pytest.fixture(autouse=True)
@@ -59,17 +60,14 @@ def honest(name: str) -> Method:
     return cls(shipped_config(name, "closed form", {**loud, **small}), STEPS)
 
 
-def different() -> list[str]:
-    """Names of methods, of presets with equal settings the first."""
-    found = {}
-    for name, entry in registry.entries("method").items():
-        config = shipped_config(name, "closed form").model_dump_json()
-        found.setdefault((entry.base or name, config), name)
-    return list(found.values())
+def judged() -> list[str]:
+    """Every method class, and the presets that work in another way than their class."""
+    classes = [name for name, entry in registry.entries("method").items() if entry.base is None]
+    return [*classes, "rlr-no-zo", "rlr-fo", "rlr-antithetic", "rlr-resampled", "rlr-cv", "reinforce-cv"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", different())
+@pytest.mark.parametrize("name", judged())
 def test_every_method_is_found_to_be_what_it_declares(name: str) -> None:
     method = honest(name)
     found = measured(method)
@@ -141,7 +139,7 @@ def test_full_backpropagation_with_a_wrong_factor_is_not_taken_for_the_exact_gra
 
 
 def test_the_same_estimator_without_its_fault_passes() -> None:
-    assert measured(Wrong("none"), size=8 * SIZE).own.verdict is Verdict.UNBIASED
+    assert measured(Wrong("none"), size=4 * SIZE).own.verdict is Verdict.UNBIASED
 
 
 @pytest.mark.parametrize("eta", [0.0, 1.0])
