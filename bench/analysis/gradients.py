@@ -13,9 +13,10 @@ from typing import Any
 
 from bench.analysis.gradient_figures import gradient_figures
 from bench.analysis.style import Drawing
+from bench.gradients.rows import Row, analysed, groups
 from bench.gradients.show import HEADERS, LEFT, NOTE, cells, markdown, title
 from bench.gradients.survey import Unfinished, survey
-from bench.gradients.table import Row, analysed, curves, frame, groups, parts
+from bench.gradients.table import curves, frame, parts
 from bench.gradients.verdict import Verdict
 from bench.labels import listed
 

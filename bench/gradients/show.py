@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.gradients.probe import MARGIN
-from bench.gradients.table import Row, groups
+from bench.gradients.rows import Row, groups
 from bench.gradients.verdict import ROUNDING, Bias, Verdict
 
 STYLES = {Verdict.UNBIASED: "green", Verdict.BIASED: "yellow", Verdict.UNDECIDED: "dim"}

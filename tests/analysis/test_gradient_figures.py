@@ -11,7 +11,8 @@ from bench.analysis import gradient_figures as figures
 from bench.analysis import style
 from bench.analysis.gradient_figures import Dot, dots, gradient_figures, plane
 from bench.analysis.placing import Point, place_names
-from bench.gradients.table import curves, frame, parts, rows
+from bench.gradients.rows import rows
+from bench.gradients.table import curves, frame, parts
 from tests.analysis import fake_gradients
 from tests.analysis.fake_gradients import Fake
 

@@ -17,8 +17,9 @@ from bench.analysis.report import write_report
 from bench.errors import BenchError
 from bench.gradients import run, show
 from bench.gradients.probe import LEVEL
+from bench.gradients.rows import rows
 from bench.gradients.store import ProbeDir, probe_id
-from bench.gradients.table import curves, parts, rows
+from bench.gradients.table import curves, parts
 from bench.store import State
 from tests.analysis import fake, fake_gradients
 from tests.analysis.fake_gradients import FAKES, Fake

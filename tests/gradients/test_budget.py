@@ -8,7 +8,7 @@ import pytest
 
 from bench.gradients import run
 from bench.gradients.plan import Limits
-from bench.gradients.table import rows
+from bench.gradients.rows import rows
 from bench.store import State
 from tests.gradients.running import gradients
 from tests.running import environment

@@ -11,8 +11,8 @@ import pytest
 from bench import experiment, launch
 from bench.analysis import gradients as section
 from bench.gradients import plan
+from bench.gradients.rows import groups, rows
 from bench.gradients.store import FOLDER
-from bench.gradients.table import groups, rows
 from bench.process import Exit
 from bench.request import Options, build
 from bench.store import CellDir
