@@ -87,6 +87,7 @@ class Probe:
         # Streams of its own: a θ that was trained with the same seed has seen the training's.
         seed = derived_seed("profile", sampling.seed)
         self.engine = Engine(chain, reward, seed=seed, micro_batch=sampling.micro_batch, watch=self.recorder)
+        self.warm_up = 0.0  # seconds of the newest draw that later ones do not take
         self._cold = True  # the first gradient of a process takes longer
         self.parameters = chain.parameters()
         self.moments = Moments(sum(p.numel() for p in self.parameters), chain.steps)
@@ -94,13 +95,15 @@ class Probe:
 
     def draw(self) -> None:
         """One more batch gradient. Raises BenchError if it, or a reward, is not finite."""
-        moments = self.moments
+        moments, self.warm_up = self.moments, 0.0
         batch = Batch(self.sampling.batch(moments.draws), moments.draws)
         if moments.draws == 0:
             device, state = self.engine.chain.device, copy.deepcopy(self.method.state)
+            started = time.perf_counter()
             moments.idle_memory, moments.peak_memory = peak_of(device, lambda: self._gradient(batch))
             self.method.state.clear()
             self.method.state.update(state)
+            self.warm_up = time.perf_counter() - started
             self._cold = False
         draw, trajectory = self._gradient(batch)
         if not (bool(torch.isfinite(draw.gradient).all()) and bool(torch.isfinite(trajectory.rewards).all())):

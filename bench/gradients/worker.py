@@ -108,8 +108,8 @@ class _Session:
                 return State.DONE if moments.draws else State.TIMEOUT
             started = time.monotonic()
             self.probe.draw()
-            took = time.monotonic() - started
-            # The next draw may take as long; the first one of a run also warms up.
+            took = time.monotonic() - started - self.probe.warm_up
+            # The next draw may take as long.
             self._longest = took if math.isclose(self._longest, 0.0) else max(0.8 * self._longest, took)
             self._log(moments.draws)
             if time.monotonic() - self._saved > SAVE_SECONDS:
