@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench import method_files, registry, weights
+from bench import digests, method_files, registry, weights
 from bench.config import Layers, Tree, load_config, read_yaml, readable, shipped
 from bench.errors import BenchError, did_you_mean
 from bench.method import Method
@@ -219,19 +219,21 @@ class _Resolver:
         from bench import prompts
 
         prompt_set = prompts.load(self.prompts)
-        found = {"prompts": weights.text_digest((*prompt_set.train, "", *prompt_set.eval))}
-        if model.source is not None or model.path is not None:
-            directory = weights.locate(model.source, model.path, model.revision, "model.path")
-            if model.family == "image" and not (directory / "model_index.json").is_file():
-                raise BenchError(f"{directory}: not a Stable Diffusion directory: it has no model_index.json")
-            found["model"] = weights.digest(directory)
+        found = {"prompts": digests.text_digest((*prompt_set.train, "", *prompt_set.eval))}
+        needs = list(weights.needs_of(model, "model", "model"))
         for choice in rewards:
-            if "source" in choice.config:
-                config = registry.load("reward", choice.name).Config.model_validate(choice.config)
-                setting = "reward.path" if choice.name == self.reward else f"{choice.name}.path"
-                patterns = weights.CHECKPOINT_PATTERNS
-                directory = weights.locate(config.source, config.path, config.revision, setting, patterns)
-                found[f"reward {choice.name}"] = weights.digest(directory)
+            config = registry.load("reward", choice.name).Config.model_validate(choice.config)
+            section = "reward" if choice.name == self.reward else choice.name
+            needs += weights.needs_of(config, f"reward {choice.name}", section)
+        for need in needs:
+            directory = weights.locate(need)
+            if (
+                need.name == "model"
+                and model.family == "image"
+                and not (directory / "model_index.json").is_file()
+            ):
+                raise BenchError(f"{directory}: not a Stable Diffusion directory: it has no model_index.json")
+            found[need.name] = digests.digest(directory)
         return found
 
 

@@ -16,7 +16,7 @@ from bench.models.config import ModelConfig
 from bench.parallel import World
 from bench.reward import Reward
 from bench.settings import Choice
-from bench.weights import locate
+from bench.weights import locate, needs_of
 
 
 def start(threads: int) -> tuple[World, torch.device]:
@@ -28,9 +28,8 @@ def start(threads: int) -> tuple[World, torch.device]:
 
 def load_chain(config: ModelConfig, device: torch.device) -> Chain:
     """The model's reverse chain with a fresh LoRA. Fetches hub weights that are not there yet."""
-    if config.source is not None or config.path is not None:
-        directory = locate(config.source, config.path, config.revision, "model.path")
-        config = config.model_copy(update={"path": directory})
+    for need in needs_of(config, "model", "model"):
+        config = config.model_copy(update={"path": locate(need)})
     return registry.load("model", config.family)(config, device)
 
 

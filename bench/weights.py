@@ -1,164 +1,185 @@
-"""Where weights are, and which they are: source → local directory → digest of its contents."""
+"""Where weights are: a `Need` says what something cannot run without, `locate` finds or fetches it.
 
-import hashlib
-import json
-import os
+A source is one of
+
+- `embedded:NAME`: ships with this package;
+- `path:DIRECTORY`;
+- `hub:ORG/NAME`: the Hugging Face hub through its cache; HF_HOME, HF_HUB_OFFLINE and HF_ENDPOINT (mirrors)
+  are honoured;
+- `url:https://…/FILE`: one file, through a cache of our own (`bench.download`);
+- `random:NAME`: no weights at all: random numbers in the true shapes of an architecture.
+"""
+
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from bench.errors import BenchError
 
 # What a Stable Diffusion directory needs, whichever of the two weight formats it carries.
 HUB_PATTERNS = ("*.json", "*.txt", "*/*.json", "*/*.txt", "*/*.model", "*/*.safetensors")
 CHECKPOINT_PATTERNS = ("*.json", "*.txt", "*.safetensors")  # a reward: one model in the top directory
+PROCESSOR_PATTERNS = ("*.json", "*.txt")  # tokenizer and preprocessor
 HUB_IGNORED = ("*.fp16.*", "*.non_ema.*", "safety_checker/*", "*flax*", "*onnx*", "*openvino*")
-DIGESTED = (".safetensors", ".bin", ".pt", ".pth", ".json", ".txt")
+KINDS = ("embedded", "path", "hub", "url", "random")
 CONNECT_SECONDS = 5.0
 
 
-def locate(
-    source: str | None,
-    path: Path | None,
-    revision: str | None,
-    setting: str,
-    patterns: Sequence[str] = HUB_PATTERNS,
-) -> Path:
-    """The directory with the weights; a hub model is looked up in the cache, then downloaded.
+@dataclass(frozen=True)
+class Need:
+    """Files that a model, a reward or a prompt set cannot do without.
 
-    setting: the config key that a message tells the user to set, such as `model.path`. patterns: the files of
-    a hub model that are wanted. Raises BenchError.
+    name: what needs them, for messages and digests ("model", "reward hpsv2"). source, path: see above; path
+    overrides source. setting: the dotted key that a user sets to point elsewhere ("model.path"). files:
+    patterns of what is wanted from the hub. ignored: patterns of what is not. sha256: of a `url:` file, where
+    known. gigabytes: size of the download, for doctor and fetch. licence: what must be accepted at the source
+    before it can be had, as a URL.
     """
-    if path is not None:
-        return _existing(path, setting)
-    if source is None:
-        raise BenchError(f"no weights named: give a directory with --set {setting}=DIRECTORY")
-    kind, _, rest = source.partition(":")
-    if kind == "path":
-        return _existing(Path(rest), setting)
-    if kind == "embedded":
-        return _existing(Path(__file__).parent / "models" / "embedded" / "weights" / (rest or "sd"), setting)
-    return _hub(rest, revision, setting, patterns)
+
+    name: str
+    source: str | None
+    setting: str
+    path: Path | None = None
+    revision: str | None = None
+    files: tuple[str, ...] = CHECKPOINT_PATTERNS
+    ignored: tuple[str, ...] = HUB_IGNORED
+    sha256: str | None = None
+    gigabytes: float | None = None
+    licence: str | None = None
+
+    @property
+    def kind(self) -> str:
+        """`path` where a path is given, else the source's kind."""
+        return "path" if self.path is not None or self.source is None else self.source.partition(":")[0]
+
+    @property
+    def place(self) -> str:
+        """The source without its kind."""
+        return (self.source or "").partition(":")[2]
 
 
-def _existing(path: Path, setting: str) -> Path:
+@runtime_checkable
+class HasNeeds(Protocol):
+    """Settings of something that needs files."""
+
+    def needs(self, name: str, section: str) -> tuple[Need, ...]:
+        """What it cannot run without. name: for messages; section: what `--set SECTION.KEY` calls it."""
+        ...
+
+
+def needs_of(config: object, name: str, section: str) -> tuple[Need, ...]:
+    """What these settings need: nothing unless they say so."""
+    return config.needs(name, section) if isinstance(config, HasNeeds) else ()
+
+
+def check_source(value: str | None, kinds: tuple[str, ...] = KINDS) -> str | None:
+    """A pydantic validator's body: the source, if it is of a known kind. Raises ValueError."""
+    if value is not None:
+        kind, _, rest = value.partition(":")
+        if kind not in kinds or not rest:
+            raise ValueError(f"{value!r} is none of {', '.join(f'{k}:…' for k in kinds)}")
+    return value
+
+
+def locate(need: Need) -> Path:
+    """The directory with the files; what is on the hub is looked up in the cache, then downloaded.
+
+    Raises BenchError that says how to get them.
+    """
+    if found := find(need):
+        return found
+    if need.kind == "url":
+        from bench.download import fetch_url
+
+        return fetch_url(need)
+    _check_reachable(need)
+    return _snapshot(need, cached=False)
+
+
+def find(need: Need) -> Path | None:
+    """The directory with the files if they are on this machine. Raises BenchError for a path without any."""
+    if need.path is not None:
+        return _existing(need.path, need)
+    if need.source is None:
+        raise BenchError(f"no weights named: give a directory with --set {need.setting}=DIRECTORY")
+    if need.kind == "path":
+        return _existing(Path(need.place), need)
+    if need.kind == "embedded":
+        return _existing(Path(__file__).parent / "models" / "embedded" / "weights" / need.place, need)
+    if need.kind == "url":
+        from bench.download import cached_url
+
+        return cached_url(need)
+    return _cached_snapshot(need)
+
+
+def _existing(path: Path, need: Need) -> Path:
     directory = path.expanduser().resolve()
     if not directory.is_dir():
-        raise BenchError(f"no weights at {directory}: not a directory. Set {setting} to one that holds them.")
+        raise BenchError(
+            f"no weights at {directory}: not a directory. Set {need.setting} to one that holds them."
+        )
     return directory
 
 
-def _hub(repo: str, revision: str | None, setting: str, patterns: Sequence[str]) -> Path:
-    from huggingface_hub import snapshot_download
+def _cached_snapshot(need: Need) -> Path | None:
+    """The cache knows a snapshot, not whether it is complete: other tools may have fetched its configs
+    alone."""
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    def snapshot(cached: bool) -> Path:
-        return Path(
-            snapshot_download(
-                repo,
-                revision=revision,
-                allow_patterns=list(patterns),
-                ignore_patterns=list(HUB_IGNORED),
-                local_files_only=cached,
-            )
-        )
-
-    # The cache knows a snapshot, not whether it is complete: other tools may have fetched its configs alone.
-    sign = "*.safetensors" if any(p.endswith(".safetensors") for p in patterns) else "*.json"
     try:
-        cached = snapshot(cached=True)
-        if any(cached.rglob(sign)):
-            return cached
+        cached = _snapshot(need, cached=True)
     except LocalEntryNotFoundError:
-        pass  # not in the cache: ask the hub
-    _check_reachable(repo, revision, setting)
-    return snapshot(cached=False)
+        return None
+    wanted = [p for p in need.files if not p.endswith((".json", ".txt", ".model"))] or list(need.files)
+    return cached if any(any(cached.glob(p)) for p in wanted) else None
 
 
-def _check_reachable(repo: str, revision: str | None, setting: str) -> None:
+def _snapshot(need: Need, cached: bool) -> Path:
+    from huggingface_hub import snapshot_download
+
+    return Path(
+        snapshot_download(
+            need.place,
+            revision=need.revision,
+            allow_patterns=list(need.files),
+            ignore_patterns=list(need.ignored),
+            local_files_only=cached,
+        )
+    )
+
+
+def missing(need: Need, why: str) -> BenchError:
+    """The error for files that are not here: why, and the three ways to get them."""
+    return BenchError(
+        f"weights of {need.place} are not on this machine ({why}).\n"
+        f"  Get them where there is a network:  {fetch_command(need)}\n"
+        f"  or point to a local directory:      --set {need.setting}=DIRECTORY"
+    )
+
+
+def fetch_command(need: Need) -> str:
+    """What to type to have the files."""
+    at = f" --revision {need.revision}" if need.revision else ""
+    return f"hf download {need.place}{at}"
+
+
+def _check_reachable(need: Need) -> None:
     """One short request, so that a machine without network fails in seconds and not after long retries."""
     from huggingface_hub import constants, get_token
 
-    def missing(why: str) -> BenchError:
-        at = f" --revision {revision}" if revision else ""
-        return BenchError(
-            f"weights of {repo} are not on this machine ({why}).\n"
-            f"  Get them where there is a network:  hf download {repo}{at}\n"
-            f"  or point to a local directory:      --set {setting}=DIRECTORY"
-        )
-
     if constants.HF_HUB_OFFLINE:
-        raise missing("HF_HUB_OFFLINE is set")
-    request = urllib.request.Request(f"{constants.ENDPOINT}/api/models/{repo}")
+        raise missing(need, "HF_HUB_OFFLINE is set")
+    request = urllib.request.Request(f"{constants.ENDPOINT}/api/models/{need.place}")
     if token := get_token():
         request.add_header("Authorization", f"Bearer {token}")
     try:
         urllib.request.urlopen(request, timeout=CONNECT_SECONDS).close()
     except urllib.error.HTTPError as error:
-        raise missing(f"the hub answered {error.code} {error.reason}") from error
+        raise missing(need, f"the hub answered {error.code} {error.reason}") from error
     except OSError as error:
         reason = getattr(error, "reason", error)
-        raise missing(f"not in the hub cache, and {constants.ENDPOINT} is unreachable: {reason}") from error
-
-
-def digest(directory: Path) -> str:
-    """Sixteen hex digits over names and contents of the weight and config files under `directory`.
-
-    A hub cache names its blobs by their hash, so big files there are not read; elsewhere a file is read once
-    and remembered by path, size and time of change.
-    """
-    total = hashlib.sha256()
-    files = sorted(p for p in directory.rglob("*") if p.suffix in DIGESTED and p.is_file())
-    if not files:
-        raise BenchError(f"no weights in {directory}: no {', '.join(DIGESTED[:2])} file below it")
-    remembered = _Remembered.load()
-    for file in files:
-        total.update(f"{file.relative_to(directory)}\0{remembered.file(file)}\n".encode())
-    remembered.save()
-    return total.hexdigest()[:16]
-
-
-def text_digest(lines: tuple[str, ...]) -> str:
-    """Sixteen hex digits over a list of texts."""
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
-
-
-class _Remembered:
-    """File digests of earlier runs, in the user's cache directory."""
-
-    SMALL = 64 * 2**20
-
-    def __init__(self, path: Path, known: dict[str, str]) -> None:
-        self.path, self.known, self.changed = path, known, False
-
-    @classmethod
-    def load(cls) -> "_Remembered":
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        path = cache / "reward-finetuning-bench" / "digests.json"
-        try:
-            return cls(path, json.loads(path.read_text()))
-        except (OSError, ValueError):  # absent or damaged: it is only a cache
-            return cls(path, {})
-
-    def file(self, file: Path) -> str:
-        blob = file.resolve()
-        if blob.parent.name == "blobs" and len(blob.name) == 64:
-            return blob.name
-        stat = blob.stat()
-        key = f"{blob}\0{stat.st_size}\0{stat.st_mtime_ns}"
-        if key not in self.known:
-            with blob.open("rb") as stream:
-                value = hashlib.file_digest(stream, "sha256").hexdigest()
-            if stat.st_size < self.SMALL:
-                return value
-            self.known[key], self.changed = value, True
-        return self.known[key]
-
-    def save(self) -> None:
-        if not self.changed:
-            return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(self.known))
-        temporary.replace(self.path)
+        why = f"not in the hub cache, and {constants.ENDPOINT} is unreachable: {reason}"
+        raise missing(need, why) from error

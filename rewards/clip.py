@@ -20,11 +20,10 @@ from torch.nn.functional import normalize
 from bench.errors import BenchError
 from bench.reward import Reward
 from bench.schema import Strict
-from bench.weights import CHECKPOINT_PATTERNS, locate
+from bench.weights import PROCESSOR_PATTERNS, Need, check_source, locate
 from rewards.clip_image import Preprocessor
 
 EMBEDDED = "embedded:clip"
-PROCESSOR_FILES = ("*.json", "*.txt")  # on the hub: tokenizer and preprocessor
 
 
 class ClipConfig(Strict):
@@ -52,10 +51,15 @@ class ClipConfig(Strict):
     @field_validator("source", "processor")
     @classmethod
     def _is_a_place(cls, value: str | None) -> str | None:
-        kind, _, rest = (value or EMBEDDED).partition(":")
-        if kind not in ("embedded", "hub", "path") or not rest:
-            raise ValueError(f"{value!r} is none of embedded:clip, hub:org/name, path:directory")
-        return value
+        return check_source(value, ("embedded", "hub", "path"))
+
+    def needs(self, name: str, section: str) -> tuple[Need, ...]:
+        """The checkpoint, then the processor if it is elsewhere."""
+        weights = Need(name, self.source, f"{section}.path", self.path, self.revision)
+        if self.processor is None:
+            return (weights,)
+        setting = f"{section}.processor"
+        return weights, Need(f"{name} processor", self.processor, setting, files=PROCESSOR_PATTERNS)
 
 
 @final
@@ -70,10 +74,8 @@ class ClipReward(Reward):
         """Loads the checkpoint, downloading it if it is on the hub and not cached. Raises BenchError."""
         from transformers import CLIPModel, CLIPTokenizer
 
-        directory = locate(config.source, config.path, config.revision, "reward.path", CHECKPOINT_PATTERNS)
-        beside = directory
-        if config.processor is not None:
-            beside = locate(config.processor, None, None, "reward.processor", PROCESSOR_FILES)
+        places = [locate(need) for need in config.needs("reward clip", "reward")]
+        directory, beside = places[0], places[-1]
         try:
             model: Any = CLIPModel.from_pretrained(directory, dtype=getattr(torch, config.dtype))
             self.tokenizer = CLIPTokenizer.from_pretrained(beside)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import launch, registry, weights
+from bench import digests, launch, registry
 from bench.cells import Cell, Layer, model_file, resolve
 from bench.errors import BenchError
 from bench.gradients.store import FOLDER, INIT, ProbeConfig, ProbeDir, probe_config, probe_id
@@ -117,7 +117,7 @@ def _probe(cell: Cell, place: str) -> ProbeConfig:
     if place == INIT:
         return probe_config(cell, training, biased, INIT, {})
     lora = find_lora(Path(place), "--at")
-    return probe_config(cell, training, biased, str(lora.resolve()), {"lora": weights.digest(lora)})
+    return probe_config(cell, training, biased, str(lora.resolve()), {"lora": digests.digest(lora)})
 
 
 def tasks(planned: Planned, force: bool) -> list[launch.Task]:

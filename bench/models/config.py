@@ -1,7 +1,6 @@
 """Settings of a model: which weights, how the chain is run, what is trained. No torch in here.
 
-`source` is `embedded:` (ships with this package), `hub:org/name` (Hugging Face hub) or `path:directory`;
-`path` overrides it. `bench.weights.locate` turns them into a directory.
+`source`: see `bench.weights`; `path` overrides it.
 """
 
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from bench.schema import Strict
+from bench.weights import HUB_PATTERNS, Need, check_source
 
 ATTENTION_PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
 
@@ -39,7 +39,9 @@ class ModelConfig(Strict):
     family: str = Field(
         default="image", description="the loader: image (Stable Diffusion format), toy, or a plugin's"
     )
-    source: str | None = Field(default=None, description="`embedded:`, `hub:org/name` or `path:directory`")
+    source: str | None = Field(
+        default=None, description="`embedded:sd`, `hub:org/name`, `path:directory` or `random:architecture`"
+    )
     revision: str | None = Field(default=None, description="branch, tag or commit of a hub source")
     path: Path | None = Field(default=None, description="local directory with the weights, instead of source")
     steps: int = Field(default=50, ge=1, description="T, the number of denoising steps")
@@ -59,8 +61,11 @@ class ModelConfig(Strict):
 
     @model_validator(mode="after")
     def _source_is_known(self) -> "ModelConfig":
-        if self.source is not None:
-            kind, colon, rest = self.source.partition(":")
-            if not colon or kind not in ("embedded", "hub", "path") or (kind != "embedded" and not rest):
-                raise ValueError(f"source {self.source!r} is none of embedded:, hub:org/name, path:directory")
+        check_source(self.source, ("embedded", "hub", "path", "random"))
         return self
+
+    def needs(self, name: str, section: str) -> tuple[Need, ...]:
+        """The weights, unless they are random or the family has none."""
+        if self.path is None and (self.source is None or self.source.startswith("random:")):
+            return ()
+        return (Need(name, self.source, f"{section}.path", self.path, self.revision, HUB_PATTERNS),)

@@ -1,0 +1,72 @@
+"""Which weights they are: a digest of a directory's contents."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from bench.errors import BenchError
+
+DIGESTED = (".safetensors", ".bin", ".pt", ".pth", ".json", ".jsonl", ".txt")
+
+
+def digest(directory: Path) -> str:
+    """Sixteen hex digits over names and contents of the weight and config files under `directory`.
+
+    A hub cache names its blobs by their hash, so big files there are not read; elsewhere a file is read once
+    and remembered by path, size and time of change.
+    """
+    total = hashlib.sha256()
+    files = sorted(p for p in directory.rglob("*") if p.suffix in DIGESTED and p.is_file())
+    if not files:
+        raise BenchError(f"no weights in {directory}: no {', '.join(DIGESTED[:2])} file below it")
+    remembered = _Remembered.load()
+    for file in files:
+        total.update(f"{file.relative_to(directory)}\0{remembered.file(file)}\n".encode())
+    remembered.save()
+    return total.hexdigest()[:16]
+
+
+def text_digest(lines: tuple[str, ...]) -> str:
+    """Sixteen hex digits over a list of texts."""
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+class _Remembered:
+    """File digests of earlier runs, in the user's cache directory."""
+
+    SMALL = 64 * 2**20
+
+    def __init__(self, path: Path, known: dict[str, str]) -> None:
+        self.path, self.known, self.changed = path, known, False
+
+    @classmethod
+    def load(cls) -> "_Remembered":
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        path = cache / "reward-finetuning-bench" / "digests.json"
+        try:
+            return cls(path, json.loads(path.read_text()))
+        except (OSError, ValueError):  # absent or damaged: it is only a cache
+            return cls(path, {})
+
+    def file(self, file: Path) -> str:
+        blob = file.resolve()
+        if blob.parent.name == "blobs" and len(blob.name) == 64:
+            return blob.name
+        stat = blob.stat()
+        key = f"{blob}\0{stat.st_size}\0{stat.st_mtime_ns}"
+        if key not in self.known:
+            with blob.open("rb") as stream:
+                value = hashlib.file_digest(stream, "sha256").hexdigest()
+            if stat.st_size < self.SMALL:
+                return value
+            self.known[key], self.changed = value, True
+        return self.known[key]
+
+    def save(self) -> None:
+        if not self.changed:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_text(json.dumps(self.known))
+        temporary.replace(self.path)
