@@ -8,38 +8,30 @@ flags, `--set`.
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from bench import digests, method_files, registry, weights
-from bench.config import Layers, Tree, load_config, read_yaml, readable, shipped
+from bench.config import Layers, Tree, read_yaml, readable, shipped
 from bench.errors import BenchError, did_you_mean
 from bench.method import Method
 from bench.models.config import ModelConfig
+from bench.parts import Part, model_file
 from bench.schema import Strict
 from bench.settings import (
     CellConfig,
     Choice,
     EvalConfig,
     ModelChoice,
-    ModelFile,
-    Request,
     TrainConfig,
     Training,
 )
 
 PLACES = ("source", "path", "revision")
 SECTIONS = ("train", "eval", "model", "reward")
-
-
-class Layer(NamedTuple):
-    """Settings over the defaults: origin for messages, the tree that --set addresses, and if it was typed."""
-
-    origin: str
-    tree: Tree
-    typed: bool = False
+MISSING = "missing"  # the digest of what is not on this machine
 
 
 @dataclass(frozen=True)
@@ -50,12 +42,18 @@ class Cell:
     config: CellConfig
 
 
-def resolve(request: Request, layers: list[Layer]) -> list[Cell]:
-    """All cells of a request, the base model's first. Raises BenchError for anything that cannot run.
+def resolve_all(parts: Sequence[Part], fetch: bool = True) -> list[Cell]:
+    """All cells of a request, each once; see `resolve`."""
+    found = {cell.id: cell for part in parts for cell in resolve(part, fetch)}
+    return list(found.values())
 
-    layers: settings from the experiment file, flags and --set, lowest first.
+
+def resolve(part: Part, fetch: bool = True) -> list[Cell]:
+    """The cells of one part, the base model's first. Raises BenchError for anything that cannot run.
+
+    fetch: get weights and prompts that are not on this machine; otherwise such cells have digests `missing`.
     """
-    return _Resolver(request, layers).cells()
+    return _Resolver(part, fetch).cells()
 
 
 def cell_id(config: CellConfig) -> str:
@@ -77,49 +75,25 @@ def cell_id(config: CellConfig) -> str:
 def slug(name: str) -> str:
     """A model's or a reward's name as part of a directory's."""
     kind, colon, rest = name.partition(":")
-    last = Path(rest).name if colon and kind in ("path", "hub") else Path(name).stem
+    last = Path(rest).name if colon and kind in ("path", "hub") else name
+    if last.endswith((".yaml", ".yml")):
+        last = Path(last).stem
     return re.sub(r"[^A-Za-z0-9_.]+", "_", last).strip("_.") or "model"
-
-
-def model_file(name: str) -> tuple[str, ModelFile]:
-    """A model's settings and where they stand: shipped, or a file; `path:` and `hub:` take the defaults."""
-    kind, colon, rest = name.partition(":")
-    if colon and kind in ("path", "hub") and rest:
-        return name, ModelFile(model={"source": name})
-    known = shipped("models")
-    if Path(name).suffix in (".yaml", ".yml"):
-        return name, load_config(Path(name), ModelFile)
-    if name not in known:
-        names = [*known, "path:DIRECTORY", "hub:ORG/NAME", "FILE.yaml"]
-        raise BenchError(f"unknown model '{name}'.{did_you_mean(name, names)} Known: {', '.join(names)}")
-    return readable(known[name]), load_config(known[name], ModelFile)
-
-
-def model_settings(name: str, layers: list[Layer]) -> ModelConfig:
-    """The settings of a model alone: its file, then what the layers say about `model`."""
-    origin, file = model_file(name)
-    settings = Layers().add(origin, "model", file.model)
-    for layer, tree, _ in layers:
-        if set(tree) != {"model"}:
-            raise BenchError(f"{layer}: only model.KEY=VALUE has a meaning here")
-        settings.add(layer, "model", tree["model"])
-    return settings.build(ModelConfig)
 
 
 class _Resolver:
     """Holds what all cells of a request share."""
 
-    def __init__(self, request: Request, layers: list[Layer]) -> None:
-        self.request, self.layers = request, layers
+    def __init__(self, part: Part, fetch: bool) -> None:
+        self.part, self.layers, self.fetch = part, part.layers, fetch
         methods = registry.entries("method")
-        self.methods = tuple(methods) if request.methods is None else request.methods
+        self.methods = tuple(methods) if part.methods is None else part.methods
         for name in self.methods:
             registry.find("method", name)
         if len(set(self.methods)) < len(self.methods):
             raise BenchError(f"a method is named twice: {', '.join(self.methods)}")
-        self.origin, self.file = model_file(request.model)
-        self.reward = self.file.reward if request.reward is None else request.reward
-        self.prompts = self.file.prompts if request.prompts is None else request.prompts
+        self.origin, self.file = model_file(part.model)
+        self.reward, self.prompts = part.reward, part.prompts
         self._check_sections()
 
     def _check_sections(self) -> None:
@@ -151,17 +125,17 @@ class _Resolver:
         rewards = tuple(sorted((trained, *others), key=lambda choice: choice.name))
         self._check_used({*SECTIONS, *self.methods, *(choice.name for choice in rewards)})
         shared: dict[str, Any] = {
-            "model": ModelChoice(name=self.request.model, config=model),
+            "model": ModelChoice(name=self.part.model, config=model),
             "prompts": self.prompts,
             "eval": evaluation,
             "eval_rewards": rewards,
-            "threads": self.request.threads,
+            "threads": self.part.threads,
             "digests": self._digests(model, rewards),
         }
         configs = [CellConfig(training=None, **shared)]
         for name in self.methods:
             method, train = self._method(name, model, trained)
-            for seed in self.request.seeds:
+            for seed in self.part.seeds:
                 training = Training(method=method, reward=trained, seed=seed, train=train)
                 configs.append(CellConfig(training=training, **shared))
         return [Cell(cell_id(config), config) for config in configs]
@@ -193,7 +167,7 @@ class _Resolver:
 
     def _method(self, name: str, model: ModelConfig, reward: Choice) -> tuple[Choice, TrainConfig]:
         settings, train = Layers(), Layers().add(self.origin, "train", self.file.train)
-        for file, block, found in method_files.blocks(name, self.request.model):
+        for file, block, found in method_files.blocks(name, self.part.model):
             settings.add(file, f"{block}.method", found.method)
             train.add(file, f"{block}.train", found.train)
         cls = registry.load("method", name)
@@ -215,26 +189,30 @@ class _Resolver:
         )
 
     def _digests(self, model: ModelConfig, rewards: Iterable[Choice]) -> dict[str, str]:
-        """What the names stand for; finds, or fetches, the weights on the way."""
+        """What the names stand for; finds, or fetches, prompts and weights on the way."""
+        found = {"prompts": self._prompts_digest()}
+        named: list[tuple[str, str, object]] = [("model", "model", model)]
+        for choice in rewards:
+            section = "reward" if choice.name == self.reward else choice.name
+            config = registry.load("reward", choice.name).Config.model_validate(choice.config)
+            named.append((f"reward {choice.name}", section, config))
+        for name, section, config in named:
+            source = getattr(config, "source", None)
+            if isinstance(source, str) and source.startswith("random:"):
+                found[name] = source
+            for need in weights.needs_of(config, name, section):
+                found[need.name] = self._digest(need)
+        return found
+
+    def _digest(self, need: weights.Need) -> str:
+        directory = weights.locate(need) if self.fetch else weights.find(need)
+        return MISSING if directory is None else digests.digest(directory)
+
+    def _prompts_digest(self) -> str:
         from bench import prompts
 
-        prompt_set = prompts.load(self.prompts)
-        found = {"prompts": digests.text_digest((*prompt_set.train, "", *prompt_set.eval))}
-        needs = list(weights.needs_of(model, "model", "model"))
-        for choice in rewards:
-            config = registry.load("reward", choice.name).Config.model_validate(choice.config)
-            section = "reward" if choice.name == self.reward else choice.name
-            needs += weights.needs_of(config, f"reward {choice.name}", section)
-        for need in needs:
-            directory = weights.locate(need)
-            if (
-                need.name == "model"
-                and model.family == "image"
-                and not (directory / "model_index.json").is_file()
-            ):
-                raise BenchError(f"{directory}: not a Stable Diffusion directory: it has no model_index.json")
-            found[need.name] = digests.digest(directory)
-        return found
+        found = prompts.load(self.prompts)
+        return digests.text_digest((*found.train, "", *found.eval))
 
 
 def _fitted(name: str, config: Strict, steps: int) -> Method:

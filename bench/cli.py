@@ -54,11 +54,17 @@ def describe(name: str) -> None:
 def run(
     methods: Annotated[str | None, typer.Option(help="names with commas between them, or `all`")] = None,
     model: Annotated[
-        str | None, typer.Option(help="a name, path:DIRECTORY or hub:ORG/NAME", show_default="tiny")
+        str | None, typer.Option(help="names, path:DIRECTORY or hub:ORG/NAME", show_default="tiny")
     ] = None,
-    reward: Annotated[str | None, typer.Option(help="what to train on", show_default="the model's")] = None,
+    reward: Annotated[
+        str | None,
+        typer.Option(
+            help="what to train on: names, a sum hpsv2:1,aes:0.5, or python:module.function",
+            show_default="the model's",
+        ),
+    ] = None,
     prompts: Annotated[
-        str | None, typer.Option(help="a prompt set or a file", show_default="the model's")
+        str | None, typer.Option(help="prompt sets or files", show_default="the model's")
     ] = None,
     seeds: Annotated[
         str | None, typer.Option(help="numbers with commas between them", show_default="0")
@@ -82,6 +88,13 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="check everything, print the cells, run nothing")
     ] = False,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="random (true shapes, random numbers), path:DIRECTORY or hub:ORG/NAME"),
+    ] = None,
+    dcot: Annotated[
+        bool | None, typer.Option("--dcot/--no-dcot", help="other prompts for coarse, mid and fine steps")
+    ] = None,
     report: Annotated[bool, typer.Option(help="tables and figures at the end")] = True,
     force: Annotated[bool, typer.Option("--force", help="start the cells again, also finished ones")] = False,
 ) -> None:
@@ -91,9 +104,9 @@ def run(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise BenchError("start `run` itself only once: `--processes N` makes every cell data-parallel")
     options = request.Options(
-        methods, model, reward, prompts, seeds, steps, threads, config, settings or (), out
+        methods, model, reward, prompts, seeds, steps, threads, config, settings or (), out, weights, dcot
     )
-    planned = experiment.plan(request.build(options), force)
+    planned = experiment.plan(request.build(options), force, fetch=not dry_run)
     if dry_run:
         experiment.show(console, planned)
         return

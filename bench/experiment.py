@@ -5,20 +5,23 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 from rich.console import Console
 from rich.table import Table
 
 from bench import launch
-from bench.cells import Cell, resolve
+from bench.cells import MISSING, Cell, resolve_all
 from bench.config import dump_yaml
 from bench.estimate import seconds_per_step
+from bench.parts import model_file
 from bench.progress import watcher
 from bench.request import Experiment
-from bench.settings import SCHEMA_VERSION
+from bench.settings import SCHEMA_VERSION, CellConfig
 from bench.store import ResultsDir, State, write_atomically
 
 INTERRUPTED = 130  # what a shell reports after Ctrl-C
@@ -35,9 +38,13 @@ class Planned:
     force: bool
 
 
-def plan(experiment: Experiment, force: bool) -> Planned:
-    """Check everything that can be checked before a run. Raises BenchError."""
-    cells = resolve(experiment.request, experiment.layers)
+def plan(experiment: Experiment, force: bool, fetch: bool = True) -> Planned:
+    """Check everything that can be checked before a run. Raises BenchError.
+
+    fetch: get the weights and prompts that are not on this machine; without it their cells are planned all
+    the same, and cannot run.
+    """
+    cells = resolve_all(experiment.parts, fetch)
     results = ResultsDir(experiment.out)
     tasks = launch.unfinished(results, cells, force)
     if tasks:
@@ -55,13 +62,14 @@ def show(console: Console, planned: Planned) -> None:
         status = planned.results.cell(cell.id).status()
         training = cell.config.training
         state = f"{status.state} at {status.step}" if status.step else str(status.state)
+        shown = f"{cell.id[:-8]}????????" if MISSING in cell.config.digests.values() else cell.id
         if training is None:
-            table.add_row(cell.id, state, "-", "-", "evaluation only" if cell.id in waiting else "-")
+            table.add_row(shown, state, "-", "-", "-")
             continue
         train = training.train
         batch = f"{train.prompts_per_step} × {train.samples_per_prompt}"
         table.add_row(
-            cell.id,
+            shown,
             state,
             str(train.steps),
             batch,
@@ -73,6 +81,37 @@ def show(console: Console, planned: Planned) -> None:
         f"{planned.results.path.parent}/; unknown where there is none.",
         style="dim",
     )
+    _show_stand_ins(console, planned)
+    _show_missing(console, planned)
+
+
+def _show_stand_ins(console: Console, planned: Planned) -> None:
+    for model in dict.fromkeys(part.model for part in planned.experiment.parts):
+        stood = {k: v for p in planned.experiment.parts if p.model == model for k, v in p.stood_in.items()}
+        if stood:
+            names = {own: [n for n, o in stood.items() if o == own] for own in stood.values()}
+            pairs = "; ".join(f"{own} for {', '.join(replaced)}" for own, replaced in names.items())
+            console.print(f"On {model} its own stand in: {pairs}.", highlight=False)
+
+
+def _show_missing(console: Console, planned: Planned) -> None:
+    """What has to be fetched first, and how."""
+    wanted: dict[str, list[str]] = {"model": [], "reward": [], "prompts": []}
+    for cell in planned.cells:
+        for what, digest in cell.config.digests.items():
+            if digest == MISSING:
+                kind, _, name = what.partition(" ")
+                name = {"model": cell.config.model.name, "prompts": cell.config.prompts}.get(kind, name)
+                wanted[kind].append(name.partition(" ")[0])
+    flags = [f"--{kind} {','.join(dict.fromkeys(names))}" for kind, names in wanted.items() if names]
+    if flags:
+        console.print(
+            "Not on this machine yet; cells with ???????? wait for it:\n"
+            f"  python -m bench fetch {' '.join(flags)}",
+            style="yellow",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def _time(planned: Planned, cell: Cell, done: int) -> str:
@@ -93,10 +132,13 @@ def run(console: Console, planned: Planned, jobs: int | None, way: launch.Way, r
     _record(planned)
     ready, busy = launch.prepare(planned.tasks, planned.force)
     if jobs is None:
-        jobs = default_jobs(planned.experiment.request.threads * way.processes)
+        cells = [task.config for task in planned.tasks if isinstance(task.config, CellConfig)]
+        threads = max(cell.threads for cell in cells)
+        jobs = default_jobs(threads * way.processes, (cell.model.name for cell in cells))
     at_once = min(jobs, len(ready))
     kept = f", {done} done before" if done else ""
     console.print(f"{len(ready)} cells, {at_once} at a time{kept}; results in {planned.results.path}")
+    _show_stand_ins(console, planned)
     with watcher(console, len(ready)) as progress:
         outcomes, interrupted = launch.run(ready, jobs, lambda *_: way, progress, command_line())
     return _conclude(console, planned, [*busy, *outcomes], interrupted, report)
@@ -140,14 +182,24 @@ def _conclude(
     return 1 if bad else 0
 
 
-def default_jobs(threads: int) -> int:
-    """One cell per GPU machine, else as many as the cores carry."""
+def default_jobs(threads: int, models: Iterable[str]) -> int:
+    """One cell at a time on a GPU machine, else as many as cores and main memory carry.
+
+    threads: of one cell, all its processes together. models: names of those that run.
+    """
     import torch
 
     if torch.cuda.is_available():
         return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // threads)
+    memory = [model_file(name)[1].memory for name in set(models)]
+    room = psutil.virtual_memory().available / 2**30
+    fitting = [int(room / gib) for gib in memory if gib is not None]
+    return max(1, min([cores() // threads, *fitting]))
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def command_line() -> str:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
-from bench.cells import Layer, model_settings
 from bench.config import parse_setting
 from bench.evaluate import noise, sample_images
 from bench.models.config import ModelConfig
+from bench.parts import Layer, model_settings
 from bench.runtime import find_lora, load_chain, load_lora, start
 from bench.store import CellDir, write_atomically
 from bench.train import png

@@ -1,8 +1,9 @@
 """The typed settings of a run and of one cell of it. `bench.config` fills them from files and flags."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from bench.models.config import ModelConfig
 from bench.schema import Strict
@@ -16,6 +17,12 @@ class TrainConfig(Strict):
     steps: int = Field(default=50, ge=1, description="optimizer steps; whole batches")
     prompts_per_step: int = Field(default=4, ge=1, description="different prompts in one batch")
     samples_per_prompt: int = Field(default=2, ge=1, description="samples of each prompt in one batch")
+    batch_size: int | None = Field(
+        default=None,
+        ge=1,
+        exclude=True,
+        description="samples in one batch, another way to say prompts_per_step; stands over it",
+    )
     micro_batch: int = Field(default=8, ge=1, description="samples that go through the network at once")
     optimizer: Literal["adam", "adamw"] = Field(default="adam", description="adamw: decoupled weight decay")
     lr: float = Field(default=5e-4, gt=0, description="learning rate, constant")
@@ -26,6 +33,22 @@ class TrainConfig(Strict):
         default=None, ge=1, description="steps between evaluations; null: at the end"
     )
     checkpoint_every: int = Field(default=10, ge=1, description="optimizer steps between checkpoints")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _batch_in_prompts(cls, tree: Any) -> Any:
+        """batch_size samples are so many prompts of samples_per_prompt each, or fewer samples of one."""
+        if not isinstance(tree, Mapping) or "batch_size" not in tree:
+            return tree
+        size, each = tree["batch_size"], cls.model_fields["samples_per_prompt"].default
+        if "samples_per_prompt" in tree:
+            each = tree["samples_per_prompt"]
+        if not (isinstance(size, int) and isinstance(each, int) and size > 0 and each > 0):
+            return tree  # the fields' own checks say what is wrong
+        each = min(size, each)
+        if size % each:
+            raise ValueError(f"batch_size {size} is no multiple of samples_per_prompt {each}")
+        return {**tree, "prompts_per_step": size // each, "samples_per_prompt": each}
 
     @property
     def batch(self) -> int:
@@ -88,22 +111,57 @@ class CellConfig(Strict):
         return "base" if self.training is None else self.training.method.name
 
 
+def _several(value: Any) -> Any:
+    """One name is a list of one."""
+    return (value,) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_several), Field(min_length=1)]
+Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+
+
+class Run(Strict):
+    """One of an experiment's `runs`: what it leaves out is the experiment's."""
+
+    methods: tuple[str, ...] | None = Field(default=None, description="names")
+    model: Names | None = Field(default=None, description="one or several")
+    reward: Names | None = Field(default=None, description="one or several")
+    prompts: Names | None = Field(default=None, description="one or several")
+    seeds: Seeds | None = Field(default=None, description="one cell per method and seed")
+    dcot: bool | None = Field(default=None, description="other prompts for coarse, middle and fine steps")
+    settings: dict[str, Any] = Field(default_factory=dict, description="over the experiment's")
+
+
 class Request(Strict):
-    """An experiment file; flags override its parts, `--set` its settings."""
+    """An experiment file; flags override its parts, `--set` its settings.
+
+    Every model is combined with every prompt set, every reward, every method and every seed.
+    """
 
     methods: tuple[str, ...] | None = Field(
         default=None, description="names; null: all that `bench list` shows, presets included"
     )
-    model: str = Field(default="tiny", description="a name, path:directory or hub:org/name")
-    reward: str | None = Field(default=None, description="what is trained on; null: the model's default")
-    prompts: str | None = Field(default=None, description="a prompt set or a file; null: the model's default")
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
-        default=(0,), min_length=1, description="one cell per method and seed"
+    model: Names = Field(
+        default=("tiny",), description="names, path:directory or hub:org/name; one or several"
     )
-    threads: int = Field(default=1, ge=1, description="CPU threads of each cell")
+    reward: Names | None = Field(
+        default=None,
+        description="what is trained on, one or several; null: the model's default. "
+        "A sum: hpsv2:1,aes:0.5. A function of yours: python:module.function",
+    )
+    prompts: Names | None = Field(
+        default=None, description="prompt sets or files, one or several; null: the model's default"
+    )
+    seeds: Seeds = Field(default=(0,), description="one cell per method and seed")
+    threads: int | None = Field(default=None, ge=1, description="CPU threads of each cell; null: the model's")
+    dcot: bool = Field(
+        default=False,
+        description="diffusive chain of thought: other prompts for coarse, middle and fine steps",
+    )
     settings: dict[str, Any] = Field(
-        default_factory=dict, description="as --set: train, eval, model, reward, a method's name"
+        default_factory=dict, description="as --set: train, eval, model, sampler, reward, a method's name"
     )
+    runs: tuple[Run, ...] = Field(default=(), description="the experiment several times, with differences")
 
 
 class ModelFile(Strict):
@@ -115,6 +173,12 @@ class ModelFile(Strict):
     train: dict[str, Any] = Field(default_factory=dict)
     gradients: dict[str, Any] = Field(default_factory=dict, description="over train, in `bench gradients`")
     eval: dict[str, Any] = Field(default_factory=dict)
+    threads: int = Field(default=1, ge=1, description="CPU threads of a cell")
+    memory: float | None = Field(default=None, gt=0, description="GiB of main memory of a cell on a CPU")
+    stand_ins: dict[str, str] = Field(
+        default_factory=dict,
+        description="rewards and prompts for those that an experiment made for another model names",
+    )
 
 
 class MethodBlock(Strict):

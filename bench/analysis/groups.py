@@ -55,11 +55,15 @@ class Group:
 
 @dataclass(frozen=True, eq=False)
 class Contest:
-    """Groups that draw the same pictures with one model and train on one reward, and the base model."""
+    """Groups that draw the same pictures with one model and train on one reward, and the base model.
+
+    setting: what the pictures depend on besides, as in config.yaml.
+    """
 
     title: str
     model: str
     reward: str
+    setting: dict[str, Any]
     base: Group | None
     groups: tuple[Group, ...]
 
@@ -102,12 +106,19 @@ def contests(experiment: Experiment) -> list[Contest]:
     alone = [key for key in bases if all(key != pictures for pictures, _ in settings)]
     found = [_contest(cells, bases.get(key)) for (key, _), cells in settings.items()]
     found += [_contest([], bases[key]) for key in alone]
-    found.sort(key=lambda c: c.title)
-    titles = [c.title for c in found]
-    return [
-        replace(c, title=f"{c.title} ({titles[: n + 1].count(c.title)})") if titles.count(c.title) > 1 else c
-        for n, c in enumerate(found)
-    ]
+    return sorted(_titled(found), key=lambda c: c.title)
+
+
+def _titled(found: Sequence[Contest]) -> list[Contest]:
+    """Contests of one title get what they differ in behind it, or a number."""
+    titled: list[Contest] = []
+    for title in dict.fromkeys(c.title for c in found):
+        same = [c for c in found if c.title == title]
+        labels = told_apart(title, [c.setting for c in same])
+        if len(set(labels)) < len(labels):
+            labels = [f"{title} ({n + 1})" for n in range(len(same))]
+        titled += [replace(c, title=label) for c, label in zip(same, labels, strict=True)]
+    return titled
 
 
 def _contest(cells: list[Cell], base: Cell | None) -> Contest:
@@ -117,7 +128,9 @@ def _contest(cells: list[Cell], base: Cell | None) -> Contest:
     reward = (some.training["reward"] if cells else some.config["eval_rewards"][0])["name"]
     title = f"{model}, trained on {reward}" if cells else f"{model}, not trained"
     groups = _groups(cells)
-    return Contest(title, model, reward, _group(BASE, [base]) if base else None, groups)
+    setting = {key: some.config[key] for key in ("prompts", "dcot", "eval") if key in some.config}
+    setting["model"] = some.config["model"]["config"]
+    return Contest(title, model, reward, setting, _group(BASE, [base]) if base else None, groups)
 
 
 def _groups(cells: Sequence[Cell]) -> tuple[Group, ...]:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench import digests, launch, registry
-from bench.cells import Cell, Layer, model_file, resolve
+from bench.cells import Cell, resolve
 from bench.errors import BenchError
 from bench.gradients.store import FOLDER, INIT, ProbeConfig, ProbeDir, probe_config, probe_id
+from bench.parts import Layer, Part, model_file
 from bench.request import Experiment
 from bench.runtime import find_lora, load_method
-from bench.settings import Request
 from bench.store import State
 
 REFERENCE = "full_bp"
@@ -53,15 +53,17 @@ def plan(experiment: Experiment, places: Sequence[str], limits: Limits, jobs: in
     places: θ, each `init` or the directory of a cell or a LoRA. The deployed sampler's exact gradient is
     measured along with whatever was asked for, because all biases refer to it.
     """
-    request = experiment.request
-    origin, file = model_file(request.model)
-    _check_differentiable(file.reward if request.reward is None else request.reward)
-    if request.methods is not None and REFERENCE not in request.methods:
-        request = request.model_copy(update={"methods": (REFERENCE, *request.methods)})
-    layers = [Layer(origin, {"train": file.gradients}), *experiment.layers]
-    cells = [cell for cell in resolve(request, layers) if cell.config.training is not None]
+    asked = _only(experiment.parts)
+    origin, file = model_file(asked.model)
+    _check_differentiable(asked.reward)
+    methods = asked.methods
+    if methods is not None and REFERENCE not in methods:
+        methods = (REFERENCE, *methods)
+    layers = (Layer(origin, {"train": file.gradients}), *asked.layers)
+    part = replace(asked, methods=methods, layers=layers)
+    cells = [cell for cell in resolve(part) if cell.config.training is not None]
     reference = next(cell for cell in cells if cell.config.label == REFERENCE)
-    wanted = [cell for cell in cells if _asked(cell, experiment.request)]
+    wanted = [cell for cell in cells if _asked(cell, asked)]
     cells = [_deterministic(reference), *wanted]
     probes: dict[str, ProbeConfig] = {}
     for place in places:
@@ -97,8 +99,14 @@ def _check_differentiable(reward: str) -> None:
         )
 
 
-def _asked(cell: Cell, request: Request) -> bool:
-    return request.methods is None or cell.config.label in request.methods
+def _only(parts: Sequence[Part]) -> Part:
+    if len(parts) > 1:
+        raise BenchError("a profile is of one model with one reward and one prompt set: name one of each")
+    return parts[0]
+
+
+def _asked(cell: Cell, part: Part) -> bool:
+    return part.methods is None or cell.config.label in part.methods
 
 
 def _deterministic(cell: Cell) -> Cell:

@@ -55,7 +55,9 @@ def run(console: Console, planned: Planned, force: bool, started: float) -> int:
     todo = tasks(planned, force)
     launch.check_disk(ResultsDir(planned.out), len(todo))
     ready, busy = launch.prepare(todo, force)
-    jobs = planned.jobs or default_jobs(planned.probes[0][0].threads)
+    jobs = planned.jobs or default_jobs(
+        planned.probes[0][0].threads, {p.model.name for p, _ in planned.probes}
+    )
     at_once = min(jobs, max(len(ready), 1))
     kept = f", {len(planned.probes) - len(todo)} done before" if len(todo) < len(planned.probes) else ""
     told = f"{len(ready)} profiles, {at_once} at a time{kept}; results in {planned.out}"
