@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import digests, method_files, registry, weights
+from bench import digests, method_files, registry, reward_names, weights
 from bench.config import Layers, Tree, read_yaml, readable, shipped
 from bench.errors import BenchError, did_you_mean
 from bench.method import Method
@@ -123,7 +123,9 @@ class _Resolver:
         trained = self._reward(self.reward)
         others = (self._reward(name) for name in evaluation.rewards if name != self.reward)
         rewards = tuple(sorted((trained, *others), key=lambda choice: choice.name))
-        self._check_used({*SECTIONS, *self.methods, *(choice.name for choice in rewards)})
+        named = [choice.name for choice in rewards]
+        parts = [term for name in named for term, _ in reward_names.terms(name)]
+        self._check_used({*SECTIONS, *self.methods, *map(reward_names.registered, named), *parts})
         shared: dict[str, Any] = {
             "model": ModelChoice(name=self.part.model, config=model),
             "prompts": self.prompts,
@@ -157,13 +159,23 @@ class _Resolver:
         return self._over(Layers().add(self.origin, section, default), section)
 
     def _reward(self, name: str) -> Choice:
-        layers = Layers()
+        layers, cls = Layers(), registry.load("reward", name)
         files = shipped("rewards")
         if name in files:
             layers.add(readable(files[name]), "", read_yaml(files[name]))
-        sections = ("reward", name) if name == self.reward else (name,)
-        config = self._over(layers, *sections).build(registry.load("reward", name).Config)
+        if terms := reward_names.terms(name):
+            layers.add(name, "", {"terms": [self._term(reward, weight) for reward, weight in terms]})
+        if function := reward_names.function(name):
+            layers.add(name, "", {"function": function})
+        own = reward_names.registered(name)
+        sections = ("reward", own) if name == self.reward else (own,)
+        config = self._over(layers, *sections).build(cls.Config)
         return Choice(name=name, config=config.model_dump(mode="json"))
+
+    def _term(self, reward: str, weight: float) -> Tree:
+        """One term of a sum of rewards."""
+        choice = self._reward(reward)
+        return {"name": choice.name, "weight": weight, "config": choice.config}
 
     def _method(self, name: str, model: ModelConfig, reward: Choice) -> tuple[Choice, TrainConfig]:
         settings, train = Layers(), Layers().add(self.origin, "train", self.file.train)

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from bench.config import first_comment, read_yaml, readable, shipped
 from bench.errors import BenchError, did_you_mean
+from bench.reward_names import registered
 
 Group = Literal["method", "reward", "model"]
 
@@ -144,6 +145,7 @@ def _bases(classes: dict[str, Entry]) -> dict[str, tuple[str, Path]]:
 def find(group: Group, name: str) -> Entry:
     """The entry of that name. Raises BenchError with the closest known one."""
     known = entries(group)
+    name = registered(name) if group == "reward" else name
     if name not in known:
         names = sorted(known)
         raise BenchError(f"unknown {group} '{name}'.{did_you_mean(name, names)} Known: {', '.join(names)}")

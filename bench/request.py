@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import Any
 from bench.config import Layers, load_config, parse_setting, read_yaml, readable, shipped
 from bench.errors import BenchError, did_you_mean
 from bench.parts import Layer, Part, parts
+from bench.reward_names import terms
 from bench.settings import Request
 
 DEMO = "demo"
-WEIGHTED = re.compile(r"[^:,]+:[-+0-9.eE]+")  # one term of a sum of rewards, hpsv2:0.5
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,4 @@ def _split(text: str) -> list[str]:
 
 def _names(text: str) -> list[str]:
     """Names with commas between them; a sum of rewards (hpsv2:1,aes:0.5) is one name."""
-    found = _split(text)
-    if found and all(WEIGHTED.fullmatch(part) for part in found):
-        return [",".join(found)]
-    return found
+    return [text] if terms(text) else _split(text)

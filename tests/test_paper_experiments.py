@@ -1,0 +1,30 @@
+"""The paper's experiments from beginning to end on the embedded model, as short as can be."""
+
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from bench import launch
+from bench.analysis.report import write_report
+from bench.experiment import plan
+from bench.process import Exit
+from bench.request import Options, build
+from bench.store import CellDir
+from bench.worker import run_cell
+from tests.test_parts import PAPER
+
+SHORT = ("train.batch_size=2", "eval.prompts=2", "eval.images_per_prompt=1", "eval.samples=1")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PAPER)
+def test_runs_on_the_embedded_model_from_beginning_to_end(name: str, tmp_path: Path) -> None:
+    options = Options(config=name, model="tiny", steps=1, settings=SHORT, out=tmp_path)
+    planned = plan(build(options), force=False)
+    ready, busy = launch.prepare(planned.tasks, force=False)
+    assert len(ready) == len(planned.cells) and not busy
+    assert [run_cell(CellDir(task.directory.path), None) for task in ready] == [Exit.DONE] * len(ready)
+    write_report(tmp_path, Console(file=(tmp_path / "console.txt").open("w")))
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert all(cell.config.label in page for cell in planned.cells)
