@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from bench.analysis.groups import Contest
 from bench.analysis.load import Experiment
+from bench.analysis.overview import TITLE, Overview
 from bench.analysis.style import Drawing
 from bench.analysis.summary import Row
 from bench.analysis.tables import headline, legend, sections
@@ -36,7 +37,9 @@ class Part:
     grid: bytes | None
 
 
-def render_page(experiment: Experiment, parts: Sequence[Part], profiles: Profiles | None) -> str:
+def render_page(
+    experiment: Experiment, parts: Sequence[Part], profiles: Profiles | None, overview: Overview | None
+) -> str:
     """The page as text, the same for the same results. profiles: of gradients, if there are any."""
     env = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -52,6 +55,8 @@ def render_page(experiment: Experiment, parts: Sequence[Part], profiles: Profile
         notes=experiment.notes,
         parts=[_part(part) for part in parts],
         profiles=profiles,
+        overview=overview,
+        overview_title=TITLE,
         command=_command(experiment.request, envs),
         environment=environment(envs),
     )

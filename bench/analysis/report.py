@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from rich.console import Console
 
-from bench.analysis import tables
+from bench.analysis import overview, tables
 from bench.analysis.figures import all_figures
 from bench.analysis.grid import picture_grid
 from bench.analysis.groups import contests
@@ -43,6 +43,9 @@ def write_report(results_dir: Path, console: Console) -> Path:
         tables.show(lines, console)
         figures = all_figures(contest)
         parts.append(Part(contest, lines, comparison(contest), figures, picture_grid(contest)))
+    glance = overview.overview([(part.contest, part.rows) for part in parts])
+    if glance is not None:
+        overview.show(glance, console)
     _tell_what_is_missing(experiment, console)
     if profiles is not None:
         _show_profiles(results_dir, profiles, console)
@@ -104,7 +107,8 @@ def _write(experiment: Experiment, parts: list[Part], profiles: Profiles | None,
         for table in profiles.tables:
             _write_figures(table.figures, table.suffix, folder)
     page = folder / "report.html"
-    write_atomically(page, render_page(experiment, parts, profiles))
+    glance = overview.overview([(part.contest, part.rows) for part in parts])
+    write_atomically(page, render_page(experiment, parts, profiles, glance))
     return page
 
 
@@ -135,7 +139,8 @@ def _csv(frame: pd.DataFrame) -> str:
 
 
 def _markdown(experiment: Experiment, parts: list[Part]) -> str:
-    text = []
+    glance = overview.overview([(part.contest, part.rows) for part in parts])
+    text = [] if glance is None else [overview.markdown(glance)]
     for part in parts:
         text += [f"## {part.contest.title}", tables.headline(part.rows), tables.markdown(part.rows)]
         text.append(tables.legend(part.rows))

@@ -53,29 +53,29 @@ def sections(rows: Sequence[Row]) -> tuple[Column, list[Section]]:
     trained = rows[0].contest.reward
     others = [r for r in rows[0].gains if r != trained]
     reached = [
-        _estimates(f"{trained} ± SE", [row.score for row in rows], signed=False),
+        estimates(f"{trained} ± SE", [row.score for row in rows], signed=False),
         *_gain_columns("gain ± SE", [row.gains[trained] for row in rows], detailed=True),
     ]
     if any(not row.group.finished for row in rows):
-        reached.insert(0, _texts("state", [row.group.status for row in rows], left=True))
+        reached.insert(0, texts("state", [row.group.status for row in rows], left=True))
     beside = [c for r in others for c in _gain_columns(f"{r} gain", [row.gains[r] for row in rows])]
     if any(row.diversity.units for row in rows):
-        column = _estimates("diversity", [row.diversity for row in rows], signed=False, se=False)
+        column = estimates("diversity", [row.diversity for row in rows], signed=False, se=False)
         beside.append(replace(column, tones=tuple(_tone(row.diversity_change) for row in rows)))
     parts = [Section("Held-out reward", tuple(reached)), Section("Besides the trained reward", tuple(beside))]
     parts.append(Section("Cost; forward and backward in network evaluations", tuple(_cost_columns(rows))))
-    return _texts("method", [row.group.label for row in rows], left=True), [s for s in parts if s.columns]
+    return texts("method", [row.group.label for row in rows], left=True), [s for s in parts if s.columns]
 
 
 def _gain_columns(header: str, gains: Sequence[Estimate], detailed: bool = False) -> list[Column]:
-    columns = [_estimates(header, gains, signed=True)]
+    columns = [estimates(header, gains, signed=True)]
     if detailed:
         digits = _decimals(gains)
         ratios = [f"{g.in_se:+.1f}" if math.isfinite(g.in_se) else NONE for g in gains]
         spans = [
             f"{g.low:+.{digits}f} … {g.high:+.{digits}f}" if math.isfinite(g.low) else NONE for g in gains
         ]
-        columns += [_texts("in SE", ratios), replace(_texts("95 % interval", spans), optional=True)]
+        columns += [texts("in SE", ratios), replace(texts("95 % interval", spans), optional=True)]
     return [replace(c, tones=tuple(_tone(g) for g in gains)) for c in columns]
 
 
@@ -89,26 +89,26 @@ def _cost_columns(rows: Sequence[Row]) -> list[Column]:
     costs = [row.cost for row in rows]
     steering = [f"{row.term} {row.share:.0%}" if row.term else NONE for row in rows]
     return [
-        _texts("steps", [short_count(c.steps) for c in costs]),
-        _texts("forward", [short_count(c.forward) for c in costs]),
-        _texts("backward", [short_count(c.backward) for c in costs]),
-        _texts("train s", [_fixed(c.seconds, 0) for c in costs]),
-        _texts("peak MiB", [_fixed(c.memory / 2**20, 0) for c in costs]),
-        _texts("steering term", steering),
+        texts("steps", [short_count(c.steps) for c in costs]),
+        texts("forward", [short_count(c.forward) for c in costs]),
+        texts("backward", [short_count(c.backward) for c in costs]),
+        texts("train s", [_fixed(c.seconds, 0) for c in costs]),
+        texts("peak MiB", [_fixed(c.memory / 2**20, 0) for c in costs]),
+        texts("steering term", steering),
     ]
 
 
-def _estimates(header: str, found: Sequence[Estimate], signed: bool, se: bool = True) -> Column:
+def estimates(header: str, found: Sequence[Estimate], signed: bool, se: bool = True) -> Column:
     """`+0.101 ± 0.008`, with as many decimals as give the smallest standard error two digits."""
     digits = _decimals(found)
-    texts = []
+    cells = []
     for e in found:
         if not e.units:
-            texts.append(NONE)
+            cells.append(NONE)
             continue
         text = f"{e.mean:+.{digits}f}" if signed else f"{e.mean:.{digits}f}"
-        texts.append(f"{text} ± {e.se:.{digits}f}" if se and math.isfinite(e.se) else text)
-    return _texts(header, texts)
+        cells.append(f"{text} ± {e.se:.{digits}f}" if se and math.isfinite(e.se) else text)
+    return texts(header, cells)
 
 
 def _decimals(found: Sequence[Estimate]) -> int:
@@ -130,7 +130,8 @@ def short_count(value: float) -> str:
     return f"{value:.0f}"
 
 
-def _texts(header: str, cells: Sequence[str], left: bool = False) -> Column:
+def texts(header: str, cells: Sequence[str], left: bool = False) -> Column:
+    """A column of texts, none of them coloured."""
     return Column(header, tuple(cells), (0,) * len(cells), left)
 
 
