@@ -10,7 +10,7 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from torch import Tensor
 
 from bench.chain import Transition
-from bench.models.image import ddim_grid, dpmpp_grid
+from bench.models.grid import ddim_grid, dpmpp_grid
 from bench.solvers import ddim_transition, dpmpp_transition, gaussian_log_prob, split_prediction
 
 STEPS = 7

@@ -9,8 +9,10 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from bench.schema import Strict
-from bench.weights import HUB_PATTERNS, Need, check_source
+from bench.weights import HUB_IGNORED, HUB_PATTERNS, Need, check_source
 
+# SDXL's repository holds a second decoder and exports of its parts for other programs.
+IGNORED = (*HUB_IGNORED, "vae_1_0/*", "vae_decoder/*", "vae_encoder/*")
 ATTENTION_PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
 
 
@@ -49,8 +51,18 @@ class ModelConfig(Strict):
         default=7.5, ge=0, description="classifier-free guidance scale; 1 runs no unconditional half"
     )
     solver: Literal["ddim", "dpmpp"] = Field(default="ddim", description="DDIM, or DPM-Solver++ 2M")
-    dtype: Literal["float32", "float16", "bfloat16"] = Field(
-        default="float32", description="of the frozen weights"
+    dtype: Literal["float32", "float16", "bfloat16", "half"] = Field(
+        default="float32",
+        description="of the frozen weights and of what flows between them; half: float16 on a GPU, bfloat16 "
+        "on a CPU. Latents and the LoRA stay float32",
+    )
+    vae_dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
+        default="auto",
+        description="of the image decoder; auto: as dtype, but float32 for SDXL decoders, whose activations "
+        "leave the range of float16",
+    )
+    variant: str | None = Field(
+        default=None, description="of the weight files: fp16 reads `*.fp16.safetensors`, half the download"
     )
     resolution: int | None = Field(default=None, ge=8, description="pixels per side; null: the model's own")
     lora: LoraConfig = LoraConfig()
@@ -58,6 +70,14 @@ class ModelConfig(Strict):
         default=False, description="recompute activations: less memory, more time"
     )
     offload: bool = Field(default=False, description="keep stored activations in CPU memory")
+    channels_last: bool = Field(
+        default=False, description="memory layout of UNet and decoder: the channels of a pixel side by side"
+    )
+    compile: bool = Field(
+        default=False,
+        description="torch.compile the UNet: minutes at the start, faster steps; steps with per-sample "
+        "perturbations (zeroth order) run uncompiled",
+    )
 
     @model_validator(mode="after")
     def _source_is_known(self) -> "ModelConfig":
@@ -68,4 +88,10 @@ class ModelConfig(Strict):
         """The weights, unless they are random or the family has none."""
         if self.path is None and (self.source is None or self.source.startswith("random:")):
             return ()
-        return (Need(name, self.source, f"{section}.path", self.path, self.revision, HUB_PATTERNS),)
+        setting = f"{section}.path"
+        if self.variant is None:
+            return (Need(name, self.source, setting, self.path, self.revision, HUB_PATTERNS, IGNORED),)
+        files = tuple(p for p in HUB_PATTERNS if not p.endswith(".safetensors"))
+        files += (f"*/*.{self.variant}.safetensors",)
+        ignored = tuple(p for p in IGNORED if p != f"*.{self.variant}.*")
+        return (Need(name, self.source, setting, self.path, self.revision, files, ignored),)

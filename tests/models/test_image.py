@@ -89,13 +89,13 @@ def test_resolution_sets_the_size_of_latents_and_pictures() -> None:
 
 def test_a_condition_row_belongs_to_its_prompt_whatever_was_asked_before() -> None:
     chain = image_chain(steps=2)
-    first = chain.condition([PROMPTS[1]]).positive
+    first = chain.condition([PROMPTS[1]]).positive.states
     several = chain.condition([*PROMPTS[:3], PROMPTS[1]])
-    assert torch.equal(several.positive[1], several.positive[3])
-    torch.testing.assert_close(several.positive[1], first[0])
+    assert torch.equal(several.positive.states[1], several.positive.states[3])
+    torch.testing.assert_close(several.positive.states[1], first[0])
     assert several.negative is not None
-    assert torch.equal(several.negative[0], several.negative[3])
-    assert torch.equal(several.select(torch.tensor([2])).positive[0], several.positive[2])
+    assert torch.equal(several.negative.states[0], several.negative.states[3])
+    assert torch.equal(several.select(torch.tensor([2])).positive.states[0], several.positive.states[2])
 
 
 def test_one_step_prediction_is_where_a_noiseless_last_step_ends() -> None:

@@ -1,0 +1,124 @@
+"""Pipelines with random numbers for weights: a model's true shapes, costs and code paths without its download.
+
+Every layer keeps the variance of what it is given (std 1/√fan_in), norms are the identity. So pictures depend
+on the prompt and the noise and stay finite through any number of steps, in half precision too, though they
+show nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from bench.errors import BenchError, did_you_mean
+from bench.models.clip_bpe import write_clip_tokenizer
+
+ARCHITECTURES = Path(__file__).parent / "architectures"
+ALIASES = {
+    "sd15": ARCHITECTURES / "sd14",
+    "tiny": Path(__file__).parent / "embedded" / "weights" / "sd",
+}
+SEED = 0
+_TEXT = {"CLIPTextModel": CLIPTextModel, "CLIPTextModelWithProjection": CLIPTextModelWithProjection}
+
+
+def architecture(place: str) -> Path:
+    """The directory with the configs of a shipped architecture, or `place` itself if it is a directory.
+
+    Raises BenchError that lists the shipped ones.
+    """
+    shipped = {path.parent.name: path.parent for path in sorted(ARCHITECTURES.glob("*/model_index.json"))}
+    known = shipped | ALIASES
+    if place in known:
+        return known[place]
+    directory = Path(place).expanduser()
+    if (directory / "model_index.json").is_file():
+        return directory.resolve()
+    names = sorted(known)
+    raise BenchError(
+        f"model.source: random:{place}: neither a shipped architecture nor a directory with a "
+        f"model_index.json.{did_you_mean(place, names)} Known: {', '.join(names)}"
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A config file's contents. Raises BenchError if it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BenchError(f"{path}: cannot be read as JSON: {error}") from error
+
+
+def empty_parts(directory: Path) -> dict[str, nn.Module]:
+    """The networks of an architecture without memory for their weights (torch's meta device), by name."""
+    index, parts = read_json(directory / "model_index.json"), dict[str, nn.Module]()
+    with torch.device("meta"):
+        for name, cls in (("unet", UNet2DConditionModel), ("vae", AutoencoderKL)):
+            module = cls.from_config(read_json(directory / name / "config.json"))
+            assert isinstance(module, nn.Module)
+            parts[name] = module
+        for name in ("text_encoder", "text_encoder_2"):
+            if name in index and index[name][1] in _TEXT:
+                config = CLIPTextConfig.from_dict(read_json(directory / name / "config.json"))
+                parts[name] = _TEXT[index[name][1]](config)
+    return parts
+
+
+def random_parts(directory: Path, dtype: torch.dtype) -> dict[str, Any]:
+    """All parts of the architecture's pipeline by name, on the CPU, with the same numbers at every call.
+
+    Another dtype has other numbers. Tokenizers: the directory's own where it has a vocabulary, else CLIP's.
+    """
+    parts: dict[str, Any] = {}
+    for n, (name, module) in enumerate(empty_parts(directory).items()):
+        parts[name] = fill(module, dtype, SEED + n)
+    for name in ("tokenizer", "tokenizer_2"):
+        if (directory / name).is_dir():
+            parts[name] = _tokenizer(directory / name)
+    settings = read_json(directory / "scheduler" / "scheduler_config.json")
+    parts["scheduler"] = getattr(diffusers, settings["_class_name"]).from_config(settings)
+    return parts
+
+
+def fill(module: nn.Module, dtype: torch.dtype, seed: int) -> nn.Module:
+    """Give a network on the meta device its memory and its random numbers; frozen, in evaluation mode."""
+    # Not Module.to: diffusers' own warns of modules that it keeps in float32, and there are none here.
+    nn.Module.to(module, dtype).to_empty(device="cpu")
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for layer in module.modules():
+            for name, values in layer.named_parameters(recurse=False):
+                _initialise(layer, name, values, generator)
+            for name, values in layer.named_buffers(recurse=False):
+                if name != "position_ids":
+                    raise BenchError(f"random weights: unknown buffer '{name}' of {type(layer).__name__}")
+                values.copy_(torch.arange(values.shape[-1]).expand_as(values))
+    return module.requires_grad_(False).eval()
+
+
+def _initialise(layer: nn.Module, name: str, values: Tensor, generator: torch.Generator) -> None:
+    if name != "weight":
+        values.zero_()
+    elif values.ndim == 1:
+        values.fill_(1.0)  # a norm's
+    else:
+        fan_in = 1 if isinstance(layer, nn.Embedding) else values[0].numel()
+        limit = math.sqrt(3 / fan_in)  # uniform: three times faster to draw than normal numbers
+        values.uniform_(-limit, limit, generator=generator)
+
+
+def _tokenizer(directory: Path) -> CLIPTokenizer:
+    if (directory / "vocab.json").is_file() or (directory / "tokenizer.json").is_file():
+        return CLIPTokenizer.from_pretrained(directory, local_files_only=True)
+    settings = read_json(directory / "tokenizer_config.json")
+    with tempfile.TemporaryDirectory() as scratch:
+        return write_clip_tokenizer(Path(scratch), settings["pad_token"], settings["model_max_length"])
