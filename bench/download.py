@@ -1,10 +1,11 @@
 """Files from a URL, through a cache of our own.
 
-The cache is BENCH_CACHE, else XDG_CACHE_HOME/reward-finetuning-bench, else ~/.cache/reward-finetuning-bench. Each
-file has a directory of its own in `downloads/`, named by a digest of its URL; besides the file it may hold
+The cache is BENCH_CACHE, else XDG_CACHE_HOME/reward-finetuning-bench, else ~/.cache/reward-finetuning-bench.
+Each file has a directory of its own in `downloads/`, named by a digest of its URL. It may also hold
 
-- NAME.part: a download that was broken off. The next one continues it (HTTP Range) where the server allows that
-  and says that the file is still the same (If-Range), or where the file's digest is known; else it starts again;
+- NAME.part: a download that was broken off. The next one continues it (HTTP Range) where the server allows
+  that and vouches for the file being the same (If-Range), or where the file's digest is known; else it starts
+  again;
 - NAME.part-info: the server's validator (ETag or Last-Modified) of NAME.part;
 - NAME.sha256: the digest that the file was found to have;
 - NAME.lock: held by the process that downloads it; others wait.
@@ -46,9 +47,8 @@ def cache_directory() -> Path:
 
 def file_path(need: Need) -> Path:
     """Where the file of a `url:` need is, or would be."""
-    name = (
-        re.sub(r"[^\w.+-]+", "_", unquote(urlsplit(need.place).path).rpartition("/")[2]).strip(".") or "file"
-    )
+    last = unquote(urlsplit(need.place).path).rpartition("/")[2]
+    name = re.sub(r"[^\w.+-]+", "_", last).strip(".") or "file"
     return cache_directory() / "downloads" / hashlib.sha256(need.place.encode()).hexdigest()[:16] / name
 
 
@@ -60,7 +60,7 @@ def by_hand(need: Need) -> str:
 
 
 def cached_url(need: Need) -> Path | None:
-    """The directory that holds the file, if it is there. Raises BenchError if it is not the file it should be.
+    """The directory that holds the file, if it is there. Raises BenchError if it is another than expected.
 
     A file that was put there by hand is digested once, where the digest is known.
     """
@@ -71,7 +71,8 @@ def cached_url(need: Need) -> Path | None:
         actual = _digest(file)
         if actual != need.sha256:
             raise BenchError(
-                f"{need.name}: {file} is damaged or another file: its sha256 is {actual}, expected {need.sha256}.\n"
+                f"{need.name}: {file} is damaged or another file: its sha256 is {actual},"
+                f" expected {need.sha256}.\n"
                 f"  Remove it and fetch it again:  rm {shlex.quote(str(file))} && {by_hand(need)}"
             )
         _note(file).write_text(actual)
@@ -117,7 +118,7 @@ def _fetched(need: Need, file: Path, progress: Progress | None) -> Path:
         if complete:
             break
         if part.size <= before:  # an attempt that brought nothing
-            raise _missing(need, f"{why}; {part.size} bytes are kept, and the next try continues from there")
+            raise _missing(need, f"{why}; {before} bytes are kept for the next try" if before else why)
     if need.sha256 is not None and (actual := _digest(part.path)) != need.sha256:
         part.discard()
         raise _missing(
@@ -221,9 +222,9 @@ def _note(file: Path) -> Path:
 
 def _known_good(file: Path, sha256: str) -> bool:
     note = _note(file)
-    return (
-        note.is_file() and note.read_text() == sha256 and note.stat().st_mtime_ns >= file.stat().st_mtime_ns
-    )
+    if not note.is_file() or note.stat().st_mtime_ns < file.stat().st_mtime_ns:
+        return False
+    return note.read_text() == sha256
 
 
 def _digest(file: Path) -> str:

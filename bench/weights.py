@@ -10,6 +10,7 @@ A source is one of
 - `random:NAME`: no weights at all: random numbers in the true shapes of an architecture.
 """
 
+import shlex
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -32,10 +33,10 @@ class Need:
     """Files that a model, a reward or a prompt set cannot do without.
 
     name: what needs them, for messages and digests ("model", "reward hpsv2"). source, path: see above; path
-    overrides source. setting: the dotted key that a user sets to point elsewhere ("model.path"); empty where there
-    is none. files: patterns of what is wanted from the hub. ignored: patterns of what is not. sha256: of a `url:`
-    file, where known. gigabytes: size of the download, for doctor and fetch. licence: what must be accepted at
-    the source before it can be had, as a URL. repo_type: the kind of repository on the hub.
+    overrides source. setting: the dotted key that a user sets to point elsewhere ("model.path"); empty where
+    there is none. files: patterns of what is wanted from the hub. ignored: patterns of what is not. sha256:
+    of a `url:` file, where known. gigabytes: size of the download, for doctor and fetch. licence: what must
+    be accepted at the source before it can be had, as a URL. repo_type: the kind of repository on the hub.
     """
 
     name: str
@@ -156,13 +157,10 @@ def _snapshot(need: Need, cached: bool) -> Path:
 def missing(need: Need, why: str) -> BenchError:
     """The error for files that are not here: why, and the ways to get them."""
     what = "weights" if need.repo_type == "model" else "files"
-    elsewhere = (
-        f"\n  or point to a local directory:      --set {need.setting}=DIRECTORY" if need.setting else ""
-    )
-    return BenchError(
-        f"{what} of {need.place} are not on this machine ({why}).\n"
-        f"  Get them where there is a network:  {fetch_command(need)}{elsewhere}"
-    )
+    ways = [f"  Get them where there is a network:  {fetch_command(need)}"]
+    if need.setting:
+        ways.append(f"  or point to a local directory:      --set {need.setting}=DIRECTORY")
+    return BenchError("\n".join((f"{what} of {need.place} are not on this machine ({why}).", *ways)))
 
 
 def fetch_command(need: Need) -> str:
@@ -174,7 +172,8 @@ def fetch_command(need: Need) -> str:
     at = f" --revision {need.revision}" if need.revision else ""
     if need.repo_type == "model":
         return f"hf download {need.place}{at}"
-    return f"hf download --repo-type {need.repo_type} {need.place}{at} {' '.join(need.files)}"
+    wanted = " ".join(f"--include {shlex.quote(pattern)}" for pattern in need.files)
+    return f"hf download --repo-type {need.repo_type} {need.place}{at} {wanted}"
 
 
 def _check_reachable(need: Need) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def read(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
         raise BenchError(f"{path}: there are no prompts in this file")
     _refuse_repetition(path, lines)
     if all(split is None for _, _, split in lines):
-        return _hash_split(path, [prompt for _, prompt, _ in lines])
+        return hash_split(path, tuple(prompt for _, prompt, _ in lines))
     for number, _, split in lines:
         if split is None:
             raise BenchError(f"{path}: line {number} has no 'split' but others do; give it to all or to none")
@@ -96,8 +97,8 @@ def _refuse_repetition(path: Path, lines: list[Line]) -> None:
         first[prompt] = (number, split)
 
 
-def _hash_split(path: Path, prompts: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Training and evaluation prompts, each in the order of the file."""
+def hash_split(path: Path, prompts: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Training and evaluation prompts, each in the order of the file. prompts: no two are the same."""
     if len(prompts) < 2:
         raise BenchError(f"{path}: only one prompt; it takes two, one to train on and one to evaluate on")
     place = {p: int.from_bytes(hashlib.sha256(p.encode()).digest()[:8], "big") / 2**64 for p in prompts}
