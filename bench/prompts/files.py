@@ -44,8 +44,8 @@ def read(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return train, held_out
 
 
-def _contents(path: Path) -> list[tuple[int, str]]:
-    """Stripped lines that are not blank, with their numbers from 1."""
+def contents(path: Path) -> list[tuple[int, str]]:
+    """Stripped lines that are not blank, with their numbers from 1. Raises BenchError if unreadable."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
@@ -59,11 +59,11 @@ def _contents(path: Path) -> list[tuple[int, str]]:
 
 
 def _text(path: Path) -> list[Line]:
-    return [(number, line, None) for number, line in _contents(path)]
+    return [(number, line, None) for number, line in contents(path)]
 
 
 def _jsonl(path: Path) -> list[Line]:
-    return [_record(f"{path}: line {number}", number, line) for number, line in _contents(path)]
+    return [_record(f"{path}: line {number}", number, line) for number, line in contents(path)]
 
 
 def _record(where: str, number: int, line: str) -> Line:
