@@ -259,3 +259,18 @@ def fetch(
 
     pieces = asked(model, reward, prompts, settings or ())
     sys.exit(fetching.run(console, pieces, to, dry_run))
+
+
+@app.command()
+def doctor(
+    model: Annotated[str | None, typer.Option(help="names", show_default="all that ship")] = None,
+    reward: Annotated[str | None, typer.Option(help="names", show_default="all, or the model's")] = None,
+    methods: Annotated[str | None, typer.Option(help="names", show_default="all")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="model.KEY=VALUE, REWARD.KEY=VALUE; may be repeated")
+    ] = None,
+) -> None:
+    """Say what this machine has, what can run on it, and what to type about what is missing."""
+    from bench.doctor.report import run as examine
+
+    sys.exit(examine(console, model, reward, methods, settings or ()))

@@ -40,8 +40,8 @@ def download(need: Need) -> Path:
     found = Path(_translated(need, dry_run=False))
     if not _holds(found, need):
         raise BenchError(
-            f"{need.name}: {page(need)} has none of the files {', '.join(need.files)}: it is another repository"
-            " than expected, or they were withdrawn"
+            f"{need.name}: {page(need)} has none of the files {', '.join(need.files)}: it is another"
+            " repository than expected, or they were withdrawn"
         )
     return found
 

@@ -54,8 +54,8 @@ def asked(
     """The pieces that are named, with commas between the names, each once.
 
     A model brings the rewards (also those it is evaluated by) and the prompts of its file, unless others are
-    named. rewards: `all` for every one that is registered; weights in a sum (hpsv2:1) are passed over. settings:
-    --set SECTION.KEY=VALUE of `model` and of rewards. Raises BenchError for a name that is not known.
+    named. rewards: `all` for every one that is registered; weights in a sum (hpsv2:1) are passed over.
+    settings: --set SECTION.KEY=VALUE of `model` and of rewards. Raises BenchError for an unknown name.
     """
     layers = [Layer(*parse_setting(text)) for text in settings]
     found: dict[str, Piece] = {}
