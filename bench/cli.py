@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from bench import cli_tools
 from bench.errors import BenchError
 
 app = typer.Typer(
@@ -228,49 +229,5 @@ def report(directory: Annotated[Path, typer.Argument(help="a results directory")
     write_report(directory, console)
 
 
-@app.command()
-def fetch(
-    model: Annotated[
-        str | None, typer.Option(help="names, path:DIRECTORY or hub:ORG/NAME; brings its rewards and prompts")
-    ] = None,
-    reward: Annotated[
-        str | None, typer.Option(help="names, or `all`", show_default="the model's, those it is evaluated by")
-    ] = None,
-    prompts: Annotated[
-        str | None, typer.Option(help="prompt sets, or `all`", show_default="the model's")
-    ] = None,
-    to: Annotated[
-        Path | None,
-        typer.Option(help="directory to copy to a machine without network", show_default="the caches"),
-    ] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="model.KEY=VALUE, REWARD.KEY=VALUE; may be repeated")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what is here, download nothing")] = False,
-) -> None:
-    """Download the weights and files that models, rewards and prompt sets need."""
-    from bench import fetch as fetching
-
-    if model is reward is prompts is None:
-        raise BenchError("name what to fetch: --model sd14, --reward hpsv2 or --prompts drawbench")
-    if to is not None:
-        fetching.use_tree(to)
-    from bench.pieces import asked
-
-    pieces = asked(model, reward, prompts, settings or ())
-    sys.exit(fetching.run(console, pieces, to, dry_run))
-
-
-@app.command()
-def doctor(
-    model: Annotated[str | None, typer.Option(help="names", show_default="all that ship")] = None,
-    reward: Annotated[str | None, typer.Option(help="names", show_default="all, or the model's")] = None,
-    methods: Annotated[str | None, typer.Option(help="names", show_default="all")] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="model.KEY=VALUE, REWARD.KEY=VALUE; may be repeated")
-    ] = None,
-) -> None:
-    """Say what this machine has, what can run on it, and what to type about what is missing."""
-    from bench.doctor.report import run as examine
-
-    sys.exit(examine(console, model, reward, methods, settings or ()))
+for command in (cli_tools.doctor, cli_tools.fetch, cli_tools.evaluate):
+    app.command()(command)

@@ -91,11 +91,11 @@ def _table(console: Console, pieces: Sequence[Piece], methods: str | None) -> li
     needing, others = runnable.classes(chosen, models[0].name if methods else DEMO_MODEL)
     uses: dict[Use, str] = {}
     if needing:
-        uses["reward gradient"] = "gradient-based"
+        uses["reward gradient"] = "gradients"
     if others:
         uses["network gradient"] = "others"
     runnable.show(console, models, rewards, uses, runnable.room())
-    for title, names in (("gradient-based", needing), ("others", others)):
+    for title, names in (("gradients", needing), ("others", others)):
         if names:
             console.print(f"  {title}: {', '.join(names)}", style="dim", highlight=False)
     console.print()

@@ -29,7 +29,7 @@ class Room:
 
 
 NO_GRADIENT = "no gradient: choose ddpo, reinforce or zo, or rlr with --set rlr.fo=false"
-REWARDS = "<rewards>"  # in what to type: stands for the names of the rewards that share a row
+REWARDS = "<rewards>"  # in what to type: stands for the names of the rewards that it is for
 
 
 class Answer(NamedTuple):
@@ -70,7 +70,7 @@ def answer(model: Piece, reward: Piece, use: Use, here: Room, present: frozenset
     assert isinstance(config, ModelConfig)
     micro = TrainConfig.model_validate(model_file(model.name)[1].train).micro_batch
     taken = memory(config, micro, reward.name, reward.config, use, here.gpu)
-    size = "memory unknown" if taken is None else str(taken)
+    size = "? GiB" if taken is None else str(taken)
     if taken is not None and taken.gib > here.gib:
         return Answer(f"no: {size}", f"{model.name}: {_smaller(model, reward, use, here, micro)}")
     lacking = [piece for piece in (model, reward) if piece.label not in present]
@@ -78,7 +78,7 @@ def answer(model: Piece, reward: Piece, use: Use, here: Room, present: frozenset
         flags = f"--model {model.name} " if model in lacking else ""
         return Answer(f"fetch, {size}", f"python -m bench fetch {flags}--reward {REWARDS}")
     if module := lacking_for(reward.name):
-        return Answer(f"needs {module}, {size}", f"{reward.name}: install the scorers, see above")
+        return Answer(f"install, {size}", f"{REWARDS}: install the scorers, see above ({module})")
     slow = "" if here.gpu or config.source == "embedded:sd" else ", slow"
     return Answer(f"yes, {size}{slow}")
 
@@ -103,20 +103,24 @@ def show(
     console: Console, models: Sequence[Piece], rewards: Sequence[Piece], uses: dict[Use, str], here: Room
 ) -> None:
     """The table, then what to type about it; rewards with the same answers share a row."""
-    table = Table(box=None, padding=(0, 2, 0, 2), title_justify="left", title_style="bold")
+    table = Table(box=None, padding=(0, 1, 0, 1), title_justify="left", title_style="bold")
     table.title = f"can run here ({here.gib:.1f} GiB of {'GPU' if here.gpu else 'main'} memory free)"
-    for header in ("model", "rewards", *uses.values()):
-        table.add_column(header, overflow="fold", no_wrap=header == "model")
+    table.add_column("model", no_wrap=True, style="cyan")
+    table.add_column("rewards", overflow="fold")
+    for header in uses.values():
+        table.add_column(header, no_wrap=True)
     present = frozenset(piece.label for piece in (*models, *rewards) if complete(piece))
-    fixes: dict[str, None] = {}
+    fixes: dict[str, list[str]] = {}  # what to type → the rewards that it is for
     for model in models:
-        rows: dict[tuple[Answer, ...], list[str]] = {}
+        rows: dict[tuple[str, ...], list[str]] = {}
         for reward in rewards:
-            answers = tuple(answer(model, reward, use, here, present) for use in uses)
-            rows.setdefault(answers, []).append(reward.name)
-        for answers, names in rows.items():
-            table.add_row(model.name, ", ".join(names), *(a.text for a in answers))
-            fixes |= dict.fromkeys(a.fix.replace(REWARDS, ",".join(names)) for a in answers if a.fix)
+            answers = [answer(model, reward, use, here, present) for use in uses]
+            rows.setdefault(tuple(a.text for a in answers), []).append(reward.name)
+            for fix in dict.fromkeys(a.fix for a in answers if a.fix):
+                fixes.setdefault(fix, []).append(reward.name)
+        for texts, names in rows.items():
+            table.add_row(model.name, ", ".join(names), *texts)
     console.print(table)
-    for fix in fixes:
-        console.print(f"  {fix}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    for fix, names in fixes.items():
+        text = fix.replace(REWARDS, ",".join(names))
+        console.print(f"  {text}", style="yellow", markup=False, highlight=False, soft_wrap=True)
