@@ -31,10 +31,10 @@ def printed(
     model: str | None = None, reward: str | None = None, methods: str | None = None
 ) -> tuple[int, str]:
     """Exit code and output of a doctor in this process."""
-    console = Console(record=True, width=80)
-    with console.capture():
+    console = Console(width=80)
+    with console.capture() as captured:
         code = report.run(console, model, reward, methods, ())
-    return code, console.export_text()
+    return code, captured.get()
 
 
 @pytest.mark.slow
