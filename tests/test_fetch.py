@@ -1,5 +1,6 @@
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,8 +8,9 @@ import pytest
 from rich.console import Console
 
 from bench import fetch, pieces
+from bench.download import file_path
 from bench.errors import BenchError
-from bench.weights import Need
+from bench.weights import Need, locate
 from tests.fake_hub import FakeHub
 from tests.running import ROOT, command
 
@@ -89,6 +91,20 @@ def test_what_does_not_fit_the_disk_is_not_begun(
     assert fetch.run(console, [pieces.model_piece("hub:org/one")], None, False) == 1
     assert "5 kB to download, and 0.0 GB free" in console.export_text()
     assert fake.downloads("model.safetensors") == []
+
+
+def test_a_tree_holds_the_cache_of_files_from_urls_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.delitem(sys.modules, "huggingface_hub.constants", raising=False)
+    fetch.use_tree(tmp_path)
+    need = Need("reward x", "url:https://example.org/x.pth", "x.path")
+    file = file_path(need)
+    assert file.is_relative_to(tmp_path / "bench")
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"x")
+    assert locate(need) == file.parent
 
 
 def test_a_model_brings_its_rewards_and_prompts_unless_others_are_named() -> None:
