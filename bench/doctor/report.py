@@ -11,6 +11,7 @@ from bench import prompts, registry
 from bench.config import parse_setting, shipped
 from bench.doctor import machine, packages, runnable, weights
 from bench.doctor.lines import Line, Mark, examine, show
+from bench.errors import BenchError
 from bench.parts import Layer
 from bench.pieces import ALL, Piece, asked, model_piece, prompts_piece, reward_list, reward_piece, split
 from bench.sizes import Use
@@ -37,7 +38,8 @@ def run(
         lines = [line for piece in chosen for line in examine(piece.name, lambda p=piece: weights.lines(p))]
         found.append(_section(console, title, [*lines, *problems.get(kind, ())]))
     table = examine("table", lambda: _table(console, pieces, methods))
-    found.append([line for line in table if line.text])
+    if table:
+        found.append(_section(console, "can run here", table))
     return _conclude(console, [line for part in found for line in part])
 
 
@@ -70,7 +72,12 @@ def _pieces(
 ) -> tuple[list[Piece], dict[str, list[Line]]]:
     """What is asked about, without names everything that ships; and by kind what cannot be described."""
     if models is not None or rewards not in (None, ALL):
-        return asked(models or DEMO_MODEL, rewards, None, settings), {}
+        try:
+            return asked(models or DEMO_MODEL, rewards, None, settings), {}
+        except BenchError:  # a name that is not known
+            raise
+        except Exception as error:  # whatever a broken package raises
+            return [], {"reward": [Line("rewards", f"{type(error).__name__}: {error}", Mark.NOTE)]}
     layers = [Layer(*parse_setting(text)) for text in settings]
     makers: dict[str, tuple[Sequence[str], weights.Maker]] = {
         "model": (list(shipped("models")), lambda name: model_piece(name, layers)),
@@ -85,6 +92,7 @@ def _pieces(
 
 
 def _table(console: Console, pieces: Sequence[Piece], methods: str | None) -> list[Line]:
+    """Print the table. No lines, unless it cannot be made."""
     models = [piece for piece in pieces if piece.kind == "model"]
     rewards = [piece for piece in pieces if piece.kind == "reward"]
     chosen = split(methods) if methods not in (None, ALL) else _method_classes()

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 
 from bench.doctor.lines import Line, Mark
 from bench.doctor.machine import tilde
-from bench.errors import BenchError
 from bench.fetch import readable_size
 from bench.pieces import Found, Piece, gigabytes, look
 from bench.prompts import BUILT_IN
@@ -25,8 +24,9 @@ def make(names: Sequence[str], maker: Maker) -> tuple[list[Piece], list[Line]]:
     for name in names:
         try:
             pieces.append(maker(name))
-        except BenchError as error:
-            problems.append(Line(name, str(error).splitlines()[0], Mark.NOTE))
+        except Exception as error:  # whatever a broken package or plugin raises
+            said = str(error).partition("\n")[0] or type(error).__name__
+            problems.append(Line(name, said, Mark.NOTE))
     return pieces, problems
 
 

@@ -81,6 +81,21 @@ def test_a_broken_torch_is_essential_and_told(monkeypatch: pytest.MonkeyPatch) -
     assert "cannot be imported" in line.text
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("arguments", [(), ("--model", "tiny")])
+@pytest.mark.parametrize("fault", ["OSError('libcudart.so.12: cannot open')", "ImportError('no libgomp')"])
+def test_with_a_torch_that_cannot_be_loaded_the_rest_is_still_examined(
+    tmp_path: Path, fault: str, arguments: tuple[str, ...]
+) -> None:
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text(f"raise {fault}\n")
+    done = doctor(tmp_path, *arguments, COLUMNS="100", PYTHONPATH=f"{tmp_path}:{ROOT}")
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "cannot be imported" in done.stdout
+    assert "hub cache" in done.stdout
+    assert done.returncode in (1, 2)
+
+
 def test_lost_embedded_weights_end_in_exit_code_1(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(weights, "__file__", str(tmp_path / "weights.py"))
     code, text = printed()
