@@ -18,7 +18,8 @@ from bench.config import Layers, Tree, read_yaml, readable, shipped
 from bench.errors import BenchError, did_you_mean
 from bench.method import Method
 from bench.models.config import ModelConfig
-from bench.parts import Part, model_file
+from bench.parts import RANDOM, Part, model_file
+from bench.reward import is_differentiable
 from bench.schema import Strict
 from bench.settings import (
     CellConfig,
@@ -185,12 +186,13 @@ class _Resolver:
         cls = registry.load("method", name)
         config = self._over(settings, name).build(cls.Config)
         if _fitted(name, config, model.steps).needs_reward_grad:
-            self._check_differentiable(name, "fo" in cls.Config.model_fields)
+            self._check_differentiable(name, reward, "fo" in cls.Config.model_fields)
         resolved = self._over(train, "train", f"{name}.train").build(TrainConfig)
         return Choice(name=name, config=config.model_dump(mode="json")), resolved
 
-    def _check_differentiable(self, method: str, has_fo: bool) -> None:
-        if registry.load("reward", self.reward).differentiable:
+    def _check_differentiable(self, method: str, reward: Choice, has_fo: bool) -> None:
+        scorer = registry.load("reward", reward.name)
+        if is_differentiable(scorer, scorer.Config.model_validate(reward.config)):
             return
         way_out = "Choose a differentiable reward, or ddpo, reinforce, zo, or rlr with --set rlr.fo=false."
         if has_fo:

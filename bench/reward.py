@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 from bench.schema import Strict
 
@@ -20,8 +20,8 @@ class Reward(ABC):
     """
 
     Config: ClassVar[type[Strict]] = Strict
-    differentiable: ClassVar[bool]
-    higher_is_better: ClassVar[bool] = True
+    differentiable: ClassVar[bool]  # whether it can be; its Config may narrow that: `is_differentiable`
+    higher_is_better: bool = True
     scale: ClassVar[str]  # what the number is: unit and usual range, for tables
 
     @abstractmethod
@@ -35,3 +35,18 @@ class Reward(ABC):
         Differentiable rewards keep the graph from media to the score; grad mode belongs to the caller.
         Rows are independent: the score of one does not depend on the others.
         """
+
+
+@runtime_checkable
+class SaysDifferentiable(Protocol):
+    """Settings that decide whether their reward has a gradient."""
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether it has, with these settings."""
+        ...
+
+
+def is_differentiable(reward: type[Reward], config: Strict) -> bool:
+    """Whether a reward with these settings has a gradient: what they say, else what its class says."""
+    return config.differentiable if isinstance(config, SaysDifferentiable) else reward.differentiable
