@@ -10,11 +10,12 @@ A source is one of
 - `random:NAME`: no weights at all: random numbers in the true shapes of an architecture.
 """
 
+import shlex
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from bench.errors import BenchError
 
@@ -32,10 +33,10 @@ class Need:
     """Files that a model, a reward or a prompt set cannot do without.
 
     name: what needs them, for messages and digests ("model", "reward hpsv2"). source, path: see above; path
-    overrides source. setting: the dotted key that a user sets to point elsewhere ("model.path"). files:
-    patterns of what is wanted from the hub. ignored: patterns of what is not. sha256: of a `url:` file, where
-    known. gigabytes: size of the download, for doctor and fetch. licence: what must be accepted at the source
-    before it can be had, as a URL.
+    overrides source. setting: the dotted key that a user sets to point elsewhere ("model.path"); empty where
+    there is none. files: patterns of what is wanted from the hub. ignored: patterns of what is not. sha256:
+    of a `url:` file, where known. gigabytes: size of the download, for doctor and fetch. licence: what must
+    be accepted at the source before it can be had, as a URL. repo_type: the kind of repository on the hub.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Need:
     sha256: str | None = None
     gigabytes: float | None = None
     licence: str | None = None
+    repo_type: Literal["model", "dataset"] = "model"
 
     @property
     def kind(self) -> str:
@@ -143,6 +145,7 @@ def _snapshot(need: Need, cached: bool) -> Path:
     return Path(
         snapshot_download(
             need.place,
+            repo_type=need.repo_type,
             revision=need.revision,
             allow_patterns=list(need.files),
             ignore_patterns=list(need.ignored),
@@ -152,18 +155,25 @@ def _snapshot(need: Need, cached: bool) -> Path:
 
 
 def missing(need: Need, why: str) -> BenchError:
-    """The error for files that are not here: why, and the three ways to get them."""
-    return BenchError(
-        f"weights of {need.place} are not on this machine ({why}).\n"
-        f"  Get them where there is a network:  {fetch_command(need)}\n"
-        f"  or point to a local directory:      --set {need.setting}=DIRECTORY"
-    )
+    """The error for files that are not here: why, and the ways to get them."""
+    what = "weights" if need.repo_type == "model" else "files"
+    ways = [f"  Get them where there is a network:  {fetch_command(need)}"]
+    if need.setting:
+        ways.append(f"  or point to a local directory:      --set {need.setting}=DIRECTORY")
+    return BenchError("\n".join((f"{what} of {need.place} are not on this machine ({why}).", *ways)))
 
 
 def fetch_command(need: Need) -> str:
-    """What to type to have the files."""
+    """What to type to have the files, without this package."""
+    if need.kind == "url":
+        from bench.download import by_hand
+
+        return by_hand(need)
     at = f" --revision {need.revision}" if need.revision else ""
-    return f"hf download {need.place}{at}"
+    if need.repo_type == "model":
+        return f"hf download {need.place}{at}"
+    wanted = " ".join(f"--include {shlex.quote(pattern)}" for pattern in need.files)
+    return f"hf download --repo-type {need.repo_type} {need.place}{at} {wanted}"
 
 
 def _check_reachable(need: Need) -> None:
@@ -172,7 +182,7 @@ def _check_reachable(need: Need) -> None:
 
     if constants.HF_HUB_OFFLINE:
         raise missing(need, "HF_HUB_OFFLINE is set")
-    request = urllib.request.Request(f"{constants.ENDPOINT}/api/models/{need.place}")
+    request = urllib.request.Request(f"{constants.ENDPOINT}/api/{need.repo_type}s/{need.place}")
     if token := get_token():
         request.add_header("Authorization", f"Bearer {token}")
     try:

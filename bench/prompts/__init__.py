@@ -1,6 +1,7 @@
 """Prompt sets and the order in which training visits them. No torch in here.
 
-`load("emoji")` and `load("animals")` are built in; anything else is a user's file, see `bench.prompts.files`.
+The sets of `BUILT_IN` go by their names; anything else is a user's file, see `bench.prompts.files`. Where the
+sets come from: docs/prompts.md.
 """
 
 from __future__ import annotations
@@ -8,14 +9,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench.errors import BenchError, did_you_mean
-from bench.prompts import animals, files
+from bench.prompts import animals, files, hand
 from bench.prompts.sampler import PromptSampler
 
-__all__ = ["BUILT_IN", "PromptSampler", "PromptSet", "load"]
+if TYPE_CHECKING:
+    from bench.weights import Need
 
-BUILT_IN = ("animals", "emoji")
+__all__ = ["BUILT_IN", "PromptSampler", "PromptSet", "load", "needs"]
+
+BUILT_IN: dict[str, str] = {
+    "animals": "DDPO's 45 animals; held out: 20 others",
+    "drawbench": "DrawBench (Imagen), 200 prompts that are hard to follow; fetched",
+    "emoji": "what the embedded model draws; held out: combinations that it never saw",
+    "hand": "the paper's five hand prompts; held out: eight of our own",
+    "hpdv2": "HPDv2's benchmark prompts, 800 in each of four styles; fetched",
+    "hpdv2-anime": "of HPDv2, the style anime; fetched",
+    "hpdv2-concept-art": "of HPDv2, the style concept art; fetched",
+    "hpdv2-paintings": "of HPDv2, the style paintings; fetched",
+    "hpdv2-photo": "of HPDv2, the style photo; fetched",
+    "partiprompts": "PartiPrompts (P2), 1600 prompts of all kinds; fetched",
+    "pickapic": "what users of Pick-a-Pic typed: 500 to train on, 500 held out; fetched, needs pyarrow",
+    "vbench": "VBench's suite of prompts for video",
+}
 
 
 @dataclass(frozen=True)
@@ -45,7 +63,8 @@ class PromptSet:
 def load(name_or_path: str | Path) -> PromptSet:
     """The built-in set of that name, or the set in a user's file (named after the file).
 
-    Raises BenchError: unknown name, missing or unreadable file, malformed line, a prompt that occurs twice.
+    Raises BenchError: unknown name, a set that was not fetched (with the command that does), missing or
+    unreadable file, malformed line, a prompt that occurs twice.
     """
     if name_or_path == "emoji":
         from bench.models.embedded.prompts import heldout_prompts, train_prompts
@@ -53,14 +72,34 @@ def load(name_or_path: str | Path) -> PromptSet:
         return PromptSet("emoji", tuple(train_prompts()), tuple(heldout_prompts()))
     if name_or_path == "animals":
         return PromptSet("animals", animals.TRAIN, animals.EVAL)
+    if name_or_path == "hand":
+        return PromptSet("hand", hand.TRAIN, hand.EVAL)
+    if name_or_path in BUILT_IN:
+        return _public(str(name_or_path))
     path = Path(name_or_path).expanduser()
     if not path.exists() and not path.suffix and path.name == str(name_or_path):
         raise BenchError(
-            f"unknown prompt set '{name_or_path}'.{did_you_mean(str(name_or_path), BUILT_IN)}"
+            f"unknown prompt set '{name_or_path}'.{did_you_mean(str(name_or_path), list(BUILT_IN))}"
             f" Known: {', '.join(BUILT_IN)}; or give the path of a .txt or .jsonl file."
         )
     train, held_out = files.read(path)
     return PromptSet(path.stem, train, held_out)
+
+
+def needs(name_or_path: str | Path) -> tuple[Need, ...]:
+    """The files that a set is made from and that do not ship with this package; none for a user's file."""
+    if name_or_path not in BUILT_IN:
+        return ()
+    from bench.prompts.public import SETS
+
+    return SETS[str(name_or_path)].files if name_or_path in SETS else ()
+
+
+def _public(name: str) -> PromptSet:
+    from bench.prompts import public
+
+    splits = public.load_vbench() if name == "vbench" else public.SETS[name].load(name)
+    return PromptSet(name, *splits)
 
 
 def _first_repeated(prompts: Sequence[str]) -> str | None:

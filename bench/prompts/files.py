@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def read(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
         raise BenchError(f"{path}: there are no prompts in this file")
     _refuse_repetition(path, lines)
     if all(split is None for _, _, split in lines):
-        return _hash_split(path, [prompt for _, prompt, _ in lines])
+        return hash_split(path, tuple(prompt for _, prompt, _ in lines))
     for number, _, split in lines:
         if split is None:
             raise BenchError(f"{path}: line {number} has no 'split' but others do; give it to all or to none")
@@ -43,8 +44,8 @@ def read(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return train, held_out
 
 
-def _contents(path: Path) -> list[tuple[int, str]]:
-    """Stripped lines that are not blank, with their numbers from 1."""
+def contents(path: Path) -> list[tuple[int, str]]:
+    """Stripped lines that are not blank, with their numbers from 1. Raises BenchError if unreadable."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
@@ -58,11 +59,11 @@ def _contents(path: Path) -> list[tuple[int, str]]:
 
 
 def _text(path: Path) -> list[Line]:
-    return [(number, line, None) for number, line in _contents(path)]
+    return [(number, line, None) for number, line in contents(path)]
 
 
 def _jsonl(path: Path) -> list[Line]:
-    return [_record(f"{path}: line {number}", number, line) for number, line in _contents(path)]
+    return [_record(f"{path}: line {number}", number, line) for number, line in contents(path)]
 
 
 def _record(where: str, number: int, line: str) -> Line:
@@ -96,8 +97,8 @@ def _refuse_repetition(path: Path, lines: list[Line]) -> None:
         first[prompt] = (number, split)
 
 
-def _hash_split(path: Path, prompts: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Training and evaluation prompts, each in the order of the file."""
+def hash_split(path: Path, prompts: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Training and evaluation prompts, each in the order of the file. prompts: no two are the same."""
     if len(prompts) < 2:
         raise BenchError(f"{path}: only one prompt; it takes two, one to train on and one to evaluate on")
     place = {p: int.from_bytes(hashlib.sha256(p.encode()).digest()[:8], "big") / 2**64 for p in prompts}
