@@ -19,6 +19,8 @@ from bench.errors import BenchError, did_you_mean
 from bench.method import Method
 from bench.models.config import ModelConfig
 from bench.parts import RANDOM, Part, model_file
+from bench.prompts import dcot
+from bench.prompts.dcot import DcotConfig
 from bench.reward import is_differentiable
 from bench.schema import Strict
 from bench.settings import (
@@ -95,10 +97,11 @@ class _Resolver:
             raise BenchError(f"a method is named twice: {', '.join(self.methods)}")
         self.origin, self.file = model_file(part.model)
         self.reward, self.prompts = part.reward, part.prompts
+        self.sections = (*SECTIONS, "dcot") if part.dcot else SECTIONS
         self._check_sections()
 
     def _check_sections(self) -> None:
-        known = [*SECTIONS, *registry.entries("method"), *registry.entries("reward")]
+        known = [*SECTIONS, "dcot", *registry.entries("method"), *registry.entries("reward")]
         for origin, tree, _ in self.layers:
             for section, settings in tree.items():
                 if section not in known:
@@ -124,16 +127,18 @@ class _Resolver:
         trained = self._reward(self.reward)
         others = (self._reward(name) for name in evaluation.rewards if name != self.reward)
         rewards = tuple(sorted((trained, *others), key=lambda choice: choice.name))
+        decomposed = self._over(Layers(), "dcot").build(DcotConfig) if self.part.dcot else None
         named = [choice.name for choice in rewards]
         parts = [term for name in named for term, _ in reward_names.terms(name)]
-        self._check_used({*SECTIONS, *self.methods, *map(reward_names.registered, named), *parts})
+        self._check_used({*self.sections, *self.methods, *map(reward_names.registered, named), *parts})
         shared: dict[str, Any] = {
             "model": ModelChoice(name=self.part.model, config=model),
             "prompts": self.prompts,
             "eval": evaluation,
             "eval_rewards": rewards,
             "threads": self.part.threads,
-            "digests": self._digests(model, rewards),
+            "dcot": decomposed,
+            "digests": self._digests(model, rewards, decomposed),
         }
         configs = [CellConfig(training=None, **shared)]
         for name in self.methods:
@@ -171,6 +176,9 @@ class _Resolver:
         own = reward_names.registered(name)
         sections = ("reward", own) if name == self.reward else (own,)
         config = self._over(layers, *sections).build(cls.Config)
+        if self.part.weights == RANDOM and isinstance(config, weights.HasRandom):
+            layers.add("--weights random", "", {"source": config.random_source, "path": None})
+            config = layers.build(cls.Config)
         return Choice(name=name, config=config.model_dump(mode="json"))
 
     def _term(self, reward: str, weight: float) -> Tree:
@@ -202,9 +210,11 @@ class _Resolver:
             + way_out
         )
 
-    def _digests(self, model: ModelConfig, rewards: Iterable[Choice]) -> dict[str, str]:
+    def _digests(
+        self, model: ModelConfig, rewards: Iterable[Choice], decomposed: DcotConfig | None
+    ) -> dict[str, str]:
         """What the names stand for; finds, or fetches, prompts and weights on the way."""
-        found = {"prompts": self._prompts_digest()}
+        found = self._prompts_digests(decomposed)
         named: list[tuple[str, str, object]] = [("model", "model", model)]
         for choice in rewards:
             section = "reward" if choice.name == self.reward else choice.name
@@ -222,11 +232,19 @@ class _Resolver:
         directory = weights.locate(need) if self.fetch else weights.find(need)
         return MISSING if directory is None else digests.digest(directory)
 
-    def _prompts_digest(self) -> str:
+    def _prompts_digests(self, decomposed: DcotConfig | None) -> dict[str, str]:
+        """Of the prompts and, with DCoT, of what they are decomposed into."""
         from bench import prompts
 
-        found = prompts.load(self.prompts)
-        return digests.text_digest((*found.train, "", *found.eval))
+        for need in prompts.needs(self.prompts):
+            if not self.fetch and weights.find(need) is None:
+                return {"prompts": MISSING}
+            weights.locate(need)
+        texts = prompts.load(self.prompts)
+        found = {"prompts": digests.text_digest((*texts.train, "", *texts.eval))}
+        if decomposed is not None:
+            found["dcot"] = dcot.digest(dcot.stages((*texts.train, *texts.eval), decomposed))
+        return found
 
 
 def _fitted(name: str, config: Strict, steps: int) -> Method:

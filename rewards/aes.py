@@ -32,6 +32,8 @@ RANDOM = "random:ViT-L-14"
 class AesConfig(Strict):
     """Where the head and the CLIP model below it are."""
 
+    random_source: ClassVar[str] = RANDOM
+
     source: str = Field(
         default=URL,
         description=f"of the head: `url:…/{FILE}`, `hub:org/name`, `path:directory`; `{RANDOM}`: both random",

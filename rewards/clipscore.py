@@ -23,6 +23,8 @@ from rewards.clip import ClipConfig, ClipReward
 class ClipScoreConfig(ClipConfig):
     """`clip`'s settings with OpenAI's ViT-L/14."""
 
+    random_source: ClassVar[str] = "random:ViT-L-14"
+
     source: str = Field(
         default="hub:openai/clip-vit-large-patch14",
         description="`hub:org/name`, `path:directory` or `random:ViT-L-14`",

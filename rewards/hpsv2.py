@@ -41,6 +41,8 @@ RANDOM = "random:ViT-H-14"
 class Hpsv2Config(Strict):
     """Which version, from where, and the unit of the score."""
 
+    random_source: ClassVar[str] = RANDOM
+
     version: Literal["v2.0", "v2.1"] = Field(default="v2.1", description="of the weights; never mix them")
     source: str = Field(
         default="hub:xswu/HPSv2", description=f"`hub:org/name`, `path:directory` or `{RANDOM}`"

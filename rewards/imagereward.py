@@ -63,6 +63,8 @@ BERT: dict[str, Any] = {  # what med_config.json says, for random weights
 class ImageRewardConfig(Strict):
     """Where the weights and BERT's vocabulary are."""
 
+    random_source: ClassVar[str] = RANDOM
+
     source: str = Field(
         default="hub:THUDM/ImageReward", description=f"`hub:org/name`, `path:directory` or `{RANDOM}`"
     )

@@ -23,6 +23,8 @@ from rewards.clip import ClipConfig, ClipReward
 class PickScoreConfig(ClipConfig):
     """`clip`'s settings with PickScore's values."""
 
+    random_source: ClassVar[str] = "random:ViT-H-14"
+
     source: str = Field(
         default="hub:yuvalkirstain/PickScore_v1",
         description="`hub:org/name`, `path:directory` or `random:ViT-H-14`",
