@@ -34,7 +34,7 @@ from bench.settings import (
 
 PLACES = ("source", "path", "revision")
 SECTIONS = ("train", "eval", "model", "reward")
-MISSING = "missing"  # the digest of what is not on this machine
+MISSING = "missing "  # begins the digest of what is not on this machine; what it is follows
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def resolve_all(parts: Sequence[Part], fetch: bool = True) -> list[Cell]:
 def resolve(part: Part, fetch: bool = True) -> list[Cell]:
     """The cells of one part, the base model's first. Raises BenchError for anything that cannot run.
 
-    fetch: get weights and prompts that are not on this machine; otherwise such cells have digests `missing`.
+    fetch: get weights and prompts that are not on this machine; otherwise such cells have digests `missing …`.
     """
     return _Resolver(part, fetch).cells()
 
@@ -230,7 +230,9 @@ class _Resolver:
 
     def _digest(self, need: weights.Need) -> str:
         directory = weights.locate(need) if self.fetch else weights.find(need)
-        return MISSING if directory is None else digests.digest(directory)
+        if directory is None:
+            return f"{MISSING}{need.source}"
+        return digests.digest(directory)
 
     def _prompts_digests(self, decomposed: DcotConfig | None) -> dict[str, str]:
         """Of the prompts and, with DCoT, of what they are decomposed into."""
@@ -238,7 +240,7 @@ class _Resolver:
 
         for need in prompts.needs(self.prompts):
             if not self.fetch and weights.find(need) is None:
-                return {"prompts": MISSING}
+                return {"prompts": f"{MISSING}{self.prompts}"}
             weights.locate(need)
         texts = prompts.load(self.prompts)
         found = {"prompts": digests.text_digest((*texts.train, "", *texts.eval))}

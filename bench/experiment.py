@@ -62,7 +62,7 @@ def show(console: Console, planned: Planned) -> None:
         status = planned.results.cell(cell.id).status()
         training = cell.config.training
         state = f"{status.state} at {status.step}" if status.step else str(status.state)
-        shown = f"{cell.id[:-8]}????????" if MISSING in cell.config.digests.values() else cell.id
+        shown = f"{cell.id[:-8]}????????" if _is_missing(cell) else cell.id
         if training is None:
             table.add_row(shown, state, "-", "-", "-")
             continue
@@ -85,6 +85,10 @@ def show(console: Console, planned: Planned) -> None:
     _show_missing(console, planned)
 
 
+def _is_missing(cell: Cell) -> bool:
+    return any(digest.startswith(MISSING) for digest in cell.config.digests.values())
+
+
 def _show_stand_ins(console: Console, planned: Planned) -> None:
     for model in dict.fromkeys(part.model for part in planned.experiment.parts):
         stood = {k: v for p in planned.experiment.parts if p.model == model for k, v in p.stood_in.items()}
@@ -99,7 +103,7 @@ def _show_missing(console: Console, planned: Planned) -> None:
     wanted: dict[str, list[str]] = {"model": [], "reward": [], "prompts": []}
     for cell in planned.cells:
         for what, digest in cell.config.digests.items():
-            if digest == MISSING:
+            if digest.startswith(MISSING):
                 kind, _, name = what.partition(" ")
                 name = {"model": cell.config.model.name, "prompts": cell.config.prompts}.get(kind, name)
                 wanted[kind].append(name.partition(" ")[0])
