@@ -153,7 +153,8 @@ def _load(directory: Path, beside: Path, name: str) -> tuple[Any, Any]:
     from transformers import CLIPModel, CLIPTokenizer
 
     try:
-        model, found = CLIPModel.from_pretrained(directory, dtype=torch.float32, output_loading_info=True)
+        loaded: Any = CLIPModel.from_pretrained(directory, dtype=torch.float32, output_loading_info=True)
+        model, found = loaded
         tokenizer = CLIPTokenizer.from_pretrained(beside)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise BenchError(f"reward {name}: {directory} is not a usable CLIP checkpoint: {error}") from error
