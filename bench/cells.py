@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import digests, method_files, registry, reward_names, weights
+from bench import digests, method_files, packages, registry, reward_names, weights
 from bench.config import Layers, Tree, read_yaml, readable, shipped
 from bench.errors import BenchError, did_you_mean
 from bench.method import Method
@@ -54,7 +54,7 @@ def resolve_all(parts: Sequence[Part], fetch: bool = True) -> list[Cell]:
 def resolve(part: Part, fetch: bool = True) -> list[Cell]:
     """The cells of one part, the base model's first. Raises BenchError for anything that cannot run.
 
-    fetch: get weights and prompts that are not on this machine; otherwise such cells have digests `missing …`.
+    fetch: get weights and prompts that are not on this machine; else such cells have digests `missing …`.
     """
     return _Resolver(part, fetch).cells()
 
@@ -179,6 +179,8 @@ class _Resolver:
         if self.part.weights == RANDOM and isinstance(config, weights.HasRandom):
             layers.add("--weights random", "", {"source": config.random_source, "path": None})
             config = layers.build(cls.Config)
+        if self.fetch:
+            packages.check(config, f"reward {name}")
         return Choice(name=name, config=config.model_dump(mode="json"))
 
     def _term(self, reward: str, weight: float) -> Tree:

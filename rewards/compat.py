@@ -21,14 +21,8 @@ from typing import Any
 import torch
 
 from bench.errors import BenchError
+from bench.packages import APART, INSTALL
 
-# torchvision is installed here, apart from the environment's own packages: its wheel on PyPI is built for
-# CUDA, and transformers fails to import where it sees a torchvision that does not fit torch.
-APART = Path(sys.prefix) / "scorers"
-INSTALL = (
-    "pip install -e '.[scorers]' -c constraints.txt && pip install --no-deps -r scorers-nodeps.txt && "
-    f"pip install --no-deps --target {APART} torchvision==0.28.0   (or: make scorers)"
-)
 SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",

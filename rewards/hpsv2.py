@@ -42,6 +42,7 @@ class Hpsv2Config(Strict):
     """Which version, from where, and the unit of the score."""
 
     random_source: ClassVar[str] = RANDOM
+    packages: ClassVar[tuple[str, ...]] = ("hpsv2",)
 
     version: Literal["v2.0", "v2.1"] = Field(default="v2.1", description="of the weights; never mix them")
     source: str = Field(

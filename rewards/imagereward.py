@@ -64,6 +64,7 @@ class ImageRewardConfig(Strict):
     """Where the weights and BERT's vocabulary are."""
 
     random_source: ClassVar[str] = RANDOM
+    packages: ClassVar[tuple[str, ...]] = ("ImageReward",)
 
     source: str = Field(
         default="hub:THUDM/ImageReward", description=f"`hub:org/name`, `path:directory` or `{RANDOM}`"
