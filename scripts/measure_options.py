@@ -1,9 +1,9 @@
 """Time per step and peak memory of the model options on a reduced Stable Diffusion 1.4: docs/models.md.
 
-    OMP_NUM_THREADS=1 python scripts/measure_options.py [--device cuda] [--channels 64,128,256,256] [--repeats 5]
+    OMP_NUM_THREADS=1 python scripts/measure_options.py [--device cuda] [--channels C,C,C,C] [--repeats N]
 
-Forward and backward of one guided step of two samples through the UNet, 32×32 latents. Every setting runs in a
-process of its own.
+Forward and backward of one guided step of two samples through the UNet, 32×32 latents. Every setting
+runs in a process of its own.
 """
 
 import argparse

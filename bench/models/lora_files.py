@@ -91,8 +91,8 @@ def _peft_names(state: dict[str, Any], alphas: dict[str, float]) -> tuple[dict[s
     under the older names, where they are overlooked when they differ from layer to layer."""
     new = {key: next(iter(convert_unet_state_dict_to_peft({key: None}))) for key in state}
     layers = {key: name.partition(".lora_A.")[0] for key, name in new.items()}
-    renamed = {key.removesuffix(".alpha"): alpha for key, alpha in alphas.items()}
-    renamed = {f"{layers[key] if key in layers else key}.alpha": alpha for key, alpha in renamed.items()}
+    layers |= {layer: layer for layer in layers.values()}
+    renamed = {f"{layers[key.removesuffix('.alpha')]}.alpha": alpha for key, alpha in alphas.items()}
     return {new[key]: value for key, value in state.items()}, renamed
 
 

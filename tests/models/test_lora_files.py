@@ -33,7 +33,7 @@ def foreign(targets: list[str], rank: int = 3, alpha: int = 5) -> StableDiffusio
     return pipeline
 
 
-def layers(pipeline: StableDiffusionPipeline) -> dict[str, Tensor]:
+def layers(pipeline: StableDiffusionPipeline) -> dict[str, Any]:
     """The adapter's tensors."""
     return {k: v.contiguous() for k, v in get_peft_model_state_dict(pipeline.unet).items()}
 
