@@ -49,6 +49,7 @@ def image_chain(
 
 
 _SMALL_UNET: dict[str, Any] = {
+    "_diffusers_version": "0.20.0",  # of older ones diffusers takes any sample_size below 64 for 64
     "block_out_channels": [16, 32],
     "layers_per_block": 1,
     "norm_num_groups": 4,
