@@ -35,7 +35,8 @@ def open_clip() -> Any:
     """hpsv2's own copy of open_clip. Raises BenchError with the command that installs it."""
     with _named_if_missing("hpsv2", "hpsv2x==1.2.0"):
         torchvision()
-        return importlib.import_module("hpsv2.src.open_clip")
+        with _quietly():
+            return importlib.import_module("hpsv2.src.open_clip")
 
 
 @cache
@@ -92,7 +93,8 @@ def _named_if_missing(reward: str, package: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """image-reward silences all warnings and transformers' log when it is imported: for that time only."""
+    """No warnings, and changes of their filters and of transformers' log level taken back: image-reward
+    silences both when it is imported, hpsv2 makes timm warn."""
     from transformers.utils import logging
 
     verbosity = logging.get_verbosity()
