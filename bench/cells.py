@@ -223,6 +223,8 @@ class _Resolver:
             config = registry.load("reward", choice.name).Config.model_validate(choice.config)
             named.append((f"reward {choice.name}", section, config))
         for name, section, config in named:
+            if isinstance(config, digests.HasDigest):
+                found[name] = config.digest()
             source = getattr(config, "source", None)
             if isinstance(source, str) and source.startswith("random:"):
                 found[name] = source

@@ -55,8 +55,8 @@ def plan(experiment: Experiment, force: bool, fetch: bool = True) -> Planned:
 def show(console: Console, planned: Planned) -> None:
     """The cells, what state they are in, and how long they will take as far as that was ever measured."""
     table = Table(title=f"{len(planned.cells)} cells in {planned.results.path}", title_justify="left")
-    for header in ("cell", "state", "steps", "batch", "estimated time"):
-        table.add_column(header, overflow="fold", no_wrap=header == "cell")
+    for header in ("cell", "state", "steps", "batch", "time"):
+        table.add_column(header, overflow="fold", no_wrap=header != "cell")
     waiting = {task.id for task in planned.tasks}
     for cell in planned.cells:
         status = planned.results.cell(cell.id).status()
@@ -77,7 +77,7 @@ def show(console: Console, planned: Planned) -> None:
         )
     console.print(table)
     console.print(
-        "Times are training alone, from the newest cell with the same method, model and batch below "
+        "Times are estimates of training alone, from the newest cell with the same method, model and batch below "
         f"{planned.results.path.parent}/; unknown where there is none.",
         style="dim",
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import inspect
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
+from bench.digests import text_digest
 from bench.errors import BenchError, did_you_mean
 from bench.reward import Reward
 from bench.schema import Strict
@@ -36,6 +38,11 @@ class PythonConfig(Strict):
         default=False, description="whether the tensor that it returns has a gradient to the pictures"
     )
     higher_is_better: bool = Field(default=True, description="whether large numbers are good")
+
+    def digest(self) -> str:
+        """Of the source of the function's module: another code is another reward. Raises BenchError."""
+        source = inspect.getsourcefile(load_function(self.function))
+        return text_digest((Path(source).read_text(encoding="utf-8") if source else self.function,))
 
     @field_validator("function")
     @classmethod
