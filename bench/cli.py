@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from bench import cli_tools
 from bench.errors import BenchError
 
 app = typer.Typer(
@@ -226,3 +227,7 @@ def report(directory: Annotated[Path, typer.Argument(help="a results directory")
     from bench.analysis.report import write_report
 
     write_report(directory, console)
+
+
+for command in (cli_tools.doctor, cli_tools.fetch, cli_tools.evaluate):
+    app.command()(command)

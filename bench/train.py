@@ -21,7 +21,7 @@ from bench import prompts as prompt_sets
 from bench.engine import Engine
 from bench.env import peak_memory
 from bench.errors import BenchError
-from bench.evaluate import evaluate
+from bench.evaluate import Evaluation, evaluate
 from bench.media import to_pil
 from bench.method import Batch, Report
 from bench.parallel import World
@@ -58,11 +58,11 @@ class Session:
             schedule_texts(self.chain, (*self.prompts.train, *self.prompts.eval), config.dcot)
         self.counters = Counters()
 
-    def evaluate(self) -> None:
-        """Score the held-out prompts and keep the first pictures. Every process makes all of them."""
+    def held_out(self) -> Evaluation:
+        """The held-out prompts' pictures and scores, as the model is now. Writes nothing."""
         settings = self.config.eval
         last = None if settings.prompts is None else settings.skip + settings.prompts
-        found = evaluate(
+        return evaluate(
             self.chain,
             self.rewards,
             self.prompts.eval[settings.skip : last],
@@ -71,6 +71,10 @@ class Session:
             images_per_prompt=settings.images_per_prompt,
             keep=settings.samples,
         )
+
+    def evaluate(self) -> None:
+        """Score the held-out prompts and keep the first pictures. Every process makes all of them."""
+        found = self.held_out()
         step = self.counters.step
         if self.world.is_main:
             folder = self.cell.path / "samples" / f"{step:06d}"

@@ -11,8 +11,6 @@ A source is one of
 """
 
 import shlex
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal, Protocol, runtime_checkable
@@ -25,7 +23,6 @@ CHECKPOINT_PATTERNS = ("*.json", "*.txt", "*.safetensors")  # a reward: one mode
 PROCESSOR_PATTERNS = ("*.json", "*.txt")  # tokenizer and preprocessor
 HUB_IGNORED = ("*.fp16.*", "*.non_ema.*", "safety_checker/*", "*flax*", "*onnx*", "*openvino*")
 KINDS = ("embedded", "path", "hub", "url", "random")
-CONNECT_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -103,8 +100,9 @@ def locate(need: Need) -> Path:
         from bench.download import fetch_url
 
         return fetch_url(need)
-    _check_reachable(need)
-    return _snapshot(need, cached=False)
+    from bench.hub import download
+
+    return download(need)
 
 
 def find(need: Need) -> Path | None:
@@ -121,7 +119,9 @@ def find(need: Need) -> Path | None:
         from bench.download import cached_url
 
         return cached_url(need)
-    return _cached_snapshot(need)
+    from bench.hub import cached
+
+    return cached(need)
 
 
 def _existing(path: Path, need: Need) -> Path:
@@ -133,41 +133,40 @@ def _existing(path: Path, need: Need) -> Path:
     return directory
 
 
-def _cached_snapshot(need: Need) -> Path | None:
-    """The cache knows a snapshot, not whether it is complete: other tools may have fetched its configs
-    alone."""
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    try:
-        cached = _snapshot(need, cached=True)
-    except LocalEntryNotFoundError:
-        return None
-    wanted = [p for p in need.files if not p.endswith((".json", ".txt", ".model"))] or list(need.files)
-    return cached if any(any(cached.glob(p)) for p in wanted) else None
-
-
-def _snapshot(need: Need, cached: bool) -> Path:
-    from huggingface_hub import snapshot_download
-
-    return Path(
-        snapshot_download(
-            need.place,
-            repo_type=need.repo_type,
-            revision=need.revision,
-            allow_patterns=list(need.files),
-            ignore_patterns=list(need.ignored),
-            local_files_only=cached,
-        )
+def missing(need: Need, why: str, steps: tuple[str, ...] = ()) -> BenchError:
+    """The error for files that are not here: why, what helps against that, and the ways to get them."""
+    what = "weights" if need.repo_type == "model" else "files"
+    ways = [f"  {step}" for step in steps]
+    ways.append(f"  Get them where there is a network:  {bench_command(need)}")
+    ways.append(f"  or without this package:            {fetch_command(need)}")
+    if need.setting:
+        ways.append(f"  or point to a local directory:      --set {need.setting}=DIRECTORY")
+    return BenchError(
+        "\n".join((f"{what} of {need.place} ({need.name}) are not on this machine ({why}).", *ways))
     )
 
 
-def missing(need: Need, why: str) -> BenchError:
-    """The error for files that are not here: why, and the ways to get them."""
-    what = "weights" if need.repo_type == "model" else "files"
-    ways = [f"  Get them where there is a network:  {fetch_command(need)}"]
-    if need.setting:
-        ways.append(f"  or point to a local directory:      --set {need.setting}=DIRECTORY")
-    return BenchError("\n".join((f"{what} of {need.place} are not on this machine ({why}).", *ways)))
+def bench_command(need: Need) -> str:
+    """What to type to have the files, and the others that belong to the same model, reward or prompt set."""
+    return f"python -m bench fetch {fetch_flag(need)}"
+
+
+def fetch_flag(need: Need) -> str:
+    """`--model sd14`: which flag of `bench fetch` names what needs the files."""
+    kind, _, name = need.name.partition(" ")
+    if kind in ("reward", "prompts") and name:
+        return f"--{kind} {name.split()[0]}"
+    return f"--model {shlex.quote(_model_of(need))}"
+
+
+def _model_of(need: Need) -> str:
+    """The shipped model that has this source, or the source itself, which is a model's name too."""
+    from bench.config import read_yaml, shipped
+
+    for name, file in shipped("models").items():
+        if read_yaml(file)["model"]["source"] == need.source:
+            return name
+    return need.source or "MODEL"
 
 
 def fetch_command(need: Need) -> str:
@@ -181,22 +180,3 @@ def fetch_command(need: Need) -> str:
         return f"hf download {need.place}{at}"
     wanted = " ".join(f"--include {shlex.quote(pattern)}" for pattern in need.files)
     return f"hf download --repo-type {need.repo_type} {need.place}{at} {wanted}"
-
-
-def _check_reachable(need: Need) -> None:
-    """One short request, so that a machine without network fails in seconds and not after long retries."""
-    from huggingface_hub import constants, get_token
-
-    if constants.HF_HUB_OFFLINE:
-        raise missing(need, "HF_HUB_OFFLINE is set")
-    request = urllib.request.Request(f"{constants.ENDPOINT}/api/{need.repo_type}s/{need.place}")
-    if token := get_token():
-        request.add_header("Authorization", f"Bearer {token}")
-    try:
-        urllib.request.urlopen(request, timeout=CONNECT_SECONDS).close()
-    except urllib.error.HTTPError as error:
-        raise missing(need, f"the hub answered {error.code} {error.reason}") from error
-    except OSError as error:
-        reason = getattr(error, "reason", error)
-        why = f"not in the hub cache, and {constants.ENDPOINT} is unreachable: {reason}"
-        raise missing(need, why) from error

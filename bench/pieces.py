@@ -1,0 +1,166 @@
+"""Models, rewards and prompt sets by name: what files each needs, and whether they are on this machine."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from bench import prompts, registry, reward_names
+from bench.config import Layers, parse_setting, read_yaml, readable, shipped
+from bench.errors import BenchError
+from bench.models.config import ModelConfig
+from bench.parts import Layer, model_file, model_settings
+from bench.schema import Strict
+from bench.settings import EvalConfig
+from bench.sizes import model_gigabytes
+from bench.weights import Need, find, needs_of
+
+Kind = Literal["model", "reward", "prompts"]
+ALL = "all"
+COMPOSED = (reward_names.SUM, reward_names.FUNCTION)  # of other rewards, or of a user's function
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One model, reward or prompt set, its settings (None: it has none), and what it cannot run without."""
+
+    kind: Kind
+    name: str
+    config: Strict | None
+    needs: tuple[Need, ...]
+
+    @property
+    def label(self) -> str:
+        """`model sd14`."""
+        return f"{self.kind} {self.name}"
+
+
+@dataclass(frozen=True)
+class Found:
+    """Whether a need is met here. path: where; size: bytes; problem: why a named place is no good."""
+
+    need: Need
+    path: Path | None
+    size: int = 0
+    problem: str | None = None
+
+
+def asked(
+    models: str | None, rewards: str | None, prompt_sets: str | None, settings: Sequence[str] = ()
+) -> list[Piece]:
+    """The pieces that are named, with commas between the names, each once.
+
+    A model brings the rewards (also those it is evaluated by) and the prompts of its file, unless others are
+    named. rewards: `all` for every one that is registered; weights in a sum (hpsv2:1) are passed over.
+    settings: --set SECTION.KEY=VALUE of `model` and of rewards. Raises BenchError for an unknown name.
+    """
+    layers = [Layer(*parse_setting(text)) for text in settings]
+    found: dict[str, Piece] = {}
+    for name in split(models):
+        file = model_file(name)[1]
+        _add(found, model_piece(name, layers))
+        if rewards is None:
+            for reward in (file.reward, *EvalConfig.model_validate(file.eval).rewards):
+                _add(found, reward_piece(reward, layers))
+        if prompt_sets is None:
+            _add(found, prompts_piece(file.prompts))
+    for name in reward_list() if rewards == ALL else split(rewards):
+        _add(found, reward_piece(_without_weight(name), layers))
+    for name in prompts.BUILT_IN if prompt_sets == ALL else split(prompt_sets):
+        _add(found, prompts_piece(name))
+    _check_used(layers, [piece.name for piece in found.values()])
+    return list(found.values())
+
+
+def _add(found: dict[str, Piece], piece: Piece) -> None:
+    found.setdefault(piece.label, piece)
+
+
+def _without_weight(name: str) -> str:
+    terms = reward_names.terms(name)
+    return terms[0][0] if terms else name
+
+
+def _check_used(layers: Sequence[Layer], names: Sequence[str]) -> None:
+    for layer in layers:
+        for section in layer.tree:
+            if section not in ("model", *names):
+                raise BenchError(
+                    f"{layer.origin}: '{section}' is not among what is named: model, {', '.join(names)}"
+                )
+
+
+def split(text: str | None) -> list[str]:
+    """Names with commas between them."""
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
+
+
+def reward_list() -> list[str]:
+    """Registered rewards that stand for themselves."""
+    return [name for name in registry.entries("reward") if name not in COMPOSED]
+
+
+def model_piece(name: str, layers: Sequence[Layer] = ()) -> Piece:
+    """A model by the name that --model takes."""
+    config = model_settings(name, [layer for layer in layers if "model" in layer.tree])
+    return Piece("model", name, config, needs_of(config, "model", "model"))
+
+
+def reward_piece(name: str, layers: Sequence[Layer] = ()) -> Piece:
+    """A reward as it ships, with `--set NAME.KEY=VALUE` over it. Imports its module."""
+    cls = registry.load("reward", name)
+    settings, files = Layers(), shipped("rewards")
+    if name in files:
+        settings.add(readable(files[name]), "", read_yaml(files[name]))
+    for origin, tree, _ in layers:
+        if name in tree:
+            settings.add(origin, name, tree[name])
+    config = settings.build(cls.Config)
+    return Piece("reward", name, config, needs_of(config, f"reward {name}", name))
+
+
+def prompts_piece(name: str) -> Piece:
+    """A built-in prompt set or a user's file."""
+    needs = prompts.needs(name)
+    if not needs and name not in prompts.BUILT_IN:
+        prompts.load(name)  # says what is wrong with a file, or that nothing is called so
+    return Piece("prompts", name, None, needs)
+
+
+def look(need: Need) -> Found:
+    """Whether the files are here."""
+    try:
+        path = find(need)
+    except BenchError as error:
+        return Found(need, None, problem=str(error).splitlines()[0])
+    return Found(need, path, 0 if path is None else _size(path, need))
+
+
+def complete(piece: Piece) -> bool:
+    """Whether everything that it needs is here."""
+    return all(look(need).path is not None for need in piece.needs)
+
+
+def gigabytes(piece: Piece) -> float | None:
+    """Size of its downloads, as far as all are known."""
+    sizes = [need.gigabytes for need in piece.needs]
+    if isinstance(piece.config, ModelConfig):
+        return model_gigabytes(piece.config)
+    return None if any(size is None for size in sizes) else sum(size or 0.0 for size in sizes)
+
+
+def _size(directory: Path, need: Need) -> int:
+    """Bytes of the files that are wanted; a file that is linked twice counts once."""
+    files = {file.resolve() for file in _wanted(directory, need)}
+    return sum(file.stat().st_size for file in files)
+
+
+def _wanted(directory: Path, need: Need) -> Iterator[Path]:
+    for file in directory.rglob("*"):
+        inside = file.relative_to(directory).as_posix()
+        known = need.kind != "hub" or any(fnmatch.fnmatch(inside, pattern) for pattern in need.files)
+        if file.is_file() and known:
+            yield file
