@@ -77,8 +77,8 @@ def show(console: Console, planned: Planned) -> None:
         )
     console.print(table)
     console.print(
-        "Times are estimates of training alone, from the newest cell with the same method, model and batch below "
-        f"{planned.results.path.parent}/; unknown where there is none.",
+        "Times are estimates of training alone, from the newest cell with the same method, model and batch "
+        f"below {planned.results.path.parent}/; unknown where there is none.",
         style="dim",
     )
     _show_stand_ins(console, planned)
