@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from rich.table import Table
 from bench import launch
 from bench.cells import MISSING, Cell, resolve_all
 from bench.config import dump_yaml
+from bench.errors import BenchError
 from bench.estimate import seconds_per_step
 from bench.parts import model_file
 from bench.progress import watcher
@@ -44,7 +45,10 @@ def plan(experiment: Experiment, force: bool, fetch: bool = True) -> Planned:
     fetch: get the weights and prompts that are not on this machine; without it their cells are planned all
     the same, and cannot run.
     """
-    cells = resolve_all(experiment.parts, fetch)
+    try:
+        cells = resolve_all(experiment.parts, fetch)
+    except BenchError as error:
+        raise _with_everything_missing(experiment, error) if fetch else error from error
     results = ResultsDir(experiment.out)
     tasks = launch.unfinished(results, cells, force)
     if tasks:
@@ -100,22 +104,35 @@ def _show_stand_ins(console: Console, planned: Planned) -> None:
 
 def _show_missing(console: Console, planned: Planned) -> None:
     """What has to be fetched first, and how."""
+    if command := _fetch_command(planned.cells):
+        console.print(
+            f"Not on this machine yet; cells with ???????? wait for it:\n  {command}",
+            style="yellow",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _with_everything_missing(experiment: Experiment, error: BenchError) -> BenchError:
+    """The error, and what else the run would stop at: one command gets it all."""
+    try:
+        command = _fetch_command(resolve_all(experiment.parts, fetch=False))
+    except BenchError:
+        return error  # not of missing files
+    return BenchError(f"{error}\nEverything that this run waits for:\n  {command}") if command else error
+
+
+def _fetch_command(cells: Sequence[Cell]) -> str:
+    """What to type to have what these cells wait for; empty if nothing."""
     wanted: dict[str, list[str]] = {"model": [], "reward": [], "prompts": []}
-    for cell in planned.cells:
+    for cell in cells:
         for what, digest in cell.config.digests.items():
             if digest.startswith(MISSING):
                 kind, _, name = what.partition(" ")
                 name = {"model": cell.config.model.name, "prompts": cell.config.prompts}.get(kind, name)
                 wanted[kind].append(name.partition(" ")[0])
     flags = [f"--{kind} {','.join(dict.fromkeys(names))}" for kind, names in wanted.items() if names]
-    if flags:
-        console.print(
-            "Not on this machine yet; cells with ???????? wait for it:\n"
-            f"  python -m bench fetch {' '.join(flags)}",
-            style="yellow",
-            highlight=False,
-            soft_wrap=True,
-        )
+    return f"python -m bench fetch {' '.join(flags)}" if flags else ""
 
 
 def _time(planned: Planned, cell: Cell, done: int) -> str:
