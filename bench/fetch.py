@@ -63,7 +63,7 @@ def _fetch(console: Console, need: Need) -> None:
     if need.kind == "url":
         from bench.download import fetch_url
 
-        size = f"about {need.gigabytes:.2g} GB" if need.gigabytes else "size unknown"
+        size = f"about {readable_size(need.gigabytes * 1e9)}" if need.gigabytes else "size unknown"
         _line(console, f"  {size}")
         fetch_url(need, _Lines(console))
     else:

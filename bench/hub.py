@@ -72,7 +72,7 @@ def check_reachable(need: Need) -> None:
         raise missing(
             need,
             f"not in the hub cache, and {constants.ENDPOINT} is unreachable: {reason}",
-            ("no network here, a proxy (HTTPS_PROXY), or a mirror is needed (HF_ENDPOINT)",),
+            ("there is no network here, or it takes a proxy (HTTPS_PROXY) or a mirror (HF_ENDPOINT)",),
         ) from error
 
 

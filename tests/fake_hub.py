@@ -42,7 +42,8 @@ class Repository:
     @property
     def sha(self) -> str:
         """The commit."""
-        return hashlib.sha1(repr(sorted(self.files.items())).encode()).hexdigest()
+        contents = (f"{path}\0{hashlib.sha1(data).hexdigest()}" for path, data in sorted(self.files.items()))
+        return hashlib.sha1("\n".join(contents).encode()).hexdigest()
 
     def listing(self) -> list[dict[str, Any]]:
         """What the tree endpoint says."""

@@ -14,7 +14,7 @@ from bench.doctor.machine import GIB, available_memory
 from bench.doctor.packages import lacking_for
 from bench.models.config import ModelConfig
 from bench.parts import model_file
-from bench.pieces import Piece, complete
+from bench.pieces import ALL, Piece, complete, reward_list
 from bench.reward import is_differentiable
 from bench.settings import TrainConfig
 from bench.sizes import Use, memory
@@ -121,6 +121,8 @@ def show(
         for texts, names in rows.items():
             table.add_row(model.name, ", ".join(names), *texts)
     console.print(table)
+    absent = [reward.name for reward in rewards if reward.label not in present]
     for fix, names in fixes.items():
-        text = fix.replace(REWARDS, ",".join(names))
+        wanted = [name for name in names if name in absent] or names
+        text = fix.replace(REWARDS, ALL if set(wanted) == set(reward_list()) else ",".join(wanted))
         console.print(f"  {text}", style="yellow", markup=False, highlight=False, soft_wrap=True)

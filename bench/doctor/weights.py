@@ -9,12 +9,13 @@ from bench.doctor.machine import tilde
 from bench.errors import BenchError
 from bench.fetch import readable_size
 from bench.pieces import Found, Piece, gigabytes, look
+from bench.prompts import BUILT_IN
 
 Maker = Callable[[str], Piece]
 NO_FILES = {
     "model": "needs no files",
     "reward": "needs no weights",
-    "prompts": "ships with this package, or is a file",
+    "prompts": "a file of yours",
 }
 
 
@@ -33,7 +34,8 @@ def lines(piece: Piece) -> Iterator[Line]:
     """Where its files are; one line if all are in one state."""
     found = [look(need) for need in piece.needs]
     if not found:
-        yield Line(piece.name, NO_FILES[piece.kind])
+        shipped = piece.kind == "prompts" and piece.name in BUILT_IN
+        yield Line(piece.name, "ships with this package" if shipped else NO_FILES[piece.kind])
     elif all(f.path is None and f.problem is None for f in found):
         size = gigabytes(piece)
         known = f" ({readable_size(size * 1e9)})" if size else ""

@@ -1,0 +1,137 @@
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from bench import fetch, pieces
+from bench.download import file_path
+from bench.errors import BenchError
+from bench.weights import Need, locate
+from tests.fake_hub import FakeHub
+from tests.running import ROOT, command
+
+FILES = {"model_index.json": b"{}", "unet/model.safetensors": b"w" * 5000}
+FEW = ("--reward", "jpeg", "--prompts", "emoji")
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeHub]:
+    with FakeHub() as server:
+        server.add("org/one", FILES)
+        yield server
+
+
+def run(fake: FakeHub, home: Path, *arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | fake.environment(home, **({"COLUMNS": "80"} | more))
+    return subprocess.run(
+        command(*arguments), env=environment, capture_output=True, text=True, cwd=ROOT, check=False
+    )
+
+
+@pytest.mark.slow
+def test_a_tree_made_by_to_is_all_that_a_machine_without_network_needs(fake: FakeHub, tmp_path: Path) -> None:
+    tree = tmp_path / "my tree"
+    done = run(fake, tmp_path / "home", "fetch", "--model", "hub:org/one", *FEW, "--to", tree)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "home").exists()
+    exports = [line.strip() for line in done.stdout.splitlines() if line.strip().startswith("export ")]
+    assert [line.partition("=")[0] for line in exports] == [
+        "export HF_HOME",
+        "export BENCH_CACHE",
+        "export HF_HUB_OFFLINE",
+    ]
+    code = "from bench.pieces import *; print(look(model_piece('hub:org/one').needs[0]).path)"
+    shell = "; ".join([*exports, f'"$PYTHON" -c "{code}"'])
+    plain = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "BENCH_"))}
+    found = subprocess.run(
+        ["bash", "-c", shell],
+        env=plain | {"PYTHON": command()[0], "HF_ENDPOINT": "http://127.0.0.1:9"},
+        capture_output=True, text=True, cwd=ROOT, check=True,
+    )  # fmt: skip
+    assert Path(found.stdout.strip()).is_relative_to(tree)
+
+
+@pytest.mark.slow
+def test_one_failure_stops_nothing_else_and_the_exit_code_says_so(fake: FakeHub, tmp_path: Path) -> None:
+    done = run(fake, tmp_path, "fetch", "--model", "hub:org/gone,hub:org/one", *FEW)
+    assert done.returncode == 1
+    assert "answered 404" in done.stdout
+    assert "5 kB here" in done.stdout
+    again = run(fake, tmp_path, "fetch", "--model", "hub:org/one", *FEW)
+    assert again.returncode == 0
+    assert len(fake.downloads("model.safetensors")) == 1  # what is there is not fetched again
+    assert "Traceback" not in done.stderr + again.stderr
+
+
+@pytest.mark.slow
+def test_a_dry_run_asks_nobody(fake: FakeHub, tmp_path: Path) -> None:
+    done = run(fake, tmp_path, "fetch", "--model", "hub:org/one", *FEW, "--dry-run", COLUMNS="60")
+    assert done.returncode == 0
+    assert "not here" in done.stdout
+    assert fake.requests == []
+    assert max(map(len, done.stdout.splitlines())) <= 60
+
+
+def test_nothing_named_is_an_error_that_shows_how(fake: FakeHub, tmp_path: Path) -> None:
+    done = run(fake, tmp_path, "fetch")
+    assert done.returncode == 2
+    assert "--model sd14" in done.stderr
+
+
+def test_what_does_not_fit_the_disk_is_not_begun(
+    fake: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.use(monkeypatch, tmp_path)
+    monkeypatch.setattr("bench.hub.free_gigabytes", lambda place: 1e-6)
+    console = Console(record=True, width=80)
+    assert fetch.run(console, [pieces.model_piece("hub:org/one")], None, False) == 1
+    assert "5 kB to download, and 0.0 GB free" in console.export_text()
+    assert fake.downloads("model.safetensors") == []
+
+
+def test_a_tree_holds_the_cache_of_files_from_urls_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.delitem(sys.modules, "huggingface_hub.constants", raising=False)
+    fetch.use_tree(tmp_path)
+    need = Need("reward x", "url:https://example.org/x.pth", "x.path")
+    file = file_path(need)
+    assert file.is_relative_to(tmp_path / "bench")
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"x")
+    assert locate(need) == file.parent
+
+
+def test_a_model_brings_its_rewards_and_prompts_unless_others_are_named() -> None:
+    def labels(*names: str | None) -> list[str]:
+        return [piece.label for piece in pieces.asked(*names)]  # type: ignore[arg-type]
+
+    own = ["model tiny", "reward clip", "reward colourfulness", "reward jpeg", "prompts emoji"]
+    assert labels("tiny", None, None) == own
+    assert labels("tiny", "jpeg", "animals") == ["model tiny", "reward jpeg", "prompts animals"]
+    assert labels(None, "clip:1,jpeg:0.5", None) == ["reward clip", "reward jpeg"]
+    assert set(own[1:4]) <= set(labels(None, "all", None))
+
+
+def test_settings_move_a_need_and_must_mean_something() -> None:
+    (piece,) = pieces.asked(None, "clip", None, ["clip.source=hub:org/other"])
+    assert piece.needs[0].source == "hub:org/other"
+    with pytest.raises(BenchError, match="'jpeg' is not among what is named"):
+        pieces.asked(None, "clip", None, ["jpeg.quality=1"])
+
+
+def test_a_named_place_that_is_not_there_is_told_and_no_error(tmp_path: Path) -> None:
+    found = pieces.look(Need("model", None, "model.path", tmp_path / "none"))
+    assert found.path is None
+    assert "not a directory" in (found.problem or "")
+
+
+def test_a_file_that_is_linked_twice_counts_once(tmp_path: Path) -> None:
+    (tmp_path / "a.bin").write_bytes(b"x" * 1000)
+    (tmp_path / "b.bin").symlink_to(tmp_path / "a.bin")
+    assert pieces.look(Need("model", None, "model.path", tmp_path)).size == 1000
