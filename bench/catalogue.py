@@ -33,8 +33,8 @@ def show_list(console: Console) -> None:
     for kind in ("models", "experiments"):
         _section(console, kind, {name: first_comment(path) for name, path in shipped(kind).items()})
     console.print(
-        "[dim]bench describe NAME shows settings. A model may also be path:DIRECTORY or hub:ORG/NAME, a reward "
-        "a sum (hpsv2:1,aes:0.5) or python:module.function, prompts a file.[/dim]"
+        "[dim]bench describe NAME shows settings. A model may also be path:DIRECTORY or hub:ORG/NAME, a "
+        "reward a sum (hpsv2:1,aes:0.5) or python:module.function, prompts a file.[/dim]"
     )
 
 
