@@ -4,9 +4,10 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
 STAMP := .venv/.installed
+SCORERS := .venv/.scorers
 BIN := .venv/bin
 
-.PHONY: demo test lint venv clean
+.PHONY: demo test lint venv scorers clean
 .DEFAULT_GOAL := demo
 
 venv: $(STAMP)
@@ -18,10 +19,21 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
 	touch $(STAMP)
 
+# What the learned rewards need (docs/scorers.md). torchvision goes into a directory of its own: a build that does not
+# fit torch would keep transformers from importing. Its version follows torch's: 2.13 → 0.28.
+scorers: $(SCORERS)
+
+$(SCORERS): $(STAMP) scorers-nodeps.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[scorers]' -c constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r scorers-nodeps.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .venv/scorers torchvision==0.28.0
+	$(BIN)/python -W ignore -c 'from rewards import compat; compat.open_clip(); compat.image_reward()'
+	touch $(SCORERS)
+
 demo: $(STAMP)
 	$(BIN)/python -m bench run
 
-test: $(STAMP)
+test: $(STAMP) $(SCORERS)
 	$(BIN)/python -m pytest
 
 lint: $(STAMP)

@@ -7,10 +7,11 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.table import Table
 
-from bench import registry
+from bench import prompts, registry
 from bench.config import first_comment, readable, shipped
 from bench.errors import BenchError, did_you_mean
 from bench.models.config import ModelConfig
+from bench.prompts.dcot import DcotConfig
 from bench.settings import EvalConfig, Request, TrainConfig
 
 SECTION_MODELS: dict[str, type[BaseModel]] = {
@@ -18,6 +19,7 @@ SECTION_MODELS: dict[str, type[BaseModel]] = {
     "eval": EvalConfig,
     "model": ModelConfig,
     "experiment": Request,
+    "dcot": DcotConfig,
 }
 
 
@@ -27,10 +29,12 @@ def show_list(console: Console) -> None:
     rewards = {name: entry.summary() for name, entry in registry.entries("reward").items()}
     _section(console, "methods", methods)
     _section(console, "rewards", rewards)
+    _section(console, "prompts", dict(prompts.BUILT_IN))
     for kind in ("models", "experiments"):
         _section(console, kind, {name: first_comment(path) for name, path in shipped(kind).items()})
     console.print(
-        "[dim]bench describe NAME shows settings; a model may also be path:DIRECTORY or hub:ORG/NAME[/dim]"
+        "[dim]bench describe NAME shows settings. A model may also be path:DIRECTORY or hub:ORG/NAME, a "
+        "reward a sum (hpsv2:1,aes:0.5) or python:module.function, prompts a file.[/dim]"
     )
 
 

@@ -13,12 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import digests, method_files, registry, reward_names, weights
+from bench import digests, method_files, packages, registry, reward_names, weights
 from bench.config import Layers, Tree, read_yaml, readable, shipped
 from bench.errors import BenchError, did_you_mean
 from bench.method import Method
 from bench.models.config import ModelConfig
-from bench.parts import Part, model_file
+from bench.parts import RANDOM, Part, model_file
+from bench.prompts import dcot
+from bench.prompts.dcot import DcotConfig
+from bench.reward import is_differentiable
 from bench.schema import Strict
 from bench.settings import (
     CellConfig,
@@ -31,7 +34,7 @@ from bench.settings import (
 
 PLACES = ("source", "path", "revision")
 SECTIONS = ("train", "eval", "model", "reward")
-MISSING = "missing"  # the digest of what is not on this machine
+MISSING = "missing "  # begins the digest of what is not on this machine; what it is follows
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ def resolve_all(parts: Sequence[Part], fetch: bool = True) -> list[Cell]:
 def resolve(part: Part, fetch: bool = True) -> list[Cell]:
     """The cells of one part, the base model's first. Raises BenchError for anything that cannot run.
 
-    fetch: get weights and prompts that are not on this machine; otherwise such cells have digests `missing`.
+    fetch: get weights and prompts that are not on this machine; else such cells have digests `missing …`.
     """
     return _Resolver(part, fetch).cells()
 
@@ -94,10 +97,11 @@ class _Resolver:
             raise BenchError(f"a method is named twice: {', '.join(self.methods)}")
         self.origin, self.file = model_file(part.model)
         self.reward, self.prompts = part.reward, part.prompts
+        self.sections = (*SECTIONS, "dcot") if part.dcot else SECTIONS
         self._check_sections()
 
     def _check_sections(self) -> None:
-        known = [*SECTIONS, *registry.entries("method"), *registry.entries("reward")]
+        known = [*SECTIONS, "dcot", *registry.entries("method"), *registry.entries("reward")]
         for origin, tree, _ in self.layers:
             for section, settings in tree.items():
                 if section not in known:
@@ -123,16 +127,18 @@ class _Resolver:
         trained = self._reward(self.reward)
         others = (self._reward(name) for name in evaluation.rewards if name != self.reward)
         rewards = tuple(sorted((trained, *others), key=lambda choice: choice.name))
+        decomposed = self._over(Layers(), "dcot").build(DcotConfig) if self.part.dcot else None
         named = [choice.name for choice in rewards]
         parts = [term for name in named for term, _ in reward_names.terms(name)]
-        self._check_used({*SECTIONS, *self.methods, *map(reward_names.registered, named), *parts})
+        self._check_used({*self.sections, *self.methods, *map(reward_names.registered, named), *parts})
         shared: dict[str, Any] = {
             "model": ModelChoice(name=self.part.model, config=model),
             "prompts": self.prompts,
             "eval": evaluation,
             "eval_rewards": rewards,
             "threads": self.part.threads,
-            "digests": self._digests(model, rewards),
+            "dcot": decomposed,
+            "digests": self._digests(model, rewards, decomposed),
         }
         configs = [CellConfig(training=None, **shared)]
         for name in self.methods:
@@ -170,6 +176,11 @@ class _Resolver:
         own = reward_names.registered(name)
         sections = ("reward", own) if name == self.reward else (own,)
         config = self._over(layers, *sections).build(cls.Config)
+        if self.part.weights == RANDOM and isinstance(config, weights.HasRandom):
+            layers.add("--weights random", "", {"source": config.random_source, "path": None})
+            config = layers.build(cls.Config)
+        if self.fetch:
+            packages.check(config, f"reward {name}")
         return Choice(name=name, config=config.model_dump(mode="json"))
 
     def _term(self, reward: str, weight: float) -> Tree:
@@ -185,12 +196,13 @@ class _Resolver:
         cls = registry.load("method", name)
         config = self._over(settings, name).build(cls.Config)
         if _fitted(name, config, model.steps).needs_reward_grad:
-            self._check_differentiable(name, "fo" in cls.Config.model_fields)
+            self._check_differentiable(name, reward, "fo" in cls.Config.model_fields)
         resolved = self._over(train, "train", f"{name}.train").build(TrainConfig)
         return Choice(name=name, config=config.model_dump(mode="json")), resolved
 
-    def _check_differentiable(self, method: str, has_fo: bool) -> None:
-        if registry.load("reward", self.reward).differentiable:
+    def _check_differentiable(self, method: str, reward: Choice, has_fo: bool) -> None:
+        scorer = registry.load("reward", reward.name)
+        if is_differentiable(scorer, scorer.Config.model_validate(reward.config)):
             return
         way_out = "Choose a differentiable reward, or ddpo, reinforce, zo, or rlr with --set rlr.fo=false."
         if has_fo:
@@ -200,15 +212,19 @@ class _Resolver:
             + way_out
         )
 
-    def _digests(self, model: ModelConfig, rewards: Iterable[Choice]) -> dict[str, str]:
+    def _digests(
+        self, model: ModelConfig, rewards: Iterable[Choice], decomposed: DcotConfig | None
+    ) -> dict[str, str]:
         """What the names stand for; finds, or fetches, prompts and weights on the way."""
-        found = {"prompts": self._prompts_digest()}
+        found = self._prompts_digests(decomposed)
         named: list[tuple[str, str, object]] = [("model", "model", model)]
         for choice in rewards:
             section = "reward" if choice.name == self.reward else choice.name
             config = registry.load("reward", choice.name).Config.model_validate(choice.config)
             named.append((f"reward {choice.name}", section, config))
         for name, section, config in named:
+            if isinstance(config, digests.HasDigest):
+                found[name] = config.digest()
             source = getattr(config, "source", None)
             if isinstance(source, str) and source.startswith("random:"):
                 found[name] = source
@@ -218,13 +234,23 @@ class _Resolver:
 
     def _digest(self, need: weights.Need) -> str:
         directory = weights.locate(need) if self.fetch else weights.find(need)
-        return MISSING if directory is None else digests.digest(directory)
+        if directory is None:
+            return f"{MISSING}{need.source}"
+        return digests.digest(directory)
 
-    def _prompts_digest(self) -> str:
+    def _prompts_digests(self, decomposed: DcotConfig | None) -> dict[str, str]:
+        """Of the prompts and, with DCoT, of what they are decomposed into."""
         from bench import prompts
 
-        found = prompts.load(self.prompts)
-        return digests.text_digest((*found.train, "", *found.eval))
+        for need in prompts.needs(self.prompts):
+            if not self.fetch and weights.find(need) is None:
+                return {"prompts": f"{MISSING}{self.prompts}"}
+            weights.locate(need)
+        texts = prompts.load(self.prompts)
+        found = {"prompts": digests.text_digest((*texts.train, "", *texts.eval))}
+        if decomposed is not None:
+            found["dcot"] = dcot.digest(dcot.stages((*texts.train, *texts.eval), decomposed))
+        return found
 
 
 def _fitted(name: str, config: Strict, steps: int) -> Method:

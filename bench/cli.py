@@ -212,12 +212,15 @@ def sample(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="model.KEY=VALUE; may be repeated")
     ] = None,
+    dcot: Annotated[
+        bool, typer.Option("--dcot", help="other prompts for coarse, mid and fine steps")
+    ] = False,
 ) -> None:
     """Draw pictures with a model, with or without a trained LoRA."""
     os.environ.setdefault(*NO_BARS)
     from bench.sample import write_samples
 
-    for path in write_samples(prompt, model, lora, n, seed, out, settings or ()):
+    for path in write_samples(prompt, model, lora, n, seed, out, settings or (), dcot):
         console.print(str(path), markup=False, highlight=False, soft_wrap=True)
 
 

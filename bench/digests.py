@@ -4,8 +4,19 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from bench.errors import BenchError
+
+
+@runtime_checkable
+class HasDigest(Protocol):
+    """Settings of something that is more than its settings, such as code."""
+
+    def digest(self) -> str:
+        """What else it is, as sixteen hex digits."""
+        ...
+
 
 DIGESTED = (".safetensors", ".bin", ".pt", ".pth", ".json", ".jsonl", ".txt")
 

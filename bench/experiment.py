@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from rich.table import Table
 from bench import launch
 from bench.cells import MISSING, Cell, resolve_all
 from bench.config import dump_yaml
+from bench.errors import BenchError
 from bench.estimate import seconds_per_step
 from bench.parts import model_file
 from bench.progress import watcher
@@ -44,7 +45,10 @@ def plan(experiment: Experiment, force: bool, fetch: bool = True) -> Planned:
     fetch: get the weights and prompts that are not on this machine; without it their cells are planned all
     the same, and cannot run.
     """
-    cells = resolve_all(experiment.parts, fetch)
+    try:
+        cells = resolve_all(experiment.parts, fetch)
+    except BenchError as error:
+        raise _with_everything_missing(experiment, error) if fetch else error from error
     results = ResultsDir(experiment.out)
     tasks = launch.unfinished(results, cells, force)
     if tasks:
@@ -55,14 +59,14 @@ def plan(experiment: Experiment, force: bool, fetch: bool = True) -> Planned:
 def show(console: Console, planned: Planned) -> None:
     """The cells, what state they are in, and how long they will take as far as that was ever measured."""
     table = Table(title=f"{len(planned.cells)} cells in {planned.results.path}", title_justify="left")
-    for header in ("cell", "state", "steps", "batch", "estimated time"):
-        table.add_column(header, overflow="fold", no_wrap=header == "cell")
+    for header in ("cell", "state", "steps", "batch", "time"):
+        table.add_column(header, overflow="fold", no_wrap=header != "cell")
     waiting = {task.id for task in planned.tasks}
     for cell in planned.cells:
         status = planned.results.cell(cell.id).status()
         training = cell.config.training
         state = f"{status.state} at {status.step}" if status.step else str(status.state)
-        shown = f"{cell.id[:-8]}????????" if MISSING in cell.config.digests.values() else cell.id
+        shown = f"{cell.id[:-8]}????????" if _is_missing(cell) else cell.id
         if training is None:
             table.add_row(shown, state, "-", "-", "-")
             continue
@@ -77,12 +81,16 @@ def show(console: Console, planned: Planned) -> None:
         )
     console.print(table)
     console.print(
-        "Times are training alone, from the newest cell with the same method, model and batch below "
-        f"{planned.results.path.parent}/; unknown where there is none.",
+        "Times are estimates of training alone, from the newest cell with the same method, model and batch "
+        f"below {planned.results.path.parent}/; unknown where there is none.",
         style="dim",
     )
     _show_stand_ins(console, planned)
     _show_missing(console, planned)
+
+
+def _is_missing(cell: Cell) -> bool:
+    return any(digest.startswith(MISSING) for digest in cell.config.digests.values())
 
 
 def _show_stand_ins(console: Console, planned: Planned) -> None:
@@ -96,22 +104,35 @@ def _show_stand_ins(console: Console, planned: Planned) -> None:
 
 def _show_missing(console: Console, planned: Planned) -> None:
     """What has to be fetched first, and how."""
-    wanted: dict[str, list[str]] = {"model": [], "reward": [], "prompts": []}
-    for cell in planned.cells:
-        for what, digest in cell.config.digests.items():
-            if digest == MISSING:
-                kind, _, name = what.partition(" ")
-                name = {"model": cell.config.model.name, "prompts": cell.config.prompts}.get(kind, name)
-                wanted[kind].append(name.partition(" ")[0])
-    flags = [f"--{kind} {','.join(dict.fromkeys(names))}" for kind, names in wanted.items() if names]
-    if flags:
+    if command := _fetch_command(planned.cells):
         console.print(
-            "Not on this machine yet; cells with ???????? wait for it:\n"
-            f"  python -m bench fetch {' '.join(flags)}",
+            f"Not on this machine yet; cells with ???????? wait for it:\n  {command}",
             style="yellow",
             highlight=False,
             soft_wrap=True,
         )
+
+
+def _with_everything_missing(experiment: Experiment, error: BenchError) -> BenchError:
+    """The error, and what else the run would stop at: one command gets it all."""
+    try:
+        command = _fetch_command(resolve_all(experiment.parts, fetch=False))
+    except BenchError:
+        return error  # not of missing files
+    return BenchError(f"{error}\nEverything that this run waits for:\n  {command}") if command else error
+
+
+def _fetch_command(cells: Sequence[Cell]) -> str:
+    """What to type to have what these cells wait for; empty if nothing."""
+    wanted: dict[str, list[str]] = {"model": [], "reward": [], "prompts": []}
+    for cell in cells:
+        for what, digest in cell.config.digests.items():
+            if digest.startswith(MISSING):
+                kind, _, name = what.partition(" ")
+                name = {"model": cell.config.model.name, "prompts": cell.config.prompts}.get(kind, name)
+                wanted[kind].append(name.partition(" ")[0])
+    flags = [f"--{kind} {','.join(dict.fromkeys(names))}" for kind, names in wanted.items() if names]
+    return f"python -m bench fetch {' '.join(flags)}" if flags else ""
 
 
 def _time(planned: Planned, cell: Cell, done: int) -> str:

@@ -18,6 +18,7 @@ from bench.models.config import ModelConfig
 from bench.settings import ModelFile, Request, Run
 
 RANDOM = "random"
+SHIPPED_PROMPTS = "animals"
 SAMPLER = ("steps", "guidance", "solver")  # `sampler.KEY` is another name of `model.KEY`
 
 
@@ -114,6 +115,8 @@ def parts(
         for model in run.model or request.model:
             file = model_file(model)[1]
             threads = request.threads or file.threads
+            if weights == RANDOM and run.prompts is None and request.prompts is None:
+                file = file.model_copy(update={"prompts": SHIPPED_PROMPTS})  # random weights draw nothing
             for prompts, reward, stood_in in _combinations(request, run, file, stand_in):
                 placed = () if weights is None else (_weights_layer(weights, model),)
                 over = (*layers[:own], *placed, *layers[own:])

@@ -38,8 +38,15 @@ BUILT_IN: dict[Group, dict[str, str]] = {
     },
     "reward": {
         "clip": "rewards.clip:ClipReward",
+        "hpsv2": "rewards.hpsv2:Hpsv2Reward",
+        "imagereward": "rewards.imagereward:ImageRewardReward",
+        "pickscore": "rewards.pickscore:PickScoreReward",
+        "aes": "rewards.aes:AesReward",
+        "clipscore": "rewards.clipscore:ClipScoreReward",
         "jpeg": "rewards.jpeg:JpegReward",
         "colourfulness": "rewards.colourfulness:ColourfulnessReward",
+        "weighted": "rewards.weighted_sum:WeightedReward",
+        "python": "rewards.python_function:PythonReward",
     },
     "model": {
         "image": "bench.models.image:load_image_chain",

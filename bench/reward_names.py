@@ -23,7 +23,7 @@ def terms(name: str) -> list[tuple[str, float]]:
 def function(name: str) -> str | None:
     """`module.fn` of `python:module.fn`; None if the name is something else."""
     kind, colon, path = name.partition(":")
-    return path if colon and kind == FUNCTION else None
+    return path if colon and kind == FUNCTION and not terms(name) else None
 
 
 def registered(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -14,6 +15,8 @@ from bench.errors import BenchError
 from bench.method import Method
 from bench.models.config import ModelConfig
 from bench.parallel import World
+from bench.prompts import dcot
+from bench.prompts.dcot import DcotConfig
 from bench.reward import Reward
 from bench.settings import Choice
 from bench.weights import locate, needs_of
@@ -55,6 +58,23 @@ def load_lora(chain: Chain, directory: Path) -> None:
     if not isinstance(chain, LoadsLora):
         raise BenchError(f"{directory}: this kind of model loads no LoRA")
     chain.load_lora(directory)
+
+
+@runtime_checkable
+class TakesSchedule(Protocol):
+    """A chain that can condition different steps on different texts."""
+
+    def set_schedule(self, stages: Mapping[str, Sequence[str]], stage_at: Sequence[int]) -> None:
+        """The texts of every prompt, and which of them each step sees."""
+        ...
+
+
+def schedule_texts(chain: Chain, prompts: Iterable[str], config: DcotConfig) -> None:
+    """DCoT: coarse, mid and fine steps see the prompts' decompositions. Raises BenchError."""
+    if not isinstance(chain, TakesSchedule):
+        raise BenchError("--dcot: this kind of model takes one text for all its steps")
+    stage_at = [dcot.stage_of(i, chain.steps, config.boundaries) for i in range(chain.steps)]
+    chain.set_schedule(dcot.stages(prompts, config), stage_at)
 
 
 def load_reward(choice: Choice, device: torch.device) -> Reward:

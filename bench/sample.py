@@ -7,11 +7,12 @@ from pathlib import Path
 
 import torch
 
-from bench.config import parse_setting
+from bench.config import Layers, parse_setting
 from bench.evaluate import noise, sample_images
 from bench.models.config import ModelConfig
 from bench.parts import Layer, model_settings
-from bench.runtime import find_lora, load_chain, load_lora, start
+from bench.prompts.dcot import DcotConfig
+from bench.runtime import find_lora, load_chain, load_lora, schedule_texts, start
 from bench.store import CellDir, write_atomically
 from bench.train import png
 
@@ -24,14 +25,22 @@ def write_samples(
     seed: int,
     out: Path,
     settings: Sequence[str],
+    dcot: bool = False,
 ) -> list[Path]:
-    """Draw `count` pictures of a prompt by the deterministic sampler. Returns the PNG files."""
+    """Draw `count` pictures of a prompt by the deterministic sampler. Returns the PNG files.
+
+    dcot: coarse, mid and fine steps see the prompt's decomposition.
+    """
     adapter = None if lora is None else find_lora(lora, "--lora")
-    config = _model(model, lora, settings)
+    layers = [Layer(*parse_setting(text)) for text in settings]
+    decomposed = _dcot(layers) if dcot else None
+    config = _model(model, lora, [layer for layer in layers if not (dcot and set(layer.tree) == {"dcot"})])
     _, device = start(threads=torch.get_num_threads())
     chain = load_chain(config, device)
     if adapter is not None:
         load_lora(chain, adapter)
+    if decomposed is not None:
+        schedule_texts(chain, [prompt], decomposed)
     with torch.no_grad():
         images = sample_images(chain, [prompt] * count, noise(chain, seed, [(0, k) for k in range(count)]))
     files = [out / f"{k:02d}.png" for k in range(count)]
@@ -40,12 +49,20 @@ def write_samples(
     return files
 
 
-def _model(name: str | None, lora: Path | None, settings: Sequence[str]) -> ModelConfig:
+def _dcot(layers: Sequence[Layer]) -> DcotConfig:
+    """The settings of section `dcot` among these."""
+    chosen = Layers()
+    for layer in layers:
+        if "dcot" in layer.tree:
+            chosen.add(layer.origin, "dcot", layer.tree["dcot"])
+    return chosen.build(DcotConfig)
+
+
+def _model(name: str | None, lora: Path | None, layers: list[Layer]) -> ModelConfig:
     """A cell's LoRA is drawn with the settings that it was trained with, unless --set says otherwise."""
-    layers = [Layer(*parse_setting(text)) for text in settings]
     if lora is None or not (lora / "config.yaml").is_file():
         return model_settings("tiny" if name is None else name, layers)
     trained = CellDir(lora).config().model
     kept = trained.config.model_dump(exclude={"source", "path", "revision"})
-    layers.insert(0, Layer(str(lora / "config.yaml"), {"model": kept}))
-    return model_settings(trained.name if name is None else name, layers)
+    own = Layer(str(lora / "config.yaml"), {"model": kept})
+    return model_settings(trained.name if name is None else name, [own, *layers])

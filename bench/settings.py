@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from bench.models.config import ModelConfig
+from bench.prompts.dcot import DcotConfig
 from bench.schema import Strict
 
 SCHEMA_VERSION = 1  # of the results directory; docs/results.md
@@ -101,6 +102,7 @@ class CellConfig(Strict):
     model: ModelChoice
     prompts: str
     eval: EvalConfig
+    dcot: DcotConfig | None = None
     eval_rewards: tuple[Choice, ...]
     threads: int = Field(ge=1)
     digests: dict[str, str] = Field(description="what the names stood for: digests of weights and prompts")

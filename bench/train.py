@@ -25,7 +25,7 @@ from bench.evaluate import Evaluation, evaluate
 from bench.media import to_pil
 from bench.method import Batch, Report
 from bench.parallel import World
-from bench.runtime import load_chain, load_method, load_reward
+from bench.runtime import load_chain, load_method, load_reward, schedule_texts
 from bench.settings import CellConfig, TrainConfig, Training
 from bench.store import CellDir, Checkpoints, Row, State, append_rows, cut_rows, write_atomically
 
@@ -54,6 +54,8 @@ class Session:
         self.chain = load_chain(config.model.config, device)
         self.rewards = {choice.name: load_reward(choice, device) for choice in config.eval_rewards}
         self.prompts = prompt_sets.load(config.prompts)
+        if config.dcot is not None:
+            schedule_texts(self.chain, (*self.prompts.train, *self.prompts.eval), config.dcot)
         self.counters = Counters()
 
     def held_out(self) -> Evaluation:

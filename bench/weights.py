@@ -13,7 +13,7 @@ A source is one of
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 from bench.errors import BenchError
 
@@ -66,6 +66,13 @@ class HasNeeds(Protocol):
     def needs(self, name: str, section: str) -> tuple[Need, ...]:
         """What it cannot run without. name: for messages; section: what `--set SECTION.KEY` calls it."""
         ...
+
+
+@runtime_checkable
+class HasRandom(Protocol):
+    """Settings of a reward that can run with random numbers for weights."""
+
+    random_source: ClassVar[str]
 
 
 def needs_of(config: object, name: str, section: str) -> tuple[Need, ...]:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, final
 
 import torch
 from pydantic import Field, field_validator
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -21,15 +22,22 @@ from bench.errors import BenchError
 from bench.reward import Reward
 from bench.schema import Strict
 from bench.weights import PROCESSOR_PATTERNS, Need, check_source, locate
+from rewards.checkpoint import HALF, Dtype, freeze, torch_dtype
 from rewards.clip_image import Preprocessor
+from rewards.pairs import check_pairs
+from rewards.random_clip import ARCHITECTURES, random_clip
 
 EMBEDDED = "embedded:clip"
+GIGABYTES = {"hub:yuvalkirstain/PickScore_v1": 3.95, "hub:openai/clip-vit-large-patch14": 1.72}
+RANDOM = tuple(ARCHITECTURES)
 
 
 class ClipConfig(Strict):
     """Which checkpoint, and what is made of its cosine."""
 
-    source: str = Field(default=EMBEDDED, description="`embedded:clip`, `hub:org/name` or `path:directory`")
+    source: str = Field(
+        default=EMBEDDED, description="`embedded:clip`, `hub:org/name`, `path:directory` or `random:ViT-L-14`"
+    )
     path: Path | None = Field(
         default=None, description="local directory with the checkpoint, instead of source"
     )
@@ -41,25 +49,42 @@ class ClipConfig(Strict):
     scale: Literal["cosine", "logit"] = Field(
         default="cosine", description="cosine: in [-1, 1]; logit: exp(logit_scale) · cosine, as PickScore"
     )
-    dtype: Literal["float32", "float16", "bfloat16"] = Field(
-        default="float32", description="of the frozen model"
-    )
+    dtype: Dtype = Field(default="float32", description=HALF)
     chunk: int = Field(
         default=32, ge=1, description="pictures per forward pass, to bound memory without a graph"
     )
 
-    @field_validator("source", "processor")
+    @field_validator("source")
+    @classmethod
+    def _is_a_source(cls, value: str) -> str:
+        check_source(value, ("embedded", "hub", "path", "random"))
+        kind, _, rest = value.partition(":")
+        if kind == "random" and rest not in RANDOM:
+            raise ValueError(f"{value!r} is none of {', '.join(f'random:{name}' for name in RANDOM)}")
+        return value
+
+    @field_validator("processor")
     @classmethod
     def _is_a_place(cls, value: str | None) -> str | None:
         return check_source(value, ("embedded", "hub", "path"))
 
+    @property
+    def random(self) -> str | None:
+        """The architecture whose weights are random numbers, if they are."""
+        kind, _, rest = self.source.partition(":")
+        return rest if kind == "random" and self.path is None else None
+
     def needs(self, name: str, section: str) -> tuple[Need, ...]:
-        """The checkpoint, then the processor if it is elsewhere."""
-        weights = Need(name, self.source, f"{section}.path", self.path, self.revision)
+        """The checkpoint, then the processor if it is elsewhere; nothing for random weights."""
+        if self.random is not None:
+            return ()
+        size = GIGABYTES[self.source] if self.path is None and self.source in GIGABYTES else None
+        weights = Need(name, self.source, f"{section}.path", self.path, self.revision, gigabytes=size)
         if self.processor is None:
             return (weights,)
         setting = f"{section}.processor"
-        return weights, Need(f"{name} processor", self.processor, setting, files=PROCESSOR_PATTERNS)
+        beside = Need(f"{name} processor", self.processor, setting, files=PROCESSOR_PATTERNS, gigabytes=0.01)
+        return weights, beside
 
 
 @final
@@ -70,31 +95,30 @@ class ClipReward(Reward):
     differentiable: ClassVar[bool] = True
     scale: ClassVar[str] = "cosine of image and text, in [-1, 1]; with `scale: logit` times exp(logit_scale)"
 
-    def __init__(self, config: ClipConfig, device: torch.device) -> None:
-        """Loads the checkpoint, downloading it if it is on the hub and not cached. Raises BenchError."""
-        from transformers import CLIPModel, CLIPTokenizer
+    def __init__(self, config: ClipConfig, device: torch.device, name: str = "clip") -> None:
+        """Loads the checkpoint, downloading it if it is on the hub and not cached. Raises BenchError.
 
-        places = [locate(need) for need in config.needs("reward clip", "reward")]
-        directory, beside = places[0], places[-1]
-        try:
-            model: Any = CLIPModel.from_pretrained(directory, dtype=getattr(torch, config.dtype))
-            self.tokenizer = CLIPTokenizer.from_pretrained(beside)
-        except (OSError, ValueError, KeyError) as error:
-            raise BenchError(f"reward clip: {directory} is not a usable CLIP checkpoint: {error}") from error
-        self.model = model.to(device).eval().requires_grad_(False)
-        self.preprocessor = Preprocessor.load(beside)
-        self.device = device
-        self.chunk = config.chunk
+        name: of the reward in messages, where another one is made of this.
+        """
+        self.name, self.device, self.chunk = name, device, config.chunk
+        if config.random is not None:
+            model, self.tokenizer = random_clip(config.random)
+            self.preprocessor = Preprocessor()
+        else:
+            places = [locate(need) for need in config.needs(f"reward {name}", "reward")]
+            model, self.tokenizer = _load(places[0], places[-1], name)
+            self.preprocessor = Preprocessor.load(places[-1])
+        self.logit_scale = model.logit_scale.detach().float().exp().item()  # 1 % off in bfloat16
+        self.model: Any = freeze(model.to(torch_dtype(config.dtype, device)), device)
         self.max_tokens: int = model.config.to_dict()["text_config"]["max_position_embeddings"]
         self.logit = config.scale == "logit"
         self._texts: dict[str, Tensor] = {}
 
     def score(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
         """Scores [B] of images [B, 3, H, W] in [0, 1], float32 (float64 for a float64 model)."""
-        if len(media) != len(prompts):
-            raise BenchError(f"reward clip: {len(media)} images but {len(prompts)} prompts")
+        check_pairs(media, prompts, self.name)
         cosine = (self.image_features(media) * self.text_features(prompts)).sum(dim=1)
-        return cosine * self.model.logit_scale.to(cosine.dtype).exp() if self.logit else cosine
+        return cosine * self.logit_scale if self.logit else cosine
 
     def image_features(self, media: Tensor) -> Tensor:
         """Unit-norm embeddings [B, D] of images [B, 3, H, W] in [0, 1], differentiable."""
@@ -122,6 +146,22 @@ class ClipReward(Reward):
                 input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
             ).pooler_output
             return _unit(self.model.text_projection(pooled))[0]
+
+
+def _load(directory: Path, beside: Path, name: str) -> tuple[Any, Any]:
+    """Model (float32) and tokenizer."""
+    from transformers import CLIPModel, CLIPTokenizer
+
+    try:
+        loaded: Any = CLIPModel.from_pretrained(directory, dtype=torch.float32, output_loading_info=True)
+        model, found = loaded
+        tokenizer = CLIPTokenizer.from_pretrained(beside)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise BenchError(f"reward {name}: {directory} is not a usable CLIP checkpoint: {error}") from error
+    if found["missing_keys"]:
+        example = min(found["missing_keys"])
+        raise BenchError(f"reward {name}: {directory} is not a whole CLIP checkpoint: it lacks {example}")
+    return model, tokenizer
 
 
 def _unit(features: Tensor) -> Tensor:

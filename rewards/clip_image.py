@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from torch import Tensor
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, pad
 
 from bench.errors import BenchError
 
@@ -86,9 +86,11 @@ class Preprocessor(BaseModel):
             x = resize(x, self._resized(x.shape[-2], x.shape[-1]), PIL_FILTERS[self.resample])
         if self.do_center_crop:
             x = centre_crop(x, (self.crop_size["height"], self.crop_size["width"]))
-        if self.do_normalize:
-            x = (x - _channels(self.image_mean, x)) / _channels(self.image_std, x)
-        return x
+        return self.normalise(x) if self.do_normalize else x
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """Less the mean, divided by the standard deviation, per channel."""
+        return (x - _channels(self.image_mean, x)) / _channels(self.image_std, x)
 
     def _resized(self, height: int, width: int) -> Size:
         """Height and width after the resize."""
@@ -113,6 +115,20 @@ def centre_crop(x: Tensor, size: Size) -> Tensor:
     if top < 0 or left < 0:
         raise BenchError(f"cannot crop {size} from {tuple(x.shape[-2:])} pixels: check size and crop_size")
     return x[..., top : top + size[0], left : left + size[1]]
+
+
+def fit_square(x: Tensor, side: int) -> Tensor:
+    """x [B, C, H, W] with its longer side brought to `side` (bicubic), black around: [B, C, side, side].
+
+    Source: hpsv2's `ResizeMaxSize` on torchvision tensors: one antialiased resize of both sides, overshoot
+    not clipped; with an odd margin the smaller half is above and to the left. Agrees to float precision.
+    """
+    scale = side / max(x.shape[-2:])
+    height, width = (max(1, round(length * scale)) for length in x.shape[-2:])
+    if (height, width) != x.shape[-2:]:
+        x = interpolate(x, size=(height, width), mode="bicubic", antialias=True, align_corners=False)
+    top, left = (side - height) // 2, (side - width) // 2
+    return pad(x, (left, side - width - left, top, side - height - top))
 
 
 def _channels(values: tuple[float, float, float], like: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ class Pattern(Reward):
 class Distance(Pattern):
     """The same number, to be made small."""
 
-    higher_is_better: ClassVar[bool] = False
+    higher_is_better = False
 
 
 def fill(chain: Chain, spread: float, seed: int = 7) -> None:

@@ -59,7 +59,8 @@ class ImageChain:
         """Freeze, cast and move UNet and decoder."""
         for module in (self.unet, self.vae):
             module.requires_grad_(False).eval().to(self.device)
-        self.vae.to(decoder_dtype(self.config, self.vae.config, self.dtype, self._sdxl))
+        # Not diffusers' own `to`, which warns of modules that it keeps in float32: there are none.
+        nn.Module.to(self.vae, decoder_dtype(self.config, self.vae.config, self.dtype, self._sdxl))
         use_sdpa(self.pipeline)
         if self.config.channels_last:
             self.unet.to(memory_format=torch.channels_last)
@@ -74,8 +75,8 @@ class ImageChain:
     def set_schedule(self, stages: Mapping[str, Sequence[str]], stage_at: Sequence[int]) -> None:
         """Condition steps on texts of their own.
 
-        stages: every prompt's texts, one per stage; stage_at: the stage of every step, length T. Conditions made
-        before do not know of it. `chain.schedule = None` ends it. Raises BenchError.
+        stages: every prompt's texts, one per stage; stage_at: the stage of every step, length T. Conditions
+        made before do not know of it. `chain.schedule = None` ends it. Raises BenchError.
         """
         self.schedule = make_schedule(stages, stage_at, self.steps)
 

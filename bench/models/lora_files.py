@@ -10,7 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from peft.utils import get_peft_model_state_dict
+from diffusers.utils.state_dict_utils import convert_unet_state_dict_to_peft
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -59,6 +60,9 @@ def load_lora(pipeline: Pipeline, directory: Path) -> None:
         )
     for p in parameters:
         p.data = p.data.float()
+    # Once more: a half precision network has rounded what was put into it.
+    tensors = {key.removeprefix("unet."): value for key, value in wanted.items()}
+    set_peft_model_state_dict(unet, tensors, adapter_name=ADAPTER)
 
 
 def _read(pipeline: Pipeline, directory: Path) -> tuple[dict[str, Any], Any, dict[str, Any] | None]:
@@ -76,7 +80,20 @@ def _read(pipeline: Pipeline, directory: Path) -> tuple[dict[str, Any], Any, dic
     except (OSError, ValueError) as error:
         raise BenchError(f"{directory}: holds no LoRA in diffusers' format: {error}") from error
     state, alphas, metadata = found
-    return _prefixed(state), alphas, None if metadata is None else _prefixed(metadata)
+    state = _prefixed(state)
+    if not any(".lora_A." in key for key in state):
+        state, alphas = _peft_names(state, alphas or {})
+    return state, alphas, None if metadata is None else _prefixed(metadata)
+
+
+def _peft_names(state: dict[str, Any], alphas: dict[str, float]) -> tuple[dict[str, Any], dict[str, float]]:
+    """Older names → peft's. diffusers would do the same to the tensors, but leaves alphas of attention layers
+    under the older names, where they are overlooked when they differ from layer to layer."""
+    new = {key: next(iter(convert_unet_state_dict_to_peft({key: None}))) for key in state}
+    layers = {key: name.partition(".lora_A.")[0] for key, name in new.items()}
+    layers |= {layer: layer for layer in layers.values()}
+    renamed = {f"{layers[key.removesuffix('.alpha')]}.alpha": alpha for key, alpha in alphas.items()}
+    return {new[key]: value for key, value in state.items()}, renamed
 
 
 def _prefixed(values: dict[str, Any]) -> dict[str, Any]:

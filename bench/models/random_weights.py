@@ -1,4 +1,4 @@
-"""Pipelines with random numbers for weights: a model's true shapes, costs and code paths without its download.
+"""Pipelines with random numbers for weights: a model's shapes, costs and code paths without its download.
 
 Every layer keeps the variance of what it is given (std 1/√fan_in), norms are the identity. So pictures depend
 on the prompt and the noise and stay finite through any number of steps, in half precision too, though they

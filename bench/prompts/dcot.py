@@ -1,10 +1,11 @@
 """Diffusive chain-of-thought: another prompt for the coarse, the middle and the fine steps of a chain.
 
-Source: "Half-order Fine-Tuning for Diffusion Models", arXiv:2502.00639, section 5.3 and Appendix F. The steps
-next to the noise are conditioned on a rough outline, those in the middle on the geometry, those next to the
-picture on details. A language model writes the three prompts from the original one. The paper used ChatGPT; it
-shows its instruction (data/dcot_instruction.txt) and three of the five decompositions of its hand prompts. Of
-the other two and of the held-out hand prompts they are our own; data/dcot.json says which is which.
+Source: "Half-order Fine-Tuning for Diffusion Models", arXiv:2502.00639, section 5.3 and Appendix F. The
+steps next to the noise are conditioned on a rough outline, those in the middle on the geometry, those next
+to the picture on details. A language model writes the three prompts from the original one. The paper used
+ChatGPT and shows its instruction (data/dcot_instruction.txt) and three of the five decompositions of its
+hand prompts. Of the other two and of the held-out hand prompts they are our own; data/dcot.json says which
+is which.
 
 The paper does not say where the three parts of the chain meet: thirds are our choice.
 """

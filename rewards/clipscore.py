@@ -1,0 +1,52 @@
+"""CLIP score: cosine of picture and prompt by OpenAI's CLIP ViT-L/14.
+
+Sources: Radford et al. 2021 (CLIP, arXiv:2103.00020); Hessel et al. 2021 (CLIPScore, arXiv:2104.08718). The
+score here is the plain cosine. Papers report three numbers under the name: the cosine (about 0.15 … 0.35),
+100 times the cosine (`scale: logit`, as torchmetrics), and Hessel's w · max(cosine, 0) with w = 2.5, who used
+ViT-B/32 and put "A photo depicts" before each caption. It is the reward `clip` with this checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from bench.reward import Reward
+from bench.schema import Strict
+from rewards.clip import ClipConfig, ClipReward
+
+
+class ClipScoreConfig(ClipConfig):
+    """`clip`'s settings with OpenAI's ViT-L/14."""
+
+    random_source: ClassVar[str] = "random:ViT-L-14"
+
+    source: str = Field(
+        default="hub:openai/clip-vit-large-patch14",
+        description="`hub:org/name`, `path:directory` or `random:ViT-L-14`",
+    )
+
+
+@final
+class ClipScoreReward(Reward):
+    """cos(image, text). Differentiable in the image; the model is frozen."""
+
+    Config: ClassVar[type[Strict]] = ClipScoreConfig
+    differentiable: ClassVar[bool] = True
+    scale: ClassVar[str] = "cosine in [-1, 1], usually 0.15 … 0.35; with `scale: logit` times 100"
+
+    def __init__(self, config: ClipScoreConfig, device: torch.device) -> None:
+        """Loads the checkpoint, downloading it if need be. Raises BenchError."""
+        self.clip = ClipReward(config, device, "clipscore")
+
+    def score(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Scores [B] of images [B, 3, H, W] in [0, 1], float32."""
+        return self.clip.score(media, prompts)
+
+    def image_features(self, media: Tensor) -> Tensor:
+        """Unit-norm embeddings [B, D] of images [B, 3, H, W] in [0, 1], differentiable."""
+        return self.clip.image_features(media)

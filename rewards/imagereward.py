@@ -1,0 +1,184 @@
+"""ImageReward: BLIP (ViT-L/16 and BERT with cross-attention) trained on 137k expert comparisons of pictures.
+
+Source: Xu et al. 2023, "ImageReward" (arXiv:2304.05977), package image-reward 1.5. The model is the package's
+and so is the call, its `score_gard`: CLS state → MLP → (r - 0.16717363) / 1.03333950, which has mean 0 and
+standard deviation 1 on the authors' validation set. The pictures' path, in the package on Pillow, is written
+differentiably: shorter side → 224 (bicubic, antialiased), centre crop, CLIP's mean and standard deviation.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, final
+
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor, nn
+
+from bench.errors import BenchError
+from bench.reward import Reward
+from bench.schema import Strict
+from bench.weights import PROCESSOR_PATTERNS, Need, check_source, locate
+from rewards import compat
+from rewards.checkpoint import (
+    HALF,
+    Dtype,
+    HashTokenizer,
+    assign,
+    fill_random,
+    freeze,
+    read_state,
+    torch_dtype,
+)
+from rewards.clip_image import Preprocessor
+from rewards.pairs import check_pairs
+
+FILE, MED_CONFIG = "ImageReward.pt", "med_config.json"
+RANDOM = "random:BLIP-ViT-L-16"
+MAX_TOKENS = 35
+BERT: dict[str, Any] = {  # what med_config.json says, for random weights
+    "architectures": ["BertModel"],
+    "attention_probs_dropout_prob": 0.1,
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.1,
+    "hidden_size": 768,
+    "initializer_range": 0.02,
+    "intermediate_size": 3072,
+    "layer_norm_eps": 1e-12,
+    "max_position_embeddings": 512,
+    "model_type": "bert",
+    "num_attention_heads": 12,
+    "num_hidden_layers": 12,
+    "pad_token_id": 0,
+    "add_type_embeddings": False,
+    "vocab_size": 30524,
+    "encoder_width": 768,
+    "add_cross_attention": True,
+}
+
+
+class ImageRewardConfig(Strict):
+    """Where the weights and BERT's vocabulary are."""
+
+    random_source: ClassVar[str] = RANDOM
+    packages: ClassVar[tuple[str, ...]] = ("ImageReward",)
+
+    source: str = Field(
+        default="hub:THUDM/ImageReward", description=f"`hub:org/name`, `path:directory` or `{RANDOM}`"
+    )
+    path: Path | None = Field(default=None, description=f"local directory with {FILE} and {MED_CONFIG}")
+    revision: str | None = Field(default=None, description="branch, tag or commit of a hub source")
+    tokenizer: str = Field(
+        default="hub:google-bert/bert-base-uncased",
+        description="BERT's vocabulary: `hub:org/name` or `path:directory`",
+    )
+    dtype: Dtype = Field(default="half", description=f"{HALF}; the MLP is float32")
+    chunk: int = Field(
+        default=16, ge=1, description="pictures per forward pass, to bound memory without a graph"
+    )
+
+    @field_validator("source")
+    @classmethod
+    def _is_a_source(cls, value: str) -> str:
+        check_source(value, ("hub", "path", "random"))
+        if value.startswith("random:") and value != RANDOM:
+            raise ValueError(f"{value!r} is not {RANDOM}")
+        return value
+
+    @field_validator("tokenizer")
+    @classmethod
+    def _is_a_place(cls, value: str) -> str | None:
+        return check_source(value, ("hub", "path"))
+
+    @property
+    def random(self) -> bool:
+        """Whether the weights are random numbers."""
+        return self.path is None and self.source == RANDOM
+
+    def needs(self, name: str, section: str) -> tuple[Need, ...]:
+        """The weights with their config, then the vocabulary; nothing for random weights."""
+        if self.random:
+            return ()
+        files, setting = (FILE, MED_CONFIG), f"{section}.path"
+        weights = Need(name, self.source, setting, self.path, self.revision, files, gigabytes=1.79)
+        vocabulary = Need(
+            f"{name} tokenizer",
+            self.tokenizer,
+            f"{section}.tokenizer",
+            files=PROCESSOR_PATTERNS,
+            gigabytes=0.001,
+        )
+        return weights, vocabulary
+
+
+@final
+class ImageRewardReward(Reward):
+    """ImageReward's score. Differentiable in the image; the model is frozen."""
+
+    Config: ClassVar[type[Strict]] = ImageRewardConfig
+    differentiable: ClassVar[bool] = True
+    scale: ClassVar[str] = "ImageReward: 0 average, 1 a standard deviation better; usually -2 … 2"
+
+    def __init__(self, config: ImageRewardConfig, device: torch.device) -> None:
+        """Loads the weights, downloading them if need be. Raises BenchError."""
+        model, self.tokenizer = _random_model() if config.random else _load(config)
+        self.dtype = torch_dtype(config.dtype, device)
+        model.to(self.dtype)
+        model.mlp.float().register_forward_pre_hook(_widened)
+        model.device = device  # where the package puts its attention masks
+        self.model = freeze(model, device)
+        self.device, self.chunk = device, config.chunk
+        self.preprocessor = Preprocessor()
+
+    def score(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Scores [B] of images [B, 3, H, W] in [0, 1], float32."""
+        check_pairs(media, prompts, "imagereward")
+        parts = range(0, len(media), self.chunk)
+        return torch.cat([self._score(media[i : i + self.chunk], prompts[i : i + self.chunk]) for i in parts])
+
+    def _score(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
+        words = self.tokenizer(
+            list(prompts), padding="max_length", truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
+        ).to(self.device)
+        pixels = self.preprocessor(media).to(self.dtype)
+        return self.model.score_gard(words["input_ids"], words["attention_mask"], pixels)[:, 0]
+
+
+def _widened(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    return (inputs[0].float(),)
+
+
+def _load(config: ImageRewardConfig) -> tuple[Any, Any]:
+    """Model (float32, on the CPU) and tokenizer."""
+    from transformers import BertTokenizer
+
+    compat.image_reward()
+    weights, vocabulary = (locate(need) for need in config.needs("reward imagereward", "reward"))
+    try:
+        tokenizer = BertTokenizer.from_pretrained(vocabulary)
+    except (OSError, ValueError, KeyError) as error:
+        raise BenchError(f"reward imagereward: {vocabulary} holds no BERT vocabulary: {error}") from error
+    tokenizer.add_tokens(["[DEC]", "[ENC]"], special_tokens=True)  # in the package's order
+    state = read_state(weights / FILE)
+    model = _build(weights / MED_CONFIG, tokenizer)
+    assign(model, state, weights / FILE, extras=True)  # as the package does
+    return model, tokenizer
+
+
+def _build(med_config: Path, tokenizer: Any) -> Any:
+    try:
+        return compat.build_image_reward(med_config, tokenizer)
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise BenchError(f"{med_config}: cannot be used as ImageReward's config: {error}") from error
+
+
+def _random_model() -> tuple[Any, HashTokenizer]:
+    tokenizer = HashTokenizer(first=101, last=102, pad=0, words=(1000, 30522), max_length=MAX_TOKENS)
+    with tempfile.TemporaryDirectory() as folder:
+        med_config = Path(folder) / MED_CONFIG
+        med_config.write_text(json.dumps(BERT))
+        model = compat.build_image_reward(med_config, tokenizer)
+    return fill_random(model, torch.float32, RANDOM), tokenizer

@@ -1,0 +1,17 @@
+"""What every reward checks before it scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from bench.errors import BenchError
+
+
+def check_pairs(media: Tensor, prompts: Sequence[str], reward: str) -> None:
+    """One prompt for each picture [B, 3, H, W]. Raises BenchError."""
+    if media.ndim != 4 or media.shape[1] != 3:
+        raise BenchError(f"reward {reward}: expected images [B, 3, H, W], got {list(media.shape)}")
+    if len(media) != len(prompts):
+        raise BenchError(f"reward {reward}: {len(media)} images but {len(prompts)} prompts")

@@ -1,0 +1,63 @@
+"""PickScore: CLIP ViT-H/14 fine-tuned on half a million users' choices between two pictures of a prompt.
+
+Source: Kirstain et al. 2023, "Pick-a-Pic" (arXiv:2305.01569): exp(logit_scale) · cos(image, text), which is
+100 times the cosine, about 15 … 25. The checkpoint is in transformers' format, so this is the reward `clip`
+with another checkpoint and the processor of the model that it was fine-tuned from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal, final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from bench.reward import Reward
+from bench.schema import Strict
+from rewards.checkpoint import HALF, Dtype
+from rewards.clip import ClipConfig, ClipReward
+
+
+class PickScoreConfig(ClipConfig):
+    """`clip`'s settings with PickScore's values."""
+
+    random_source: ClassVar[str] = "random:ViT-H-14"
+
+    source: str = Field(
+        default="hub:yuvalkirstain/PickScore_v1",
+        description="`hub:org/name`, `path:directory` or `random:ViT-H-14`",
+    )
+    processor: str | None = Field(
+        default="hub:laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
+        description="where tokenizer and preprocessor_config.json are; null: with the checkpoint",
+    )
+    scale: Literal["cosine", "logit"] = Field(
+        default="logit", description="logit: exp(logit_scale) · cosine, as published; cosine: in [-1, 1]"
+    )
+    dtype: Dtype = Field(default="half", description=HALF)
+    chunk: int = Field(
+        default=8, ge=1, description="pictures per forward pass, to bound memory without a graph"
+    )
+
+
+@final
+class PickScoreReward(Reward):
+    """exp(logit_scale) · cos(image, text). Differentiable in the image; the model is frozen."""
+
+    Config: ClassVar[type[Strict]] = PickScoreConfig
+    differentiable: ClassVar[bool] = True
+    scale: ClassVar[str] = "100 · cosine (exp of the logit scale), usually 15 … 25"
+
+    def __init__(self, config: PickScoreConfig, device: torch.device) -> None:
+        """Loads the checkpoint, downloading it if need be. Raises BenchError."""
+        self.clip = ClipReward(config, device, "pickscore")
+
+    def score(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Scores [B] of images [B, 3, H, W] in [0, 1], float32."""
+        return self.clip.score(media, prompts)
+
+    def image_features(self, media: Tensor) -> Tensor:
+        """Unit-norm embeddings [B, D] of images [B, 3, H, W] in [0, 1], differentiable."""
+        return self.clip.image_features(media)

@@ -1,0 +1,125 @@
+"""A Python function of your own as reward: `fn(images, prompts)` returns one number for each picture.
+
+`function` is its dotted name, "module.fn"; the module is imported from the working directory or the
+environment. images: [B, 3, H, W] in [0, 1] on the run's device; prompts: B texts. With `differentiable: true`
+the function gets pictures that carry a graph and returns a tensor that still does; otherwise it may do
+anything, also call another program, and methods that need a gradient refuse it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import inspect
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, final
+
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor
+
+from bench.digests import text_digest
+from bench.errors import BenchError, did_you_mean
+from bench.reward import Reward
+from bench.schema import Strict
+from rewards.pairs import check_pairs
+
+NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+
+
+class PythonConfig(Strict):
+    """Which function, and what it can do."""
+
+    function: str = Field(description="dotted name of the function, such as my_module.my_reward")
+    differentiable: bool = Field(
+        default=False, description="whether the tensor that it returns has a gradient to the pictures"
+    )
+    higher_is_better: bool = Field(default=True, description="whether large numbers are good")
+
+    def digest(self) -> str:
+        """Of the source of the function's module: another code is another reward. Raises BenchError."""
+        source = inspect.getsourcefile(load_function(self.function))
+        return text_digest((Path(source).read_text(encoding="utf-8") if source else self.function,))
+
+    @field_validator("function")
+    @classmethod
+    def _is_dotted(cls, value: str) -> str:
+        if not NAME.fullmatch(value):
+            raise ValueError(f"{value!r} is not of the form module.function")
+        return value
+
+
+@final
+class PythonReward(Reward):
+    """What the function returns. Rows must not depend on each other; that is the function's to keep."""
+
+    Config: ClassVar[type[Strict]] = PythonConfig
+    differentiable: ClassVar[bool] = True  # its settings say if it is
+    scale: ClassVar[str] = "the function's own"
+
+    def __init__(self, config: PythonConfig, device: torch.device) -> None:
+        """Imports the function. Raises BenchError."""
+        self.function = load_function(config.function)
+        self.name, self.device = config.function, device
+        self.has_gradient = config.differentiable
+        self.higher_is_better = config.higher_is_better
+
+    def score(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
+        """The function's numbers [B], float32 on the device. Raises BenchError if they are not B numbers."""
+        check_pairs(media, prompts, f"python:{self.name}")
+        with contextlib.nullcontext() if self.has_gradient else torch.no_grad():
+            try:
+                found = self.function(media if self.has_gradient else media.detach(), list(prompts))
+            except Exception as error:  # the user's code: any failure is theirs to see, in one line
+                where = f"reward python:{self.name}: the function failed"
+                raise BenchError(f"{where}: {type(error).__name__}: {error}") from error
+            scores = self._numbers(found, len(media))
+        if self.has_gradient and media.requires_grad and torch.is_grad_enabled() and not scores.requires_grad:
+            raise BenchError(
+                f"reward python:{self.name}: what it returned has no gradient to the pictures. Leave out "
+                "differentiable, or return a tensor computed from them without detach() or numpy."
+            )
+        return scores
+
+    def _numbers(self, found: Any, batch: int) -> Tensor:
+        where = f"reward python:{self.name}: expected {batch} numbers"
+        if not isinstance(found, Tensor):
+            try:
+                found = torch.tensor([float(value) for value in found])
+            except (TypeError, ValueError) as error:
+                raise BenchError(f"{where}, got {_short(found)}: {error}") from error
+        if found.numel() != batch or found.ndim not in (1, 2) or len(found) != batch:
+            raise BenchError(f"{where}, got shape {list(found.shape)}")
+        if found.is_complex():
+            raise BenchError(f"{where}, got complex ones")
+        return found.reshape(batch).to(self.device, torch.float32)
+
+
+def load_function(name: str) -> Callable[[Tensor, list[str]], Any]:
+    """The function of a dotted name. Raises BenchError."""
+    module_name, _, attribute = name.rpartition(".")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)  # `python -m` does so already, an installed `bench` does not
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # importing runs the user's code
+        raise BenchError(
+            f"reward python: cannot import {module_name} (looked in {here} and the environment): "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if not hasattr(module, attribute):
+        hint = did_you_mean(attribute, [n for n in vars(module) if not n.startswith("_")])
+        raise BenchError(f"reward python: {module_name} has no function '{attribute}'.{hint}")
+    function = getattr(module, attribute)
+    if not callable(function):
+        raise BenchError(f"reward python: {name} is no function but {_short(function)}")
+    return function
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '…'}"

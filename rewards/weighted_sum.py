@@ -1,0 +1,80 @@
+"""A weighted sum of rewards: Σ weight · sign · score, the sign being -1 where a reward's low scores are good.
+
+So a larger sum is always better and a positive weight always asks for better pictures. It has a gradient if
+every term has one. Scores differ in unit and spread (docs/rewards.md): weights are in units of one over the
+term's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from bench import registry
+from bench.config import Layers, read_yaml, readable, shipped
+from bench.reward import Reward, is_differentiable
+from bench.schema import Strict
+from bench.weights import Need, needs_of
+
+
+class Term(Strict):
+    """One reward of the sum."""
+
+    name: str = Field(description="a registered reward")
+    weight: float = Field(default=1.0, allow_inf_nan=False, description="what its score is multiplied by")
+    config: dict[str, Any] = Field(default_factory=dict, description="its settings, over the shipped ones")
+
+    def settings(self) -> Strict:
+        """Its settings: configs/rewards/<name>.yaml, then `config`. Raises BenchError."""
+        layers, files = Layers(), shipped("rewards")
+        if self.name in files:
+            layers.add(readable(files[self.name]), "", read_yaml(files[self.name]))
+        layers.add("reward weighted", self.name, self.config)
+        return layers.build(registry.load("reward", self.name).Config)
+
+
+class WeightedConfig(Strict):
+    """The terms."""
+
+    terms: tuple[Term, ...] = Field(min_length=1, description="name, weight and config of each")
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether every term has a gradient."""
+        return all(is_differentiable(registry.load("reward", t.name), t.settings()) for t in self.terms)
+
+    def needs(self, name: str, section: str) -> tuple[Need, ...]:
+        """What the terms need; a term's settings are set under its own name."""
+        return tuple(
+            need
+            for place, term in enumerate(self.terms, start=1)
+            for need in needs_of(term.settings(), f"{name} term {place} {term.name}", term.name)
+        )
+
+
+@final
+class WeightedReward(Reward):
+    """Σ weight · sign · score of its terms."""
+
+    Config: ClassVar[type[Strict]] = WeightedConfig
+    differentiable: ClassVar[bool] = True  # its settings say if all terms are
+    scale: ClassVar[str] = "weighted sum of its terms, each with the sign that makes more better"
+
+    def __init__(self, config: WeightedConfig, device: torch.device) -> None:
+        """Loads every term. Raises BenchError."""
+        self.terms = [
+            (term.weight, registry.load("reward", term.name)(term.settings(), device))
+            for term in config.terms
+        ]
+
+    def score(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
+        """The sum [B] of images [B, 3, H, W] in [0, 1], float32."""
+        signed = [
+            (weight if reward.higher_is_better else -weight) * reward.score(media, prompts).float()
+            for weight, reward in self.terms
+        ]
+        return torch.stack(signed).sum(dim=0)
