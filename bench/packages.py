@@ -1,6 +1,7 @@
 """Packages that some settings need and a plain installation does not have. No torch in here."""
 
 import importlib.util
+import shlex
 import sys
 from pathlib import Path
 from typing import ClassVar, Protocol, runtime_checkable
@@ -10,10 +11,12 @@ from bench.errors import BenchError
 # torchvision is installed here, apart from the environment's own packages: its wheel on PyPI is built for
 # CUDA, and transformers fails to import where it sees a torchvision that does not fit torch.
 APART = Path(sys.prefix) / "scorers"
-INSTALL = (
-    "pip install -e '.[scorers]' -c constraints.txt && pip install --no-deps -r scorers-nodeps.txt && "
-    f"pip install --no-deps --target {APART} torchvision==0.28.0   (or: make scorers)"
+COMMANDS = (
+    "pip install -e '.[scorers]' -c constraints.txt",
+    "pip install --no-deps -r scorers-nodeps.txt",
+    f"pip install --no-deps --target {shlex.quote(str(APART))} torchvision==0.28.0",
 )
+INSTALL = "make scorers\n  or, in an environment of your own:\n    " + "\n    ".join(COMMANDS)
 
 
 @runtime_checkable

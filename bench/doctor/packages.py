@@ -12,6 +12,7 @@ from packaging.requirements import Requirement
 
 from bench.config import config_dir
 from bench.doctor.lines import Line, Mark
+from bench.packages import INSTALL
 
 DISTRIBUTION = "reward-finetuning-bench"
 SCORERS = {
@@ -19,10 +20,6 @@ SCORERS = {
     "ImageReward": "imagereward",
     "vbench": None,
 }  # module → the reward that needs it
-INSTALL_SCORERS = (
-    "pip install -e '.[scorers]' -c constraints.txt",
-    "pip install --no-deps -r scorers-nodeps.txt",
-)
 
 
 def core() -> Iterator[Line]:
@@ -54,7 +51,7 @@ def scorers() -> Iterator[Line]:
     if present:
         yield Line("installed", ", ".join(present))
     if lacking:
-        yield Line("missing", ", ".join(lacking) + "; docs/scorers.md; type:\n" + "\n".join(INSTALL_SCORERS))
+        yield Line("missing", f"{', '.join(lacking)}; docs/scorers.md; type:\n{INSTALL}")
 
 
 def lacking_for(reward: str) -> str | None:
