@@ -1,6 +1,8 @@
 """What `bench list` and `bench describe` show. Listing imports neither torch nor any plugin."""
 
-from typing import Any
+import inspect
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from rich.console import Console
@@ -65,21 +67,43 @@ def show(console: Console, name: str) -> None:
                 if file is not None:
                     _files(console, f"{group}s", file)
             return
+    if name == "sampler":
+        console.print("[bold]sampler[/bold]: how the chain is run; the same as model.steps and so on")
+        name = "model"
     if name in SECTION_MODELS:
-        console.print(f"[bold]{name}[/bold]: {SECTION_MODELS[name].__doc__}", highlight=False)
+        console.print(f"[bold]{name}[/bold]: {inspect.getdoc(SECTION_MODELS[name])}", highlight=False)
         _fields(console, SECTION_MODELS[name], name)
         return
     for kind in ("models", "experiments"):
         if name in shipped(kind):
             _files(console, kind, name)
             return
-    known = [*registry.entries("method"), *registry.entries("reward"), *SECTION_MODELS]
+    if name in prompts.BUILT_IN:
+        _prompt_set(console, name)
+        return
+    known = [*registry.entries("method"), *registry.entries("reward"), *SECTION_MODELS, *prompts.BUILT_IN]
     known += [*shipped("models"), *shipped("experiments")]
     raise BenchError(f"nothing is called '{name}'.{did_you_mean(name, known)} See: python -m bench list")
 
 
+def _prompt_set(console: Console, name: str) -> None:
+    """What it is, how many, an example of each split; or how to get it."""
+    console.print(f"[bold]{name}[/bold] (prompt set): {prompts.BUILT_IN[name]}", highlight=False)
+    for source in dict.fromkeys(need.source for need in prompts.needs(name)):
+        console.print(f"from {source}", markup=False, highlight=False, soft_wrap=True)
+    try:
+        found = prompts.load(name)
+    except BenchError as error:
+        console.print(f"\n{error}", markup=False, highlight=False, soft_wrap=True)
+        return
+    for split, texts in (("to train on", found.train), ("held out", found.eval)):
+        text = f"{len(texts)} {split}, such as {texts[0]!r}"
+        console.print(text, markup=False, highlight=False)
+
+
 def _fields(console: Console, model: type[BaseModel], section: str) -> None:
-    table = Table(title=f"settings (--set {section}.KEY=VALUE)", title_justify="left", title_style="bold")
+    title = "keys of the file" if section == "experiment" else f"settings (--set {section}.KEY=VALUE)"
+    table = Table(title=title, title_justify="left", title_style="bold")
     for header in ("key", "type", "default", "meaning"):
         table.add_column(header, overflow="fold")
     for key, kind, default, meaning in _rows(model, ""):
@@ -98,8 +122,7 @@ def _rows(model: type[BaseModel], prefix: str) -> list[tuple[str, str, str, str]
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             rows += _rows(annotation, f"{prefix}{key}.")
             continue
-        kind = annotation.__name__ if isinstance(annotation, type) else str(annotation)
-        kind = kind.replace("typing.", "").replace("pathlib.", "")
+        kind = _plain(annotation)
         default = "(required)" if field.is_required() else str(field.get_default(call_default_factory=True))
         limits = [
             f"{sign} {getattr(m, name)}" for m in field.metadata for name, sign in _SIGNS if hasattr(m, name)
@@ -107,6 +130,20 @@ def _rows(model: type[BaseModel], prefix: str) -> list[tuple[str, str, str, str]
         meaning = " · ".join(part for part in (field.description, ", ".join(limits)) if part)
         rows.append((prefix + key, kind, default, meaning))
     return rows
+
+
+def _plain(annotation: Any) -> str:
+    """A type for people: without the checks that hang on it."""
+    if get_origin(annotation) is Annotated:
+        return _plain(get_args(annotation)[0])
+    if isinstance(annotation, type) and not get_args(annotation):
+        return annotation.__name__
+    if get_origin(annotation) in (Union, UnionType):
+        return " | ".join("None" if kind is NoneType else _plain(kind) for kind in get_args(annotation))
+    if get_origin(annotation) is tuple:
+        inner = ["…" if kind is Ellipsis else _plain(kind) for kind in get_args(annotation)]
+        return f"list[{inner[0]}]" if inner[1:] == ["…"] else f"[{', '.join(inner)}]"
+    return str(annotation).replace("typing.", "").replace("pathlib.", "")
 
 
 def _files(console: Console, kind: str, name: str) -> None:

@@ -5,17 +5,14 @@ Precedence, lowest first: defaults in code, configs/models/<model>.yaml, configs
 flags, `--set`.
 """
 
-import hashlib
-import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from bench import digests, method_files, packages, registry, reward_names, weights
 from bench.config import Layers, Tree, read_yaml, readable, shipped
 from bench.errors import BenchError, did_you_mean
+from bench.identity import cell_id
 from bench.method import Method
 from bench.models.config import ModelConfig
 from bench.parts import RANDOM, Part, model_file
@@ -32,7 +29,6 @@ from bench.settings import (
     Training,
 )
 
-PLACES = ("source", "path", "revision")
 SECTIONS = ("train", "eval", "model", "reward")
 MISSING = "missing "  # begins the digest of what is not on this machine; what it is follows
 
@@ -57,31 +53,6 @@ def resolve(part: Part, fetch: bool = True) -> list[Cell]:
     fetch: get weights and prompts that are not on this machine; else such cells have digests `missing …`.
     """
     return _Resolver(part, fetch).cells()
-
-
-def cell_id(config: CellConfig) -> str:
-    """Readable name and a hash of what changes numbers: not of places, names, or how far to go."""
-    tree = config.model_dump(mode="json")
-    placed = [tree["model"], *tree["eval_rewards"]]
-    parts = [config.label, slug(config.model.name)]
-    if config.training is not None:
-        del tree["training"]["train"]["steps"], tree["training"]["train"]["checkpoint_every"]
-        placed.append(tree["training"]["reward"])
-        parts += [slug(config.training.reward.name), f"s{config.training.seed}"]
-    for choice in placed:  # the digests say what was there
-        choice["config"] = {k: v for k, v in choice["config"].items() if k not in PLACES}
-    del tree["model"]["name"], tree["prompts"]
-    text = json.dumps(tree, sort_keys=True)
-    return "-".join([*parts, hashlib.sha256(text.encode()).hexdigest()[:8]])
-
-
-def slug(name: str) -> str:
-    """A model's or a reward's name as part of a directory's."""
-    kind, colon, rest = name.partition(":")
-    last = Path(rest).name if colon and kind in ("path", "hub") else name
-    if last.endswith((".yaml", ".yml")):
-        last = Path(last).stem
-    return re.sub(r"[^A-Za-z0-9_.]+", "_", last).strip("_.") or "model"
 
 
 class _Resolver:
@@ -222,12 +193,14 @@ class _Resolver:
             section = "reward" if choice.name == self.reward else choice.name
             config = registry.load("reward", choice.name).Config.model_validate(choice.config)
             named.append((f"reward {choice.name}", section, config))
+        for name, _, config in named:
+            if isinstance(config, digests.HasDigest) and (code := config.digest()):
+                found[name] = code
+            if isinstance(config, weights.HasSource) and (config.source or "").startswith(f"{RANDOM}:"):
+                found[name] = config.source or ""
+        if model.path is None and (model.source or "").startswith(f"{RANDOM}:"):
+            found["model"] = _random_digest(model)
         for name, section, config in named:
-            if isinstance(config, digests.HasDigest):
-                found[name] = config.digest()
-            source = getattr(config, "source", None)
-            if isinstance(source, str) and source.startswith("random:"):
-                found[name] = source
             for need in weights.needs_of(config, name, section):
                 found[need.name] = self._digest(need)
         return found
@@ -236,7 +209,7 @@ class _Resolver:
         directory = weights.locate(need) if self.fetch else weights.find(need)
         if directory is None:
             return f"{MISSING}{need.source}"
-        return digests.digest(directory)
+        return digests.digest(directory, need.files, need.ignored)
 
     def _prompts_digests(self, decomposed: DcotConfig | None) -> dict[str, str]:
         """Of the prompts and, with DCoT, of what they are decomposed into."""
@@ -248,9 +221,19 @@ class _Resolver:
             weights.locate(need)
         texts = prompts.load(self.prompts)
         found = {"prompts": digests.text_digest((*texts.train, "", *texts.eval))}
-        if decomposed is not None:
+        if decomposed is not None and decomposed.llm is not None and not self.fetch:
+            found["dcot"] = f"{MISSING}decompositions by {decomposed.llm}"  # a plan asks no language model
+        elif decomposed is not None:
             found["dcot"] = dcot.digest(dcot.stages((*texts.train, *texts.eval), decomposed))
         return found
+
+
+def _random_digest(model: ModelConfig) -> str:
+    """What random weights are random weights of. Raises BenchError for an unknown architecture."""
+    from bench.models.random_weights import architecture
+
+    place = (model.source or "").removeprefix(f"{RANDOM}:")
+    return f"{RANDOM}:{digests.digest(architecture(place), ('*.json',))}"
 
 
 def _fitted(name: str, config: Strict, steps: int) -> Method:

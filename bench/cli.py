@@ -31,7 +31,9 @@ def main() -> None:
     try:
         app()
     except BenchError as error:
-        errors.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        errors.print(
+            f"error: {error}", style="red", markup=False, emoji=False, highlight=False, soft_wrap=True
+        )
         sys.exit(2)
 
 
@@ -45,7 +47,7 @@ def list_() -> None:
 
 @app.command()
 def describe(name: str) -> None:
-    """Show the documentation and the settings of anything that `list` names, or of train, eval, model."""
+    """Explain anything that `list` names, or the sections train, eval, model, sampler, dcot, experiment."""
     from bench.catalogue import show
 
     show(console, name)
@@ -213,8 +215,13 @@ def sample(
         list[str] | None, typer.Option("--set", help="model.KEY=VALUE; may be repeated")
     ] = None,
     dcot: Annotated[
-        bool, typer.Option("--dcot", help="other prompts for coarse, mid and fine steps")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--dcot/--no-dcot",
+            help="other prompts for coarse, mid and fine steps",
+            show_default="as the cell",
+        ),
+    ] = None,
 ) -> None:
     """Draw pictures with a model, with or without a trained LoRA."""
     os.environ.setdefault(*NO_BARS)

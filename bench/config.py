@@ -6,7 +6,7 @@ Strict: an unknown or a repeated key is an error that names the file, the key an
 import re
 from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -176,16 +176,23 @@ class Layers:
         if error["type"] == "missing":
             return f"{where}: is missing"
         message = error["msg"].removeprefix("Value error, ")
-        return f"{where}: {message[:1].lower()}{message[1:]} (got {error['input']!r})"
+        got = "" if isinstance(error["input"], Mapping) else f" (got {error['input']!r})"
+        if not place:
+            where = ", ".join(dict.fromkeys(o for o, _ in self._origins.values() if o))
+        return f"{where}: {message[:1].lower()}{message[1:]}{got}"
 
 
 def _fields(model: type[BaseModel], place: tuple[str, ...]) -> list[str]:
     """Names of the fields of the (nested) model at a place; empty where there is no model."""
     for part in place:
+        if part.isdigit():
+            continue  # a place in a list of models
         inner = model.model_fields[part].annotation if part in model.model_fields else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+        found = [kind for kind in (inner, *get_args(inner)) if isinstance(kind, type)]
+        models = [kind for kind in found if issubclass(kind, BaseModel)]
+        if not models:
             return []
-        model = inner
+        model = models[0]
     return list(model.model_fields)
 
 

@@ -1,8 +1,10 @@
 """Which weights they are: a digest of a directory's contents."""
 
+import fnmatch
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -13,22 +15,24 @@ from bench.errors import BenchError
 class HasDigest(Protocol):
     """Settings of something that is more than its settings, such as code."""
 
-    def digest(self) -> str:
-        """What else it is, as sixteen hex digits."""
+    def digest(self) -> str | None:
+        """What else it is, as sixteen hex digits; None if nothing."""
         ...
 
 
 DIGESTED = (".safetensors", ".bin", ".pt", ".pth", ".json", ".jsonl", ".txt")
 
 
-def digest(directory: Path) -> str:
+def digest(directory: Path, wanted: Sequence[str] = ("*",), ignored: Sequence[str] = ()) -> str:
     """Sixteen hex digits over names and contents of the weight and config files under `directory`.
 
-    A hub cache names its blobs by their hash, so big files there are not read; elsewhere a file is read once
-    and remembered by path, size and time of change.
+    wanted, ignored: patterns of their paths in it; a hub snapshot may hold files that others asked for. A hub
+    cache names its blobs by their hash, so big files there are not read; elsewhere a file is read once and
+    remembered by path, size and time of change.
     """
     total = hashlib.sha256()
     files = sorted(p for p in directory.rglob("*") if p.suffix in DIGESTED and p.is_file())
+    files = [file for file in files if _counts(file.relative_to(directory), wanted, ignored)]
     if not files:
         raise BenchError(f"no weights in {directory}: no {', '.join(DIGESTED[:2])} file below it")
     remembered = _Remembered.load()
@@ -36,6 +40,13 @@ def digest(directory: Path) -> str:
         total.update(f"{file.relative_to(directory)}\0{remembered.file(file)}\n".encode())
     remembered.save()
     return total.hexdigest()[:16]
+
+
+def _counts(file: Path, wanted: Sequence[str], ignored: Sequence[str]) -> bool:
+    """As the hub filters: a star matches slashes too."""
+    name = file.as_posix()
+    chosen = any(fnmatch.fnmatch(name, pattern) for pattern in wanted)
+    return chosen and not any(fnmatch.fnmatch(name, pattern) for pattern in ignored)
 
 
 def text_digest(lines: tuple[str, ...]) -> str:

@@ -62,11 +62,12 @@ def show(console: Console, planned: Planned) -> None:
     for header in ("cell", "state", "steps", "batch", "time"):
         table.add_column(header, overflow="fold", no_wrap=header != "cell")
     waiting = {task.id for task in planned.tasks}
-    for cell in planned.cells:
+    names = launch.titles([cell.config for cell in planned.cells])
+    for cell, title in zip(planned.cells, names, strict=True):
         status = planned.results.cell(cell.id).status()
         training = cell.config.training
         state = f"{status.state} at {status.step}" if status.step else str(status.state)
-        shown = f"{cell.id[:-8]}????????" if _is_missing(cell) else cell.id
+        shown = f"({title})" if _is_missing(cell) else cell.id
         if training is None:
             table.add_row(shown, state, "-", "-", "-")
             continue
@@ -104,9 +105,9 @@ def _show_stand_ins(console: Console, planned: Planned) -> None:
 
 def _show_missing(console: Console, planned: Planned) -> None:
     """What has to be fetched first, and how."""
-    if command := _fetch_command(planned.cells):
+    if command := _fetch_command(planned.experiment, planned.cells):
         console.print(
-            f"Not on this machine yet; cells with ???????? wait for it:\n  {command}",
+            f"Not on this machine yet; cells in brackets wait for it:\n  {command}",
             style="yellow",
             highlight=False,
             soft_wrap=True,
@@ -116,23 +117,43 @@ def _show_missing(console: Console, planned: Planned) -> None:
 def _with_everything_missing(experiment: Experiment, error: BenchError) -> BenchError:
     """The error, and what else the run would stop at: one command gets it all."""
     try:
-        command = _fetch_command(resolve_all(experiment.parts, fetch=False))
+        command = _fetch_command(experiment, resolve_all(experiment.parts, fetch=False))
     except BenchError:
         return error  # not of missing files
     return BenchError(f"{error}\nEverything that this run waits for:\n  {command}") if command else error
 
 
-def _fetch_command(cells: Sequence[Cell]) -> str:
+def _fetch_command(experiment: Experiment, cells: Sequence[Cell]) -> str:
     """What to type to have what these cells wait for; empty if nothing."""
     wanted: dict[str, list[str]] = {"model": [], "reward": [], "prompts": []}
     for cell in cells:
         for what, digest in cell.config.digests.items():
-            if digest.startswith(MISSING):
-                kind, _, name = what.partition(" ")
-                name = {"model": cell.config.model.name, "prompts": cell.config.prompts}.get(kind, name)
-                wanted[kind].append(name.partition(" ")[0])
+            kind, _, name = what.partition(" ")
+            if not digest.startswith(MISSING) or kind not in wanted:
+                continue
+            if kind == "model":
+                source = digest.removeprefix(MISSING)
+                name = cell.config.model.name if experiment.weights is None else source
+            if " term " in name:  # of a sum: its terms are rewards of their own
+                name = name.partition(" term ")[2].partition(" ")[2]
+            wanted[kind].append(name.partition(" ")[0] or cell.config.prompts)
     flags = [f"--{kind} {','.join(dict.fromkeys(names))}" for kind, names in wanted.items() if names]
-    return f"python -m bench fetch {' '.join(flags)}" if flags else ""
+    flags += [f"--set {shlex.quote(text)}" for text in _settings_of(experiment, wanted["reward"])]
+    return f"python -m bench fetch {' '.join(flags)}" if any(wanted.values()) else ""
+
+
+def _settings_of(experiment: Experiment, rewards: Sequence[str]) -> list[str]:
+    """What was typed about these rewards or the model, as `fetch` takes it."""
+    found: list[str] = []
+    for origin, tree, typed in experiment.layers:
+        (section,) = tree if len(tree) == 1 else ("",)
+        text = origin.removeprefix("--set ")
+        trained = experiment.parts[0].reward
+        if typed and section == "reward" and trained in rewards:
+            found.append(f"{trained}.{text.partition('.')[2]}")
+        elif typed and (section in rewards or text.startswith(("model.revision", "model.variant"))):
+            found.append(text)
+    return found
 
 
 def _time(planned: Planned, cell: Cell, done: int) -> str:

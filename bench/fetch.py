@@ -42,16 +42,19 @@ def run(console: Console, pieces: Sequence[Piece], to: Path | None, dry_run: boo
         known = [gigabytes(piece) for piece in pieces if any(n in waiting for n in piece.needs)]
         some = " and what is of unknown size" if None in known else ""
         total = sum(size or 0.0 for size in known)
-        console.print(f"to download: {total:.3g} GB{some}" if known else "nothing to download")
+        console.print(f"to download: {readable_size(total * 1e9)}{some}" if known else "nothing to download")
         return 0
     failures: dict[Need, str] = {}
+    told: set[str] = set()
     for number, need in enumerate(waiting, start=1):
         _line(console, f"[{number}/{len(waiting)}] {need.name}: {need.source}")
         try:
             _fetch(console, need)
         except BenchError as error:
             failures[need] = str(error)
-            _line(console, f"  failed: {error}", "red")
+            why = _reason(str(error))
+            _line(console, "  failed: for the same reason" if why in told else f"  failed: {error}", "red")
+            told.add(why)
     failed = _show(console, pieces, failures)
     if to is not None:
         _say_how_to_use(console, to, failed)
@@ -115,14 +118,23 @@ def _show(console: Console, pieces: Sequence[Piece], failures: dict[Need, str]) 
     for piece in pieces:
         if not piece.needs:
             table.add_row(piece.label, "", "needs no files")
+        rows: list[tuple[str, str, str]] = []
         for need in piece.needs:
             found = look(need)
             lacking |= found.path is None
             name = piece.label if need.name == "model" else need.name
-            table.add_row(name, _size_of(found, piece), _where(found, failures))
+            rows.append((name, _size_of(found, piece), _where(found, failures)))
+        for row in dict.fromkeys(rows):
+            count = rows.count(row)
+            table.add_row(row[0], row[1] if count == 1 else f"{count} × {row[1]}", row[2])
     console.print()
     console.print(table)
     return lacking
+
+
+def _reason(message: str) -> str:
+    """Why: what a message's first line says in brackets at its end, without what it was about."""
+    return message.splitlines()[0].rpartition(" (")[2]
 
 
 def _size_of(found: Found, piece: Piece) -> str:

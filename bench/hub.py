@@ -17,6 +17,7 @@ SITE = "https://huggingface.co"  # where licences are accepted, whatever mirror 
 CONNECT_SECONDS = 5.0
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 REFUSED = (401, 403)
+PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")  # of a pipeline: those with weights that are used
 
 
 def cached(need: Need) -> Path | None:
@@ -172,8 +173,21 @@ def free_gigabytes(place: Path) -> float:
     return shutil.disk_usage(place).free / 1e9
 
 
+def _has_part(directory: Path) -> bool:
+    """Whether a part of a pipeline has its config and its weights."""
+    return (directory / "config.json").is_file() and any(directory.glob("*.safetensors"))
+
+
 def _holds(directory: Path, need: Need) -> bool:
     """The cache knows a snapshot, not whether it is complete: other tools may have fetched its configs
     alone."""
+    named = [pattern for pattern in need.files if "*" not in pattern]
+    if not all((directory / name).is_file() for name in named):
+        return False
     wanted = [p for p in need.files if not p.endswith((".json", ".txt", ".model"))] or list(need.files)
-    return any(any(directory.glob(pattern)) for pattern in wanted)
+    if not any(any(directory.glob(pattern)) for pattern in wanted):
+        return False
+    index = directory / "model_index.json"
+    return not index.is_file() or all(
+        _has_part(directory / part) for part in PARTS if part in index.read_text()
+    )

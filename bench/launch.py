@@ -6,13 +6,14 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import Protocol
+from typing import Any, Protocol
 
 from bench.cells import Cell
 from bench.errors import BenchError
+from bench.labels import told_apart
 from bench.process import Outcome, Process, Task, Way, unchanged
 from bench.settings import CellConfig
 from bench.store import CellDir, CellInUse, ResultsDir, State
@@ -43,12 +44,39 @@ class Watcher(Protocol):
 def unfinished(results: ResultsDir, cells: list[Cell], force: bool) -> list[Task]:
     """The cells that have to run."""
     found = [(cell.config, results.cell(cell.id)) for cell in cells]
-    return [_cell_task(config, cell) for config, cell in found if force or not cell.finished(config)]
+    names = titles([cell.config for cell in cells])
+    return [
+        _cell_task(config, cell, title)
+        for (config, cell), title in zip(found, names, strict=True)
+        if force or not cell.finished(config)
+    ]
 
 
-def _cell_task(config: CellConfig, cell: CellDir) -> Task:
+def titles(configs: Sequence[CellConfig]) -> list[str]:
+    """What cells are called for people: the method, what tells it from others of that name, the seed."""
+    found = [""] * len(configs)
+    for label in dict.fromkeys(config.label for config in configs):
+        same = [n for n, config in enumerate(configs) if config.label == label]
+        apart = told_apart(label, [_differences(configs[n]) for n in same])
+        for n, title in zip(same, apart, strict=True):
+            training = configs[n].training
+            found[n] = title if training is None else f"{title} seed {training.seed}"
+    return found
+
+
+def _differences(config: CellConfig) -> dict[str, Any]:
+    """What cells of one method may differ in, but the seed."""
+    model, training = config.model, config.training
+    sampler = {"solver": model.config.solver, "steps": model.config.steps, "guidance": model.config.guidance}
+    tree: dict[str, Any] = {"model": model.name, "prompts": config.prompts, **sampler}
+    tree["dcot"] = "off" if config.dcot is None else "on"
+    if training is not None:
+        tree |= {"reward": training.reward.name, "method": training.method.config}
+    return tree
+
+
+def _cell_task(config: CellConfig, cell: CellDir, title: str) -> Task:
     training = config.training
-    title = config.label if training is None else f"{config.label} seed {training.seed}"
     total = None if training is None else training.train.steps
     return Task(cell, config, "cell", config.threads, title, total, cell.metrics)
 

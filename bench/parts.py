@@ -7,6 +7,7 @@ the user typed is taken as it is.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -137,6 +138,8 @@ def parts(
 def _weights_layer(weights: str, model: str) -> Layer:
     """What `--weights` says of a model's source: `random` numbers in its own shapes, or another place."""
     kind, _, rest = model.partition(":")
+    if weights != RANDOM and not re.fullmatch("(path|hub):.+", weights):
+        raise BenchError(f"--weights {weights}: expected random, path:DIRECTORY or hub:ORG/NAME")
     source = f"{RANDOM}:{rest if kind == 'path' else model}" if weights == RANDOM else weights
     return Layer(f"--weights {weights}", {"model": {"source": source, "path": None}})
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from bench import prompts, registry, reward_names
-from bench.config import Layers, parse_setting, read_yaml, readable, shipped
+from bench.config import Layers, Tree, parse_setting, read_yaml, readable, shipped
 from bench.errors import BenchError
 from bench.models.config import ModelConfig
 from bench.parts import Layer, model_file, model_settings
@@ -67,8 +67,8 @@ def asked(
                 _add(found, reward_piece(reward, layers))
         if prompt_sets is None:
             _add(found, prompts_piece(file.prompts))
-    for name in reward_list() if rewards == ALL else split(rewards):
-        _add(found, reward_piece(_without_weight(name), layers))
+    for name in reward_list() if rewards == ALL else rewards_of(rewards):
+        _add(found, reward_piece(name, layers))
     for name in prompts.BUILT_IN if prompt_sets == ALL else split(prompt_sets):
         _add(found, prompts_piece(name))
     _check_used(layers, [piece.name for piece in found.values()])
@@ -79,11 +79,6 @@ def _add(found: dict[str, Piece], piece: Piece) -> None:
     found.setdefault(piece.label, piece)
 
 
-def _without_weight(name: str) -> str:
-    terms = reward_names.terms(name)
-    return terms[0][0] if terms else name
-
-
 def _check_used(layers: Sequence[Layer], names: Sequence[str]) -> None:
     for layer in layers:
         for section in layer.tree:
@@ -91,6 +86,15 @@ def _check_used(layers: Sequence[Layer], names: Sequence[str]) -> None:
                 raise BenchError(
                     f"{layer.origin}: '{section}' is not among what is named: model, {', '.join(names)}"
                 )
+
+
+def rewards_of(text: str | None) -> list[str]:
+    """The rewards that `--reward` names, those of a sum one by one."""
+    return [term for name in reward_names.listed(text or "") for term in _terms(name)]
+
+
+def _terms(name: str) -> list[str]:
+    return [term for term, _ in reward_names.terms(name)] or [name]
 
 
 def split(text: str | None) -> list[str]:
@@ -115,11 +119,24 @@ def reward_piece(name: str, layers: Sequence[Layer] = ()) -> Piece:
     settings, files = Layers(), shipped("rewards")
     if name in files:
         settings.add(readable(files[name]), "", read_yaml(files[name]))
+    if terms := reward_names.terms(name):
+        parts = [(term, weight, reward_piece(term, layers).config) for term, weight in terms]
+        tree = [
+            {"name": n, "weight": w, "config": c.model_dump(mode="json") if c else {}} for n, w, c in parts
+        ]
+        settings.add(name, "", {"terms": tree})
+    if function := reward_names.function(name):
+        settings.add(name, "", {"function": function})
     for origin, tree, _ in layers:
         if name in tree:
             settings.add(origin, name, tree[name])
     config = settings.build(cls.Config)
     return Piece("reward", name, config, needs_of(config, f"reward {name}", name))
+
+
+def _term(name: str, weight: float, layers: Sequence[Layer]) -> Tree:
+    config = reward_piece(name, layers).config
+    return {"name": name, "weight": weight, "config": config.model_dump(mode="json") if config else {}}
 
 
 def prompts_piece(name: str) -> Piece:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import Any
 
 from bench.config import Layers, load_config, parse_setting, read_yaml, readable, shipped
 from bench.errors import BenchError, did_you_mean
-from bench.parts import Layer, Part, parts
-from bench.reward_names import terms
+from bench.identity import slug
+from bench.parts import RANDOM, Layer, Part, parts
+from bench.reward_names import listed
 from bench.settings import Request
 
 DEMO = "demo"
@@ -42,6 +44,7 @@ class Experiment:
     parts: list[Part]
     layers: list[Layer]
     out: Path
+    weights: str | None = None
 
 
 def build(options: Options) -> Experiment:
@@ -66,9 +69,16 @@ def build(options: Options) -> Experiment:
     if options.model is not None and name is not None:
         stand_in = frozenset(k for k in ("reward", "prompts") if getattr(options, k) is None)
     found = parts(request, origin, layers, options.weights, stand_in)
-    title = Path(name).stem if name else f"{Path(request.model[0]).name}-{(request.reward or ['default'])[0]}"
+    title = Path(name).stem if name else _title(request, options.weights)
     out = Path("results") / title if options.out is None else options.out
-    return Experiment(request, found, [Layer(origin, request.settings), *layers], out)
+    return Experiment(request, found, [Layer(origin, request.settings), *layers], out, options.weights)
+
+
+def _title(request: Request, weights: str | None) -> str:
+    """The results directory's name where no experiment file gives one."""
+    random = "-random" if weights == RANDOM else ""
+    reward = "default" if request.reward is None else slug(request.reward[0])
+    return f"{slug(request.model[0])}{random}-{reward}"
 
 
 def _without(tree: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
@@ -97,13 +107,20 @@ def _flags(options: Options) -> list[tuple[str, dict[str, Any]]]:
     found: list[tuple[str, dict[str, Any]]] = []
     if options.methods is not None:
         names = None if options.methods == "all" else _split(options.methods)
+        if names == []:
+            raise BenchError("--methods: names no method; `all` takes every one that `bench list` shows")
         found.append(("--methods", {"methods": names}))
     if options.seeds is not None:
-        found.append(("--seeds", {"seeds": _split(options.seeds)}))
+        seeds = _split(options.seeds)
+        if not seeds or not all(re.fullmatch("[0-9]+", seed) for seed in seeds):
+            raise BenchError(
+                f"--seeds {options.seeds}: expected whole numbers with commas between them, such as 0,1,2"
+            )
+        found.append(("--seeds", {"seeds": seeds}))
     for key in ("model", "reward", "prompts"):
         value = getattr(options, key)
         if value is not None:
-            found.append((f"--{key}", {key: _names(value)}))
+            found.append((f"--{key}", {key: listed(value) if key == "reward" else _split(value)}))
     for key in ("threads", "dcot"):
         value = getattr(options, key)
         if value is not None:
@@ -113,8 +130,3 @@ def _flags(options: Options) -> list[tuple[str, dict[str, Any]]]:
 
 def _split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _names(text: str) -> list[str]:
-    """Names with commas between them; a sum of rewards (hpsv2:1,aes:0.5) is one name."""
-    return [text] if terms(text) else _split(text)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
+from bench.errors import BenchError
+
 SUM = "weighted"
 FUNCTION = "python"
 
@@ -18,6 +22,38 @@ def terms(name: str) -> list[tuple[str, float]]:
         if not reward:
             return []
     return found
+
+
+def listed(text: str) -> list[str]:
+    """The rewards of `--reward`: names with commas between them, or one sum. Raises BenchError."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    weighted = [part for part in parts if ":" in part and (function(part) is None or terms(part))]
+    if not weighted:
+        if any(function(part) == "" for part in parts):
+            raise BenchError(f"--reward {text}: write python:module.function")
+        return parts
+    if bare := [part for part in parts if part not in weighted]:
+        raise BenchError(
+            f"--reward {text}: {bare[0]} has no weight. A sum wants one for each ({bare[0]}:1); rewards to "
+            "train on one by one have none"
+        )
+    for part in weighted:
+        _check_term(text, part)
+    return [",".join(weighted)]
+
+
+def _check_term(text: str, part: str) -> None:
+    reward, _, weight = part.rpartition(":")
+    try:
+        usable = math.isfinite(float(weight)) and float(weight) != 0
+    except ValueError:
+        usable = False
+    if not usable or (":" in reward and function(reward) is None):
+        wrong = weight if not usable else reward.rpartition(":")[2]
+        raise BenchError(
+            f"--reward {text}: '{wrong}' is no weight for {reward.partition(':')[0]}: a number other than 0, "
+            "such as hpsv2:0.5"
+        )
 
 
 def function(name: str) -> str | None:

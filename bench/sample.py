@@ -25,16 +25,18 @@ def write_samples(
     seed: int,
     out: Path,
     settings: Sequence[str],
-    dcot: bool = False,
+    dcot: bool | None = None,
 ) -> list[Path]:
     """Draw `count` pictures of a prompt by the deterministic sampler. Returns the PNG files.
 
-    dcot: coarse, mid and fine steps see the prompt's decomposition.
+    dcot: coarse, mid and fine steps see the prompt's decomposition; None: as the cell was trained.
     """
     adapter = None if lora is None else find_lora(lora, "--lora")
     layers = [Layer(*parse_setting(text)) for text in settings]
-    decomposed = _dcot(layers) if dcot else None
-    config = _model(model, lora, [layer for layer in layers if not (dcot and set(layer.tree) == {"dcot"})])
+    own = CellDir(lora).config().dcot if lora is not None and (lora / "config.yaml").is_file() else None
+    decomposed = _dcot(own, layers) if dcot or (dcot is None and own is not None) else None
+    of_model = [layer for layer in layers if decomposed is None or set(layer.tree) != {"dcot"}]
+    config = _model(model, lora, of_model)
     _, device = start(threads=torch.get_num_threads())
     chain = load_chain(config, device)
     if adapter is not None:
@@ -49,9 +51,11 @@ def write_samples(
     return files
 
 
-def _dcot(layers: Sequence[Layer]) -> DcotConfig:
-    """The settings of section `dcot` among these."""
+def _dcot(own: DcotConfig | None, layers: Sequence[Layer]) -> DcotConfig:
+    """The settings of section `dcot` among these, over a cell's own."""
     chosen = Layers()
+    if own is not None:
+        chosen.add("the cell", "dcot", own.model_dump(mode="json"))
     for layer in layers:
         if "dcot" in layer.tree:
             chosen.add(layer.origin, "dcot", layer.tree["dcot"])

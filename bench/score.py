@@ -26,6 +26,7 @@ from bench.evaluate import DIVERSITY, Evaluation, Row
 from bench.parts import Layer
 from bench.pictures import Picture, find
 from bench.pieces import ALL, Piece, complete, reward_list, reward_piece, split
+from bench.reward_names import listed
 from bench.runtime import find_lora, load_lora, load_reward, start
 from bench.settings import CellConfig, Choice
 from bench.store import CellDir, append_rows, write_atomically
@@ -116,7 +117,7 @@ def _choices(console: Console, asked: Asked, trained: Sequence[Choice]) -> list[
     With `all`, rewards that are not on this machine are left out, and it is said why.
     """
     layers = [Layer(*parse_setting(text)) for text in asked.settings]
-    names = reward_list() if asked.rewards == ALL else list(dict.fromkeys(split(asked.rewards)))
+    names = reward_list() if asked.rewards == ALL else list(dict.fromkeys(listed(asked.rewards)))
     for layer in layers:
         if not set(layer.tree) <= set(names):
             raise BenchError(f"{layer.origin}: only settings of {', '.join(names)} mean anything here")
@@ -170,7 +171,9 @@ def _show(console: Console, title: str, rows: list[Row]) -> None:
         count = sum(row["reward"] == name for row in rows)
         scale = DISTANCE if name == DIVERSITY else registry.load("reward", name).scale
         error = "" if math.isnan(se) else f" ± {se:.2g}"
-        table.add_row(name, f"{mean:.4g}{error}", str(count), scale)
+        by = {row["features"] for row in rows if row["reward"] == name and "features" in row}
+        shown = f"{name} ({', '.join(sorted(by))})" if by else name
+        table.add_row(shown, f"{mean:.4g}{error}", str(count), scale)
     console.print(table)
     prompts = len({row["prompt"] for row in rows})
     over = f"over {prompts} prompts" if prompts > 1 else "over the pictures of one prompt"

@@ -69,6 +69,16 @@ class HasNeeds(Protocol):
 
 
 @runtime_checkable
+class HasSource(Protocol):
+    """Settings that name a source."""
+
+    @property
+    def source(self) -> str | None:
+        """See above."""
+        ...
+
+
+@runtime_checkable
 class HasRandom(Protocol):
     """Settings of a reward that can run with random numbers for weights."""
 
@@ -130,6 +140,12 @@ def _existing(path: Path, need: Need) -> Path:
         raise BenchError(
             f"no weights at {directory}: not a directory. Set {need.setting} to one that holds them."
         )
+    named = [file for file in need.files if "*" not in file]
+    if lacking := [file for file in named if not (directory / file).is_file()]:
+        raise BenchError(
+            f"no weights at {directory}: {', '.join(lacking)} is not there. Set {need.setting} to a "
+            "directory that holds it."
+        )
     return directory
 
 
@@ -137,10 +153,12 @@ def missing(need: Need, why: str, steps: tuple[str, ...] = ()) -> BenchError:
     """The error for files that are not here: why, what helps against that, and the ways to get them."""
     what = "weights" if need.repo_type == "model" else "files"
     ways = [f"  {step}" for step in steps]
-    ways.append(f"  Get them where there is a network:  {bench_command(need)}")
+    if need.name.partition(" ")[0] in ("model", "reward", "prompts"):
+        ways.append(f"  Get them where there is a network:  {bench_command(need)}")
     ways.append(f"  or without this package:            {fetch_command(need)}")
     if need.setting:
-        ways.append(f"  or point to a local directory:      --set {need.setting}=DIRECTORY")
+        place = "DIRECTORY" if need.setting.endswith(".path") else "path:DIRECTORY"
+        ways.append(f"  or point to a local directory:      --set {need.setting}={place}")
     return BenchError(
         "\n".join((f"{what} of {need.place} ({need.name}) are not on this machine ({why}).", *ways))
     )

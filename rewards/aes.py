@@ -94,7 +94,7 @@ class AesReward(Reward):
         if config.random:
             fill_random(head, torch.float32, FILE)
         else:
-            need, *clip = config.needs("reward aes", "reward")
+            need, *clip = config.needs("reward aes", "aes")
             path = locate(need) / FILE
             assign(head, read_state(path), path)
             below = below.model_copy(update={"path": locate(clip[0])} if clip else {})

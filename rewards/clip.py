@@ -105,7 +105,7 @@ class ClipReward(Reward):
             model, self.tokenizer = random_clip(config.random)
             self.preprocessor = Preprocessor()
         else:
-            places = [locate(need) for need in config.needs(f"reward {name}", "reward")]
+            places = [locate(need) for need in config.needs(f"reward {name}", name)]
             model, self.tokenizer = _load(places[0], places[-1], name)
             self.preprocessor = Preprocessor.load(places[-1])
         self.logit_scale = model.logit_scale.detach().float().exp().item()  # 1 % off in bfloat16

@@ -99,7 +99,7 @@ class Hpsv2Reward(Reward):
         if config.random:
             model = fill_random(model, dtype, config.source)
         else:
-            (need,) = config.needs("reward hpsv2", "reward")
+            (need,) = config.needs("reward hpsv2", "hpsv2")
             path = locate(need) / FILES[config.version]
             assign(model, read_state(path, "state_dict"), path)
             model = model.to(dtype)

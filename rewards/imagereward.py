@@ -156,7 +156,7 @@ def _load(config: ImageRewardConfig) -> tuple[Any, Any]:
     from transformers import BertTokenizer
 
     compat.image_reward()
-    weights, vocabulary = (locate(need) for need in config.needs("reward imagereward", "reward"))
+    weights, vocabulary = (locate(need) for need in config.needs("reward imagereward", "imagereward"))
     try:
         tokenizer = BertTokenizer.from_pretrained(vocabulary)
     except (OSError, ValueError, KeyError) as error:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import inspect
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -33,15 +32,17 @@ NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 class PythonConfig(Strict):
     """Which function, and what it can do."""
 
-    function: str = Field(description="dotted name of the function, such as my_module.my_reward")
+    function: str = Field(
+        description="dotted name of the function, such as my_module.my_reward; larger numbers are better"
+    )
     differentiable: bool = Field(
         default=False, description="whether the tensor that it returns has a gradient to the pictures"
     )
-    higher_is_better: bool = Field(default=True, description="whether large numbers are good")
 
     def digest(self) -> str:
         """Of the source of the function's module: another code is another reward. Raises BenchError."""
-        source = inspect.getsourcefile(load_function(self.function))
+        load_function(self.function)
+        source = sys.modules[self.function.rpartition(".")[0]].__file__
         return text_digest((Path(source).read_text(encoding="utf-8") if source else self.function,))
 
     @field_validator("function")
@@ -65,7 +66,6 @@ class PythonReward(Reward):
         self.function = load_function(config.function)
         self.name, self.device = config.function, device
         self.has_gradient = config.differentiable
-        self.higher_is_better = config.higher_is_better
 
     def score(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
         """The function's numbers [B], float32 on the device. Raises BenchError if they are not B numbers."""

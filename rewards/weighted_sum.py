@@ -16,6 +16,7 @@ from torch import Tensor
 
 from bench import registry
 from bench.config import Layers, read_yaml, readable, shipped
+from bench.digests import HasDigest, text_digest
 from bench.reward import Reward, is_differentiable
 from bench.schema import Strict
 from bench.weights import Need, needs_of
@@ -46,6 +47,12 @@ class WeightedConfig(Strict):
     def differentiable(self) -> bool:
         """Whether every term has a gradient."""
         return all(is_differentiable(registry.load("reward", t.name), t.settings()) for t in self.terms)
+
+    def digest(self) -> str | None:
+        """Of the terms that are more than their settings; None without any. Raises BenchError."""
+        settings = [term.settings() for term in self.terms]
+        found = [config.digest() for config in settings if isinstance(config, HasDigest)]
+        return text_digest(tuple(code for code in found if code)) if any(found) else None
 
     def needs(self, name: str, section: str) -> tuple[Need, ...]:
         """What the terms need; a term's settings are set under its own name."""

@@ -12,7 +12,9 @@ import pandas as pd
 
 from bench.analysis.load import BASE, Cell, Experiment
 from bench.analysis.stats import NOTHING, Estimate, by_picture, estimate, side_by_side
+from bench.identity import essential
 from bench.labels import told_apart
+from bench.prompts.dcot import THIRDS
 from bench.store import State
 
 
@@ -128,9 +130,17 @@ def _contest(cells: list[Cell], base: Cell | None) -> Contest:
     reward = (some.training["reward"] if cells else some.config["eval_rewards"][0])["name"]
     title = f"{model}, trained on {reward}" if cells else f"{model}, not trained"
     groups = _groups(cells)
-    setting = {key: some.config[key] for key in ("prompts", "dcot", "eval") if key in some.config}
-    setting["model"] = some.config["model"]["config"]
+    setting = {key: some.config[key] for key in ("prompts", "eval")}
+    setting |= {"dcot": _dcot(some.config), "model": essential(some.config)["model"]["config"]}
     return Contest(title, model, reward, setting, _group(BASE, [base]) if base else None, groups)
+
+
+def _dcot(config: dict[str, Any]) -> str:
+    """`off`, `on`, or where its parts of the chain end if not at thirds."""
+    if "dcot" not in config or config["dcot"] is None:
+        return "off"
+    ends = tuple(config["dcot"]["boundaries"])
+    return "on" if ends == THIRDS else " and ".join(f"{end:g}" for end in ends)
 
 
 def _groups(cells: Sequence[Cell]) -> tuple[Group, ...]:
@@ -156,7 +166,9 @@ def _group(label: str, seeds: Sequence[Cell]) -> Group:
 
 def _pictures(cell: Cell) -> str:
     """What decides which pictures are drawn and how they are scored: cells that agree on it can be paired."""
-    return _text([cell.config[key] for key in ("model", "prompts", "eval", "eval_rewards", "digests")])
+    tree = essential(cell.config)
+    keys = ("model", "eval", "eval_rewards", "digests", "dcot")
+    return _text([cell.config["model"]["name"], *(tree[key] for key in keys if key in tree)])
 
 
 def _text(value: Any) -> str:

@@ -13,10 +13,11 @@ import torch
 from pydantic import Field
 
 from bench import registry
-from bench.cells import PLACES, Cell, slug
+from bench.cells import Cell
 from bench.config import load_config
 from bench.errors import BenchError
 from bench.gradients.moments import Moments
+from bench.identity import PLACES, slug
 from bench.schema import Strict
 from bench.settings import SCHEMA_VERSION, Choice, ModelChoice, Training
 from bench.store import Checkpoints, JobDir

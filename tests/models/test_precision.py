@@ -1,5 +1,6 @@
 """Half precision, the decoder's dtype, attention, memory layout and compilation."""
 
+import shutil
 from typing import Any
 
 import pytest
@@ -123,6 +124,7 @@ def test_channels_last_changes_the_layout_and_not_the_picture() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
 def test_compiled_network_is_the_same_network_perturbed_and_with_another_lora_too(tmp_path: Any) -> None:
     plain, compiled = image_chain(steps=2), image_chain(steps=2, compile=True)
     x, cond = latents(plain), plain.condition(PROMPTS[:2])
