@@ -209,7 +209,9 @@ class _Resolver:
         directory = weights.locate(need) if self.fetch else weights.find(need)
         if directory is None:
             return f"{MISSING}{need.source}"
-        return digests.digest(directory, need.files, need.ignored)
+        if need.kind != "hub":
+            return digests.digest(directory)
+        return digests.digest(directory, need.files, need.ignored)  # a snapshot holds what others asked for
 
     def _prompts_digests(self, decomposed: DcotConfig | None) -> dict[str, str]:
         """Of the prompts and, with DCoT, of what they are decomposed into."""

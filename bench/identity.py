@@ -11,7 +11,7 @@ from bench.settings import CellConfig
 
 # Where something lies does not change numbers; what lies there is in the digests.
 PLACES = ("source", "path", "revision")
-PLACES_IF_GIVEN = ("processor", "tokenizer", "clip", "file", "endpoint", "llm", "key_variable")
+PLACES_IF_GIVEN = ("processor", "tokenizer", "clip")
 # Settings that schema version 1 gained later, and the values that mean what there was before them.
 LATER: Tree = {"dcot": None}
 LATER_OF_MODELS: Tree = {"channels_last": False, "compile": False, "vae_dtype": "auto", "variant": None}
@@ -42,7 +42,7 @@ def essential(config: Tree) -> Tree:
         tree["training"] = {**tree["training"], "reward": _placeless(tree["training"]["reward"])}
         tree["training"]["train"] = dict(tree["training"]["train"])
     if "dcot" in tree:
-        tree["dcot"] = _placeless(tree["dcot"])
+        tree["dcot"] = {"boundaries": tree["dcot"]["boundaries"]}  # its texts are in the digests
     del tree["prompts"]
     return tree
 

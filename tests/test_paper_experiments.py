@@ -6,6 +6,8 @@ import pytest
 from rich.console import Console
 
 from bench import launch
+from bench.analysis.groups import contests
+from bench.analysis.load import BASE, load
 from bench.analysis.report import write_report
 from bench.experiment import plan
 from bench.process import Exit
@@ -26,5 +28,9 @@ def test_runs_on_the_embedded_model_from_beginning_to_end(name: str, tmp_path: P
     assert len(ready) == len(planned.cells) and not busy
     assert [run_cell(CellDir(task.directory.path), None) for task in ready] == [Exit.DONE] * len(ready)
     write_report(tmp_path, Console(file=(tmp_path / "console.txt").open("w")))
-    page = (tmp_path / "report" / "report.html").read_text()
-    assert all(cell.config.label in page for cell in planned.cells)
+    found = contests(load(tmp_path))
+    groups = [group for contest in found for group in (*contest.groups, contest.base) if group is not None]
+    trained = [cell for cell in planned.cells if cell.config.training is not None]
+    assert sum(group.label != BASE for group in groups) == len(trained)  # one seed each: none is pooled
+    assert len({contest.title for contest in found}) == len(found)
+    assert all(contest.base is not None for contest in found)

@@ -55,3 +55,25 @@ def test_every_score_is_the_one_of_its_contest(tmp_path: Path) -> None:
                 and f"steps={contest.setting['model']['steps']}" in line[0]
             ]  # fmt: skip
             assert float(line[1].split()[0]) == float(f"{row.score.mean:.{len(line[1].split()[0]) - 2}f}")
+
+
+def test_contests_with_and_without_dcot_are_told_apart_in_few_words(tmp_path: Path) -> None:
+    root = fake.write(tmp_path / "a", ("rlr", "ddpo"), pictures=False)
+    thirds = {
+        "boundaries": [1 / 3, 2 / 3],
+        "file": None,
+        "endpoint": None,
+        "llm": None,
+        "key_variable": "KEY",
+    }
+    for name, boundaries in (("b", thirds["boundaries"]), ("c", [0.2, 0.6])):
+        for path in fake.write(tmp_path / name, ("rlr", "ddpo"), pictures=False).glob("cells/*"):
+            config = yaml.safe_load((path / "config.yaml").read_text())
+            config["dcot"] = {**thirds, "boundaries": boundaries}
+            (path / "config.yaml").write_text(yaml.safe_dump(config))
+            path.rename(root / "cells" / f"{path.name}-{name}")
+    found = contests(load(root))
+    assert [contest.title for contest in found] == [
+        f"tiny, trained on clip (dcot={how})" for how in ("0.2 and 0.6", "off", "on")
+    ]
+    assert all(len(contest.groups) == 2 and contest.base is not None for contest in found)

@@ -154,9 +154,7 @@ def test_tokenizer_and_processor_may_lie_beside_the_checkpoint(checkpoint, tmp_p
 
 def test_a_hub_checkpoint_out_of_reach_is_named_with_the_way_to_get_it(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(
-        BenchError, match=r"hf download nobody/no-such-clip[\s\S]*--set reward.path=DIRECTORY"
-    ):
+    with pytest.raises(BenchError, match=r"hf download nobody/no-such-clip[\s\S]*--set clip.path=DIRECTORY"):
         ClipReward(ClipConfig(source="hub:nobody/no-such-clip"), CPU)
 
 

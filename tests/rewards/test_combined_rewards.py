@@ -127,8 +127,9 @@ def test_settings_decide_whether_there_is_a_gradient_and_else_the_class():
     assert not is_differentiable(WeightedReward, WeightedConfig(terms=(smooth, rough)))
 
 
-def test_a_sum_weighs_its_terms_and_turns_those_whose_low_scores_are_good(mine):
-    low = Term(name="python", weight=2.0, config={"function": f"{mine}.lengths", "higher_is_better": False})
+def test_a_sum_weighs_its_terms_and_turns_those_whose_low_scores_are_good(mine, monkeypatch):
+    monkeypatch.setattr(PythonReward, "higher_is_better", False)
+    low = Term(name="python", weight=2.0, config={"function": f"{mine}.lengths"})
     colour = Term(name="colourfulness", weight=0.5)
     total = WeightedReward(WeightedConfig(terms=(low, colour)), CPU).score(media(), PROMPTS)
     expected = ColourfulnessReward(ColourfulnessConfig(), CPU).score(media(), PROMPTS) * 0.5
