@@ -17,8 +17,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from bench import prompts
+from bench.download import file_path
 from bench.errors import BenchError
-from bench.pieces import Found, Piece, gigabytes, look
+from bench.pieces import Found, Piece, complete, gigabytes, look
 from bench.weights import Need
 
 HERE = ("embedded", "path")  # nothing to download
@@ -55,7 +57,8 @@ def run(console: Console, pieces: Sequence[Piece], to: Path | None, dry_run: boo
             why = _reason(str(error))
             _line(console, "  failed: for the same reason" if why in told else f"  failed: {error}", "red")
             told.add(why)
-    failed = _show(console, pieces, failures)
+    unreadable = [piece for piece in pieces if not _readable(console, piece, waiting)]
+    failed = _show(console, pieces, failures) or bool(unreadable)
     if to is not None:
         _say_how_to_use(console, to, failed)
     return 1 if failed else 0
@@ -130,6 +133,22 @@ def _show(console: Console, pieces: Sequence[Piece], failures: dict[Need, str]) 
     console.print()
     console.print(table)
     return lacking
+
+
+def _readable(console: Console, piece: Piece, fetched: Sequence[Need]) -> bool:
+    """Whether a prompt set that is here can be read: a login page answers 200, too. What was fetched for
+    nothing goes again."""
+    if piece.kind != "prompts" or not piece.needs or not complete(piece):
+        return True
+    try:
+        prompts.load(piece.name)
+    except BenchError as error:
+        _line(console, f"prompts {piece.name}: {error}", "red")
+        for need in piece.needs:
+            if need.kind == "url" and need in fetched:
+                file_path(need).unlink(missing_ok=True)
+        return False
+    return True
 
 
 def _reason(message: str) -> str:

@@ -28,7 +28,7 @@ def cached(need: Need) -> Path | None:
         found = Path(_snapshot(need, cached=True))
     except LocalEntryNotFoundError:
         return None
-    return found if _holds(found, need) else None
+    return found if holds(found, need) else None
 
 
 def download(need: Need) -> Path:
@@ -39,7 +39,7 @@ def download(need: Need) -> Path:
     """
     check_reachable(need)
     found = Path(_translated(need, dry_run=False))
-    if not _holds(found, need):
+    if not holds(found, need):
         raise BenchError(
             f"{need.name}: {page(need)} has none of the files {', '.join(need.files)}: it is another"
             " repository than expected, or they were withdrawn"
@@ -178,7 +178,7 @@ def _has_part(directory: Path) -> bool:
     return (directory / "config.json").is_file() and any(directory.glob("*.safetensors"))
 
 
-def _holds(directory: Path, need: Need) -> bool:
+def holds(directory: Path, need: Need) -> bool:
     """The cache knows a snapshot, not whether it is complete: other tools may have fetched its configs
     alone."""
     named = [pattern for pattern in need.files if "*" not in pattern]

@@ -1,15 +1,20 @@
+import io
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from bench import fetch, pieces
+from bench import fetch, pieces, weights
 from bench.download import file_path
 from bench.errors import BenchError
+from bench.prompts import public
 from bench.weights import Need, locate
 from tests.fake_hub import FakeHub
 from tests.running import ROOT, command
@@ -135,3 +140,35 @@ def test_a_file_that_is_linked_twice_counts_once(tmp_path: Path) -> None:
     (tmp_path / "a.bin").write_bytes(b"x" * 1000)
     (tmp_path / "b.bin").symlink_to(tmp_path / "a.bin")
     assert pieces.look(Need("model", None, "model.path", tmp_path)).size == 1000
+
+
+def test_a_page_that_is_no_prompt_set_is_refused_and_does_not_stay(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What a login page or an error page with status 200 would leave behind."""
+    page = b"<html>please log in</html>"
+
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(page)))
+            self.end_headers()
+            self.wfile.write(page)
+
+        def log_message(self, *arguments: object) -> None: ...
+
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        need = Need("prompts drawbench", f"url:http://127.0.0.1:{server.server_port}/table.csv", "")
+        found = replace(public.SETS["drawbench"], files=(need,))
+        monkeypatch.setitem(public.SETS, "drawbench", found)
+        text = io.StringIO()
+        code = fetch.run(
+            Console(file=text, width=200), pieces.asked(None, None, "drawbench", ()), None, False
+        )
+        server.shutdown()
+    assert code == 1
+    assert "no column" in text.getvalue()
+    assert weights.find(need) is None

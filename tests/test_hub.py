@@ -157,3 +157,22 @@ def test_a_shipped_model_is_named_by_its_name_in_what_to_type() -> None:
     need = Need("model", "hub:CompVis/stable-diffusion-v1-4", "model.path")
     assert weights.bench_command(need) == "python -m bench fetch --model sd14"
     assert weights.fetch_flag(Need("prompts hpdv2", "hub:a/b", "")) == "--prompts hpdv2"
+
+
+def test_a_pipeline_of_which_another_tool_fetched_a_part_is_not_taken_for_whole(tmp_path: Path) -> None:
+    """As `hf_hub_download` of single files, or transformers alone, leave it."""
+    index = (
+        '{"unet": ["diffusers", "UNet2DConditionModel"], "text_encoder": ["transformers", "CLIPTextModel"]}'
+    )
+    (tmp_path / "model_index.json").write_text(index)
+    for part in ("text_encoder", "unet"):
+        assert not hub.holds(tmp_path, NEED)
+        (tmp_path / part).mkdir()
+        (tmp_path / part / "config.json").write_text("{}")
+        (tmp_path / part / "model.safetensors").write_bytes(b"w")
+    assert hub.holds(tmp_path, NEED)
+    named = Need("reward x", "hub:org/net", "x.path", files=("v2.pt", "v2.json"))
+    (tmp_path / "v2.pt").write_bytes(b"w")
+    assert not hub.holds(tmp_path, named)
+    (tmp_path / "v2.json").write_text("{}")
+    assert hub.holds(tmp_path, named)

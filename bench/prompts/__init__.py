@@ -98,8 +98,9 @@ def needs(name_or_path: str | Path) -> tuple[Need, ...]:
 def _public(name: str) -> PromptSet:
     from bench.prompts import public
 
-    splits = public.load_vbench() if name == "vbench" else public.SETS[name].load(name)
-    return PromptSet(name, *splits)
+    if name == "vbench":
+        return PromptSet(name, *public.load_vbench())
+    return PromptSet(name, *public.SETS[name].load(name))
 
 
 def _first_repeated(prompts: Sequence[str]) -> str | None:
