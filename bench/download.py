@@ -27,7 +27,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from bench.errors import BenchError
-from bench.weights import Need
+from bench.weights import Need, bench_command
 
 SECONDS = 10.0  # to connect, and the longest silence in between
 CHUNK = 2**20
@@ -235,6 +235,7 @@ def _digest(file: Path) -> str:
 def _missing(need: Need, why: str) -> BenchError:
     return BenchError(
         f"{need.name}: {file_path(need).name} is not on this machine ({why}).\n"
-        f"  Get it where there is a network:  {by_hand(need)}\n"
+        f"  Get it where there is a network:  {bench_command(need)}\n"
+        f"  or without this package:          {by_hand(need)}\n"
         f"  (or on another machine, and copy the file to that place)"
     )

@@ -194,7 +194,7 @@ def fetch_command(need: Need) -> str:
 
         return by_hand(need)
     at = f" --revision {need.revision}" if need.revision else ""
-    if need.repo_type == "model":
-        return f"hf download {need.place}{at}"
-    wanted = " ".join(f"--include {shlex.quote(pattern)}" for pattern in need.files)
-    return f"hf download --repo-type {need.repo_type} {need.place}{at} {wanted}"
+    named = [pattern for pattern in need.files if "*" not in pattern or need.repo_type != "model"]
+    wanted = "".join(f" --include {shlex.quote(pattern)}" for pattern in named)
+    kind = "" if need.repo_type == "model" else f"--repo-type {need.repo_type} "
+    return f"hf download {kind}{need.place}{at}{wanted}"

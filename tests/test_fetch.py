@@ -155,7 +155,7 @@ def test_a_page_that_is_no_prompt_set_is_refused_and_does_not_stay(
             self.end_headers()
             self.wfile.write(page)
 
-        def log_message(self, *arguments: object) -> None: ...
+        def log_message(self, format: str, *args: object) -> None: ...
 
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
