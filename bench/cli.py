@@ -55,7 +55,10 @@ def describe(name: str) -> None:
 
 @app.command()
 def run(
-    methods: Annotated[str | None, typer.Option(help="names with commas between them, or `all`")] = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(help="names with commas between them", show_default="all; the demo's without options"),
+    ] = None,
     model: Annotated[
         str | None, typer.Option(help="names, path:DIRECTORY or hub:ORG/NAME", show_default="tiny")
     ] = None,

@@ -67,7 +67,9 @@ def evaluate(
         list[Path] | None,
         typer.Option(help="a cell, whose held-out pictures are drawn again; may be repeated"),
     ] = None,
-    rewards: Annotated[str, typer.Option(help="names, or `all` whose weights are here")] = "all",
+    rewards: Annotated[
+        str, typer.Option("--rewards", "--reward", help="names, or `all` whose weights are here")
+    ] = "all",
     prompts_file: Annotated[
         Path | None, typer.Option(help="prompts of the pictures: .jsonl, or text with a line for each")
     ] = None,
