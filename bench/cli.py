@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from bench import cli_tools
+from bench import cli_sweep, cli_tools
 from bench.errors import BenchError
 
 app = typer.Typer(
@@ -103,6 +103,12 @@ def run(
     ] = None,
     report: Annotated[bool, typer.Option(help="tables and figures at the end")] = True,
     force: Annotated[bool, typer.Option("--force", help="start the cells again, also finished ones")] = False,
+    in_process: Annotated[
+        bool, typer.Option("--in-process", help="one cell after the other in this process, for a debugger")
+    ] = False,
+    slurm: Annotated[
+        str | None, typer.Option(help="send the cells to SLURM by this profile; see `submit`")
+    ] = None,
 ) -> None:
     """Fine-tune a model by several methods and compare them. Without options: the demo."""
     from bench import experiment, launch, request
@@ -112,11 +118,18 @@ def run(
     options = request.Options(
         methods, model, reward, prompts, seeds, steps, threads, config, settings or (), out, weights, dcot
     )
+    if slurm is not None:
+        from bench.slurm import sweep
+
+        sys.exit(sweep.submit(console, options, sweep.Asked(slurm, (), jobs, False, dry_run, force)))
+    if in_process and (processes > 1 or jobs is not None):
+        raise BenchError("--in-process runs one cell at a time in one process: leave --jobs and --processes")
     planned = experiment.plan(request.build(options), force, fetch=not dry_run)
     if dry_run:
         experiment.show(console, planned)
         return
-    sys.exit(experiment.run(console, planned, jobs, launch.Way(processes, timeout_per_cell), report))
+    way = launch.Way(processes, timeout_per_cell)
+    sys.exit(experiment.run(console, planned, jobs, way, report, in_process))
 
 
 @app.command(hidden=True)
@@ -242,5 +255,6 @@ def report(directory: Annotated[Path, typer.Argument(help="a results directory")
     write_report(directory, console)
 
 
-for command in (cli_tools.doctor, cli_tools.fetch, cli_tools.evaluate):
+SWEEP = (cli_sweep.submit, cli_sweep.status, cli_sweep.cancel, cli_sweep.retry, cli_sweep.logs)
+for command in (cli_tools.doctor, cli_tools.fetch, cli_tools.evaluate, *SWEEP):
     app.command()(command)

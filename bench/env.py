@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import resource
@@ -19,6 +20,7 @@ from bench.settings import SCHEMA_VERSION
 if TYPE_CHECKING:
     import torch
 
+SNAPSHOT = "snapshot.json"  # at the top of a copy of the code (bench.slurm.snapshot)
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "numpy", "safetensors", "pillow")
 
 
@@ -32,7 +34,7 @@ def environment(device: torch.device, processes: int, command: str) -> dict[str,
         "version": __version__,
         "python": sys.version.split()[0],
         "packages": {name: metadata.version(name) for name in PACKAGES},
-        "git": git_state(Path(__file__).parent),
+        "git": git_state(Path(__file__).parent.parent),
         "host": platform.node(),
         "platform": platform.platform(),
         "cpu": _cpu_name(),
@@ -46,7 +48,13 @@ def environment(device: torch.device, processes: int, command: str) -> dict[str,
 
 
 def git_state(directory: Path) -> dict[str, Any] | None:
-    """Commit and whether files differ from it; None outside a repository or without git."""
+    """Commit and whether files differ from it; None outside a repository or without git.
+
+    A sweep's copy of the code says itself what it was copied from.
+    """
+    copied_from = directory / SNAPSHOT
+    if copied_from.is_file():
+        return json.loads(copied_from.read_text())["git"]
     try:
         commit = _git(directory, "rev-parse", "HEAD")
         return {"commit": commit, "dirty": bool(_git(directory, "status", "--porcelain"))}

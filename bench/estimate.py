@@ -1,12 +1,15 @@
-"""How long a cell will take, from what earlier runs on this machine measured. Nothing measured: unknown."""
+"""How long a cell will take, from what earlier runs on this machine measured, and how much memory."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+from bench import registry
 from bench.errors import BenchError
+from bench.parts import model_file
 from bench.settings import CellConfig, Training
+from bench.sizes import Memory, Use, memory
 from bench.store import CellDir, read_rows
 
 
@@ -37,3 +40,28 @@ def _key(config: CellConfig, training: Training) -> str:
     )
     parts = [training.method.model_dump(mode="json"), config.model.name, model, train, config.threads]
     return json.dumps(parts, sort_keys=True)
+
+
+def memory_of(config: CellConfig, gpu: bool) -> Memory | None:
+    """About what a cell takes: of the GPU, or of main memory on a CPU. None: nothing is known of it."""
+    model, training = config.model, config.training
+    if not gpu and (stated := model_file(model.name)[1].memory) is not None:
+        return Memory(stated, True)
+    choice = config.eval_rewards[0] if training is None else training.reward
+    settings = registry.load("reward", choice.name).Config.model_validate(choice.config)
+    use: Use = "none"
+    if training is not None:
+        cls = registry.load("method", training.method.name)
+        method = cls(cls.Config.model_validate(training.method.config), model.config.steps)
+        use = "reward gradient" if method.needs_reward_grad else "network gradient"
+    micro = config.eval.batch if training is None else training.train.micro_batch
+    return memory(model.config, micro, choice.name, settings, use, gpu)
+
+
+def memory_advice(config: CellConfig, gpu: bool) -> str:
+    """What to do about a cell that ran out of memory, with the estimate of what it takes."""
+    taken = memory_of(config, gpu)
+    known = "Nothing is known of this model's size" if taken is None else f"The estimate for it is {taken}"
+    where = "of the GPU" if gpu else "of main memory"
+    less = "--set train.micro_batch=1 and --set model.gradient_checkpointing=true take less"
+    return f"{known} {where}. {less}."

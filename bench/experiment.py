@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from bench.parts import model_file
 from bench.progress import watcher
 from bench.request import Experiment
 from bench.settings import SCHEMA_VERSION, CellConfig
-from bench.store import ResultsDir, State, write_atomically
+from bench.store import CellDir, ResultsDir, State, write_atomically
 
 INTERRUPTED = 130  # what a shell reports after Ctrl-C
 
@@ -165,28 +165,52 @@ def _time(planned: Planned, cell: Cell, done: int) -> str:
     return f"{per_step * max(0, training.train.steps - done):.0f} s"
 
 
-def run(console: Console, planned: Planned, jobs: int | None, way: launch.Way, report: bool) -> int:
-    """Run what is left. Returns the exit code: 0, 1 if a cell is not done, 130 if interrupted."""
+def run(
+    console: Console,
+    planned: Planned,
+    jobs: int | None,
+    way: launch.Way,
+    report: bool,
+    in_process: bool = False,
+) -> int:
+    """Run what is left. Returns the exit code: 0, 1 if a cell is not done, 130 if interrupted.
+
+    in_process: one after the other in this process, instead of `jobs` processes at a time.
+    """
     done = len(planned.cells) - len(planned.tasks)
     if not planned.tasks:
         console.print(f"all {done} cells in {planned.results.path} are done: nothing to run")
         return 0
-    _record(planned)
+    record(planned)
     ready, busy = launch.prepare(planned.tasks, planned.force)
     if jobs is None:
         cells = [task.config for task in planned.tasks if isinstance(task.config, CellConfig)]
         threads = max(cell.threads for cell in cells)
         jobs = default_jobs(threads * way.processes, (cell.model.name for cell in cells))
-    at_once = min(jobs, len(ready))
+    at_once = 1 if in_process else min(jobs, len(ready))
     kept = f", {done} done before" if done else ""
     console.print(f"{len(ready)} cells, {at_once} at a time{kept}; results in {planned.results.path}")
     _show_stand_ins(console, planned)
     with watcher(console, len(ready)) as progress:
-        outcomes, interrupted = launch.run(ready, jobs, lambda *_: way, progress, command_line())
+        if in_process:
+            outcomes, interrupted = launch.run_here(ready, _in_this_process(way.timeout), progress)
+        else:
+            outcomes, interrupted = launch.run(ready, jobs, lambda *_: way, progress, command_line())
     return _conclude(console, planned, [*busy, *outcomes], interrupted, report)
 
 
-def _record(planned: Planned) -> None:
+def _in_this_process(timeout: float | None) -> Callable[[launch.Task], launch.Outcome]:
+    """Runs a task here. Imports torch, which the command line does without."""
+    from bench.worker import run_cell
+
+    def work(task: launch.Task) -> launch.Outcome:
+        run_cell(CellDir(task.directory.path), timeout)
+        return launch.Outcome(task, task.directory.status())
+
+    return work
+
+
+def record(planned: Planned) -> None:
     """experiment.yaml: what was asked for."""
     content: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,

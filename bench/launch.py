@@ -11,11 +11,14 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Protocol
 
+from bench import claims
 from bench.cells import Cell
+from bench.claims import Claim
 from bench.errors import BenchError
 from bench.labels import told_apart
 from bench.process import Outcome, Process, Task, Way, unchanged
 from bench.settings import CellConfig
+from bench.slurm.queue import Queue
 from bench.store import CellDir, CellInUse, ResultsDir, State
 
 POLL_SECONDS = 0.2
@@ -46,7 +49,7 @@ def unfinished(results: ResultsDir, cells: list[Cell], force: bool) -> list[Task
     found = [(cell.config, results.cell(cell.id)) for cell in cells]
     names = titles([cell.config for cell in cells])
     return [
-        _cell_task(config, cell, title)
+        cell_task(config, cell, title)
         for (config, cell), title in zip(found, names, strict=True)
         if force or not cell.finished(config)
     ]
@@ -75,29 +78,39 @@ def _differences(config: CellConfig) -> dict[str, Any]:
     return tree
 
 
-def _cell_task(config: CellConfig, cell: CellDir, title: str) -> Task:
+def cell_task(config: CellConfig, cell: CellDir, title: str) -> Task:
+    """The work of one cell."""
     training = config.training
     total = None if training is None else training.train.steps
     return Task(cell, config, "cell", config.threads, title, total, cell.metrics)
 
 
-def prepare(tasks: list[Task], force: bool) -> tuple[list[Task], list[Outcome]]:
-    """Write settings and `pending`, so that a partial view shows what is still to come.
+def prepare(
+    tasks: list[Task], force: bool, claim: Claim | None = None, queue: Queue | None = None
+) -> tuple[list[Task], list[Outcome]]:
+    """Claim each task and write settings and `pending`, so that a partial view shows what is still to come.
 
-    Returns the tasks that can start, and those that another run is busy with.
+    claim: in whose name, by default this process's. queue: what knows the jobs of other claims. Returns the
+    tasks that can start, and those that another run or submission has.
     """
     ready, busy = list[Task](), list[Outcome]()
+    mine, queue = claim or claims.of_this_process(), queue or Queue()
     for task in tasks:
         directory = task.directory
         try:
+            other = claims.take(directory, mine, queue.alive)
+            if other is not None:
+                busy.append(Outcome(task, unchanged(directory.status(), queue.describe(directory, other))))
+                continue
             with directory.locked():
                 if force:
                     directory.wipe()
                 status = directory.status()
                 directory.write_config(task.config)
-                directory.write_status(State.PENDING, status.step, status.seconds)
+                directory.write_status(State.PENDING, status.step, status.seconds, total=task.total)
                 ready.append(task)
         except CellInUse as error:
+            claims.release(directory, mine.token)
             busy.append(Outcome(task, unchanged(directory.status(), str(error))))
     return ready, busy
 
@@ -109,14 +122,18 @@ def run(
 
     way: how to run the next, from how many wait (it included) and the seconds that running ones have left.
     On Ctrl-C or SIGTERM every cell finishes its batch, writes a checkpoint and stops; a second Ctrl-C kills.
+    The tasks are claimed by this process (`prepare`), and given free as they end.
     """
     waiting, running, outcomes = list(tasks), list[Process](), list[Outcome]()
+    lease = claims.Lease([task.directory for task in tasks])
 
     def reap() -> None:
+        lease.renew()
         for process in list(running):
             outcome = process.outcome()
             if outcome is not None:
                 running.remove(process)
+                lease.release(outcome.task.directory)
                 outcomes.append(outcome)
                 watcher.ended(outcome)
 
@@ -135,6 +152,27 @@ def run(
     finally:
         for process in running:
             process.kill()
+        lease.end()
+    return outcomes, False
+
+
+def run_here(
+    tasks: list[Task], work: Callable[[Task], Outcome], watcher: Watcher
+) -> tuple[list[Outcome], bool]:
+    """Run all tasks in this process, one after the other; as `run` otherwise. work: runs one to its end."""
+    outcomes = list[Outcome]()
+    lease = claims.Lease([task.directory for task in tasks])
+    try:
+        for task in tasks:
+            lease.renew()
+            watcher.started(task)
+            outcomes.append(work(task))
+            lease.release(task.directory)
+            watcher.ended(outcomes[-1])
+            if outcomes[-1].status.state is State.PREEMPTED:
+                return outcomes, True
+    finally:
+        lease.end()
     return outcomes, False
 
 

@@ -18,7 +18,7 @@ from enum import IntEnum
 from pathlib import Path
 
 from bench.schema import Strict
-from bench.store import JobDir, State, Status
+from bench.store import Cause, JobDir, State, Status
 
 GRACE_SECONDS = 60.0  # beyond the time limit, before a process that does not stop by itself is killed
 COMMAND_VARIABLE = "BENCH_COMMAND_LINE"
@@ -35,21 +35,50 @@ class Exit(IntEnum):
 
 
 @dataclass(frozen=True)
+class Machines:
+    """The machines that a task runs on: how many, which of them this is, and where they meet."""
+
+    count: int = 1
+    rank: int = 0
+    address: str = ""
+    port: int = 0
+
+
+@dataclass(frozen=True)
 class Way:
-    """How each task is run: data-parallel processes, seconds until it has to stop, and further options."""
+    """How each task is run: data-parallel processes, seconds until it has to stop, and further options.
+
+    processes: on each of the machines.
+    """
 
     processes: int = 1
     timeout: float | None = None
     extra: tuple[str, ...] = ()
+    machines: Machines = Machines()
+
+    def _launcher(self) -> list[str]:
+        """Python alone, or `accelerate launch` for several processes (on CPUs it is the same launcher)."""
+        machines = self.machines
+        if self.processes * machines.count == 1:
+            return [sys.executable]
+        command = [
+            sys.executable,
+            "-m",
+            "accelerate.commands.launch",
+            "--multi_gpu",
+            "--mixed_precision",
+            "no",
+        ]
+        command += ["--dynamo_backend", "no", "--num_processes", str(self.processes * machines.count)]
+        command += ["--num_machines", str(machines.count), "--machine_rank", str(machines.rank)]
+        if machines.count > 1:
+            command += ["--main_process_ip", machines.address]
+        return [*command, "--main_process_port", str(machines.port)]  # 0: a free one
 
     def command(self, task: Task) -> list[str]:
         """The command line of a task."""
-        python = [sys.executable]
-        if self.processes > 1:
-            python += ["-m", "torch.distributed.run", "--standalone"]
-            python += ["--nproc-per-node", str(self.processes)]
         command = [
-            *python,
+            *self._launcher(),
             "-m",
             "bench",
             task.command,
@@ -101,6 +130,11 @@ def unchanged(status: Status, message: str) -> Status:
     return Status(state=State.FAILED, step=status.step, seconds=status.seconds, message=message)
 
 
+def _deaf_to_warnings() -> None:
+    """Until it listens itself: SLURM may send its warning to every process of a job."""
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+
+
 class Process:
     """One running cell."""
 
@@ -110,7 +144,7 @@ class Process:
         threads = str(task.threads)
         environment = os.environ | dict.fromkeys(THREAD_VARIABLES, threads)
         environment[COMMAND_VARIABLE] = command_line
-        with (task.directory.path / "output.txt").open("wb") as output:
+        with self.output.open("ab") as output:
             self.process = subprocess.Popen(
                 way.command(task),
                 stdin=subprocess.PIPE,
@@ -118,7 +152,13 @@ class Process:
                 stderr=subprocess.STDOUT,
                 env=environment,
                 start_new_session=True,  # Ctrl-C reaches this process only, which then stops the cells
+                preexec_fn=_deaf_to_warnings,
             )
+
+    @property
+    def output(self) -> Path:
+        """What it prints, after what was printed before."""
+        return self.task.directory.path / "output.txt"
 
     def left(self) -> float:
         """Seconds until its time is up; inf without a limit."""
@@ -154,16 +194,16 @@ class Process:
     def _record_death(self, code: int, status: Status) -> Status:
         """The process could not say itself how it ended."""
         late = self.timeout is not None and time.monotonic() - self.started > self.timeout
-        state = State.TIMEOUT if late else State.FAILED
+        state, cause = (State.TIMEOUT, None) if late else (State.FAILED, Cause.KILLED if code < 0 else None)
         why = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         hint = " (out of memory?)" if code == -signal.SIGKILL and not late else ""
         message = f"the process {why}{hint}. Its last line: {self._last_line()}"
         if self.asked and code == -signal.SIGTERM:  # before it listened to signals
-            state, message = State.PREEMPTED, "asked to stop"
+            state, cause, message = State.PREEMPTED, None, "asked to stop"
         with self.task.directory.locked():
-            self.task.directory.write_status(state, status.step, status.seconds, message)
+            self.task.directory.write_status(state, status.step, status.seconds, message, cause=cause)
         return self.task.directory.status()
 
     def _last_line(self) -> str:
-        text = (self.task.directory.path / "output.txt").read_text(encoding="utf-8", errors="replace")
+        text = self.output.read_text(encoding="utf-8", errors="replace")
         return next((line for line in reversed(text.splitlines()) if line.strip()), "(it printed nothing)")

@@ -1,14 +1,13 @@
 """The results directory: every write is a temporary file and a rename, or a line appended to a log.
 
 Layout, keys and units: docs/results.md. A cell may be killed at any instant: logs are cut back to the
-checkpoint that a run resumes from, and a checkpoint's name carries the digest of its contents. No torch here.
+checkpoint that a run resumes from. No torch here.
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -31,7 +30,7 @@ from bench.settings import SCHEMA_VERSION, CellConfig
 
 Row = dict[str, Any]
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-GENERATIONS = 2
+KEPT = ("lock", "claim.json")  # when a cell starts again
 
 
 class CellInUse(BenchError):
@@ -49,12 +48,25 @@ class State(StrEnum):
     PREEMPTED = "preempted"
 
 
+class Cause(StrEnum):
+    """What ended a cell before its end, where that is known to be no error of its own."""
+
+    KILLED = "killed"
+    OUT_OF_MEMORY = "out of memory"
+    NODE_FAILURE = "node failure"
+    CANCELLED = "cancelled"
+    DEPENDENCY = "dependency failed"
+    LOST = "lost"
+
+
 class Status(Strict):
     """status.json. `running` outlives a process that was killed; the next run picks the cell up."""
 
     schema_version: int = SCHEMA_VERSION
     state: State
+    cause: Cause | None = None
     step: int = 0
+    total: int | None = None
     seconds: float = 0.0
     message: str | None = None
     updated: str = ""
@@ -141,12 +153,23 @@ class JobDir:
         except ValidationError as error:
             raise BenchError(f"{path}: not a status of schema version {SCHEMA_VERSION}: {error}") from error
 
-    def write_status(self, state: State, step: int, seconds: float, message: str | None = None) -> None:
-        """Record where the cell stands, always last."""
+    def write_status(
+        self,
+        state: State,
+        step: int,
+        seconds: float,
+        message: str | None = None,
+        *,
+        cause: Cause | None = None,
+        total: int | None = None,
+    ) -> None:
+        """Record where the cell stands, always last. total: None leaves what was recorded."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         status = Status(
             state=state,
+            cause=cause,
             step=step,
+            total=self.status().total if total is None else total,
             seconds=seconds,
             message=message,
             updated=now,
@@ -156,12 +179,12 @@ class JobDir:
         write_atomically(self.path / "status.json", status.model_dump_json(indent=2) + "\n")
 
     def wipe(self) -> None:
-        """Remove everything but the lock, the status first."""
+        """Remove everything but the lock and the claim, the status first."""
         (self.path / "status.json").unlink(missing_ok=True)
         for entry in self.path.iterdir():
             if entry.is_dir():
                 shutil.rmtree(entry)
-            elif entry.name != "lock":
+            elif entry.name not in KEPT:
                 entry.unlink()
 
     @contextmanager
@@ -213,48 +236,6 @@ class CellDir(JobDir):
         status = self.status()
         enough = config.training is None or status.step >= config.training.train.steps
         return status.state is State.DONE and enough
-
-
-class Checkpoints:
-    """checkpoint/: the two newest generations, `<step>-<digest of the contents>.pt`."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def _files(self) -> list[Path]:
-        return sorted(self.path.glob("*.pt"), reverse=True) if self.path.is_dir() else []
-
-    def write(self, step: int, data: bytes) -> None:
-        """Add a generation and drop those before the last two."""
-        file = self.path / f"{step:08d}-{_digest(data)}.pt"
-        write_atomically(file, data)
-        same_step = [f for f in self._files() if f != file and f.stem.partition("-")[0] == f"{step:08d}"]
-        for old in {*same_step, *self._files()[GENERATIONS + len(same_step) :]}:
-            old.unlink()
-
-    def read(self) -> tuple[bytes | None, list[str]]:
-        """The newest undamaged generation (None: there never was one), and what to tell about damaged ones.
-
-        Raises BenchError if there are checkpoints and all are damaged.
-        """
-        messages: list[str] = []
-        damaged: list[Path] = []
-        for file in self._files():
-            data = file.read_bytes()
-            if file.stem.partition("-")[2] == _digest(data):
-                for bad in damaged:
-                    bad.unlink(missing_ok=True)
-                return data, messages
-            damaged.append(file)
-            messages.append(f"{file} is damaged: falling back to the checkpoint before it")
-        if damaged:
-            names = ", ".join(str(file) for file in damaged)
-            raise BenchError(f"all checkpoints are damaged: {names}. Start the cell again with --force.")
-        return None, messages
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

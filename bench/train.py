@@ -18,6 +18,7 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 
 from bench import prompts as prompt_sets
+from bench.checkpoints import Checkpoints
 from bench.engine import Engine
 from bench.env import peak_memory
 from bench.errors import BenchError
@@ -27,7 +28,7 @@ from bench.method import Batch, Report
 from bench.parallel import World
 from bench.runtime import load_chain, load_method, load_reward, schedule_texts
 from bench.settings import CellConfig, TrainConfig, Training
-from bench.store import CellDir, Checkpoints, Row, State, append_rows, cut_rows, write_atomically
+from bench.store import CellDir, Row, State, append_rows, cut_rows, write_atomically
 
 Stop = Callable[[], State | None]
 

@@ -21,11 +21,12 @@ import torch
 
 from bench.env import environment
 from bench.errors import BenchError
+from bench.estimate import memory_advice
 from bench.parallel import World
 from bench.process import COMMAND_VARIABLE, Exit
 from bench.runtime import start
 from bench.settings import CellConfig
-from bench.store import CellDir, CellInUse, JobDir, State, write_atomically
+from bench.store import Cause, CellDir, CellInUse, JobDir, State, write_atomically
 from bench.train import Session, Trainer
 
 REASONS = {
@@ -33,6 +34,7 @@ REASONS = {
     State.TIMEOUT: "the time per cell was used up",
     State.PREEMPTED: "asked to stop",
 }
+NO_MEMORY = "can't allocate memory"  # torch's word for main memory, in a RuntimeError
 ENDINGS = {State.DONE: Exit.DONE, State.TIMEOUT: Exit.STOPPED, State.PREEMPTED: Exit.STOPPED}
 
 
@@ -54,8 +56,8 @@ class StopRequest:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Within the context SIGTERM and SIGINT ask to stop."""
-        numbers = (signal.SIGTERM, signal.SIGINT)
+        """Within the context SIGTERM, SIGINT and SLURM's warning ask to stop."""
+        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
         before = [signal.signal(number, self._on_signal) for number in numbers]
         try:
             yield
@@ -141,8 +143,12 @@ def _recorded(
 def record_failure(directory: JobDir, error: Exception) -> None:
     """Put on record that the exception being handled ended the work."""
     message = str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
-    status = directory.status()
-    directory.write_status(State.FAILED, status.step, status.seconds, message)
+    status, cause = directory.status(), None
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or NO_MEMORY in str(error):
+        cause = Cause.OUT_OF_MEMORY
+        if isinstance(directory, CellDir):
+            message = f"{message}\n{memory_advice(directory.config(), torch.cuda.is_available())}"
+    directory.write_status(State.FAILED, status.step, status.seconds, message, cause=cause)
     with suppress(BenchError):  # the disk may be full, and the reason is on record
         write_atomically(directory.path / "traceback.txt", traceback.format_exc())
 

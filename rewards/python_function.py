@@ -103,7 +103,7 @@ def load_function(name: str) -> Callable[[Tensor, list[str]], Any]:
     module_name, _, attribute = name.rpartition(".")
     here = str(Path.cwd())
     if here not in sys.path:
-        sys.path.insert(0, here)  # `python -m` does so already, an installed `bench` does not
+        sys.path.append(here)  # last: a sweep runs a snapshot of the code, and here may be another bench
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # importing runs the user's code

@@ -14,13 +14,14 @@ from pydantic import Field
 
 from bench import registry
 from bench.cells import Cell
+from bench.checkpoints import Checkpoints
 from bench.config import load_config
 from bench.errors import BenchError
 from bench.gradients.moments import Moments
 from bench.identity import PLACES, slug
 from bench.schema import Strict
 from bench.settings import SCHEMA_VERSION, Choice, ModelChoice, Training
-from bench.store import Checkpoints, JobDir
+from bench.store import JobDir
 
 INIT = "init"
 FOLDER = "gradients"
