@@ -125,8 +125,9 @@ class CellJob:
     def _way(self, environment: JobEnvironment) -> Way:
         if environment.num_nodes == 1:
             return Way(self.processes)
-        port = 20_000 + int(environment.raw_job_id) % 20_000  # the same on all machines
-        machines = Machines(environment.num_nodes, environment.node, environment.hostnames[0], port)
+        port = 20_000 + int(os.environ["SLURM_JOB_ID"]) % 20_000  # the same on all machines
+        first = os.environ["SLURM_LAUNCH_NODE_IPADDR"]  # srun runs on the first machine of the job
+        machines = Machines(environment.num_nodes, environment.node, first, port)
         return Way(self.processes, machines=machines)
 
     def _on_sigterm(self, number: int, frame: FrameType | None) -> None:

@@ -29,7 +29,9 @@ class Submission(Strict):
 
     schema_version: int = SCHEMA_VERSION
     name: str
-    created: str = Field(default_factory=lambda: datetime.now().astimezone().isoformat(timespec="seconds"))
+    created: str = Field(
+        default_factory=lambda: datetime.now().astimezone().isoformat(timespec="milliseconds")
+    )
     command: str
     profile: dict[str, Any]
     code: dict[str, Any]

@@ -98,7 +98,7 @@ def _state(
         if job is not None and job.waits:
             return "queued", job.reason if status.step == 0 else _again(status, job.reason), "", job.id
         if job is not None and not job.over:
-            state = "running" if status.state is State.RUNNING else "starting"
+            state = "starting" if status.state is State.PENDING else "running"
             return state, "", job.node, job.id
         if job_id is None and queue.alive(cell, *held):
             return "submitting", "", "", ""

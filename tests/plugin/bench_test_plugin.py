@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import random
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -194,10 +195,11 @@ class Leaning(PlanMethod):
 class BrokenConfig(Strict):
     """How to fail."""
 
-    how: Literal["error", "nan reward", "nan gradient", "kill", "full disk"] = Field(
+    how: Literal["error", "nan reward", "nan gradient", "kill", "full disk", "memory", "freeze"] = Field(
         default="error", description="what goes wrong"
     )
     at: int = Field(default=3, ge=1, description="in the batch that takes this step")
+    once: Path | None = Field(default=None, description="a file that remembers that it went wrong already")
 
 
 class Broken(Method):
@@ -209,15 +211,30 @@ class Broken(Method):
 
     def updates(self, engine: Engine, batch: Batch) -> Iterator[Report]:
         report = _push(engine, batch, 1.0, 0.0)
-        if batch.step + 1 == self.config.at:
+        if batch.step + 1 == self.config.at and not self._failed_before():
             report = self._fail(engine, report)
         yield report
+
+    def _failed_before(self) -> bool:
+        once = self.config.once
+        if once is None or once.exists():
+            return once is not None
+        once.touch()
+        return False
 
     def _fail(self, engine: Engine, report: Report) -> Report:
         if self.config.how == "error":
             raise RuntimeError("out of luck")
         if self.config.how == "kill":
             os.kill(os.getpid(), 9)
+        if self.config.how == "memory":
+            eaten = []
+            while True:
+                eaten.append(bytearray(os.urandom(2**20) * 50))
+                time.sleep(0.1)
+        if self.config.how == "freeze":  # this process and the one that would pass a warning on to it
+            os.kill(os.getppid(), signal.SIGSTOP)
+            time.sleep(600)
         if self.config.how == "full disk":
             import resource
 
