@@ -2,10 +2,10 @@
 
     python scripts/measure_dispatch.py --profile local [--times 5]
 
-Sends a sweep of one cell of the embedded model with one step, several times, and reads the clock off the files
-that the stages leave: the claim (submission begins), job.json (the job's process is up), env.json (the cell's
-process has imported everything), metrics.jsonl (the first step is taken). The same cell in a process on this
-machine, by `bench run --jobs 1`, is the comparison.
+Sends a sweep of one cell of the embedded model with one step, several times, and reads the clock off the
+files that the stages leave: submission.json (cells are claimed), job.json (the job's process is up), env.json
+(the cell's process has imported everything), metrics.jsonl (the first step is taken). The same cell in a
+process on this machine, by `bench run --jobs 1`, is the comparison.
 """
 
 from __future__ import annotations

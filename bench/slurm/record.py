@@ -24,6 +24,10 @@ CODE = "code"
 FILE = "submission.json"
 
 
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="milliseconds")
+
+
 class Submission(Strict):
     """submission.json. jobs: cell → job or array task, complete once `sent`. report: its job."""
 

@@ -94,9 +94,7 @@ def test_preempted_cell_is_queued_again_and_ends_in_the_numbers_of_an_undisturbe
 
 
 @pytest.mark.slow
-def test_cancelled_cells_are_said_to_be_so_and_go_on_where_they_stopped(
-    cluster: None, tmp_path: Path
-) -> None:
+def test_cancelled_cells_say_so_and_go_on_where_they_stopped(cluster: None, tmp_path: Path) -> None:
     out = tmp_path / "out"
     arguments = ("--methods", "push", "--steps", "30", "--seeds", "0,1", "--set", "push.pause=0.3")
     submit(out, profile(tmp_path), *arguments, "--max-parallel", 1)

@@ -56,22 +56,20 @@ def test_sweep_through_arrays_gives_the_tables_of_one_process_bit_for_bit(
 @pytest.mark.slow
 def test_two_submitters_at_once_run_every_cell_once(cluster: None, tmp_path: Path) -> None:
     by, arguments = profile(tmp_path), ("--methods", "push", "--seeds", "0,1,2", "--steps", "2")
-    send = command(
-        "submit", "--profile", by, "--model", DOTS, "--out", tmp_path / "out", *arguments, "--wait"
-    )
+    send = command("submit", "--profile", by, "--model", DOTS, "--out", out, *arguments, "--wait")
     both = [
         subprocess.Popen(send, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
     said = [process.communicate(timeout=240) for process in both]
     assert [process.returncode for process in both] == [0, 0], said
-    found = jobs(tmp_path / "out")
+    found = jobs(out)
     cells = [cell for submission in found for cell in submission]
-    assert sorted(cells) == sorted(cell.id for cell in ResultsDir(tmp_path / "out").cells())
-    assert {one["state"] for one in states(tmp_path / "out").values()} == {"done"}
-    for cell in ResultsDir(tmp_path / "out").cells():
+    assert sorted(cells) == sorted(cell.id for cell in ResultsDir(out).cells())
+    assert {one["state"] for one in states(out).values()} == {"done"}
+    for cell in ResultsDir(out).cells():
         assert json.loads((cell.path / "job.json").read_text())["restarts"] == 0
-    logs = list((tmp_path / "out" / "slurm").glob("2*/*_log.out"))
+    logs = list((out / "slurm").glob("2*/*_log.out"))
     assert len(logs) == len(cells)
 
 
