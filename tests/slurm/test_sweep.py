@@ -55,7 +55,8 @@ def test_sweep_through_arrays_gives_the_tables_of_one_process_bit_for_bit(
 
 @pytest.mark.slow
 def test_two_submitters_at_once_run_every_cell_once(cluster: None, tmp_path: Path) -> None:
-    by, arguments = profile(tmp_path), ("--methods", "push", "--seeds", "0,1,2", "--steps", "2")
+    by, out = profile(tmp_path), tmp_path / "out"
+    arguments = ("--methods", "push", "--seeds", "0,1,2", "--steps", "2")
     send = command("submit", "--profile", by, "--model", DOTS, "--out", out, *arguments, "--wait")
     both = [
         subprocess.Popen(send, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
