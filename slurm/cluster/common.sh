@@ -3,7 +3,7 @@
 
 D=${BENCH_SLURM_DIR:-/tmp/bench-slurm}
 NODES=${BENCH_SLURM_NODES:-2} CPUS=${BENCH_SLURM_CPUS:-4} MEM=${BENCH_SLURM_MEM:-4000} GPUS=${BENCH_SLURM_GPUS:-2}
-PORT=${BENCH_SLURM_PORT:-26810} ACCOUNTING=${BENCH_SLURM_ACCOUNTING:-1} WAIT=${BENCH_SLURM_WAIT:-60}
+PORT=${BENCH_SLURM_PORT:-} ACCOUNTING=${BENCH_SLURM_ACCOUNTING:-1} WAIT=${BENCH_SLURM_WAIT:-60}
 export PATH=$PATH:/usr/sbin:/sbin SLURM_CONF=$D/slurm.conf
 
 say() { printf '[slurm %3d s] %s\n' "$SECONDS" "$*" >&2; }
@@ -12,7 +12,7 @@ refuse() { printf '%s: %s\n' "${0##*/}" "$*" >&2; exit 1; }
 [ "$(id -u)" = 0 ] || refuse "must be root: sudo -E $0"
 [[ $D =~ ^/[A-Za-z0-9._/-]+$ ]] || refuse "BENCH_SLURM_DIR: '$D' must be an absolute path of letters, digits and ._/-"
 [ ${#D} -le 80 ] || refuse "BENCH_SLURM_DIR: $D is too long: a socket's path ends at 107 characters"
-for number in "$NODES" "$CPUS" "$MEM" "$GPUS" "$PORT" "$ACCOUNTING" "$WAIT"; do
+for number in "$NODES" "$CPUS" "$MEM" "$GPUS" "${PORT:-0}" "$ACCOUNTING" "$WAIT"; do
   [[ $number =~ ^[0-9]+$ ]] || refuse "the settings BENCH_SLURM_… are whole numbers, and '$number' is none"
 done
 [ "$NODES" -ge 1 ] || refuse "BENCH_SLURM_NODES: a cluster has at least one node"

@@ -13,7 +13,7 @@
 #   BENCH_SLURM_DIR=/tmp/bench-slurm
 #   BENCH_SLURM_NODES=2         BENCH_SLURM_CPUS=4       BENCH_SLURM_MEM=4000 (MB)     BENCH_SLURM_GPUS=2
 #                               of each node, all made up: nothing keeps jobs from sharing the real ones
-#   BENCH_SLURM_PORT=26810      the first of 2 + nodes
+#   BENCH_SLURM_PORT            the first of 2 + nodes ports; unset: 26810, or where that is taken 26910, …
 #   BENCH_SLURM_ACCOUNTING=1    0: no slurmdbd, so no sacct
 #   BENCH_SLURM_WAIT=60         seconds for the nodes to answer
 set -euo pipefail
@@ -24,9 +24,8 @@ case ${1:-} in --fresh) FRESH=1 ;; '') FRESH=0 ;; *) echo "usage: $0 [--fresh]" 
 alone "$@"
 
 HOST=$(uname -n); HOST=${HOST%%.*}
-SETTINGS="nodes=$NODES cpus=$CPUS mem=$MEM gpus=$GPUS port=$PORT accounting=$ACCOUNTING"
-last=$((NODES - 1))
-if [ "$NODES" = 1 ]; then list=n0 ports=$((PORT + 2)); else list="n[0-$last]" ports="[$((PORT + 2))-$((PORT + 1 + NODES))]"; fi
+SETTINGS="nodes=$NODES cpus=$CPUS mem=$MEM gpus=$GPUS accounting=$ACCOUNTING"
+if [ "$NODES" = 1 ]; then list=n0; else list="n[0-$((NODES - 1))]"; fi
 
 stop() { BENCH_SLURM_LOCKED=$D bash "$HERE/stop.sh" >&2; }
 
@@ -83,10 +82,25 @@ clear_folder() {
   [ ! -d "$D/run" ] || stop
   if [ -d "$D" ] && [ ! -f "$D/env.sh" ] && [ -n "$(ls -A "$D")" ]; then refuse "$D is no cluster of this script and not empty"; fi
   rm -rf "$D"
+}
+
+free_from() { # first port
   local port
-  for ((port = PORT; port < PORT + 2 + NODES; port++)); do
-    if (: <>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then refuse "port $port is taken: choose another BENCH_SLURM_PORT"; fi
+  for ((port = $1; port < $1 + 2 + NODES; port++)); do
+    if (: <>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then return 1; fi
   done
+}
+
+choose_ports() {
+  local first
+  if [ -n "$PORT" ]; then
+    free_from "$PORT" || refuse "one of the ports $PORT to $((PORT + 1 + NODES)) is taken: choose another BENCH_SLURM_PORT"
+    return
+  fi
+  for first in 26810 26910 27010 27110 27210; do
+    if free_from "$first"; then PORT=$first; return; fi
+  done
+  refuse "no free ports from 26810 on: choose BENCH_SLURM_PORT"
 }
 
 # ---------------------------------------------------------------- configuration
@@ -128,7 +142,8 @@ write_configuration() {
 }
 
 slurm_conf() {
-  local gres="" accounting="AccountingStorageType=accounting_storage/none"
+  local gres="" ports=$((PORT + 2)) accounting="AccountingStorageType=accounting_storage/none"
+  [ "$NODES" = 1 ] || ports="[$ports-$((PORT + 1 + NODES))]"
   [ "$GPUS" = 0 ] || gres="Gres=gpu:fake:$GPUS"
   [ "$ACCOUNTING" = 0 ] || accounting="AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=127.0.0.1
@@ -267,11 +282,12 @@ if [ "$FRESH" = 0 ] && running; then
   if until_true 15 healthy; then say "already running in $D"; exit 0; fi   # patient: the machine may be busy
 fi
 clear_folder
+choose_ports
 name_hosts
 write_configuration
 start_munge
 [ "$ACCOUNTING" = 0 ] || start_accounting
 start_slurm
 echo "$SETTINGS" >"$D/settings"
-say "ready: $(sinfo -h -p main -o '%D nodes %T, %c cpus, %m MB, %G each'), $(slurmctld -V)"
+say "ready: $(sinfo -h -p main -o '%D nodes %T, %c cpus, %m MB, gres %G'), $(slurmctld -V)"
 say "use it:  . $D/env.sh      end it:  $HERE/stop.sh"
