@@ -22,7 +22,11 @@ def cluster() -> Iterator[Path]:
     if os.environ.get(VARIABLE) != "1":
         pytest.skip(f"needs a real SLURM: {VARIABLE}=1 make test, as root, installs one and starts it")
     started = subprocess.run(
-        ["bash", SCRIPTS / "start.sh"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False
+        ["bash", SCRIPTS / "start.sh"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
     )
     assert started.returncode == 0, started.stderr
     folder = Path(os.environ.get("BENCH_SLURM_DIR", "/tmp/bench-slurm"))
