@@ -34,7 +34,7 @@ demo: $(STAMP)
 	$(BIN)/python -m bench run
 
 test: $(STAMP) $(SCORERS)
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -r sfE
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
