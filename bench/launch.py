@@ -91,7 +91,7 @@ def prepare(
     """Claim each task and write settings and `pending`, so that a partial view shows what is still to come.
 
     claim: in whose name, by default this process's. queue: what knows the jobs of other claims. Returns the
-    tasks that can start, and those that another run or submission has.
+    tasks that can start, and those that another run or submission has, or has done since they were planned.
     """
     ready, busy = list[Task](), list[Outcome]()
     mine, queue = claim or claims.of_this_process(), queue or Queue()
@@ -103,6 +103,10 @@ def prepare(
                 busy.append(Outcome(task, unchanged(directory.status(), queue.describe(directory, other))))
                 continue
             with directory.locked():
+                if not force and _finished(task):
+                    claims.release(directory, mine.token)
+                    busy.append(Outcome(task, directory.status()))
+                    continue
                 if force:
                     directory.wipe()
                 status = directory.status()
@@ -113,6 +117,11 @@ def prepare(
             claims.release(directory, mine.token)
             busy.append(Outcome(task, unchanged(directory.status(), str(error))))
     return ready, busy
+
+
+def _finished(task: Task) -> bool:
+    directory, config = task.directory, task.config
+    return isinstance(directory, CellDir) and isinstance(config, CellConfig) and directory.finished(config)
 
 
 def run(

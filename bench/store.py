@@ -30,7 +30,7 @@ from bench.settings import SCHEMA_VERSION, CellConfig
 
 Row = dict[str, Any]
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-KEPT = ("lock", "claim.json")  # when a cell starts again
+KEPT = ("lock", "claim.json", ".claim.json")  # with what they begin; when a cell starts again
 
 
 class CellInUse(BenchError):
@@ -184,7 +184,7 @@ class JobDir:
         for entry in self.path.iterdir():
             if entry.is_dir():
                 shutil.rmtree(entry)
-            elif entry.name not in KEPT:
+            elif not entry.name.startswith(KEPT):
                 entry.unlink()
 
     @contextmanager

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench import launch, process
+from bench import claims, launch, process
 from bench.experiment import plan
 from bench.request import Options, build
 from bench.store import CellDir, ResultsDir, read_rows
@@ -45,10 +45,11 @@ def run_dots(out: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
 def plan_dots(
     out: Path, *settings: str, methods: str = "push", steps: int | None = None, seeds: str | None = None
 ) -> list[launch.Task]:
-    """Plan cells on the test model in this process (fixture `plugin`); those that have to run."""
+    """Plan cells on the test model in this process (fixture `plugin`); those that have to run, unclaimed."""
     options = Options(methods=methods, model=str(DOTS), steps=steps, seeds=seeds, settings=settings, out=out)
     ready, busy = launch.prepare(plan(build(options), force=False).tasks, force=False)
     assert not busy
+    claims.Lease([task.directory for task in ready]).end()
     return ready
 
 

@@ -84,6 +84,14 @@ class CellJob:
     def checkpoint(self) -> DelayedSubmission | None:
         """Called by submitit at SLURM's warning; None if the job shall not go back into the queue."""
         cell = CellDir(Path(self.directory))
+        began = "_process" in vars(self)
+        if not (self._stop(cell) if began else self.requeue):
+            claims.release(cell, self.token)
+            return None
+        return DelayedSubmission(replace(self))
+
+    def _stop(self, cell: CellDir) -> bool:
+        """End the cell's process within the warning. Returns whether to go on in a new job."""
         self._process.ask()
         outcome = self._outcome(self.warning - MARGIN)
         stopped = outcome is not None
@@ -92,14 +100,11 @@ class CellJob:
             outcome = self._outcome()
             assert outcome is not None  # without a limit it waits to the end
         status = outcome.status
-        if status.state is State.DONE or (status.state is State.FAILED and stopped):
-            again = status.state is State.DONE  # to find it done and end well
-        else:
-            again = self._stopped_early(cell, status)
-        if not again:
-            claims.release(cell, self.token)
-            return None
-        return DelayedSubmission(replace(self))
+        if status.state is State.DONE:
+            return self.requeue  # to find it done and end well
+        if status.state is State.FAILED and stopped:
+            return False
+        return self._stopped_early(cell, status)
 
     def _stopped_early(self, cell: CellDir, status: Status) -> bool:
         """Record why; whether to go on in a new job. A time limit that is too short for a step must not go

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -151,7 +152,10 @@ def _over(layers: Layers, origin: str, section: str, blocks: dict[str, Tree], na
 
 
 def load(name: str, changes: tuple[str, ...] = ()) -> Profile:
-    """A profile by its file, or by the name of a shipped one. changes: `mem=80GB` and so on, over it."""
+    """A profile by its file, or by the name of a shipped one.
+
+    changes: `mem=80GB` and so on, over it and over what it says of methods and models.
+    """
     path = _find(name)
     layers = Layers().add(readable(path), "", read_yaml(path))
     return checked(_changed(layers, changes), readable(path))
@@ -169,7 +173,17 @@ def _changed(layers: Layers, changes: tuple[str, ...]) -> Layers:
             raise BenchError(f"--with {text}: expected KEY=VALUE, such as mem=80GB or time=8h")
         _, tree = parse_setting(f"profile.{text}")
         _over(layers, f"--with {text}", "", {"": tree["profile"]}, [""])
+        _drop_from_blocks(layers.tree, tree["profile"].keys())
     return layers
+
+
+def _drop_from_blocks(tree: Tree, keys: Iterable[str]) -> None:
+    """What was typed holds for all cells: `retry --with mem=80GB` is for the method that has a block, too."""
+    gone = {"gpus", "gres"} if {"gpus", "gres"} & set(keys) else set(keys)
+    blocks = [tree[section] for section in ("methods", "models") if isinstance(tree.get(section), dict)]
+    for block in (block for found in blocks for block in found.values() if isinstance(block, dict)):
+        for key in gone & block.keys():
+            del block[key]
 
 
 def checked(layers: Layers, origin: str) -> Profile:

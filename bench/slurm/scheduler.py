@@ -142,9 +142,9 @@ def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 def largest_array() -> int:
-    """How many tasks an array may have here (`MaxArraySize`)."""
+    """How many tasks an array may have here (`MaxArraySize`; 0 means that the site has no arrays)."""
     found = re.search(r"^MaxArraySize\s*=\s*(\d+)", _run(["scontrol", "show", "config"]).stdout, re.MULTILINE)
-    return int(found[1]) if found else DEFAULT_ARRAY
+    return max(1, int(found[1])) if found else DEFAULT_ARRAY
 
 
 def cancel(jobs: Iterable[str]) -> None:

@@ -103,17 +103,19 @@ def _send(
         max_parallel=asked.max_parallel,
         force=asked.force,
     )
-    for outcome in sent.busy:
+    others = [outcome for outcome in sent.busy if not outcome.ok]
+    done += len(sent.busy) - len(others)  # since they were planned
+    for outcome in others:
         console.print(f"{outcome.task.id} {outcome.status.message}", highlight=False, soft_wrap=True)
     found = sent.submission
     if found is None:
-        console.print(f"nothing to send: {done} cells are done, {len(sent.busy)} queued or running")
+        console.print(f"nothing to send: {done} cells are done, {len(others)} queued or running")
         return 0
     arrays = ", ".join(found.arrays)
     report = f", report in job {found.report}" if found.report else ""
     console.print(
         f"{len(found.jobs)} cells sent in {len(found.arrays)} arrays ({arrays}){report}; "
-        f"{done} done before, {len(sent.busy)} queued or running; results in {results.path}\n"
+        f"{done} done before, {len(others)} queued or running; results in {results.path}\n"
         f"  python -m bench status {results.path} --watch",
         highlight=False,
         soft_wrap=True,
