@@ -26,7 +26,10 @@ def start(threads: int) -> tuple[World, torch.device]:
     """This process's place among those that share its cell (alone without any), and its device."""
     torch.set_num_threads(threads)
     state = PartialState(cpu=not torch.cuda.is_available())
-    return World(state if state.num_processes > 1 else None), torch.device(state.device or "cpu")
+    device = torch.device(state.device or "cpu")
+    if device.type == "cpu":
+        device = torch.device("cpu")  # not `cpu:0`, which loading refuses
+    return World(state if state.num_processes > 1 else None), device
 
 
 def load_chain(config: ModelConfig, device: torch.device) -> Chain:

@@ -153,6 +153,9 @@ class CellJob:
         while (code := self._process.process.poll()) is None:
             time.sleep(POLL_SECONDS)
         if code != 0:
+            time.sleep(
+                MARGIN
+            )  # a job ends with the first machine that fails: the first one has to record why
             raise CellFailed(f"a process on this machine ended with exit code {code}")
         return "done"
 

@@ -253,7 +253,7 @@ def show(console: Console, found: Sequence[Array]) -> None:
             str(array.parallel),
             shape.partition or "(default)",
             str(shape.nodes),
-            shape.gres or str(shape.gpus),
+            str(shape.gpus) if shape.gres is None else shape.gres.removeprefix("gpu:"),
             str(cpus(shape, array.tasks[0])),
             "(default)" if shape.mem is None else f"{shape.mem / 1024:.3g} GiB",
             f"{shape.time // 60}:{shape.time % 60:02d}:00",

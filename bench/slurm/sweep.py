@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -87,7 +87,7 @@ def _dry(console: Console, tasks: Sequence[Task], chosen: Profile, asked: Asked)
     parallel = asked.max_parallel or chosen.max_parallel
     largest = scheduler.largest_array() if scheduler.available() else scheduler.DEFAULT_ARRAY
     found = sending.arrays(tasks, chosen, parallel, largest)
-    console.print(f"\n{len(tasks)} cells in {len(found)} arrays would be sent:")
+    console.print(f"\n{_many(tasks, 'cell')} in {_many(found, 'array')} would be sent:")
     sending.show(console, found)
     return 0
 
@@ -114,7 +114,7 @@ def _send(
     arrays = ", ".join(found.arrays)
     report = f", report in job {found.report}" if found.report else ""
     console.print(
-        f"{len(found.jobs)} cells sent in {len(found.arrays)} arrays ({arrays}){report}; "
+        f"{_many(found.jobs, 'cell')} sent in {_many(found.arrays, 'array')} ({arrays}){report}; "
         f"{done} done before, {len(others)} queued or running; results in {results.path}\n"
         f"  python -m bench status {results.path} --watch",
         highlight=False,
@@ -124,6 +124,10 @@ def _send(
     if not asked.wait:
         return 0
     return 0 if status.wait(results, found.cells, lambda text: _tell(console, text), ASK_SECONDS) else 1
+
+
+def _many(things: Sized, name: str) -> str:
+    return f"{len(things)} {name}" + ("" if len(things) == 1 else "s")
 
 
 def _tell(console: Console, text: str) -> None:

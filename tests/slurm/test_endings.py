@@ -42,7 +42,7 @@ def test_every_ending_has_its_own_state_and_retry_completes_those_alone(
     send = ("submit", "--profile", profile(tmp_path), "--out", out, "--max-parallel", 3, "--config")
     assert bench(*send, experiment(tmp_path, *WAYS[:3])).returncode == 0
     short = bench(*send, experiment(tmp_path, "freeze"), "--with", "time=1m", "--wait")
-    assert "1 cells sent in 1 arrays" in short.stdout and short.returncode == 1, short.stdout + short.stderr
+    assert "1 cell sent in 1 array" in short.stdout and short.returncode == 1, short.stdout + short.stderr
     until(lambda: not any(one["state"] in ACTIVE for one in states(out).values()))
     found, cells = states(out), ways(out)
     assert {how: found[cells[how]]["state"] for how in WAYS} == {
