@@ -223,10 +223,13 @@ class _Resolver:
             weights.locate(need)
         texts = prompts.load(self.prompts)
         found = {"prompts": digests.text_digest((*texts.train, "", *texts.eval))}
-        if decomposed is not None and decomposed.llm is not None and not self.fetch:
-            found["dcot"] = f"{MISSING}decompositions by {decomposed.llm}"  # a plan asks no language model
-        elif decomposed is not None:
-            found["dcot"] = dcot.digest(dcot.stages((*texts.train, *texts.eval), decomposed))
+        if decomposed is None:
+            return found
+        wanted = (*texts.train, *texts.eval)
+        if not self.fetch and decomposed.llm and len(dcot.known(wanted, decomposed)) < len(wanted):
+            found["dcot"] = f"{MISSING}{decomposed.llm}"  # a plan asks no language model
+        else:
+            found["dcot"] = dcot.digest(dcot.stages(wanted, decomposed))
         return found
 
 

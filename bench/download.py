@@ -7,7 +7,7 @@ Each file has a directory of its own in `downloads/`, named by a digest of its U
   that and vouches for the file being the same (If-Range), or where the file's digest is known; else it starts
   again;
 - NAME.part-info: the server's validator (ETag or Last-Modified) of NAME.part;
-- NAME.sha256: the digest that the file was found to have;
+- NAME.sha256: the digest that the file has to have: the known one, else what it had when it was fetched;
 - NAME.lock: held by the process that downloads it; others wait.
 """
 
@@ -62,21 +62,30 @@ def by_hand(need: Need) -> str:
 def cached_url(need: Need) -> Path | None:
     """The directory that holds the file, if it is there. Raises BenchError if it is another than expected.
 
-    A file that was put there by hand is digested once, where the digest is known.
+    A file that was put there by hand is digested once, where the digest is known; one that was fetched,
+    again where it has changed since.
     """
     file = file_path(need)
     if not file.is_file():
         return None
-    if need.sha256 is not None and not _known_good(file, need.sha256):
+    expected = need.sha256 or _noted(file)
+    if expected is not None and not _known_good(file, expected):
         actual = _digest(file)
-        if actual != need.sha256:
+        if actual != expected:
+            both = f"{shlex.quote(str(file))} {shlex.quote(str(_note(file)))}"
             raise BenchError(
                 f"{need.name}: {file} is damaged or another file: its sha256 is {actual},"
-                f" expected {need.sha256}.\n"
-                f"  Remove it and fetch it again:  rm {shlex.quote(str(file))} && {by_hand(need)}"
+                f" expected {expected}.\n"
+                f"  Remove it and fetch it again:  rm -f {both} && {by_hand(need)}"
             )
         _note(file).write_text(actual)
     return file.parent
+
+
+def forget(need: Need) -> None:
+    """Remove the file of a `url:` need, so that the next one is fetched or taken anew."""
+    file_path(need).unlink(missing_ok=True)
+    _note(file_path(need)).unlink(missing_ok=True)
 
 
 def fetch_url(need: Need, progress: Progress | None = None) -> Path:
@@ -119,13 +128,13 @@ def _fetched(need: Need, file: Path, progress: Progress | None) -> Path:
             break
         if part.size <= before:  # an attempt that brought nothing
             raise _missing(need, f"{why}; {before} bytes are kept for the next try" if before else why)
-    if need.sha256 is not None and (actual := _digest(part.path)) != need.sha256:
+    actual = _digest(part.path)
+    if need.sha256 is not None and actual != need.sha256:
         part.discard()
         raise _missing(
             need, f"what {need.place} sent has sha256 {actual}, expected {need.sha256}; it was deleted"
         )
-    if need.sha256 is not None:
-        _note(file).write_text(need.sha256)
+    _note(file).write_text(actual)
     part.path.replace(file)
     part.info.unlink(missing_ok=True)
     return file.parent
@@ -218,6 +227,11 @@ def _reason(error: OSError) -> object:
 
 def _note(file: Path) -> Path:
     return file.with_name(file.name + ".sha256")
+
+
+def _noted(file: Path) -> str | None:
+    """The digest that the file had when it was fetched, if that was noted."""
+    return _note(file).read_text() if _note(file).is_file() else None
 
 
 def _known_good(file: Path, sha256: str) -> bool:

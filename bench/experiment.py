@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,6 +112,19 @@ def _show_missing(console: Console, planned: Planned) -> None:
             highlight=False,
             soft_wrap=True,
         )
+    digests = [cell.config.digests for cell in planned.cells]
+    writers = dict.fromkeys(d["dcot"].removeprefix(MISSING) for d in digests if _is_unwritten(d))
+    for writer in writers:
+        console.print(
+            f"Some prompts have no decomposition yet; the run itself asks {writer} (dcot.llm) for them.",
+            style="yellow",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _is_unwritten(digests: Mapping[str, str]) -> bool:
+    return "dcot" in digests and digests["dcot"].startswith(MISSING)
 
 
 def _with_everything_missing(experiment: Experiment, error: BenchError) -> BenchError:

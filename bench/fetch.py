@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import prompts
-from bench.download import file_path
+from bench.download import forget
 from bench.errors import BenchError
 from bench.pieces import Found, Piece, complete, gigabytes, look
 from bench.weights import Need
@@ -37,6 +37,9 @@ def use_tree(directory: Path) -> None:
 
 def run(console: Console, pieces: Sequence[Piece], to: Path | None, dry_run: bool) -> int:
     """Fetch what is not here, then say where everything is. Returns 1 if something could not be had."""
+    if not dry_run:
+        for piece in pieces:
+            _readable(console, piece)
     needs = [need for piece in pieces for need in piece.needs]
     waiting = [need for need in needs if look(need).path is None and need.kind not in HERE]
     if dry_run:
@@ -57,7 +60,7 @@ def run(console: Console, pieces: Sequence[Piece], to: Path | None, dry_run: boo
             why = _reason(str(error))
             _line(console, "  failed: for the same reason" if why in told else f"  failed: {error}", "red")
             told.add(why)
-    unreadable = [piece for piece in pieces if not _readable(console, piece, waiting)]
+    unreadable = [piece for piece in pieces if not _readable(console, piece)]
     failed = _show(console, pieces, failures) or bool(unreadable)
     if to is not None:
         _say_how_to_use(console, to, failed)
@@ -135,9 +138,9 @@ def _show(console: Console, pieces: Sequence[Piece], failures: dict[Need, str]) 
     return lacking
 
 
-def _readable(console: Console, piece: Piece, fetched: Sequence[Need]) -> bool:
-    """Whether a prompt set that is here can be read: a login page answers 200, too. What was fetched for
-    nothing goes again."""
+def _readable(console: Console, piece: Piece) -> bool:
+    """Whether a prompt set that is here can be read: a login page answers 200, too. What was downloaded for
+    nothing goes again, now or by an earlier command."""
     if piece.kind != "prompts" or not piece.needs or not complete(piece):
         return True
     try:
@@ -145,8 +148,8 @@ def _readable(console: Console, piece: Piece, fetched: Sequence[Need]) -> bool:
     except BenchError as error:
         _line(console, f"prompts {piece.name}: {error}", "red")
         for need in piece.needs:
-            if need.kind == "url" and need in fetched:
-                file_path(need).unlink(missing_ok=True)
+            if need.kind == "url":
+                forget(need)
         return False
     return True
 

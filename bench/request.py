@@ -120,7 +120,10 @@ def _flags(options: Options) -> list[tuple[str, dict[str, Any]]]:
     for key in ("model", "reward", "prompts"):
         value = getattr(options, key)
         if value is not None:
-            found.append((f"--{key}", {key: listed(value) if key == "reward" else _split(value)}))
+            names = listed(value) if key == "reward" else _split(value)
+            if not names:
+                raise BenchError(f"--{key}: names nothing; leave it out for the default, or see `bench list`")
+            found.append((f"--{key}", {key: names}))
     for key in ("threads", "dcot"):
         value = getattr(options, key)
         if value is not None:

@@ -157,7 +157,7 @@ def missing(need: Need, why: str, steps: tuple[str, ...] = ()) -> BenchError:
         ways.append(f"  Get them where there is a network:  {bench_command(need)}")
     ways.append(f"  or without this package:            {fetch_command(need)}")
     if need.setting:
-        place = "DIRECTORY" if need.setting.endswith(".path") else "path:DIRECTORY"
+        place = "DIRECTORY" if need.setting.endswith((".path", ".llm")) else "path:DIRECTORY"
         ways.append(f"  or point to a local directory:      --set {need.setting}={place}")
     return BenchError(
         "\n".join((f"{what} of {need.place} ({need.name}) are not on this machine ({why}).", *ways))

@@ -211,5 +211,6 @@ class Rlr(PlanMethod):
         if not allowed:
             raise BenchError(
                 f"rlr.start_range {[low, high]} holds no block start; there are {known[0]} to {known[-1]}"
+                " (null: all of them)"
             )
         return allowed

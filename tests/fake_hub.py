@@ -25,19 +25,25 @@ GOOD_TOKEN = "hf_let_me_in"
 LARGE = (".safetensors", ".pt", ".bin", ".parquet")  # stored as LFS objects
 
 
+def git_digest(data: bytes) -> str:
+    """What git calls a file with these contents."""
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
 @dataclass
 class Repository:
     """Files, and how it behaves.
 
     gated: only GOOD_TOKEN may download (as on the hub, everyone may ask what it holds). private: without the
     token it looks as if it did not exist. cuts: file → after how many bytes each of the next requests for it
-    breaks off.
+    breaks off. damaged: file → what the next request for it gets instead, of the same size.
     """
 
     files: dict[str, bytes]
     gated: bool = False
     private: bool = False
     cuts: dict[str, list[int]] = field(default_factory=dict)
+    damaged: dict[str, bytes] = field(default_factory=dict)
 
     @property
     def sha(self) -> str:
@@ -53,7 +59,7 @@ class Repository:
                 "type": "file",
                 "path": path,
                 "size": len(data),
-                "oid": hashlib.sha1(data).hexdigest(),
+                "oid": git_digest(data),
             }
             if path.endswith(LARGE):
                 row["lfs"] = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 134}
@@ -184,8 +190,8 @@ class _Handler(BaseHTTPRequestHandler):
         wanted = self.headers["Range"]
         start = int(wanted.removeprefix("bytes=").partition("-")[0]) if wanted else 0
         self.send_response(206 if wanted else 200)
-        digest = hashlib.sha256 if file.endswith(LARGE) else hashlib.sha1
-        self.send_header("ETag", f'"{digest(data).hexdigest()}"')
+        digest = hashlib.sha256(data).hexdigest() if file.endswith(LARGE) else git_digest(data)
+        self.send_header("ETag", f'"{digest}"')
         self.send_header("X-Repo-Commit", repository.sha)
         self.send_header("Accept-Ranges", "bytes")
         if wanted:
@@ -194,6 +200,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
+        if file in repository.damaged:
+            data = repository.damaged.pop(file)
         if cuts := repository.cuts.get(file):
             self.wfile.write(data[start : start + cuts.pop(0)])
             self.close_connection = True

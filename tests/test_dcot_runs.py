@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 from bench import launch
 from bench.cells import MISSING, resolve_all
-from bench.experiment import plan
+from bench.experiment import plan, show
 from bench.process import Exit
+from bench.prompts import answers, dcot
 from bench.request import Options, build
 from bench.sample import write_samples
 from bench.store import CellDir, read_rows
@@ -33,7 +35,6 @@ def test_every_third_of_the_chain_sees_its_prompt_and_the_reward_the_original(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from bench.parallel import World
-    from bench.prompts import dcot
 
     (config,) = [c.config for c in resolve_all(build(asked(tmp_path)).parts) if c.config.training is None]
     session = Session(CellDir(tmp_path / "cell"), config, World(None), torch.device("cpu"))
@@ -75,10 +76,28 @@ def test_a_cell_with_dcot_draws_other_pictures_and_samples_are_drawn_as_it_was_t
     assert picture("default", None) == picture("on-again", True) != picture("off-again", False)
 
 
-def test_a_plan_asks_no_language_model(tmp_path: Path) -> None:
+def test_a_plan_asks_no_language_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
     file = tmp_path / "mine.txt"
     file.write_text("a cat\na dog\na bird\n")
     server = ("dcot.endpoint=http://127.0.0.1:9/v1", "dcot.llm=none")
     options = Options(methods="ddpo", prompts=str(file), dcot=True, settings=server, out=tmp_path / "x")
-    cells = plan(build(options), force=False, fetch=False).cells
-    assert all(one.config.digests["dcot"].startswith(MISSING) for one in cells)
+    planned = plan(build(options), force=False, fetch=False)
+    assert all(one.config.digests["dcot"].startswith(MISSING) for one in planned.cells)
+    console = Console(record=True, width=100)
+    show(console, planned)
+    assert "the run itself asks none (dcot.llm) for them" in console.export_text()
+
+
+def test_a_plan_knows_what_a_language_model_answered_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+    file = tmp_path / "mine.txt"
+    file.write_text("a cat\nA hand\n")
+    key = answers.key("writer", dcot.template(), "a cat")
+    answers.append(key, "writer", "a cat", dcot.Stages("a", "b", "c"))
+    server = ("dcot.endpoint=http://127.0.0.1:9/v1", "dcot.llm=writer")
+    options = Options(methods="ddpo", prompts=str(file), dcot=True, settings=server, out=tmp_path / "x")
+    dry, wet = (plan(build(options), force=False, fetch=fetch).cells for fetch in (False, True))
+    assert [cell.id for cell in dry] == [cell.id for cell in wet]

@@ -1,7 +1,9 @@
 """The cache of downloads, against a server on this machine."""
 
 import hashlib
+import os
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -129,6 +131,25 @@ def test_the_digest_is_checked_and_noted(server: Server):
     directory = fetch_url(need(server, SHA256))
     assert (directory / "net_work.pt.sha256").read_text() == SHA256
     assert cached_url(need(server, SHA256)) == directory
+
+
+def test_a_file_of_unknown_digest_must_stay_what_it_was_when_it_was_fetched(server: Server):
+    wanted = need(server)
+    file = fetch_url(wanted) / "net_work.pt"
+    assert file.with_name("net_work.pt.sha256").read_text() == SHA256
+    changed_later(file, CONTENTS[::-1])
+    with pytest.raises(BenchError, match=f"is damaged or another file.*expected {SHA256}") as error:
+        cached_url(wanted)
+    assert f"rm -f {file} {file}.sha256 && " in str(error.value)
+    changed_later(file, CONTENTS)  # as by a copy that does not keep times
+    assert cached_url(wanted) == file.parent
+    download.forget(wanted)
+    assert cached_url(wanted) is None and not file.with_name("net_work.pt.sha256").exists()
+
+
+def changed_later(file: Path, contents: bytes) -> None:
+    file.write_bytes(contents)
+    os.utime(file, (time.time() + 10, time.time() + 10))
 
 
 def test_another_file_than_expected_is_deleted(server: Server):

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bench import fetch, pieces, weights
-from bench.download import file_path
+from bench import fetch, pieces, prompts, weights
+from bench.download import fetch_url, file_path
 from bench.errors import BenchError
 from bench.prompts import public
 from bench.weights import Need, locate
@@ -168,7 +168,15 @@ def test_a_page_that_is_no_prompt_set_is_refused_and_does_not_stay(
         code = fetch.run(
             Console(file=text, width=200), pieces.asked(None, None, "drawbench", ()), None, False
         )
+        assert code == 1
+        assert "no column" in text.getvalue()
+        assert weights.find(need) is None
+        fetch_url(need)  # as a run does
+        with pytest.raises(BenchError, match="no column") as error:
+            prompts.load("drawbench")
+        assert str(error.value).endswith("Fetch it anew:  python -m bench fetch --prompts drawbench")
+        page = b"Prompts\na cat\na dog\n"
+        console = Console(file=text, width=200)
+        assert fetch.run(console, pieces.asked(None, None, "drawbench", ()), None, False) == 0
         server.shutdown()
-    assert code == 1
-    assert "no column" in text.getvalue()
-    assert weights.find(need) is None
+    assert {*prompts.load("drawbench").train, *prompts.load("drawbench").eval} == {"a cat", "a dog"}

@@ -57,6 +57,16 @@ def test_a_dataset_is_fetched_as_one(fake: FakeHub) -> None:
     assert [p.name for p in locate(need).iterdir()] == ["a.json"]
 
 
+@pytest.mark.parametrize("name", ["a.json", "a.parquet"])
+def test_a_file_of_a_dataset_that_arrived_damaged_does_not_stay(fake: FakeHub, name: str) -> None:
+    fake.add("datasets/org/texts", {name: b'["a cat"]'}, damaged={name: b'["a bat"]'})
+    need = Need("prompts x", "hub:org/texts", "", files=(name,), ignored=(), repo_type="dataset")
+    with pytest.raises(BenchError, match=f"what arrived as {name} is damaged") as error:
+        locate(need)
+    assert "python -m bench fetch --prompts x" in str(error.value) and find(need) is None
+    assert (locate(need) / name).read_bytes() == b'["a cat"]'
+
+
 def test_a_broken_connection_is_taken_up_where_it_broke(fake: FakeHub) -> None:
     data = bytes(range(256)) * 43_000  # more than one chunk of the library's
     repository = fake.add("org/net", FILES | {WEIGHTS: data}, cuts={WEIGHTS: [10_600_000]})

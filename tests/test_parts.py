@@ -112,6 +112,36 @@ def test_table_2_has_all_its_cells() -> None:
     assert len(cells) - len(trained) == 2 * 2  # one base per model and prompt set
 
 
+@pytest.mark.parametrize("name", PAPER)
+def test_the_papers_experiments_have_its_hyperparameters(name: str) -> None:
+    """Appendix C; Table 8 and Table 9 vary one of them."""
+    for cell in resolve_all(build(Options(config=name)).parts, fetch=False):
+        model, training = cell.config.model.config, cell.config.training
+        assert (model.solver, model.steps) in (("ddim", 50), ("dpmpp", 20))
+        assert model.guidance == 7.5 and model.lora.rank == 16
+        if training is None:
+            continue
+        train, method = training.train, training.method
+        assert (train.optimizer, train.lr, train.weight_decay, train.batch) == ("adam", 5e-4, 0, 4 * 2)
+        if method.name == "rlr":
+            assert (method.config["h"], method.config["scale"], method.config["eta"]) == (2, 1e-3, 0.1)
+        if method.name == "zo":
+            assert method.config["scale"] == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("flag", "options"),
+    [
+        ("model", Options(model="")),
+        ("reward", Options(reward=" , ")),
+        ("prompts", Options(config="table2", prompts="")),
+    ],
+)
+def test_a_flag_that_names_nothing_says_so(flag: str, options: Options) -> None:
+    with pytest.raises(BenchError, match=f"--{flag}: names nothing; leave it out"):
+        build(options)
+
+
 def test_table_4_restricts_the_block_to_the_papers_steps_where_dcot_is_on() -> None:
     for part in build(Options(config="table4")).parts:
         (trained,) = [c.config.training for c in resolve_all([part], fetch=False) if c.config.training]

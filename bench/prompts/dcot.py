@@ -116,13 +116,31 @@ def stages(prompts: Iterable[str], config: DcotConfig) -> dict[str, Stages]:
     decomposition and no model to ask, a model that cannot be had or that answers in another format.
     """
     wanted = tuple(dict.fromkeys(prompts))
-    known = {**_shipped(), **(read_file(config.file) if config.file is not None else {})}
-    absent = tuple(prompt for prompt in wanted if prompt not in known)
+    here = known(wanted, config)
+    absent = tuple(prompt for prompt in wanted if prompt not in here)
     if absent:
         if config.llm is None:
             raise _absent(absent, len(wanted), config)
-        known.update(_asked(absent, config.llm, config))
-    return {prompt: known[prompt] for prompt in wanted}
+        here.update(_asked(absent, config.llm, config))
+    return {prompt: here[prompt] for prompt in wanted}
+
+
+def known(prompts: Iterable[str], config: DcotConfig) -> dict[str, Stages]:
+    """The decompositions that nobody has to be asked for, in the order of the prompts. Raises BenchError."""
+    given = {**_shipped(), **(read_file(config.file) if config.file is not None else {})}
+    wanted = tuple(prompts)
+    answered = {} if config.llm is None else _answered(wanted, config.llm)
+    found = {**answered, **given}
+    return {prompt: found[prompt] for prompt in wanted if prompt in found}
+
+
+def _answered(prompts: Iterable[str], name: str) -> dict[str, Stages]:
+    """What the language model of that name answered earlier."""
+    from bench.prompts import answers
+
+    kept = answers.load()
+    keys = {prompt: answers.key(name, template(), prompt) for prompt in prompts}
+    return {prompt: kept[key] for prompt, key in keys.items() if key in kept}
 
 
 def digest(decompositions: Mapping[str, Stages]) -> str:
@@ -182,19 +200,14 @@ def _shipped() -> dict[str, Stages]:
 
 
 def _asked(prompts: tuple[str, ...], name: str, config: DcotConfig) -> dict[str, Stages]:
-    """What the language model of that name answered, now or earlier."""
+    """What the language model of that name answers; kept."""
     from bench.prompts import answers, llm
 
-    keys = {prompt: answers.key(name, template(), prompt) for prompt in prompts}
-    kept = answers.load()
-    model: LanguageModel | None = None
-    for prompt, key in keys.items():
-        if key in kept:
-            continue
-        model = model or llm.connect(name, config.endpoint, config.key_variable)
+    model = llm.connect(name, config.endpoint, config.key_variable)
+    for prompt in prompts:
+        key = answers.key(name, template(), prompt)
         answers.append(key, name, prompt, _decomposed(prompt, model, name))
-    kept = answers.load()  # where another process was faster, its answer counts
-    return {prompt: kept[key] for prompt, key in keys.items()}
+    return _answered(prompts, name)  # where another process was faster, its answer counts
 
 
 def _decomposed(prompt: str, model: LanguageModel, name: str) -> Stages:

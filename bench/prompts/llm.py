@@ -127,13 +127,14 @@ class Local(LanguageModel):
     def __init__(self, directory: Path) -> None:
         """Raises BenchError if the directory holds no such model."""
         import torch
+        from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(directory, local_files_only=True)
             model: Any = AutoModelForCausalLM.from_pretrained(directory, local_files_only=True, dtype="auto")
-        except (OSError, ValueError, KeyError, ImportError) as error:
+        except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
             raise BenchError(f"{directory}: not a causal LM with its tokenizer: {error}") from error
         self._model: Any = model.to(self._device).eval()
 

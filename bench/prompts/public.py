@@ -38,8 +38,15 @@ class PublicSet:
     read: Callable[[tuple[Path, ...]], Splits]
 
     def load(self, name: str) -> Splits:
-        """Training and evaluation prompts. Raises BenchError that says how to get what is not here."""
-        return self.read(tuple(_found(name, need) for need in self.files))
+        """Training and evaluation prompts. Raises BenchError that says how to get what is not here, and how
+        to get rid of what an address sent instead."""
+        paths = tuple(_found(name, need) for need in self.files)
+        try:
+            return self.read(paths)
+        except BenchError as error:
+            if not any(need.kind == "url" for need in self.files):
+                raise
+            raise BenchError(f"{error}\n  Fetch it anew:  python -m bench fetch --prompts {name}") from error
 
 
 def hpdv2(paths: tuple[Path, ...]) -> Splits:

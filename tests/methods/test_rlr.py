@@ -123,7 +123,10 @@ def test_start_range_is_inclusive() -> None:
         ({"h": 6}, "rlr.h is 6, but only 5 steps lie before the last"),
         ({"h": 0, "completion": "resampled"}, "set rlr.h to 1 or more"),
         ({"h": 0, "completion": "none", "fo": False}, "leave nothing to estimate"),
-        ({"h": 2, "start_range": (5, 9)}, r"rlr.start_range \[5, 9\] holds no block start; there are 0 to 3"),
+        (
+            {"h": 2, "start_range": (5, 9)},
+            r"rlr.start_range \[5, 9\] holds no block start; there are 0 to 3 \(null",
+        ),
     ],
 )
 def test_settings_that_do_not_fit_the_chain_are_refused(settings: dict[str, Any], message: str) -> None:

@@ -1,4 +1,4 @@
-"""Decompositions by language models: a server that speaks the protocol, and a tiny causal LM."""
+"""Decompositions by language models at a server that speaks the protocol."""
 
 import json
 import threading
@@ -213,69 +213,3 @@ def test_a_server_that_is_not_there_is_one_message(server: ChatServer):
     server.close()
     with pytest.raises(BenchError, match=r"127\.0\.0\.1:\d+/v1 is unreachable"):
         stages(["a cat"], at(server))
-
-
-@pytest.fixture(scope="module")
-def tiny_lm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A causal LM with random weights, and a tokenizer of bytes with a chat template."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
-
-    vocabulary = {c: i for i, c in enumerate(["<end>", *sorted(pre_tokenizers.ByteLevel.alphabet())])}
-    tokenizer = Tokenizer(models.BPE(vocabulary, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
-    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", pad_token="<end>")
-    fast.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
-    directory = tmp_path_factory.mktemp("lm")
-    fast.save_pretrained(directory)
-    size = len(vocabulary)
-    config = GPT2Config(
-        vocab_size=size, n_positions=1024, n_embd=8, n_layer=1, n_head=1, bos_token_id=0, eos_token_id=0
-    )
-    GPT2LMHeadModel(config).save_pretrained(directory)
-    return directory
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("templated", [True, False])
-def test_a_model_that_runs_here_answers_and_its_nonsense_is_an_error(
-    tiny_lm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, templated: bool
-):
-    import torch
-
-    directory = tiny_lm
-    if not templated:
-        directory = tmp_path / "plain"
-        directory.mkdir()
-        for file in tiny_lm.iterdir():
-            if file.name != "chat_template.jinja":
-                (directory / file.name).write_bytes(file.read_bytes())
-    monkeypatch.setattr(llm, "NEW_TOKENS", 12)
-    before = torch.get_rng_state()
-    model = llm.Local(directory)
-    assert bool(model._tokenizer.chat_template) == templated
-    said = model.answer("Hello", again=False)
-    assert said and said == model.answer("Hello", again=False)
-    drawn = model.answer("Hello", again=True)
-    assert drawn == model.answer("Hello", again=True) != said
-    assert torch.equal(torch.get_rng_state(), before)
-    with pytest.raises(BenchError, match="did not answer with a Coarse-level"):
-        stages(["a cat"], DcotConfig(llm=str(directory)))
-
-
-def test_a_directory_without_a_model_is_named(tmp_path: Path):
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(BenchError, match="empty: not a causal LM"):
-        stages(["a cat"], DcotConfig(llm=str(tmp_path / "empty")))
-    with pytest.raises(BenchError, match=r"no weights at .*gone.*Set dcot\.llm"):
-        stages(["a cat"], DcotConfig(llm=str(tmp_path / "gone")))
-
-
-def test_a_model_of_the_hub_is_a_need_and_a_server_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    (need,) = DcotConfig(llm="org/name").needs("dcot", "dcot")
-    assert (need.source, need.path, need.setting) == ("hub:org/name", None, "dcot.llm")
-    (need,) = DcotConfig(llm=str(tmp_path)).needs("dcot", "dcot")
-    assert need.path == tmp_path
-    assert DcotConfig().needs("dcot", "dcot") == ()
-    assert DcotConfig(llm="m", endpoint="http://127.0.0.1:1/v1").needs("dcot", "dcot") == ()
