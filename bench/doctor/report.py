@@ -123,7 +123,7 @@ def _table(
     chosen = split(methods) if methods not in (None, ALL) else _method_classes()
     needing, others = runnable.classes(chosen, models[0].name if methods else DEMO_MODEL)
     members: dict[Use, list[str]] = {"reward gradient": needing, "network gradient": others}
-    uses = [use for use, names in members.items() if names]
+    uses: list[Use] = [use for use, names in members.items() if names]
     layers = [Layer(*parse_setting(text)) for text in settings]
     setups = [runnable.set_up(model, layers) for model in models]
     typed = "".join(f" --set {shlex.quote(text)}" for text in settings if not text.startswith("train."))
