@@ -22,7 +22,7 @@ from bench.estimate import seconds_per_step
 from bench.parts import model_file
 from bench.progress import watcher
 from bench.request import Experiment
-from bench.settings import SCHEMA_VERSION, CellConfig
+from bench.settings import SCHEMA_VERSION, CellConfig, EvalConfig
 from bench.store import CellDir, ResultsDir, State, write_atomically
 
 INTERRUPTED = 130  # what a shell reports after Ctrl-C
@@ -109,6 +109,7 @@ def _show_missing(console: Console, planned: Planned) -> None:
         console.print(
             f"Not on this machine yet; cells in brackets wait for it:\n  {command}",
             style="yellow",
+            markup=False,  # a list in a setting is no markup
             highlight=False,
             soft_wrap=True,
         )
@@ -151,8 +152,19 @@ def _fetch_command(experiment: Experiment, cells: Sequence[Cell]) -> str:
                 name = name.partition(" term ")[2].partition(" ")[2]
             wanted[kind].append(name.partition(" ")[0] or cell.config.prompts)
     flags = [f"--{kind} {','.join(dict.fromkeys(names))}" for kind, names in wanted.items() if names]
+    if wanted["model"]:  # `fetch` brings the rewards that the model's own file has it evaluated by
+        flags += _evaluation_of(cells)
     flags += [f"--set {shlex.quote(text)}" for text in _settings_of(experiment, wanted["reward"])]
     return f"python -m bench fetch {' '.join(flags)}" if any(wanted.values()) else ""
+
+
+def _evaluation_of(cells: Sequence[Cell]) -> list[str]:
+    """What tells `fetch` of other rewards to be evaluated by than those in the models' files."""
+    names = dict.fromkeys(name for cell in cells for name in cell.config.eval.rewards)
+    own = [EvalConfig.model_validate(model_file(cell.config.model.name)[1].eval) for cell in cells]
+    if all(set(how.rewards) == set(names) for how in own):
+        return []
+    return [f"--set {shlex.quote('eval.rewards=[' + ','.join(names) + ']')}"]
 
 
 def _settings_of(experiment: Experiment, rewards: Sequence[str]) -> list[str]:
@@ -241,7 +253,10 @@ def _conclude(
     bad = [outcome for outcome in outcomes if not outcome.ok]
     if interrupted:
         console.print(
-            f"stopped. Continue where it stopped with:\n  {command_line()}", soft_wrap=True, highlight=False
+            f"stopped. Continue where it stopped with:\n  {command_line()}",
+            soft_wrap=True,
+            markup=False,
+            highlight=False,
         )
         return INTERRUPTED
     if report and any(planned.results.cell(cell.id).status().state is State.DONE for cell in planned.cells):

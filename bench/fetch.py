@@ -28,7 +28,12 @@ TOLD_EVERY = 5.0  # seconds between lines about a download that takes long
 
 
 def use_tree(directory: Path) -> None:
-    """Put both caches below a directory. Only before anything of the hub is imported: it reads this once."""
+    """Put both caches below a directory. Only before anything of the hub is imported: it reads this once.
+
+    Raises BenchError if a file is there.
+    """
+    if directory.exists() and not directory.is_dir():
+        raise BenchError(f"--to {directory}: is there already, and no directory")
     if "huggingface_hub.constants" in sys.modules:
         raise RuntimeError("the hub's cache is already chosen")
     place = directory.expanduser().absolute()
@@ -171,7 +176,7 @@ def _where(found: Found, failures: dict[Need, str]) -> str:
         return str(found.path)
     if found.problem is not None:
         return found.problem
-    return f"not here{': failed' if found.need in failures else ''} ({found.need.source})"
+    return f"{'failed' if found.need in failures else 'not here'}: {found.need.source}"
 
 
 def _say_how_to_use(console: Console, to: Path, failed: bool) -> None:

@@ -14,12 +14,13 @@ from bench.errors import BenchError
 from bench.models.config import ModelConfig
 from bench.parts import Layer, model_file, model_settings
 from bench.schema import Strict
-from bench.settings import EvalConfig
+from bench.settings import EvalConfig, TrainConfig
 from bench.sizes import model_gigabytes
 from bench.weights import Need, find, needs_of
 
 Kind = Literal["model", "reward", "prompts"]
 ALL = "all"
+SECTIONS = ("model", "sampler", "train", "eval")  # of --set, beside rewards
 COMPOSED = (reward_names.SUM, reward_names.FUNCTION)  # of other rewards, or of a user's function
 
 
@@ -51,20 +52,20 @@ class Found:
 def asked(
     models: str | None, rewards: str | None, prompt_sets: str | None, settings: Sequence[str] = ()
 ) -> list[Piece]:
-    """The pieces that are named, with commas between the names, each once.
+    """The pieces that a run of what is named needs, each once; names have commas between them.
 
-    A model brings the rewards (also those it is evaluated by) and the prompts of its file, unless others are
-    named. rewards: `all` for every one that is registered; weights in a sum (hpsv2:1) are passed over.
-    settings: --set SECTION.KEY=VALUE of `model` and of rewards. Raises BenchError for an unknown name.
+    A model brings the reward and the prompts of its file, unless others are named, and always the rewards
+    that it is evaluated by. rewards: `all` for every one that is registered; weights in a sum (hpsv2:1) are
+    passed over. settings: --set SECTION.KEY=VALUE of `model`, `train`, `eval` and of rewards. Raises
+    BenchError for an unknown name.
     """
     layers = [Layer(*parse_setting(text)) for text in settings]
     found: dict[str, Piece] = {}
     for name in split(models):
         file = model_file(name)[1]
         _add(found, model_piece(name, layers))
-        if rewards is None:
-            for reward in (file.reward, *EvalConfig.model_validate(file.eval).rewards):
-                _add(found, reward_piece(reward, layers))
+        for reward in (*((file.reward,) if rewards is None else ()), *evaluation(name, layers).rewards):
+            _add(found, reward_piece(reward, layers))
         if prompt_sets is None:
             _add(found, prompts_piece(file.prompts))
     for name in reward_list() if rewards == ALL else rewards_of(rewards):
@@ -82,10 +83,29 @@ def _add(found: dict[str, Piece], piece: Piece) -> None:
 def _check_used(layers: Sequence[Layer], names: Sequence[str]) -> None:
     for layer in layers:
         for section in layer.tree:
-            if section not in ("model", *names):
-                raise BenchError(
-                    f"{layer.origin}: '{section}' is not among what is named: model, {', '.join(names)}"
-                )
+            if section not in (*SECTIONS, *names):
+                known = ", ".join((*SECTIONS, *names))
+                raise BenchError(f"{layer.origin}: '{section}' is not among what is named: {known}")
+
+
+def evaluation(model: str, layers: Sequence[Layer] = ()) -> EvalConfig:
+    """How runs of a model are evaluated: its file, `--set eval.KEY=VALUE` over it."""
+    origin, file = model_file(model)
+    return _section("eval", origin, file.eval, layers).build(EvalConfig)
+
+
+def training(model: str, layers: Sequence[Layer] = ()) -> TrainConfig:
+    """How runs of a model train where no method says otherwise; `--set train.KEY=VALUE` over it."""
+    origin, file = model_file(model)
+    return _section("train", origin, file.train, layers).build(TrainConfig)
+
+
+def _section(section: str, origin: str, own: Tree, layers: Sequence[Layer]) -> Layers:
+    found = Layers().add(origin, section, own)
+    for layer in layers:
+        if section in layer.tree:
+            found.add(layer.origin, section, layer.tree[section])
+    return found
 
 
 def rewards_of(text: str | None) -> list[str]:
@@ -109,7 +129,7 @@ def reward_list() -> list[str]:
 
 def model_piece(name: str, layers: Sequence[Layer] = ()) -> Piece:
     """A model by the name that --model takes."""
-    config = model_settings(name, [layer for layer in layers if "model" in layer.tree])
+    config = model_settings(name, [layer for layer in layers if {"model", "sampler"} & set(layer.tree)])
     return Piece("model", name, config, needs_of(config, "model", "model"))
 
 
@@ -132,11 +152,6 @@ def reward_piece(name: str, layers: Sequence[Layer] = ()) -> Piece:
             settings.add(origin, name, tree[name])
     config = settings.build(cls.Config)
     return Piece("reward", name, config, needs_of(config, f"reward {name}", name))
-
-
-def _term(name: str, weight: float, layers: Sequence[Layer]) -> Tree:
-    config = reward_piece(name, layers).config
-    return {"name": name, "weight": weight, "config": config.model_dump(mode="json") if config else {}}
 
 
 def prompts_piece(name: str) -> Piece:

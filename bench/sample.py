@@ -29,6 +29,7 @@ def write_samples(
 ) -> list[Path]:
     """Draw `count` pictures of a prompt by the deterministic sampler. Returns the PNG files.
 
+    Beside each picture a text file has its prompt, where `bench evaluate --images` looks for it.
     dcot: coarse, mid and fine steps see the prompt's decomposition; None: as the cell was trained.
     """
     adapter = None if lora is None else find_lora(lora, "--lora")
@@ -48,6 +49,7 @@ def write_samples(
     files = [out / f"{k:02d}.png" for k in range(count)]
     for file, image in zip(files, images, strict=True):
         write_atomically(file, png(image))
+        write_atomically(file.with_suffix(".txt"), prompt + "\n")
     return files
 
 

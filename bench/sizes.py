@@ -7,6 +7,7 @@ and memory grows with the pixels. For other architectures only the weights are k
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from bench.models.config import ModelConfig
@@ -69,6 +70,13 @@ PROCESS = 0.5  # GiB of main memory of a process that has imported everything, m
 EMBEDDED = 0.6  # GiB of a cell on the embedded model with its reward; measured: DDPO 0.52, full_bp 0.53
 
 
+class Batches(NamedTuple):
+    """Samples at a time: micro in training, held_out in evaluation, where nothing is pulled back."""
+
+    micro: int
+    held_out: int = 0
+
+
 class Memory(NamedTuple):
     """About how many GiB a cell takes; exact: False for a lower bound, weights alone."""
 
@@ -96,25 +104,29 @@ def model_gigabytes(config: ModelConfig) -> float | None:
 
 
 def memory(
-    model: ModelConfig, micro_batch: int, reward: str, settings: Strict | None, use: Use, gpu: bool
+    model: ModelConfig, rewards: Mapping[str, Strict | None], batches: Batches, use: Use, gpu: bool
 ) -> Memory | None:
     """What a cell takes on a GPU, or of main memory on a CPU. None: nothing is known about the model.
 
-    use: what the method pulls back through: the decoder and the reward, the network alone, nothing.
+    rewards: all that it loads, to train on and to be evaluated by, with their settings. use: what the method
+    pulls back through: the decoder and the reward, the network alone, nothing.
     """
+    scorers = sum(_reward_gib(name, settings) for name, settings in rewards.items())
     if model.source == "embedded:sd" and model.path is None:
-        return Memory(EMBEDDED + _reward_gib(reward, settings), True)
+        return Memory(EMBEDDED + scorers, True)
     known = architecture(model)
     if known is None:
         return None
     width = 4 if model.dtype == "float32" else 2
-    weights = known.parameters * width / GIB + _reward_gib(reward, settings) + (0 if gpu else PROCESS)
+    weights = known.parameters * width / GIB + scorers + (0 if gpu else PROCESS)
     if not known.simulated:
         return Memory(weights, False)
-    each = ACTIVATIONS[use][model.gradient_checkpointing]
+    saved = model.gradient_checkpointing
+    trained = ACTIVATIONS[use][saved] * batches.micro
+    evaluated = ACTIVATIONS["none"][saved] * batches.held_out
     pixels = ((model.resolution or known.resolution) / 512) ** 2
     halved = 1 if model.guidance != 1 else 0.5
-    return Memory(weights + each * micro_batch * pixels * halved * width / 2, True)
+    return Memory(weights + max(trained, evaluated) * pixels * halved * width / 2, True)
 
 
 def _reward_gib(name: str, settings: Strict | None) -> float:

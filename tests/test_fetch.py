@@ -12,9 +12,12 @@ import pytest
 from rich.console import Console
 
 from bench import fetch, pieces, prompts, weights
+from bench.cells import MISSING, resolve_all
 from bench.download import fetch_url, file_path
 from bench.errors import BenchError
+from bench.experiment import plan, show
 from bench.prompts import public
+from bench.request import Options, build
 from bench.weights import Need, locate
 from tests.fake_hub import FakeHub
 from tests.running import ROOT, command
@@ -118,9 +121,54 @@ def test_a_model_brings_its_rewards_and_prompts_unless_others_are_named() -> Non
 
     own = ["model tiny", "reward clip", "reward colourfulness", "reward jpeg", "prompts emoji"]
     assert labels("tiny", None, None) == own
-    assert labels("tiny", "jpeg", "animals") == ["model tiny", "reward jpeg", "prompts animals"]
+    assert labels("tiny", "jpeg", "animals") == [*own[:-1], "prompts animals"]
+    alone = pieces.asked("tiny", "jpeg", "animals", ["eval.rewards=[]"])
+    assert [piece.label for piece in alone] == ["model tiny", "reward jpeg", "prompts animals"]
     assert labels(None, "clip:1,jpeg:0.5", None) == ["reward clip", "reward jpeg"]
     assert set(own[1:4]) <= set(labels(None, "all", None))
+
+
+def test_fetch_brings_all_that_the_run_of_the_same_names_waits_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
+    experiment = build(Options(methods="rlr,ddpo", model="sd14", reward="hpsv2"))
+    missing = {
+        what.partition(" hpdv2")[0]
+        for cell in resolve_all(experiment.parts, fetch=False)
+        for what, digest in cell.config.digests.items()
+        if digest.startswith(MISSING)
+    }
+    fetched = {need.name for piece in pieces.asked("sd14", "hpsv2", None) for need in piece.needs}
+    assert missing == {name.partition(" hpdv2")[0] for name in fetched}
+    assert {"model", "prompts", "reward hpsv2", "reward aes clip", "reward imagereward"} <= missing
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ((), "--reward aes,hpsv2,imagereward,pickscore --prompts hpdv2\n"),
+        (("eval.rewards=[]",), "--reward hpsv2 --prompts hpdv2 --set 'eval.rewards=[]'\n"),
+        (("eval.rewards=[jpeg]",), "--reward hpsv2 --prompts hpdv2 --set 'eval.rewards=[jpeg]'\n"),
+    ],
+)
+def test_the_command_that_a_run_names_brings_no_rewards_that_it_does_not_score_by(
+    settings: tuple[str, ...], told: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
+    options = Options(methods="ddpo", model="sd14", reward="hpsv2", settings=settings, out=tmp_path / "r")
+    console = Console(width=80)
+    with console.capture() as captured:
+        show(console, plan(build(options), force=False, fetch=False))
+    assert "python -m bench fetch --model sd14 " + told in captured.get()
+
+
+def test_to_a_file_is_an_error_that_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(BenchError, match="no directory"):
+        fetch.use_tree(tmp_path / "file")
 
 
 def test_settings_move_a_need_and_must_mean_something() -> None:

@@ -10,6 +10,7 @@ from rich.console import Console
 from bench import score
 from bench.errors import BenchError
 from bench.runtime import load_reward
+from bench.sample import write_samples
 from bench.settings import Choice
 from bench.store import read_rows
 from tests.running import bench, cell, train_dots
@@ -46,6 +47,13 @@ def test_pictures_of_any_size_are_scored_as_the_reward_scores_them(tmp_path: Pat
         pixels = torch.tensor(np.asarray(Image.open(directory / row["file"]))).permute(2, 0, 1) / 255
         assert float(row["score"]) == pytest.approx(float(reward.score(pixels[None], ["a cat"])[0]), rel=1e-5)
     assert "colourfulness" in shown.export_text()
+
+
+def test_what_sample_drew_can_be_scored_as_it_lies(tmp_path: Path) -> None:
+    write_samples("a cat & [red] hat", "tiny", None, 1, 0, tmp_path / "x", ("model.steps=1",))
+    out = tmp_path / "scores.jsonl"
+    score.score_images(console(), tmp_path / "x", None, score.Asked("jpeg", out=out))
+    assert [(row["file"], row["prompt"]) for row in read_rows(out)] == [("00.png", "a cat & [red] hat")]
 
 
 def test_all_leaves_out_what_is_not_here_and_says_what_to_type(

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.padding import Padding
 
 from bench import prompts, registry
 from bench.config import parse_setting, shipped
 from bench.doctor import machine, packages, runnable, weights
 from bench.doctor.lines import Line, Mark, examine, show
 from bench.errors import BenchError
-from bench.parts import Layer
-from bench.pieces import ALL, Piece, asked, model_piece, prompts_piece, reward_list, reward_piece, split
+from bench.parts import Layer, model_file
+from bench.pieces import (
+    ALL,
+    Piece,
+    asked,
+    model_piece,
+    prompts_piece,
+    reward_list,
+    reward_piece,
+    rewards_of,
+    split,
+)
 from bench.sizes import Use
 
 RESULTS = Path("results")
@@ -37,7 +49,9 @@ def run(
         chosen = [piece for piece in pieces if piece.kind == kind]
         lines = [line for piece in chosen for line in examine(piece.name, lambda p=piece: weights.lines(p))]
         found.append(_section(console, title, [*lines, *problems.get(kind, ())]))
-    table = examine("table", lambda: _table(console, pieces, methods))
+    named = None if rewards in (None, ALL) else rewards_of(rewards)
+    shown = [p for p in pieces if p.kind != "reward" or named is None or p.name in named]
+    table = examine("table", lambda: _table(console, shown, methods, settings))
     if table:
         found.append(_section(console, "can run here", table))
     return _conclude(console, [line for part in found for line in part])
@@ -73,7 +87,7 @@ def _pieces(
     """What is asked about, without names everything that ships; and by kind what cannot be described."""
     if models is not None or rewards not in (None, ALL):
         try:
-            return asked(models or DEMO_MODEL, rewards, None, settings), {}
+            return _asked(models, rewards, settings), {}
         except BenchError:  # a name that is not known
             raise
         except Exception as error:  # whatever a broken package raises
@@ -91,21 +105,32 @@ def _pieces(
     return pieces, problems
 
 
-def _table(console: Console, pieces: Sequence[Piece], methods: str | None) -> list[Line]:
+def _asked(models: str | None, rewards: str | None, settings: Sequence[str]) -> list[Piece]:
+    """What is named; a reward alone is looked at on the demo's model."""
+    if models is not None:
+        return asked(models, rewards, None, settings)
+    layers = [Layer(*parse_setting(text)) for text in settings]
+    demo, prompt_set = model_piece(DEMO_MODEL, layers), prompts_piece(model_file(DEMO_MODEL)[1].prompts)
+    return [demo, *asked(None, rewards, None, settings), prompt_set]
+
+
+def _table(
+    console: Console, pieces: Sequence[Piece], methods: str | None, settings: Sequence[str]
+) -> list[Line]:
     """Print the table. No lines, unless it cannot be made."""
     models = [piece for piece in pieces if piece.kind == "model"]
     rewards = [piece for piece in pieces if piece.kind == "reward"]
     chosen = split(methods) if methods not in (None, ALL) else _method_classes()
     needing, others = runnable.classes(chosen, models[0].name if methods else DEMO_MODEL)
-    uses: dict[Use, str] = {}
-    if needing:
-        uses["reward gradient"] = "gradients"
-    if others:
-        uses["network gradient"] = "others"
-    runnable.show(console, models, rewards, uses, runnable.room())
-    for title, names in (("gradients", needing), ("others", others)):
-        if names:
-            console.print(f"  {title}: {', '.join(names)}", style="dim", highlight=False)
+    members: dict[Use, list[str]] = {"reward gradient": needing, "network gradient": others}
+    uses: list[Use] = [use for use, names in members.items() if names]
+    layers = [Layer(*parse_setting(text)) for text in settings]
+    setups = [runnable.set_up(model, layers) for model in models]
+    typed = "".join(f" --set {shlex.quote(text)}" for text in settings if not text.startswith("train."))
+    runnable.show(console, setups, rewards, uses, runnable.room(), typed)
+    for use in uses:
+        line = Padding(f"{runnable.CLASSES[use]}: {', '.join(members[use])}", (0, 0, 0, 2), expand=False)
+        console.print(line, style="dim", highlight=False)
     console.print()
     return []
 

@@ -50,6 +50,7 @@ def make_grid(settings: dict[str, Any], solver: Literal["ddim", "dpmpp"], steps:
     if solver == "ddim":
         ddim = DDIMScheduler.from_config(settings, clip_sample=False, thresholding=False)
         assert isinstance(ddim, DDIMScheduler)
+        _check_steps(steps, ddim.config["num_train_timesteps"])
         grid = ddim_grid(ddim, steps)
     else:
         dpmpp = DPMSolverMultistepScheduler.from_config(
@@ -60,7 +61,13 @@ def make_grid(settings: dict[str, Any], solver: Literal["ddim", "dpmpp"], steps:
             thresholding=False,
         )
         assert isinstance(dpmpp, DPMSolverMultistepScheduler)
+        _check_steps(steps, dpmpp.config["num_train_timesteps"])
         grid = dpmpp_grid(dpmpp, steps)
     if len(grid.timesteps) != steps:
         raise BenchError(f"model.steps: the scheduler makes {len(grid.timesteps)} steps of {steps}")
     return grid
+
+
+def _check_steps(steps: int, trained: int) -> None:
+    if steps > trained:
+        raise BenchError(f"model.steps: {steps}, but the model knows {trained} noise levels")

@@ -44,7 +44,12 @@ class ImageChain:
             self.vae.enable_gradient_checkpointing()
         size = self.unet.config["sample_size"]
         if config.resolution is not None:
-            size = config.resolution // pipeline.vae_scale_factor
+            size, rest = divmod(config.resolution, pipeline.vae_scale_factor)
+            if rest:
+                raise BenchError(
+                    f"model.resolution: {config.resolution} is no multiple of {pipeline.vae_scale_factor}, "
+                    "the pixels per side of one latent"
+                )
         self.latent_shape = (self.unet.config["in_channels"], size, size)
         self.guided = config.guidance != 1.0
         self.evaluations_per_step = 2 if self.guided else 1

@@ -12,12 +12,8 @@ from bench import pieces, weights
 from bench.doctor import machine, packages, report, runnable
 from bench.doctor.lines import Line, Mark, examine
 from bench.errors import BenchError
-from bench.models.config import ModelConfig
-from bench.parts import model_settings
-from bench.sizes import ARCHITECTURES, Use, memory
+from bench.sizes import ARCHITECTURES
 from tests.running import ROOT, command
-
-CPU = runnable.Room(gpu=False, gib=16.0)
 
 
 def doctor(home: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
@@ -51,7 +47,7 @@ def test_on_a_bare_machine_it_ends_well_in_five_seconds_and_in_the_width(
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 5  # the machine may be busy
     commands = "  python -m bench fetch "
     wide = [line for line in done.stdout.splitlines() if len(line) > int(columns)]
-    assert [line for line in wide if not line.startswith((commands, "  no gradient"))] == []
+    assert [line for line in wide if not line.startswith(commands)] == []
     assert "hf_secret" not in done.stdout + done.stderr
     assert "in HF_TOKEN" in done.stdout
     assert "http://127.0.0.1:9" in done.stdout
@@ -61,6 +57,7 @@ def test_on_a_bare_machine_it_ends_well_in_five_seconds_and_in_the_width(
 
 def test_a_model_that_is_not_here_says_what_to_type(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(runnable, "room", lambda: runnable.Room(gpu=False, gib=16.0))
     code, text = printed("sd14", "clip,jpeg", "ddpo")
     assert code == 0
     assert "python -m bench fetch --model sd14 --reward clip,jpeg" in text
@@ -149,60 +146,6 @@ def test_a_containers_limits_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert "limited to the time of 0.5" in next(machine.processor()).text
     (tmp_path / "memory.max").write_text("max\n")
     assert machine.available_memory() > 2**29
-
-
-def answered(model: str, reward: str, use: Use, here: runnable.Room, *present: str) -> runnable.Answer:
-    return runnable.answer(
-        pieces.model_piece(model), pieces.reward_piece(reward), use, here, frozenset(present)
-    )
-
-
-def test_a_reward_without_gradient_excludes_the_methods_that_need_one() -> None:
-    assert answered("tiny", "jpeg", "reward gradient", CPU).text == "no gradient"
-    both = ("model tiny", "reward jpeg")
-    assert answered("tiny", "jpeg", "network gradient", CPU, *both).text.startswith("yes")
-    assert runnable.classes(["rlr", "ddpo", "zo"], "tiny") == (["rlr"], ["ddpo", "zo"])
-
-
-def test_what_is_too_large_says_which_setting_makes_it_fit() -> None:
-    both = ("model sd14", "reward clip")
-    small = runnable.Room(gpu=True, gib=6.0)
-    found = answered("sd14", "clip", "reward gradient", small, *both)
-    assert found == runnable.Answer("no: 8.1 GiB", "sd14: --set train.micro_batch=1")
-    tiny_gpu = runnable.Room(gpu=True, gib=1.0)
-    assert "larger GPU" in answered("sd14", "clip", "reward gradient", tiny_gpu, *both).fix
-
-
-@pytest.mark.parametrize(
-    ("use", "checkpointing", "simulated"),
-    [
-        ("none", True, 4.4),
-        ("network gradient", False, 10.9),
-        ("network gradient", True, 4.9),
-        ("reward gradient", False, 15.4),
-        ("reward gradient", True, 9.0),
-    ],
-)
-def test_memory_is_that_of_the_simulation_where_there_was_one(
-    use: Use, checkpointing: bool, simulated: float
-) -> None:
-    sd14 = model_settings("sd14", ()).model_copy(update={"gradient_checkpointing": checkpointing})
-    found = memory(sd14, 4, "hpsv2", None, use, gpu=True)
-    assert found is not None
-    # The simulation held the reward's image tower alone and no text encoder: 0.9 GiB less of weights.
-    assert found.gib - 0.9 == pytest.approx(simulated, abs=0.1)
-
-
-def test_memory_grows_with_batch_and_pixels_and_is_not_guessed() -> None:
-    sd14 = model_settings("sd14", ())
-    gib = [memory(m, b, "clip", None, "none", gpu=True) for m, b in ((sd14, 1), (sd14, 2))]
-    large = memory(sd14.model_copy(update={"resolution": 1024}), 1, "clip", None, "none", gpu=True)
-    assert gib[0] and gib[1] and large
-    assert large.gib - gib[0].gib == pytest.approx(3 * (gib[1].gib - gib[0].gib))
-    assert memory(ModelConfig(source="hub:some/thing"), 1, "clip", None, "none", gpu=True) is None
-    sdxl = memory(model_settings("sdxl", ()), 1, "clip", None, "none", gpu=True)
-    assert sdxl is not None
-    assert str(sdxl).startswith("> ")
 
 
 @pytest.mark.slow

@@ -182,8 +182,17 @@ def test_only_the_lora_is_trainable() -> None:
             lambda d: ModelConfig(path=pipeline_dir(), lora=LoraConfig(targets=("to_qq",))),
             "no layer of the UNet ends in 'to_qq'",
         ),
+        (
+            lambda d: ModelConfig(path=pipeline_dir(), steps=1001),
+            "the model knows 1000 noise levels",
+        ),
+        (
+            lambda d: ModelConfig(path=pipeline_dir(), steps=1001, solver="dpmpp"),
+            "the model knows 1000 noise levels",
+        ),
+        (lambda d: ModelConfig(path=pipeline_dir(), resolution=9), "9 is no multiple of"),
     ],
-    ids=["no path", "no pipeline", "no such layer"],
+    ids=["no path", "no pipeline", "no such layer", "too many steps", "dpmpp", "size of no latent"],
 )
 def test_model_that_cannot_be_loaded_says_why(config: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(BenchError, match=message):
