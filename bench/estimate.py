@@ -9,7 +9,7 @@ from bench import registry
 from bench.errors import BenchError
 from bench.parts import model_file
 from bench.settings import CellConfig, Training
-from bench.sizes import Memory, Use, memory
+from bench.sizes import Batches, Memory, Use, memory
 from bench.store import CellDir, read_rows
 
 
@@ -47,15 +47,17 @@ def memory_of(config: CellConfig, gpu: bool) -> Memory | None:
     model, training = config.model, config.training
     if not gpu and (stated := model_file(model.name)[1].memory) is not None:
         return Memory(stated, True)
-    choice = config.eval_rewards[0] if training is None else training.reward
-    settings = registry.load("reward", choice.name).Config.model_validate(choice.config)
+    rewards = {
+        choice.name: registry.load("reward", choice.name).Config.model_validate(choice.config)
+        for choice in config.eval_rewards
+    }
     use: Use = "none"
     if training is not None:
         cls = registry.load("method", training.method.name)
         method = cls(cls.Config.model_validate(training.method.config), model.config.steps)
         use = "reward gradient" if method.needs_reward_grad else "network gradient"
-    micro = config.eval.batch if training is None else training.train.micro_batch
-    return memory(model.config, micro, choice.name, settings, use, gpu)
+    batches = Batches(0 if training is None else training.train.micro_batch, config.eval.batch)
+    return memory(model.config, rewards, batches, use, gpu)
 
 
 def memory_advice(config: CellConfig, gpu: bool) -> str:
