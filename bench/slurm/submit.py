@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import uuid
 from collections.abc import Iterator, Sequence
@@ -226,7 +227,7 @@ class _Sender:
 def _environment(code: Path) -> list[str]:
     """Shell lines: the snapshot before everything else on Python's path, the directory of work not at all."""
     return [
-        f"export PYTHONPATH='{code.absolute()}'${{PYTHONPATH:+:$PYTHONPATH}}",
+        f"export PYTHONPATH={shlex.quote(str(code.absolute()))}${{PYTHONPATH:+:$PYTHONPATH}}",
         "export PYTHONSAFEPATH=1",
     ]
 
