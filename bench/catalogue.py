@@ -15,6 +15,7 @@ from bench.errors import BenchError, did_you_mean
 from bench.models.config import ModelConfig
 from bench.prompts.dcot import DcotConfig
 from bench.settings import EvalConfig, Request, TrainConfig
+from bench.slurm.profile import profiles
 
 SECTION_MODELS: dict[str, type[BaseModel]] = {
     "train": TrainConfig,
@@ -34,6 +35,7 @@ def show_list(console: Console) -> None:
     _section(console, "prompts", dict(prompts.BUILT_IN))
     for kind in ("models", "experiments"):
         _section(console, kind, {name: first_comment(path) for name, path in shipped(kind).items()})
+    _section(console, "SLURM profiles", {name: first_comment(path) for name, path in profiles().items()})
     console.print(
         "[dim]bench describe NAME shows settings. A model may also be path:DIRECTORY or hub:ORG/NAME, a "
         "reward a sum (hpsv2:1,aes:0.5) or python:module.function, prompts a file.[/dim]"
