@@ -141,7 +141,8 @@ def _translated(need: Need, dry_run: bool) -> Any:
             need, error.response.status_code, "access is granted on the repository's page"
         ) from error
     except RevisionNotFoundError as error:
-        raise missing(need, f"{page(need)} has no revision '{need.revision}'") from error
+        newest = ("--set model.revision=main takes its newest",) if need.name == "model" else ()
+        raise missing(need, f"{page(need)} has no revision '{need.revision}'", newest) from error
     except RepositoryNotFoundError as error:
         raise _refusal(need, error.response.status_code, "no such repository, or a private one") from error
     except HfHubHTTPError as error:

@@ -141,7 +141,8 @@ def _weights_layer(weights: str, model: str) -> Layer:
     if weights != RANDOM and not re.fullmatch("(path|hub):.+", weights):
         raise BenchError(f"--weights {weights}: expected random, path:DIRECTORY or hub:ORG/NAME")
     source = f"{RANDOM}:{rest if kind == 'path' else model}" if weights == RANDOM else weights
-    return Layer(f"--weights {weights}", {"model": {"source": source, "path": None}})
+    # The model's revision is a commit of its own repository.
+    return Layer(f"--weights {weights}", {"model": {"source": source, "path": None, "revision": None}})
 
 
 def _combinations(

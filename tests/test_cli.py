@@ -253,7 +253,7 @@ def test_sample_draws_with_the_lora_and_the_settings_of_a_cell(tmp_path: Path) -
     options = ("--model", f"path:{model}", "--prompt", "a cat", "--n", 2, "--set", "model.steps=3")
     first = bench("sample", *options, "--out", tmp_path / "a")
     assert first.returncode == 0, first.stderr
-    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["00.png", "01.png"]
+    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["00.png", "00.txt", "01.png", "01.txt"]
     pictures = {(tmp_path / "a" / f"0{k}.png").read_bytes() for k in (0, 1)}
     assert len(pictures) == 2
     cells_dir = tmp_path / "out" / "cells"

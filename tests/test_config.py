@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -130,7 +131,9 @@ def test_malformed_setting_is_an_error(text: str) -> None:
 @pytest.mark.parametrize("name", shipped("models"))
 def test_shipped_model_files_are_valid(name: str) -> None:
     file = load_config(shipped("models")[name], ModelFile)
-    Layers().add(name, "model", file.model).build(ModelConfig)
+    model = Layers().add(name, "model", file.model).build(ModelConfig)
+    if (model.source or "").startswith("hub:"):
+        assert re.fullmatch("[0-9a-f]{40}", model.revision or ""), "pin a commit"
     Layers().add(name, "train", file.train).build(TrainConfig)
 
 

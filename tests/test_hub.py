@@ -110,7 +110,9 @@ def test_a_private_repository_is_refused_and_an_absent_one_too(fake: FakeHub) ->
 
 def test_an_unknown_revision_is_named(fake: FakeHub) -> None:
     fake.add("org/net", FILES)
-    assert "has no revision 'v9'" in refusal(Need("model", "hub:org/net", "model.path", revision="v9"))
+    message = refusal(Need("model", "hub:org/net", "model.path", revision="v9"))
+    assert "has no revision 'v9'" in message
+    assert "--set model.revision=main" in message
 
 
 def test_a_repository_without_weights_is_refused(fake: FakeHub) -> None:

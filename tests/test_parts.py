@@ -8,6 +8,8 @@ from bench.cells import MISSING, resolve_all
 from bench.config import shipped
 from bench.errors import BenchError
 from bench.experiment import plan
+from bench.models.config import ModelConfig
+from bench.parts import model_settings
 from bench.request import Experiment, Options, build
 from bench.settings import TrainConfig
 
@@ -151,3 +153,13 @@ def test_table_4_restricts_the_block_to_the_papers_steps_where_dcot_is_on() -> N
 
 def test_every_experiment_that_ships_is_one_of_the_tested() -> None:
     assert set(shipped("experiments")) == {*PAPER, "demo", "tuning", "race"}
+
+
+def test_weights_from_another_repository_are_not_sought_at_the_commit_of_the_models_own() -> None:
+    def model(*settings: str) -> ModelConfig:
+        options = Options(methods="ddpo", model="sd14", weights="hub:org/copy", settings=settings)
+        return resolve_all(build(options).parts, fetch=False)[0].config.model.config
+
+    assert model_settings("sd14", ()).revision is not None
+    assert (model().source, model().revision) == ("hub:org/copy", None)
+    assert model("model.revision=v2").revision == "v2"
