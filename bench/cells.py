@@ -101,7 +101,8 @@ class _Resolver:
         decomposed = self._over(Layers(), "dcot").build(DcotConfig) if self.part.dcot else None
         named = [choice.name for choice in rewards]
         parts = [term for name in named for term, _ in reward_names.terms(name)]
-        self._check_used({*self.sections, *self.methods, *map(reward_names.registered, named), *parts})
+        rewards_named = map(reward_names.registered, (*named, *parts))
+        self._check_used({*self.sections, *self.methods, *rewards_named})
         shared: dict[str, Any] = {
             "model": ModelChoice(name=self.part.model, config=model),
             "prompts": self.prompts,
@@ -146,7 +147,7 @@ class _Resolver:
             layers.add(name, "", {"function": function})
         own = reward_names.registered(name)
         sections = ("reward", own) if name == self.reward else (own,)
-        config = self._over(layers, *sections).build(cls.Config)
+        config = self._over(layers, *sections).build(cls.Config, own)
         if self.part.weights == RANDOM and isinstance(config, weights.HasRandom):
             layers.add("--weights random", "", {"source": config.random_source, "path": None})
             config = layers.build(cls.Config)

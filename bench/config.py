@@ -156,17 +156,20 @@ class Layers:
             else:
                 into[key] = value
 
-    def build(self, model: type[Model]) -> Model:
-        """The validated settings. Raises BenchError with one line per mistake."""
+    def build(self, model: type[Model], section: str = "") -> Model:
+        """The validated settings. Raises BenchError with one line per mistake.
+
+        section: what a key that stands in no layer is called by.
+        """
         try:
             return model.model_validate(self.tree)
         except ValidationError as error:
-            raise BenchError("\n".join(self._explain(e, model) for e in error.errors())) from error
+            raise BenchError("\n".join(self._explain(e, model, section) for e in error.errors())) from error
 
-    def _explain(self, error: ErrorDetails, model: type[Strict]) -> str:
+    def _explain(self, error: ErrorDetails, model: type[Strict], otherwise: str) -> str:
         place = tuple(str(part) for part in error["loc"])
         above = (place[:n] for n in range(len(place), 0, -1))
-        origin, section = next((self._origins[p] for p in above if p in self._origins), ("", ""))
+        origin, section = next((self._origins[p] for p in above if p in self._origins), ("", otherwise))
         key = ".".join(part for part in (section, *place) if part)
         where = f"{origin}: {key}" if origin and key else origin or key
         if error["type"] == "extra_forbidden":
@@ -174,7 +177,8 @@ class Layers:
             hint = did_you_mean(place[-1], known) or f" Known: {', '.join(known) if known else 'none'}"
             return f"{where}: unknown key.{hint}"
         if error["type"] == "missing":
-            return f"{where}: is missing"
+            field = model.model_fields[place[0]] if len(place) == 1 else None
+            return f"{where}: is missing" + (f" ({field.description})" if field and field.description else "")
         message = error["msg"].removeprefix("Value error, ")
         got = "" if isinstance(error["input"], Mapping) else f" (got {error['input']!r})"
         if not place:

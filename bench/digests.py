@@ -34,7 +34,10 @@ def digest(directory: Path, wanted: Sequence[str] = ("*",), ignored: Sequence[st
     files = sorted(p for p in directory.rglob("*") if p.suffix in DIGESTED and p.is_file())
     files = [file for file in files if _counts(file.relative_to(directory), wanted, ignored)]
     if not files:
-        raise BenchError(f"no weights in {directory}: no {', '.join(DIGESTED[:2])} file below it")
+        raise BenchError(
+            f"nothing to load in {directory}: no file in it ends in {', '.join(DIGESTED)}. Point to the "
+            "directory that holds the files."
+        )
     remembered = _Remembered.load()
     for file in files:
         total.update(f"{file.relative_to(directory)}\0{remembered.file(file)}\n".encode())

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from bench import prompts, registry, reward_names
-from bench.config import Layers, Tree, parse_setting, read_yaml, readable, shipped
+from bench.config import Layers, parse_setting, read_yaml, readable, shipped
 from bench.errors import BenchError
 from bench.models.config import ModelConfig
 from bench.parts import Layer, model_file, model_settings
@@ -150,7 +150,7 @@ def reward_piece(name: str, layers: Sequence[Layer] = ()) -> Piece:
     for origin, tree, _ in layers:
         if name in tree:
             settings.add(origin, name, tree[name])
-    config = settings.build(cls.Config)
+    config = settings.build(cls.Config, reward_names.registered(name))
     return Piece("reward", name, config, needs_of(config, f"reward {name}", name))
 
 

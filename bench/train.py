@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -99,7 +99,8 @@ class Trainer:
     def __init__(self, session: Session, training: Training) -> None:
         self.session, self.settings = session, training.train
         self.counters = session.counters
-        self.reward = session.rewards[training.reward.name]
+        self.reward_name = training.reward.name
+        self.reward = session.rewards[self.reward_name]
         self.method = load_method(training.method, session.chain.steps)
         self.engine = Engine(
             session.chain,
@@ -156,20 +157,22 @@ class Trainer:
         self.counters.batch += 1
         self.counters.samples += len(prompts)
         for report in self.method.updates(self.engine, batch):
-            norm = self._take_step(report)
+            norm = self._take_step(report, prompts)
             now = time.perf_counter()
             self.counters.seconds += now - started
             started = now
             if self.session.world.is_main:
                 append_rows(self.session.cell.metrics, [self._row(report, norm)])
 
-    def _take_step(self, report: Report) -> float:
+    def _take_step(self, report: Report, prompts: Sequence[str]) -> float:
         """Clip, step the optimizer; returns the gradient's norm. Raises BenchError for what is not finite."""
         step = self.counters.step + 1
-        bad = int((~torch.isfinite(report.rewards)).sum())
+        bad = (~torch.isfinite(report.rewards)).nonzero()[:, 0].tolist()
         if bad:
             raise BenchError(
-                f"step {step}: the reward of {bad} of {len(report.rewards)} samples is not finite"
+                f"step {step}: reward '{self.reward_name}' is not finite on {len(bad)} of {len(prompts)} "
+                f"pictures, the first of {prompts[bad[0]]!r}. The weights of a learned one may be damaged; "
+                "if it runs in half precision, try dtype=float32"
             )
         limit = math.inf if self.settings.clip_norm is None else self.settings.clip_norm
         norm = float(clip_grad_norm_(self.parameters, limit))

@@ -16,10 +16,11 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
+from bench.errors import BenchError
 from bench.reward import Reward
 from bench.schema import Strict
 from bench.weights import Need, check_source, locate
-from rewards.checkpoint import HALF, Dtype, assign, fill_random, freeze, read_state
+from rewards.checkpoint import CHUNK, HALF, Dtype, assign, fill_random, freeze, read_state
 from rewards.clip import ClipConfig, ClipReward
 from rewards.pairs import check_pairs
 
@@ -27,6 +28,7 @@ FILE = "sac+logos+ava1-l14-linearMSE.pth"
 URL = f"url:https://github.com/christophschuhmann/improved-aesthetic-predictor/raw/main/{FILE}"
 SHA256 = "21dd590f3ccdc646f0d53120778b296013b096a035a2718c9cb0d511bff0f1e0"
 RANDOM = "random:ViT-L-14"
+WIDTH = 768  # of the embedding of OpenAI's ViT-L/14
 
 
 class AesConfig(Strict):
@@ -45,9 +47,7 @@ class AesConfig(Strict):
     )
     revision: str | None = Field(default=None, description="branch, tag or commit of the CLIP model's source")
     dtype: Dtype = Field(default="half", description=f"{HALF}; the head is float32")
-    chunk: int = Field(
-        default=16, ge=1, description="pictures per forward pass, to bound memory without a graph"
-    )
+    chunk: int = Field(default=16, ge=1, description=CHUNK)
 
     @field_validator("source", "clip")
     @classmethod
@@ -100,6 +100,14 @@ class AesReward(Reward):
             below = below.model_copy(update={"path": locate(clip[0])} if clip else {})
         self.head = freeze(head.float(), device)
         self.clip = ClipReward(below, device, "aes")
+        width: int = self.clip.model.config.projection_dim
+        if width != WIDTH:
+            raise BenchError(
+                f"aes.clip: the head takes {WIDTH} numbers for a picture, as CLIP ViT-L/14 gives them; "
+                f"{below.path or below.source} gives {width}"
+            )
+        openai = {"torchvision_crop": True}  # LAION's code takes the path of OpenAI's package
+        self.clip.preprocessor = self.clip.preprocessor.model_copy(update=openai)
 
     def score(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
         """Scores [B] of images [B, 3, H, W] in [0, 1], float32. Prompts play no part."""
@@ -117,7 +125,7 @@ class Head(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Linear(768, 1024),
+            nn.Linear(WIDTH, 1024),
             nn.Dropout(0.2),
             nn.Linear(1024, 128),
             nn.Dropout(0.2),

@@ -16,6 +16,7 @@ from bench.errors import BenchError
 
 Dtype = Literal["half", "float32", "float16", "bfloat16"]
 HALF = "of the frozen model; half: float16 on CUDA, bfloat16 elsewhere; scores are float32"
+CHUNK = "pictures that are in the network at once, which bounds memory"
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -37,12 +38,14 @@ def read_state(path: Path, inside: str | None = None) -> dict[str, Tensor]:
     try:
         found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
-        if "Weights only load failed" in str(error) and zipfile.is_zipfile(path):
+        if zipfile.is_zipfile(path) or "Unsupported global" in str(error):
             raise BenchError(
                 f"{path}: holds more than weights: loading it could run code, so it is refused. Get the "
                 "original file again."
             ) from error
-        raise BenchError(f"{path}: {_DAMAGED}: {_first_line(error)}") from error
+        with path.open("rb") as file:
+            begins = file.read(24)
+        raise BenchError(f"{path}: {_DAMAGED}. It begins with {begins!r}") from error
     except (RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
         raise BenchError(f"{path}: {_DAMAGED}: {_first_line(error)}") from error
     state = found[inside] if inside is not None and isinstance(found, dict) and inside in found else found
@@ -56,6 +59,27 @@ _DAMAGED = "cannot be read as PyTorch weights; it may be damaged or cut short, s
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def read_tokenizer(cls: type[Any], directory: Path, reward: str) -> Any:
+    """A tokenizer of transformers' class `cls`. Raises BenchError."""
+    try:
+        return cls.from_pretrained(directory)
+    except Exception as error:  # transformers raises anything; the library below it, Exception itself
+        raise BenchError(
+            f"reward {reward}: the tokenizer in {directory} cannot be read: {_first_line(error)}"
+        ) from error
+
+
+def check_vocabulary(tokenizer: Any, words: int, directory: Path, reward: str) -> None:
+    """Raises BenchError unless the tokenizer is the model's: without its vocabulary's file it knows next to
+    nothing, and does not say so."""
+    if len(tokenizer) != words:
+        raise BenchError(
+            f"reward {reward}: the tokenizer in {directory} knows {len(tokenizer)} words, but the model has "
+            f"{words}: its vocabulary (vocab.json and merges.txt, vocab.txt, or tokenizer.json) is not there "
+            "or is another model's. Fetch it again, or set the right directory."
+        )
 
 
 def assign(model: nn.Module, state: dict[str, Tensor], path: Path, extras: bool = False) -> None:

@@ -8,6 +8,7 @@ Pictures take the path of the checkpoint's own CLIPImageProcessor, written diffe
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, final
@@ -22,9 +23,18 @@ from bench.errors import BenchError
 from bench.reward import Reward
 from bench.schema import Strict
 from bench.weights import PROCESSOR_PATTERNS, Need, check_source, locate
-from rewards.checkpoint import HALF, Dtype, freeze, torch_dtype
+from rewards.checkpoint import (
+    CHUNK,
+    HALF,
+    Dtype,
+    check_vocabulary,
+    freeze,
+    read_tokenizer,
+    torch_dtype,
+)
 from rewards.clip_image import Preprocessor
 from rewards.pairs import check_pairs
+from rewards.passes import HalfPass, in_chunks
 from rewards.random_clip import ARCHITECTURES, random_clip
 
 EMBEDDED = "embedded:clip"
@@ -50,9 +60,7 @@ class ClipConfig(Strict):
         default="cosine", description="cosine: in [-1, 1]; logit: exp(logit_scale) · cosine, as PickScore"
     )
     dtype: Dtype = Field(default="float32", description=HALF)
-    chunk: int = Field(
-        default=32, ge=1, description="pictures per forward pass, to bound memory without a graph"
-    )
+    chunk: int = Field(default=32, ge=1, description=CHUNK)
 
     @field_validator("source")
     @classmethod
@@ -122,7 +130,7 @@ class ClipReward(Reward):
 
     def image_features(self, media: Tensor) -> Tensor:
         """Unit-norm embeddings [B, D] of images [B, 3, H, W] in [0, 1], differentiable."""
-        return torch.cat([self._image(part) for part in media.split(self.chunk)])
+        return in_chunks(lambda part: self._image(media[part]), len(media), self.chunk)
 
     def text_features(self, prompts: Sequence[str]) -> Tensor:
         """Unit-norm embeddings [B, D], constants without gradient, each prompt's computed once."""
@@ -132,9 +140,10 @@ class ClipReward(Reward):
         return torch.stack([self._texts[prompt] for prompt in prompts])
 
     def _image(self, media: Tensor) -> Tensor:
-        pixels = self.preprocessor(media).to(self.model.dtype)
+        half = HalfPass(self.model.dtype)
+        pixels = half.enter(self.preprocessor(media))
         pooled = self.model.vision_model(pixel_values=pixels).pooler_output
-        return _unit(self.model.visual_projection(pooled))
+        return normalize(half.leave(self.model.visual_projection(pooled)), dim=-1)
 
     def _text(self, prompt: str) -> Tensor:
         """[D]. Each prompt is embedded alone: companions do not change even the last bit."""
@@ -153,14 +162,31 @@ def _load(directory: Path, beside: Path, name: str) -> tuple[Any, Any]:
     from transformers import CLIPModel, CLIPTokenizer
 
     try:
-        loaded: Any = CLIPModel.from_pretrained(directory, dtype=torch.float32, output_loading_info=True)
-        model, found = loaded
-        tokenizer = CLIPTokenizer.from_pretrained(beside)
+        loaded: Any = CLIPModel.from_pretrained(
+            directory, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    except pickle.UnpicklingError as error:
+        raise BenchError(
+            f"reward {name}: {directory}: pytorch_model.bin is damaged, or holds more than weights, so that "
+            "loading it could run code: it is refused. Get the original file again, or model.safetensors."
+        ) from error
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise BenchError(f"reward {name}: {directory} is not a usable CLIP checkpoint: {error}") from error
+        raise BenchError(
+            f"reward {name}: {directory} is not a usable CLIP checkpoint; it may be damaged or cut short, so "
+            f"fetch it again: {error}"
+        ) from error
+    model, found = loaded
     if found["missing_keys"]:
         example = min(found["missing_keys"])
         raise BenchError(f"reward {name}: {directory} is not a whole CLIP checkpoint: it lacks {example}")
+    if found["mismatched_keys"]:
+        key, have, want = min(found["mismatched_keys"])
+        raise BenchError(
+            f"reward {name}: {directory}: config.json and weights are not of the same CLIP checkpoint: {key} "
+            f"is {list(have)}, not {list(want)}"
+        )
+    tokenizer = read_tokenizer(CLIPTokenizer, beside, name)
+    check_vocabulary(tokenizer, model.config.text_config.vocab_size, beside, name)
     return model, tokenizer
 
 

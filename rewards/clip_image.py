@@ -10,6 +10,8 @@ height first for pictures much taller than wide; clipped edges then differ by mo
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,7 @@ class Preprocessor(BaseModel):
     do_center_crop: bool = True
     crop_size: dict[str, int] = {"height": 224, "width": 224}
     do_normalize: bool = True
+    torchvision_crop: bool = Field(default=False, description="an odd margin is halved as torchvision does")
     image_mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
     image_std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
 
@@ -85,7 +88,8 @@ class Preprocessor(BaseModel):
         if self.do_resize:
             x = resize(x, self._resized(x.shape[-2], x.shape[-1]), PIL_FILTERS[self.resample])
         if self.do_center_crop:
-            x = centre_crop(x, (self.crop_size["height"], self.crop_size["width"]))
+            size = self.crop_size["height"], self.crop_size["width"]
+            x = centre_crop(x, size, round if self.torchvision_crop else math.floor)
         return self.normalise(x) if self.do_normalize else x
 
     def normalise(self, x: Tensor) -> Tensor:
@@ -109,9 +113,10 @@ def resize(x: Tensor, size: Size, mode: str) -> Tensor:
     return x
 
 
-def centre_crop(x: Tensor, size: Size) -> Tensor:
-    """The middle of x [B, C, H, W]; with an odd margin the smaller half is above and to the left."""
-    top, left = ((have - want) // 2 for have, want in zip(x.shape[-2:], size, strict=True))
+def centre_crop(x: Tensor, size: Size, whole: Callable[[float], int] = math.floor) -> Tensor:
+    """The middle of x [B, C, H, W]. whole: what is above and to the left of an odd margin's half pixel: floor
+    in transformers; in torchvision Python's round, so with a margin of 3 it is 2."""
+    top, left = (whole((have - want) / 2) for have, want in zip(x.shape[-2:], size, strict=True))
     if top < 0 or left < 0:
         raise BenchError(f"cannot crop {size} from {tuple(x.shape[-2:])} pixels: check size and crop_size")
     return x[..., top : top + size[0], left : left + size[1]]

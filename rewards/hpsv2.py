@@ -22,6 +22,7 @@ from bench.schema import Strict
 from bench.weights import Need, check_source, locate
 from rewards import compat
 from rewards.checkpoint import (
+    CHUNK,
     HALF,
     Dtype,
     assign,
@@ -33,6 +34,7 @@ from rewards.checkpoint import (
 )
 from rewards.clip_image import Preprocessor, fit_square
 from rewards.pairs import check_pairs
+from rewards.passes import HalfPass, in_chunks
 
 FILES = {"v2.0": "HPS_v2_compressed.pt", "v2.1": "HPS_v2.1_compressed.pt"}
 RANDOM = "random:ViT-H-14"
@@ -57,9 +59,7 @@ class Hpsv2Config(Strict):
     )
     architecture: str = Field(default="ViT-H-14", description="name in open_clip's table; HPSv2 has ViT-H-14")
     dtype: Dtype = Field(default="half", description=HALF)
-    chunk: int = Field(
-        default=8, ge=1, description="pictures per forward pass, to bound memory without a graph"
-    )
+    chunk: int = Field(default=8, ge=1, description=CHUNK)
 
     @field_validator("source")
     @classmethod
@@ -120,7 +120,7 @@ class Hpsv2Reward(Reward):
 
     def image_features(self, media: Tensor) -> Tensor:
         """Unit-norm embeddings [B, D] of images [B, 3, H, W] in [0, 1], differentiable."""
-        return torch.cat([self._image(part) for part in media.split(self.chunk)])
+        return in_chunks(lambda part: self._image(media[part]), len(media), self.chunk)
 
     def text_features(self, prompts: Sequence[str]) -> Tensor:
         """Unit-norm embeddings [B, D], constants without gradient, each prompt's computed once and alone."""
@@ -132,5 +132,6 @@ class Hpsv2Reward(Reward):
         return torch.stack([self._texts[prompt] for prompt in prompts])
 
     def _image(self, media: Tensor) -> Tensor:
-        pixels = self.preprocessor.normalise(fit_square(media.float(), self.side))
-        return normalize(self.model.encode_image(pixels.to(self.dtype)).float(), dim=-1)
+        half = HalfPass(self.dtype)
+        pixels = half.enter(self.preprocessor.normalise(fit_square(media.float(), self.side)))
+        return normalize(half.leave(self.model.encode_image(pixels)), dim=-1)

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, final
 
 import torch
 from pydantic import Field, field_validator
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.errors import BenchError
 from bench.reward import Reward
@@ -24,17 +24,21 @@ from bench.schema import Strict
 from bench.weights import PROCESSOR_PATTERNS, Need, check_source, locate
 from rewards import compat
 from rewards.checkpoint import (
+    CHUNK,
     HALF,
     Dtype,
     HashTokenizer,
     assign,
+    check_vocabulary,
     fill_random,
     freeze,
     read_state,
+    read_tokenizer,
     torch_dtype,
 )
 from rewards.clip_image import Preprocessor
 from rewards.pairs import check_pairs
+from rewards.passes import HalfPass, in_chunks
 
 FILE, MED_CONFIG = "ImageReward.pt", "med_config.json"
 RANDOM = "random:BLIP-ViT-L-16"
@@ -76,9 +80,7 @@ class ImageRewardConfig(Strict):
         description="BERT's vocabulary: `hub:org/name` or `path:directory`",
     )
     dtype: Dtype = Field(default="half", description=f"{HALF}; the MLP is float32")
-    chunk: int = Field(
-        default=16, ge=1, description="pictures per forward pass, to bound memory without a graph"
-    )
+    chunk: int = Field(default=16, ge=1, description=CHUNK)
 
     @field_validator("source")
     @classmethod
@@ -127,28 +129,26 @@ class ImageRewardReward(Reward):
         model, self.tokenizer = _random_model() if config.random else _load(config)
         self.dtype = torch_dtype(config.dtype, device)
         model.to(self.dtype)
-        model.mlp.float().register_forward_pre_hook(_widened)
+        model.mlp.float()
         model.device = device  # where the package puts its attention masks
         self.model = freeze(model, device)
         self.device, self.chunk = device, config.chunk
-        self.preprocessor = Preprocessor()
+        self.preprocessor = Preprocessor(torchvision_crop=True)
 
     def score(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
         """Scores [B] of images [B, 3, H, W] in [0, 1], float32."""
         check_pairs(media, prompts, "imagereward")
-        parts = range(0, len(media), self.chunk)
-        return torch.cat([self._score(media[i : i + self.chunk], prompts[i : i + self.chunk]) for i in parts])
+        return in_chunks(lambda part: self._score(media[part], prompts[part]), len(media), self.chunk)
 
     def _score(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
         words = self.tokenizer(
             list(prompts), padding="max_length", truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
         ).to(self.device)
-        pixels = self.preprocessor(media).to(self.dtype)
-        return self.model.score_gard(words["input_ids"], words["attention_mask"], pixels)[:, 0]
-
-
-def _widened(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
-    return (inputs[0].float(),)
+        half = HalfPass(self.dtype)
+        pixels = half.enter(self.preprocessor(media))
+        mlp = self.model.mlp.register_forward_pre_hook(lambda _, inputs: (half.leave(inputs[0]),))
+        with mlp:  # until the pass is over
+            return self.model.score_gard(words["input_ids"], words["attention_mask"], pixels)[:, 0]
 
 
 def _load(config: ImageRewardConfig) -> tuple[Any, Any]:
@@ -157,21 +157,20 @@ def _load(config: ImageRewardConfig) -> tuple[Any, Any]:
 
     compat.image_reward()
     weights, vocabulary = (locate(need) for need in config.needs("reward imagereward", "imagereward"))
-    try:
-        tokenizer = BertTokenizer.from_pretrained(vocabulary)
-    except (OSError, ValueError, KeyError) as error:
-        raise BenchError(f"reward imagereward: {vocabulary} holds no BERT vocabulary: {error}") from error
+    tokenizer = read_tokenizer(BertTokenizer, vocabulary, "imagereward")
     tokenizer.add_tokens(["[DEC]", "[ENC]"], special_tokens=True)  # in the package's order
     state = read_state(weights / FILE)
     model = _build(weights / MED_CONFIG, tokenizer)
     assign(model, state, weights / FILE, extras=True)  # as the package does
+    words = model.blip.text_encoder.config.vocab_size
+    check_vocabulary(tokenizer, words, vocabulary, "imagereward")
     return model, tokenizer
 
 
 def _build(med_config: Path, tokenizer: Any) -> Any:
     try:
         return compat.build_image_reward(med_config, tokenizer)
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BenchError(f"{med_config}: cannot be used as ImageReward's config: {error}") from error
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bench.reward import Reward
 from bench.schema import Strict
-from rewards.checkpoint import HALF, Dtype
+from rewards.checkpoint import CHUNK, HALF, Dtype
 from rewards.clip import ClipConfig, ClipReward
 
 
@@ -37,9 +37,7 @@ class PickScoreConfig(ClipConfig):
         default="logit", description="logit: exp(logit_scale) · cosine, as published; cosine: in [-1, 1]"
     )
     dtype: Dtype = Field(default="half", description=HALF)
-    chunk: int = Field(
-        default=8, ge=1, description="pictures per forward pass, to bound memory without a graph"
-    )
+    chunk: int = Field(default=8, ge=1, description=CHUNK)
 
 
 @final

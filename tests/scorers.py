@@ -82,6 +82,12 @@ def media_of(image: Image.Image) -> torch.Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
 
 
+def batch(n: int, side: int = 40) -> tuple[torch.Tensor, list[str]]:
+    """n pictures [n, 3, side, side] and a prompt for each."""
+    media = torch.cat([media_of(p) for p in pictures(*[(side, side)] * n)])
+    return media, [PROMPTS[i % len(PROMPTS)] for i in range(n)]
+
+
 @contextmanager
 def small_imagereward() -> Iterator[None]:
     """image-reward with a vision tower of two narrow layers; its class has no setting for that."""
@@ -115,6 +121,7 @@ def _hpsv2(directory: Path) -> Path:
 
 def _imagereward(directory: Path) -> Path:
     med = BERT | {"num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    med["vocab_size"] = len(_VOCABULARY) + 2  # [DEC] and [ENC]
     (directory / "med_config.json").write_text(json.dumps(med))
     (directory / "vocab.txt").write_text("\n".join(_VOCABULARY))
     with small_imagereward():

@@ -115,6 +115,7 @@ def test_missing_hub_weights_without_network_fail_in_seconds_with_the_ways_to_ge
         ({"reward": "clip:x"}, "'x' is no weight for clip: a number other than 0"),
         ({"reward": "clip:1:2"}, "'1' is no weight for clip"),
         ({"reward": "python:"}, "write python:module.function"),
+        ({"reward": "python"}, "python.function: is missing (dotted name of the function"),
         ({"reward": "python:no_module_there.fn"}, "cannot import no_module_there"),
         ({"methods": ","}, "--methods: names no method"),
         ({"weights": "foo"}, "--weights foo: expected random, path:DIRECTORY or hub:ORG/NAME"),
@@ -131,6 +132,18 @@ def test_every_mistake_is_told_before_anything_runs(
 ) -> None:
     assert expected in message(**options, out=tmp_path / "x")
     assert not (tmp_path / "x").exists()
+
+
+def test_a_function_in_a_sum_takes_settings_too(
+    plugin: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine_in_a_sum.py").write_text(
+        "def fn(images, prompts):\n    return images.mean((1, 2, 3))\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    total: dict[str, object] = {"methods": "full_bp", "reward": "python:mine_in_a_sum.fn:1,colourfulness:0.5"}
+    assert "has none" in message(**total)
+    planned(**total, settings=["python.differentiable=true"])
 
 
 def test_methods_that_need_gradients_refuse_a_reward_without_and_rlr_names_its_other_form(

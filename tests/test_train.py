@@ -13,7 +13,7 @@ from tests.running import ROOT, cell, numbers, run_dots, status, train_dots
     ("how", "message"),
     [
         ("error", "RuntimeError: out of luck"),
-        ("nan reward", "step 3: the reward of 4 of 4 samples is not finite"),
+        ("nan reward", "step 3: reward 'brightness' is not finite on 4 of 4 pictures, the first of '"),
         ("nan gradient", "step 3: the gradient is not finite (norm nan)"),
     ],
 )
@@ -23,7 +23,7 @@ def test_what_goes_wrong_ends_the_cell_as_failed_with_reason_and_traceback(
     ends = train_dots(tmp_path, f"broken.how={how}", methods="broken,push")
     assert ends == [Exit.DONE, Exit.FAILED, Exit.DONE]
     failed = cell(tmp_path, "broken")
-    assert (status(failed)["state"], status(failed)["message"]) == ("failed", message)
+    assert status(failed)["state"] == "failed" and status(failed)["message"].startswith(message)
     assert "Traceback" in (failed.path / "traceback.txt").read_text()
     assert len(read_rows(failed.metrics)) == 2
 

@@ -1,26 +1,12 @@
-import importlib
-import pickle
-import shutil
-import sys
-import warnings
-from pathlib import Path
-
 import pytest
 import torch
-from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
 from bench import registry
 from bench.errors import BenchError
 from bench.weights import needs_of
-from rewards import compat
-from rewards.aes import FILE as AES_FILE
 from rewards.checkpoint import HashTokenizer, torch_dtype
-from rewards.hpsv2 import FILES
-from rewards.imagereward import FILE as IMAGEREWARD_FILE
-from tests.scorers import NAMES, PROMPTS, build, core, load, media_of, pictures
+from tests.scorers import NAMES, batch, core, load
 
-PT_FILE = {"hpsv2": FILES["v2.1"], "imagereward": IMAGEREWARD_FILE, "aes": AES_FILE}
-SIZES = ((64, 64), (48, 80), (300, 200))
 RANDOM = {
     "hpsv2": "random:ViT-H-14",
     "imagereward": "random:BLIP-ViT-L-16",
@@ -28,16 +14,6 @@ RANDOM = {
     "aes": "random:ViT-L-14",
     "clipscore": "random:ViT-L-14",
 }
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory) -> dict[str, Path]:
-    return {name: build(name, tmp_path_factory.mktemp(name)) for name in NAMES}
-
-
-def batch(n: int, side: int = 40) -> tuple[torch.Tensor, list[str]]:
-    media = torch.cat([media_of(p) for p in pictures(*[(side, side)] * n)])
-    return media, [PROMPTS[i % len(PROMPTS)] for i in range(n)]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -89,6 +65,43 @@ def test_a_batch_of_32_goes_through_the_network_a_chunk_at_a_time(weights, name)
     assert sum(seen) == 32 and max(seen) == 5
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_with_a_gradient_too_one_chunk_is_in_memory_and_the_gradient_is_the_same(weights, name):
+    media, prompts = batch(6)
+    weight = torch.linspace(0.5, 2, 6)
+
+    def kept_and_slope(chunk: int) -> tuple[int, torch.Tensor]:
+        reward, sizes, images = load(name, weights[name], chunk=chunk), [0], media.clone().requires_grad_()
+
+        def keep(x: torch.Tensor) -> torch.Tensor:
+            sizes.append(x.nbytes if x.requires_grad else 0)  # activations, not weights
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+            scores = reward.score(images, prompts)
+        return sum(sizes), torch.autograd.grad((weight * scores).sum(), images)[0]
+
+    whole, slope = kept_and_slope(6)
+    chunked, same = kept_and_slope(2)
+    assert chunked < whole / 10
+    assert torch.allclose(same, slope, rtol=1e-3, atol=1e-5 * slope.abs().max().item())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_small_weight_does_not_lose_the_gradient_in_float16(weights, name):
+    media, prompts = batch(3)
+
+    def slope(weight: float, **settings: object) -> torch.Tensor:
+        images = media.clone().requires_grad_()
+        score = weight * load(name, weights[name], **settings).score(images, prompts)
+        return torch.autograd.grad(score.sum(), images)[0].flatten(1) / weight
+
+    cosine = torch.cosine_similarity(slope(1e-6, dtype="float16"), slope(1.0), dim=1)
+    ratio = slope(1e-6, dtype="float16").norm(dim=1) / slope(1.0).norm(dim=1)
+    assert (cosine > 0.999).all()
+    assert torch.allclose(ratio, torch.ones(3), atol=0.02)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "half"])
 @pytest.mark.parametrize("name", NAMES)
 def test_half_precision_scores_in_float32_close_to_full(weights, name, dtype):
@@ -105,183 +118,6 @@ def test_half_precision_scores_in_float32_close_to_full(weights, name, dtype):
 def test_half_is_float16_on_cuda_and_bfloat16_on_a_cpu():
     assert torch_dtype("half", torch.device("cuda")) == torch.float16
     assert torch_dtype("half", torch.device("cpu")) == torch.bfloat16
-
-
-@pytest.mark.parametrize("version", ["v2.0", "v2.1"])
-def test_hpsv2_is_the_packages_own_score_times_100(weights, version):
-    open_clip = compat.open_clip()
-    package = importlib.import_module("hpsv2.img_score")
-    reward = load("hpsv2", weights["hpsv2"], version=version)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model, _, package.model_dict["preprocess_val"] = open_clip.create_model_and_transforms(
-            "ViT-tiny-14", None, light_augmentation=True, output_dict=True
-        )
-        package.model_dict["model"] = model
-        for image, prompt in zip(pictures(*SIZES), PROMPTS, strict=True):
-            (theirs,) = package.score(image, prompt, cp=str(weights["hpsv2"] / FILES[version]))
-            ours = reward.score(media_of(image), [prompt]).item()
-            assert ours == pytest.approx(100 * theirs, abs=1e-4)
-
-
-def test_hpsv2s_raw_scale_is_the_cosine(weights):
-    media, prompts = batch(2)
-    with torch.no_grad():
-        raw = load("hpsv2", weights["hpsv2"], scale="raw").score(media, prompts)
-        assert torch.allclose(100 * raw, load("hpsv2", weights["hpsv2"]).score(media, prompts), atol=1e-5)
-
-
-def test_hpsv2_at_full_size_has_the_names_and_number_of_the_published_weights():
-    with torch.device("meta"):
-        model = compat.open_clip().create_model("ViT-H-14", device="meta")
-    names = set(model.state_dict())
-    assert len(names) == 686
-    assert {"logit_scale", "visual.proj", "visual.conv1.weight", "text_projection"} <= names
-
-
-def test_imagereward_is_the_packages_own_score(weights):
-    reward = load("imagereward", weights["imagereward"])
-    same_size, *others = pictures((224, 224), *SIZES)
-    theirs = reward.model.score(PROMPTS[0], same_size)
-    assert reward.score(media_of(same_size), PROMPTS[:1]).item() == pytest.approx(theirs, abs=1e-5)
-    for image, prompt in zip(others, PROMPTS, strict=True):  # Pillow rounds to 8 bits after a resize
-        ours = reward.score(media_of(image), [prompt]).item()
-        assert ours == pytest.approx(reward.model.score(prompt, image), abs=1e-2)
-    _, ranked = reward.model.inference_rank(PROMPTS[0], [same_size, *others])
-    assert ranked[0] == pytest.approx(theirs, abs=1e-5)
-    assert max(ranked) - min(ranked) > 0.05
-
-
-@pytest.mark.parametrize("name", ["pickscore", "clipscore"])
-def test_clip_rewards_are_transformers_own_scores_on_pillow(weights, name):
-    directory = weights[name]
-    model = CLIPModel.from_pretrained(directory).eval()
-    for image, prompt in zip(pictures(*SIZES), PROMPTS, strict=True):
-        tokens = CLIPTokenizer.from_pretrained(directory)([prompt], return_tensors="pt")
-        with torch.no_grad():
-            found = model(pixel_values=pixels_of(directory, image), **tokens)
-        cosine = (found.image_embeds * found.text_embeds).sum().item()
-        factor = model.logit_scale.exp().item() if name == "pickscore" else 1.0
-        ours = load(name, directory).score(media_of(image), [prompt]).item()
-        assert ours == pytest.approx(factor * cosine, abs=2e-3 * factor)
-
-
-def pixels_of(directory: Path, image) -> torch.Tensor:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return CLIPImageProcessor.from_pretrained(directory)(image, return_tensors="pt")["pixel_values"]
-
-
-def test_aes_is_laions_predictor_as_image_reward_ships_it(weights):
-    directory = weights["aes"]
-    compat.image_reward()
-    reference = importlib.import_module("ImageReward.models.AestheticScore").MLP(768).eval()
-    reference.load_state_dict(torch.load(directory / AES_FILE, weights_only=True))
-    clip = CLIPModel.from_pretrained(directory / "clip").eval()
-    tokens = torch.tensor([[0, 1]])
-    for image in pictures(*SIZES):
-        pixels = pixels_of(directory / "clip", image)
-        with torch.no_grad():
-            theirs = reference(clip(pixel_values=pixels, input_ids=tokens).image_embeds).item()
-        ours = load("aes", directory).score(media_of(image), ["never read"]).item()
-        assert ours == pytest.approx(theirs, abs=2e-3)
-
-
-@pytest.mark.parametrize("name", PT_FILE)
-def test_a_weight_file_with_code_in_it_is_refused_and_the_code_not_run(weights, tmp_path, name):
-    directory = shutil.copytree(weights[name], tmp_path / "weights")
-    marker = tmp_path / "ran"
-    torch.save({"state_dict": Malicious(marker)}, directory / PT_FILE[name])
-    with pytest.raises(BenchError, match=r"holds more than weights[\s\S]*refused"):
-        load(name, directory)
-    assert not marker.exists()
-
-
-class Malicious:
-    """Unpickled, it makes a file."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self):
-        return (Path.touch, (self.marker,))
-
-
-@pytest.mark.parametrize("name", PT_FILE)
-@pytest.mark.parametrize("damage", ["cut", "empty", "pickle", "list", "other", "shape", "gone"])
-def test_a_damaged_or_wrong_weight_file_is_named(weights, tmp_path, name, damage):
-    directory = shutil.copytree(weights[name], tmp_path / "weights")
-    path = directory / PT_FILE[name]
-    whole = path.read_bytes()
-    state = torch.load(path, weights_only=True)
-    inner = state["state_dict"] if name == "hpsv2" else state
-    if damage == "cut":
-        path.write_bytes(whole[: len(whole) // 2])
-    elif damage == "empty":
-        path.write_bytes(b"")
-    elif damage == "pickle":
-        path.write_bytes(pickle.dumps({"a": 1}))
-    elif damage == "list":
-        torch.save([1, 2], path)
-    elif damage == "other":
-        torch.save({"weight": torch.zeros(2)}, path)
-    elif damage == "shape":
-        key = next(k for k in inner if k.endswith("weight"))
-        torch.save(inner | {key: torch.zeros(7)}, path)
-    else:
-        path.unlink()
-    with pytest.raises(BenchError, match=path.name.replace("+", r"\+")) as caught:
-        load(name, directory)
-    words = {"cut": "cut short", "empty": "cut short", "other": "it lacks", "shape": "another shape"}
-    words |= {"gone": "not there", "list": "expected weights by name", "pickle": path.name}
-    assert words[damage] in str(caught.value)
-
-
-def test_a_clip_checkpoint_without_some_of_its_weights_is_refused(weights, tmp_path):
-    from safetensors.torch import load_file, save_file
-
-    directory = shutil.copytree(weights["clipscore"], tmp_path / "clip")
-    state = load_file(directory / "model.safetensors")
-    del state["visual_projection.weight"]
-    save_file(state, directory / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(BenchError, match=r"clipscore.*it lacks visual_projection.weight"):
-        load("clipscore", directory)
-    (directory / "model.safetensors").write_bytes(b"\0" * 100)
-    with pytest.raises(BenchError, match="not a usable CLIP checkpoint"):
-        load("clipscore", directory)
-
-
-@pytest.mark.parametrize(
-    ("name", "module", "loader"),
-    [("hpsv2", "hpsv2", compat.open_clip), ("imagereward", "ImageReward", compat.image_reward)],
-)
-def test_a_missing_package_is_named_with_the_command_that_installs_it(
-    monkeypatch, tmp_path, name, module, loader
-):
-    loader.cache_clear()
-    for found in [m for m in sys.modules if m.partition(".")[0] == module]:
-        monkeypatch.delitem(sys.modules, found)
-    monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(BenchError, match=rf"reward {name}: needs the package[\s\S]*pip install --no-deps -r"):
-        load_plain(name, tmp_path)
-    loader.cache_clear()
-
-
-def load_plain(name: str, directory: Path):
-    cls = registry.load("reward", name)
-    return cls(cls.Config(path=directory), torch.device("cpu"))
-
-
-def test_image_reward_leaves_transformers_and_warnings_as_they_were():
-    import transformers.modeling_utils as modeling
-
-    before = set(vars(modeling)), set(vars(modeling.PreTrainedModel)), list(warnings.filters)
-    for found in [m for m in sys.modules if m.partition(".")[0] == "ImageReward"]:
-        del sys.modules[found]
-    compat.image_reward.cache_clear()
-    compat.image_reward()
-    assert (set(vars(modeling)), set(vars(modeling.PreTrainedModel)), list(warnings.filters)) == before
-    assert "ImageReward.ReFL" not in sys.modules
 
 
 @pytest.mark.parametrize("name", NAMES)

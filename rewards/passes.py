@@ -1,0 +1,66 @@
+"""How a batch goes through a frozen network: in chunks, and in float16 without losing the gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+
+def in_chunks(run: Callable[[slice], Tensor], rows: int, chunk: int) -> Tensor:
+    """run(slice) of every `chunk` rows of a batch, one after the other, put together.
+
+    With a graph, too, the activations of one chunk at most are in memory: where there are several, each is
+    dropped after its forward pass and computed again in the backward pass.
+    """
+    parts = [slice(start, min(start + chunk, rows)) for start in range(0, rows, chunk)]
+    if len(parts) == 1 or not torch.is_grad_enabled():
+        return torch.cat([run(part) for part in parts])
+    again = [checkpoint(run, part, use_reentrant=False, preserve_rng_state=False) for part in parts]
+    return torch.cat(again)
+
+
+class HalfPass:
+    """One pass through a network in `dtype` whose backward pass keeps its range in float16.
+
+    float16 has nothing below 6e-8, and few bits below 6e-5, where gradients of a score with respect to single
+    activations often are. So each row of the gradient is brought to a largest value between 1/2 and 1 where
+    it reaches the network's output, by a power of two, and back where it leaves the input. Rows [B, …] of
+    what goes in and of what comes out belong together.
+    """
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self._scale: Tensor | None = None
+
+    def enter(self, x: Tensor) -> Tensor:
+        """x in the network's precision."""
+        if self.dtype == torch.float16 and x.requires_grad:
+            x = x.view_as(x)  # a hook of its own, whatever else uses x
+            x.register_hook(self._shrink)
+        return x.to(self.dtype)
+
+    def leave(self, y: Tensor) -> Tensor:
+        """The network's output y in float32, or wider if it is."""
+        if y.dtype != torch.float16:
+            return y if y.dtype == torch.float64 else y.float()
+        y = y.float()
+        if y.requires_grad:
+            y.register_hook(self._stretch)
+        return y
+
+    def _stretch(self, gradient: Tensor) -> Tensor:
+        peak = gradient.flatten(1).abs().amax(dim=1)
+        exponent = torch.frexp(peak).exponent.clamp(-100, 100)  # 0 where the peak is
+        self._scale = torch.ldexp(torch.ones_like(peak), -exponent)
+        return gradient * _per_row(self._scale, gradient)
+
+    def _shrink(self, gradient: Tensor) -> Tensor:
+        assert self._scale is not None  # the backward pass comes from the output
+        return gradient / _per_row(self._scale, gradient)
+
+
+def _per_row(values: Tensor, like: Tensor) -> Tensor:
+    return values.reshape(-1, *[1] * (like.ndim - 1))
