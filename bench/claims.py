@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 
 import psutil
 from pydantic import ValidationError
@@ -116,9 +117,26 @@ class Lease:
         if time.monotonic() - self._renewed < RENEWED_EVERY:
             return
         self._renewed = time.monotonic()
-        for path in self.directories:
+        for path in list(self.directories):
             with suppress(FileNotFoundError):  # given free by a command of somebody else
                 os.utime(path / FILE)
+
+    @contextmanager
+    def renewing(self) -> Iterator[None]:
+        """Within the context another thread renews, because this one works."""
+        over = threading.Event()
+
+        def renew() -> None:
+            while not over.wait(RENEWED_EVERY):
+                self.renew()
+
+        thread = threading.Thread(target=renew, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
     def release(self, directory: JobDir) -> None:
         """One has ended."""

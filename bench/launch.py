@@ -173,9 +173,9 @@ def run_here(
     lease = claims.Lease([task.directory for task in tasks])
     try:
         for task in tasks:
-            lease.renew()
             watcher.started(task)
-            outcomes.append(work(task))
+            with lease.renewing():
+                outcomes.append(work(task))
             lease.release(task.directory)
             watcher.ended(outcomes[-1])
             if outcomes[-1].status.state is State.PREEMPTED:

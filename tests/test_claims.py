@@ -89,6 +89,21 @@ def test_claim_of_a_killed_process_goes_to_one_of_many(tmp_path: Path) -> None:
         assert winners(tmp_path / str(n)) == 1
 
 
+def test_taking_over_from_the_dead_is_decided_and_done_under_the_cells_lock(tmp_path: Path) -> None:
+    directory, locked = dead_claim(tmp_path / "cell"), list[bool]()
+
+    def noting(asked: JobDir, claim: Claim, age: float) -> bool:
+        try:
+            with asked.locked(patience=0):
+                locked.append(False)
+        except CellInUse:
+            locked.append(True)
+        return False
+
+    assert claims.take(directory, claims.of_this_process(), noting) is None
+    assert locked == [False, True]  # a first look, and the one that counts
+
+
 def test_claim_of_a_living_process_is_told_and_kept(tmp_path: Path) -> None:
     process = psutil.Process(os.getppid())
     held = Claim(token="theirs", host=os.uname().nodename, pid=process.pid, born=process.create_time())

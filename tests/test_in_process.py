@@ -1,6 +1,7 @@
 import importlib
 import os
 import signal
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,9 +10,11 @@ from rich.console import Console
 
 from bench import claims, experiment, launch
 from bench.experiment import INTERRUPTED
+from bench.process import Outcome
+from bench.progress import Lines
 from bench.request import Options, build
-from bench.store import ResultsDir, State
-from tests.running import DOTS, bench, numbers, run_dots
+from bench.store import ResultsDir, State, Status
+from tests.running import DOTS, bench, numbers, plan_dots, run_dots
 
 BROKEN = ("--methods", "push,broken", "--set", "broken.at=2", "--seeds", "0,1")
 
@@ -72,3 +75,25 @@ def test_several_at_a_time_in_one_process_is_refused(tmp_path: Path, option: tup
     done = bench("run", "--in-process", *option, "--out", tmp_path / "out")
     assert done.returncode == 2
     assert "--in-process runs one cell at a time in one process" in done.stderr
+
+
+def test_claims_are_renewed_while_this_process_works(
+    tmp_path: Path, plugin: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "RENEWED_EVERY", 0.02)
+    tasks = plan_dots(tmp_path)
+    ready, _ = launch.prepare(tasks, force=False)
+    files = [task.directory.path / claims.FILE for task in tasks]
+
+    def work(task: launch.Task) -> Outcome:
+        for file in filter(Path.exists, files):
+            os.utime(file, (0, 0))
+        deadline = time.monotonic() + 20
+        while any(file.stat().st_mtime == 0 for file in files if file.exists()):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        return Outcome(task, Status(state=State.DONE))
+
+    outcomes, interrupted = launch.run_here(ready, work, Lines(Console(), len(tasks)))
+    assert (len(outcomes), interrupted) == (len(tasks), False)
+    assert not any(file.exists() for file in files)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 import os
 import signal
@@ -29,6 +30,7 @@ from bench.worker import run_cell
 from tests.running import plan_dots
 from tests.slurm.fakes import SUBMISSION, submitted
 
+PR_SET_PDEATHSIG = 1
 LONG = ("push.pause=0.1", "train.checkpoint_every=1000")
 
 
@@ -48,6 +50,7 @@ class Forked:
         code = 70
         try:
             os.setsid()
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # also if a test stopped it
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, signal.SIG_DFL)
             preexec_fn()

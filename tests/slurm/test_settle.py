@@ -1,3 +1,4 @@
+import time
 from pathlib import Path
 
 import pytest
@@ -187,10 +188,27 @@ def test_slurm_that_is_down_settles_nothing_and_is_one_message(task: Task, progr
 def test_cell_whose_process_is_still_ending_is_left_for_the_next_look(task: Task, programs: Programs) -> None:
     programs.queue(f"77_0|FAILED|n1|None|{OLD}")
     cell = CellDir(task.directory.path)
+    started = time.monotonic()
     with cell.locked():  # a lock is of the open file: this process is not spared
         settle(ResultsDir(cell.path.parent.parent), [cell])
+    assert time.monotonic() - started < 2.0  # 500 of them must not hold up a look
     assert claims.read(cell) is not None
     assert settled(task)[1] is Cause.KILLED
+
+
+def test_cell_that_another_submission_took_while_slurm_was_asked_is_not_touched(
+    task: Task, programs: Programs
+) -> None:
+    cell = CellDir(task.directory.path)
+    other = claims.of_this_process("another").model_dump_json()
+    programs.script(
+        "squeue", f"echo '{other}' > {cell.path}/{claims.FILE}\necho '77_0|FAILED|n1|None|{OLD}'\n"
+    )
+    settle(ResultsDir(cell.path.parent.parent), [cell])
+    held = claims.read(cell)
+    assert held is not None
+    assert held[0].token == "another"
+    assert cell.status().state is State.RUNNING
 
 
 def test_submission_that_is_being_made_is_not_settled(
