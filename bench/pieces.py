@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from bench import prompts, registry, reward_names
-from bench.config import Layers, parse_setting, read_yaml, readable, shipped
+from bench.config import Layers, Tree, parse_setting, read_yaml, readable, shipped
 from bench.errors import BenchError
 from bench.models.config import ModelConfig
 from bench.parts import Layer, model_file, model_settings
