@@ -125,7 +125,13 @@ def run(
         console.print(f"all {done} cells in {planned.results.path} are done: nothing to run")
         return 0
     record(planned)
-    ready, busy = launch.prepare(planned.tasks, planned.force)
+    ready, others = launch.prepare(planned.tasks, planned.force)
+    busy = [outcome for outcome in others if not outcome.ok]
+    for outcome in busy:
+        text = f"{outcome.task.id} is left alone: {outcome.status.message}"
+        console.print(text, style="yellow", soft_wrap=True, highlight=False, markup=False)
+    if not ready:
+        return 1 if busy else 0
     if jobs is None:
         cells = [task.config for task in planned.tasks if isinstance(task.config, CellConfig)]
         threads = max(cell.threads for cell in cells)
@@ -139,7 +145,8 @@ def run(
             outcomes, interrupted = launch.run_here(ready, _in_this_process(way.timeout), progress)
         else:
             outcomes, interrupted = launch.run(ready, jobs, lambda *_: way, progress, command_line())
-    return _conclude(console, planned, [*busy, *outcomes], interrupted, report)
+    code = _conclude(console, planned, outcomes, interrupted, report)
+    return 1 if code == 0 and busy else code
 
 
 def _in_this_process(timeout: float | None) -> Callable[[launch.Task], launch.Outcome]:

@@ -100,7 +100,9 @@ def prepare(
         try:
             other = claims.take(directory, mine, queue.alive)
             if other is not None:
-                busy.append(Outcome(task, unchanged(directory.status(), queue.describe(directory, other))))
+                busy.append(
+                    Outcome(task, unchanged(directory.status(), f"it {queue.describe(directory, other)}"))
+                )
                 continue
             with directory.locked():
                 if not force and _finished(task):

@@ -71,5 +71,5 @@ def test_packages_are_listed_by_name() -> None:
         for top in ("bench", "methods", "rewards")
         for path in (ROOT / top).rglob("*.py")
     }
-    assert listed == found | {"bench.configs"}
+    assert listed == found | {"bench.configs", "bench.slurm.shipped"}
     assert all((ROOT / Path(*name.split(".")) / "__init__.py").is_file() for name in found)

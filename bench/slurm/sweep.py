@@ -106,7 +106,7 @@ def _send(
     others = [outcome for outcome in sent.busy if not outcome.ok]
     done += len(sent.busy) - len(others)  # since they were planned
     for outcome in others:
-        console.print(f"{outcome.task.id} {outcome.status.message}", highlight=False, soft_wrap=True)
+        console.print(f"{outcome.task.id}: {outcome.status.message}", highlight=False, soft_wrap=True)
     found = sent.submission
     if found is None:
         console.print(f"nothing to send: {done} cells are done, {len(others)} queued or running")

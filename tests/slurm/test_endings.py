@@ -57,7 +57,7 @@ def test_every_ending_has_its_own_state_and_retry_completes_those_alone(
     assert "Nothing is known of this model's size" in status(directories["memory"])["message"]
     assert "memory limit" in status(directories["memory"])["message"]
     before = {one.id: numbers(one) for one in ResultsDir(out).cells() if one.id.startswith("push")}
-    failed = bench("retry", out, "--wait")
+    failed = bench("retry", out, "--wait", "--with", "time=5m")
     assert failed.returncode == 0, failed.stdout + failed.stderr
     assert sorted(jobs(out)[-1]) == sorted(cells[how] for how in ("error", "kill", "memory"))
     late = bench("retry", out, "--timeout", "--wait", "--with", "time=5m")
@@ -85,7 +85,7 @@ def test_preempted_cell_is_queued_again_and_ends_in_the_numbers_of_an_undisturbe
     job = json.loads((cell(tmp_path / "out", "push").path / "job.json").read_text())["job"]
     until(lambda: state(tmp_path / "out", "push") == "preempted")
     (waiting,) = [one for one in states(tmp_path / "out").values() if one["cell"].startswith("push")]
-    assert waiting["state"] in ("queued", "starting") and 3 < waiting["step"] < 30
+    assert waiting["state"] in ("queued", "starting", "running") and 3 < waiting["step"] < 30
     until(lambda: state(tmp_path / "out", "push") == "done")
     place = json.loads((cell(tmp_path / "out", "push").path / "job.json").read_text())
     assert place["job"] == job and place["restarts"] == 1

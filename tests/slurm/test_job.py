@@ -78,11 +78,15 @@ def test_machines_other_than_the_first_keep_no_records(tmp_path: Path, inside: S
     assert not free(task)
 
 
-def test_several_machines_meet_at_the_first_one(tmp_path: Path, inside: SimpleNamespace) -> None:
-    inside.num_nodes, inside.node, inside.hostnames = 2, 1, ["n1", "n2"]
+def test_several_machines_meet_at_the_first_one(
+    tmp_path: Path, inside: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside.num_nodes, inside.node = 2, 1
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    monkeypatch.setenv("SLURM_LAUNCH_NODE_IPADDR", "10.0.0.1")
     way = cell_job(planned(tmp_path / "out"), processes=4)._way(job.JobEnvironment())
     text = " ".join(way.command(planned(tmp_path / "other")))
-    assert "--num_processes 8 --num_machines 2 --machine_rank 1 --main_process_ip n1" in text
+    assert "--num_processes 8 --num_machines 2 --machine_rank 1 --main_process_ip 10.0.0.1" in text
     assert "--main_process_port 20077" in text
 
 

@@ -194,7 +194,7 @@ def test_dry_run_shows_the_arrays_where_there_is_no_slurm_and_writes_nothing(tmp
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "3 cells in 1 arrays would be sent" in done.stdout
+    assert "3 cells in 1 array would be sent" in done.stdout
     (line,) = [line for line in done.stdout.splitlines() if "3 GiB" in line]
     assert line.split()[:4] == ["3", "2", "main", "1"]
     assert not (tmp_path / "out").exists()
