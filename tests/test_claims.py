@@ -215,7 +215,7 @@ def test_cells_of_a_submission_are_left_alone_and_the_message_names_the_job(
     ready, (busy,) = launch.prepare(tasks, force=False)
     assert ready == tasks[:1]
     assert not busy.ok
-    told = f"has SLURM job 77_0: see `python -m bench status {tmp_path / 'out'}`"
+    told = f"it has SLURM job 77_0: see `python -m bench status {tmp_path / 'out'}`"
     assert busy.status.message == told
     held = claims.read(tasks[1].directory)
     assert held is not None

@@ -88,7 +88,7 @@ def test_preempted_cell_is_queued_again_and_ends_in_the_numbers_of_an_undisturbe
     assert waiting["state"] in ("queued", "starting", "running") and 3 < waiting["step"] < 30
     until(lambda: state(tmp_path / "out", "push") == "done")
     place = json.loads((cell(tmp_path / "out", "push").path / "job.json").read_text())
-    assert place["job"] == job and place["restarts"] == 1
+    assert place["job"] == job and place["restarts"] >= 1  # other tests may preempt it, too
     bench("run", "--in-process", "--no-report", "--model", DOTS, "--out", tmp_path / "whole", *arguments)
     assert numbers(cell(tmp_path / "out", "push")) == numbers(cell(tmp_path / "whole", "push"))
 

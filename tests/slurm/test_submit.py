@@ -93,7 +93,7 @@ def test_second_submission_sends_nothing_and_names_the_jobs(
     again = sent(tmp_path, tasks[:3])
     assert again.submission is None
     assert [outcome.status.message for outcome in again.busy] == [
-        f"has SLURM job 77_{n}: see `python -m bench status {tmp_path / 'out'}`" for n in range(3)
+        f"it has SLURM job 77_{n}: see `python -m bench status {tmp_path / 'out'}`" for n in range(3)
     ]
     rest = sent(tmp_path, tasks)
     assert rest.submission is not None
