@@ -257,7 +257,7 @@ def test_two_runs_of_a_directory_at_once_run_each_cell_once(tmp_path: Path, plug
         int(found[1]) for text in said if (found := re.search(r"^(\d+) cells, \d+ at a time", text, re.M))
     ]
     assert sum(started) == 4, said
-    assert 0 in {process.returncode for process in pair}, said
+    assert {process.returncode for process in pair} <= {0, 1}, said  # 1: the other has some of the cells
     train_dots(tmp_path / "alone", steps=3, seeds="0,1,2")
     for cell in (tmp_path / "out" / "cells").iterdir():
         assert CellDir(cell).status().state is State.DONE
