@@ -179,7 +179,7 @@ class Engine:
 
     def _report(self, trajectory: Trajectory, terms: Terms) -> Report:
         parameters, weights, scale = self.chain.parameters(), terms.weights, terms.scale
-        gradient = torch.zeros(sum(p.numel() for p in parameters), device=parameters[0].device)
+        gradient = parameters[0].new_zeros(sum(p.numel() for p in parameters), dtype=torch.float32)
         parts = torch.tensor([float(len(trajectory.micros))], device=gradient.device)
         parts = int(self.world.sum(parts))
         report: dict[str, Term] = {}

@@ -19,6 +19,7 @@ from bench.half_order import Counts, HalfOrder, Signal, Surrogate
 from bench.method import Batch
 from bench.rollout import MicroBatch, Perturbation, Roller
 from bench.solvers import per_row
+from bench.stages import FIRST_ORDER, HALF_ORDER, stage
 
 Gradients = Sequence[Tensor | None]
 Add = Callable[[MicroBatch, Kind, int, list[int], Gradients], None]
@@ -165,9 +166,17 @@ class PullBack:
         onward = micro.onward[active, i].nonzero()[:, 0].tolist()
         if kind is Kind.PASS and not onward:
             return  # no parameters to learn, no earlier step to hand x to
-        back = self.step(
-            trajectory, micro, i, active, seed, memory, x_path_only=kind is Kind.PASS, need_input=bool(onward)
-        )
+        with stage(HALF_ORDER if kind is Kind.HO else FIRST_ORDER):
+            back = self.step(
+                trajectory,
+                micro,
+                i,
+                active,
+                seed,
+                memory,
+                x_path_only=kind is Kind.PASS,
+                need_input=bool(onward),
+            )
         if kind is not Kind.PASS:
             add(micro, kind, i, active, back.parameters)
         to = [active[k] for k in onward]

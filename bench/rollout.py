@@ -19,6 +19,7 @@ from bench.errors import BenchError
 from bench.method import Batch
 from bench.reward import Reward
 from bench.solvers import gaussian_log_prob, per_row
+from bench.stages import REWARD, ROLLOUT, stage
 from bench.streams import normal
 
 
@@ -86,6 +87,7 @@ class Roller:
 
     def __init__(self, chain: Chain, reward: Reward, seed: int, reward_chunk: int) -> None:
         self.chain, self.reward, self.seed, self.reward_chunk = chain, reward, seed, reward_chunk
+        self.normal = normal  # a simulation of memory draws nothing
 
     def prepare(self, index: Sequence[int], plans: Sequence[Plan], batch: Batch) -> MicroBatch:
         """Lay out a micro-batch of the batch's samples `index` with their plans; nothing runs yet."""
@@ -113,7 +115,7 @@ class Roller:
     def noise(self, micro: MicroBatch, batch: Batch, i: int, rows: list[int], pert: Perturbation) -> Tensor:
         """Standard normal noise injected by step i (x_T for i = -1): [rows, *latent_shape]."""
         keys = [self._key("noise", micro, batch, i, r, pert) for r in rows]
-        noise = normal(keys, self.chain.latent_shape, self.chain.device)
+        noise = self.normal(keys, self.chain.latent_shape, self.chain.device)
         if pert.mirrored and i >= 0:
             noise *= per_row(self._signs(micro, rows), noise)
         return noise
@@ -122,7 +124,7 @@ class Roller:
         """The parameters' perturbation directions at step i, flat: [rows, d]."""
         at = -1 if pert.shared else i
         dim = sum(p.numel() for p in self.chain.parameters())
-        z = normal([self._key("zo", micro, batch, at, r, pert) for r in rows], (dim,), self.chain.device)
+        z = self.normal([self._key("zo", micro, batch, at, r, pert) for r in rows], (dim,), self.chain.device)
         if pert.antithetic:
             z *= self._signs(micro, rows)[:, None]
         return z
@@ -145,6 +147,7 @@ class Roller:
         delta[zo] = z.mul_(pert.scale)
         return delta
 
+    @stage(ROLLOUT)
     @torch.no_grad()
     def roll(self, micro: MicroBatch, batch: Batch, pert: Perturbation) -> None:
         """Stage 1: fill the states x_T … x_0 and the log-probabilities."""
@@ -184,6 +187,7 @@ class Roller:
         """Stage 2: rewards and, if asked for, dR/dx_0."""
         micro.rewards, micro.reward_grad = self.reward_of(micro.states[-1].x, micro.prompts, need_grad)
 
+    @stage(REWARD)
     def reward_of(self, x0: Tensor, prompts: list[str], need_grad: bool) -> tuple[Tensor, Tensor | None]:
         """Rewards [rows], higher is better, and their gradients with respect to x0 [rows, …]; in chunks."""
         sign = 1.0 if self.reward.higher_is_better else -1.0

@@ -22,8 +22,8 @@ class Accumulator:
 
     def __init__(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         self._sizes = [p.numel() for p in parameters]
-        self.total = torch.zeros(sum(self._sizes), device=parameters[0].device)
-        self.squares = torch.zeros(1, dtype=torch.float64, device=parameters[0].device)
+        self.total = parameters[0].new_zeros(sum(self._sizes), dtype=torch.float32)
+        self.squares = self.total.new_zeros(1, dtype=torch.float64)
         self._part = torch.zeros_like(self.total)
 
     def add(self, gradients: Gradients) -> None:

@@ -38,7 +38,7 @@ class ImageChain:
         self._place()
         self._text = TextEncoder(pipeline, device, self.dtype)
         add_lora(self.unet, config.lora)
-        self._adopt_lora()
+        self.adopt_lora()
         if config.gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
             self.vae.enable_gradient_checkpointing()
@@ -66,8 +66,8 @@ class ImageChain:
             self.unet.to(memory_format=torch.channels_last)
             self.vae.to(memory_format=torch.channels_last)
 
-    def _adopt_lora(self) -> None:
-        """What depends on the adapter: the parameters' list, the layers to perturb, the compiled network."""
+    def adopt_lora(self) -> None:
+        """Take what depends on the adapter from the UNet, after its adapter was replaced."""
         self._parameters = lora_parameters(self.unet)
         self._perturbable: list[nn.Linear] | None = None
         self._run: Callable[..., Any] = torch.compile(self.unet) if self.config.compile else self.unet
@@ -157,7 +157,7 @@ class ImageChain:
     def load_lora(self, directory: Path) -> None:
         """Replace the LoRA by the one in a directory, of any rank (`bench.models.lora_files`)."""
         lora_files.load_lora(self.pipeline, directory)
-        self._adopt_lora()
+        self.adopt_lora()
 
     def _predict(self, state: State, i: int, cond: TextCondition, detach: bool) -> tuple[Tensor, Tensor]:
         with torch.set_grad_enabled(torch.is_grad_enabled() and not detach):
