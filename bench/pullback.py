@@ -7,15 +7,16 @@ graph lives at a time.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from bench.chain import Kind
-from bench.half_order import Counts, HalfOrder, Signal, Surrogate
+from bench.half_order import Counts, HalfOrder, Signal
 from bench.method import Batch
 from bench.rollout import MicroBatch, Perturbation, Roller
 from bench.solvers import per_row
@@ -59,6 +60,23 @@ class Carried:
     history: Tensor | None = None
 
 
+def parked(offload: bool) -> AbstractContextManager[object]:
+    """Within the context, activations that autograd stores wait in main memory for their backward, if so.
+
+    Weights, which it stores too, stay where they are: a copy per step would be larger than the activations.
+    """
+
+    def pack(tensor: Tensor) -> tuple[torch.device, Tensor]:
+        weight = isinstance(tensor, Parameter) or isinstance(tensor._base, Parameter)
+        return tensor.device, tensor if weight else tensor.cpu()
+
+    def unpack(packed: tuple[torch.device, Tensor]) -> Tensor:
+        device, tensor = packed
+        return tensor.to(device)
+
+    return torch.autograd.graph.saved_tensors_hooks(pack, unpack) if offload else nullcontext()
+
+
 class PullBack:
     """Pulls cotangents back through the steps of a trajectory; `counts` says what that took."""
 
@@ -89,12 +107,10 @@ class PullBack:
         inputs = [t for t in (state.x, state.history) if t is not None] if need_input else []
         for t in inputs:
             t.requires_grad_()
-        delta = self.roller.perturbations(micro, trajectory.batch, i, rows, trajectory.perturbation)
-        perturbed = contextlib.nullcontext() if delta is None else self.chain.perturbed(delta)
-        parked = torch.autograd.graph.save_on_cpu() if self.offload else contextlib.nullcontext()
+        perturbed = self.roller.perturbed(micro, trajectory.batch, i, rows, trajectory.perturbation)
         trainable = [] if x_path_only else self.chain.parameters()
         with perturbed:  # around the backward too: checkpointing runs the network again in there
-            with torch.enable_grad(), parked:
+            with torch.enable_grad(), parked(self.offload):
                 out = self.roller.transition(micro, state, i, rows, x_path_only)
             seed = (
                 cotangent if isinstance(cotangent, Tensor) else cotangent(out.mean.detach(), out.std.detach())
@@ -190,15 +206,12 @@ class PullBack:
         """The cotangent of an HO step's mean: the block's own where it ends, what is carried elsewhere."""
         ends = micro.ends[active, i].nonzero()[:, 0].tolist()
         rows = [active[k] for k in ends]
-        surrogate: Surrogate | None = None
-        if signal.control is not None and rows:
-            surrogate = half_order.surrogate(micro, i, rows, signal.control, self.counts)
-            self.counts.fit(i, signal.advantages[rows], surrogate)
+        at_end = half_order.seed(micro, i, rows, signal, self.counts) if rows else None
 
         def seed(mean: Tensor, std: Tensor) -> Tensor:
             out = here.x[active].clone()
-            if ends:
-                out[ends] = half_order.cotangent(micro, i, rows, mean[ends], std[ends], signal, surrogate)
+            if at_end is not None:
+                out[ends] = at_end(mean[ends], std[ends])
             return out
 
         return seed
