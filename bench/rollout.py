@@ -6,10 +6,10 @@ from the reward, dR/dx_0. Noises and perturbations are kept as keys of their ran
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -21,6 +21,9 @@ from bench.reward import Reward
 from bench.solvers import gaussian_log_prob, per_row
 from bench.stages import REWARD, ROLLOUT, stage
 from bench.streams import normal
+
+if TYPE_CHECKING:
+    from bench.joint import Graphs
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class Perturbation:
 
 
 KINDS = tuple(Kind)
+Run = Callable[[State, int], Transition]  # all rows of a micro-batch from a state, at a step
 
 
 @dataclass
@@ -65,11 +69,17 @@ class MicroBatch:
     log_prob: Tensor = field(default_factory=lambda: torch.empty(0))  # [rows, T], 0 at deterministic steps
     rewards: Tensor = field(default_factory=lambda: torch.empty(0))  # [rows], higher is better
     reward_grad: Tensor | None = None  # dR/dx_0, [rows, …]
+    graphs: Graphs | None = None  # held jointly instead of dR/dx_0 (`bench.joint`)
 
     @property
     def steps(self) -> int:
         """T, or fewer with a readout."""
         return self.eta.shape[1]
+
+    @property
+    def pulls_from_reward(self) -> bool:
+        """Whether the rollout left something to pull FO steps back from."""
+        return self.reward_grad is not None or (self.graphs is not None and self.graphs.rewards is not None)
 
     def has(self, kind: Kind) -> bool:
         """Whether any row has a step of this kind."""
@@ -147,19 +157,27 @@ class Roller:
         delta[zo] = z.mul_(pert.scale)
         return delta
 
+    def perturbed(
+        self, micro: MicroBatch, batch: Batch, i: int, rows: list[int], pert: Perturbation
+    ) -> AbstractContextManager[None]:
+        """Within the context, these rows run at the parameters of step i's rollout."""
+        delta = self.perturbations(micro, batch, i, rows, pert)
+        return nullcontext() if delta is None else self.chain.perturbed(delta)
+
     @stage(ROLLOUT)
     @torch.no_grad()
-    def roll(self, micro: MicroBatch, batch: Batch, pert: Perturbation) -> None:
-        """Stage 1: fill the states x_T … x_0 and the log-probabilities."""
+    def roll(self, micro: MicroBatch, batch: Batch, pert: Perturbation, run: Run | None = None) -> None:
+        """Stage 1: fill the states x_T … x_0 and the log-probabilities.
+
+        run: makes the steps, if they are to leave graphs; what it returns has none.
+        """
         rows = list(range(len(micro.index)))
         state = self.chain.prior(self.noise(micro, batch, -1, rows, pert))
         micro.log_prob = torch.zeros_like(micro.eta)
         for i in range(micro.steps):
             state = state.reset(micro.resets[:, i])
             micro.states.append(state)
-            delta = self.perturbations(micro, batch, i, rows, pert)
-            with contextlib.nullcontext() if delta is None else self.chain.perturbed(delta):
-                step = self.transition(micro, state, i, rows)
+            step = self.step(micro, batch, pert, state, i, rows) if run is None else run(state, i)
             x, std = step.mean, step.std
             micro.std.append(std)
             noisy = (std.flatten(1) > 0).all(1).nonzero()[:, 0].tolist()
@@ -171,6 +189,14 @@ class Roller:
             valid = None if step.history is None else torch.ones(len(rows), dtype=torch.bool, device=x.device)
             state = State(x, step.history, valid)
         micro.states.append(state)
+
+    @torch.no_grad()
+    def step(
+        self, micro: MicroBatch, batch: Batch, pert: Perturbation, state: State, i: int, rows: list[int]
+    ) -> Transition:
+        """Step i of these rows from `state`, which holds them alone, perturbed where it is ZO; no graph."""
+        with self.perturbed(micro, batch, i, rows, pert):
+            return self.transition(micro, state, i, rows)
 
     def transition(
         self, micro: MicroBatch, state: State, i: int, rows: Sequence[int], x_path_only: bool = False
@@ -190,17 +216,21 @@ class Roller:
     @stage(REWARD)
     def reward_of(self, x0: Tensor, prompts: list[str], need_grad: bool) -> tuple[Tensor, Tensor | None]:
         """Rewards [rows], higher is better, and their gradients with respect to x0 [rows, …]; in chunks."""
-        sign = 1.0 if self.reward.higher_is_better else -1.0
         rewards, grads = [], []
         for start in range(0, len(prompts), self.reward_chunk):
             part = slice(start, start + self.reward_chunk)
             x = x0[part].detach().requires_grad_(need_grad)
             with torch.set_grad_enabled(need_grad):
-                score = sign * self.reward.score(self.chain.decode(x), prompts[part])
+                score = self.signed(x, prompts[part])
             if need_grad:
                 grads.append(torch.autograd.grad(score.sum(), x)[0])
             rewards.append(score.detach().float())
         return torch.cat(rewards), torch.cat(grads) if need_grad else None
+
+    def signed(self, x0: Tensor, prompts: list[str]) -> Tensor:
+        """Rewards [rows], higher is better, all at once; differentiable in x0."""
+        sign = 1.0 if self.reward.higher_is_better else -1.0
+        return sign * self.reward.score(self.chain.decode(x0), prompts)
 
     def _check_noise(self, micro: MicroBatch, i: int, noisy: list[int]) -> None:
         ends = micro.ends[:, i] & (micro.kind[:, i] == KINDS.index(Kind.HO))

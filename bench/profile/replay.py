@@ -20,6 +20,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
+from bench.parking import is_parking
 from bench.profile.ledger import COMPONENTS, SIZE, Curve, Log, Vector, nothing, points
 from bench.profile.tracker import Tracker
 
@@ -113,7 +114,7 @@ class Replay:
         leaves, spec = tree_flatten((args, kwargs))
         graph = torch.is_grad_enabled()
         shapes = tuple(Shape.of(leaf) if isinstance(leaf, Tensor) else None for leaf in leaves)
-        key = (shapes, len(leaves), graph, self.tracker.parked > 0, self.perturbed.delta is None)
+        key = (shapes, len(leaves), graph, is_parking(), self.perturbed.delta is None)
         if key not in self.known:
             with self.perturbed.now():
                 self.known[key] = self._rehearse(leaves, spec)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
-from unittest.mock import patch
 
 import torch
-from torch import Tensor
 
 from bench.chain import Chain
 from bench.engine import Engine
 from bench.errors import BenchError
 from bench.method import Batch
+from bench.parking import moving
 from bench.profile.fake import Faker
 from bench.profile.replay import Perturbed, Rehearsals, Replay, replaced
-from bench.profile.step import Subject, labels, step, tracked
+from bench.profile.step import Counting, Subject, labels, step, tracked
 from bench.profile.tracker import Tracker
 from bench.profile.usage import Usage, usage
 from bench.pullback import Trajectory
@@ -61,7 +59,9 @@ class Simulator:
             reward,
             seed=training.seed,
             micro_batch=training.train.micro_batch,
+            reward_chunk=training.train.reward_chunk,
             offload=config.model.config.offload,
+            joint=training.train.graphs == "joint",
         )
         engine.roller.normal = self.faker.normal
         method = load_method(training.method, chain.steps)
@@ -84,7 +84,7 @@ class Simulator:
         with (
             replaced(subject.engine, "rollout", _with_numbers(subject.engine.rollout)),
             replaced(subject.chain, "perturbed", perturbed.later if self.replay else subject.chain.perturbed),
-            patch.object(torch.autograd.graph, "save_on_cpu", lambda: parking(tracker)),
+            moving(Counting(tracker)),
             tracked(tracker, subject, played if self.replay else None),
         ):
             work = step(subject, batch)
@@ -102,21 +102,3 @@ def _with_numbers(rollout: Callable[..., Trajectory]) -> Callable[..., Trajector
         return found
 
     return rolled_out
-
-
-@contextmanager
-def parking(tracker: Tracker) -> Iterator[None]:
-    """`torch.autograd.graph.save_on_cpu` where all devices are the same one: copies that are marked as the
-    host's."""
-
-    def pack(tensor: Tensor) -> Tensor:
-        copy = tensor.detach().clone()
-        tracker.mark([copy], "activations unet", host=True)
-        return copy
-
-    tracker.parked += 1
-    try:
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda packed: packed.clone()):
-            yield
-    finally:
-        tracker.parked -= 1

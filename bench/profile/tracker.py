@@ -39,7 +39,6 @@ class Tracker(TorchDispatchMode):
         self._calls: list[Call] = []
         self._again: list[str] = []  # networks that are running again for a backward pass
         self._part_of: dict[int, str] = {}
-        self.parked = 0  # how many contexts keep what autograd saves in the host's memory
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operator, count its work and log its results."""
