@@ -130,6 +130,8 @@ class Engine:
         if any(m.has(Kind.FO) and not m.pulls_from_reward for m in trajectory.micros):
             raise ValueError("first-order steps need a rollout with reward_grad=True")
         parameters = self.chain.parameters()
+        for p in parameters:
+            p.grad = None  # the last step's, which nobody needs any more
         scale = 1.0 / int(chosen.sum())
         terms = Terms(parameters, trajectory.kinds, weights, scale, self.watch, half_order_norms)
         if self.watch is not None:

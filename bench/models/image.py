@@ -56,7 +56,8 @@ class ImageChain:
         self.schedule: Schedule | None = None
 
     def _place(self) -> None:
-        """Freeze, cast and move UNet and decoder."""
+        """Freeze, cast and move UNet and decoder; let go of the image encoder, which nothing uses."""
+        self.vae.encoder = self.vae.quant_conv = None
         for module in (self.unet, self.vae):
             module.requires_grad_(False).eval().to(self.device)
         # Not diffusers' own `to`, which warns of modules that it keeps in float32: there are none.

@@ -10,7 +10,6 @@ fused ones of GPUs do: the output and one number per row.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -177,12 +176,14 @@ def networks_in(thing: object, name: str = "", depth: int = 3) -> Iterator[tuple
 
 
 def parts_of(chain: Chain) -> dict[str, list[nn.Module]]:
-    """A chain's networks by component: `unet`, `vae`, `text`, `other`; each once."""
+    """A chain's networks by component: `unet`, `vae`, `text`, `other`; each once, none inside another."""
     found: dict[str, list[nn.Module]] = {}
+    known: set[int] = set()
     for name, network in networks_in(chain):
-        part = "text" if "text" in name else name if name in ("unet", "vae") else "other"
-        if not any(network is known for known in itertools.chain(*found.values())):
+        if id(network) not in known:
+            part = "text" if "text" in name else name if name in ("unet", "vae") else "other"
             found.setdefault(part, []).append(network)
+            known.update(id(module) for module in network.modules())
     return found
 
 
