@@ -119,24 +119,19 @@ def _name(row: Row) -> str:
     return row.method if row.h is None or row.method[-1].isdigit() else f"{row.method} (h = {row.h})"
 
 
-def _looks(rows: Sequence[Row]) -> dict[str, Look]:
-    return style.looks({row.method: row.method for row in rows})
-
-
 def _against_steps(rows: Sequence[Row]) -> Drawing | None:
     """Peak against T, where a method was profiled at several T."""
-    lengths = {row.method: {r.steps for r in rows if r.method == row.method} for row in rows}
-    shown = [row for row in rows if len(lengths[row.method]) > 1]
+    lengths = {_name(row): {r.steps for r in rows if _name(r) == _name(row)} for row in rows}
+    shown = sorted((r for r in rows if len(lengths[_name(r)]) > 1), key=lambda r: r.steps)
     if not shown:
         return None
-    looks, kinds = _looks(shown), sorted({row.graphs for row in shown})
+    looks = style.looks({_name(row): row.method for row in shown})
+    kinds = sorted({row.graphs for row in shown})
     figure = style.new_figure(3.6 * len(kinds) + 1.6, 3.0)
     panels = figure.subplots(1, len(kinds), squeeze=False, sharey=True)[0]
     for axes, kind in zip(panels, kinds, strict=True):
-        for method, look in looks.items():
-            these = sorted(
-                (r for r in shown if (r.method, r.graphs) == (method, kind)), key=lambda r: r.steps
-            )
+        for name, look in looks.items():
+            these = [r for r in shown if (_name(r), r.graphs) == (name, kind)]
             _line(axes, [(r.steps, r.peak / GB) for r in these], look)
         axes.set(title=f"{kind} graphs", xlabel="T, denoising steps", yscale="log")
     panels[0].set_ylabel("peak, GB")
@@ -181,6 +176,8 @@ def _timelines(timelines: Mapping[str, Sequence[Point]]) -> list[Drawing]:
 
 def _timeline(title: str, points: list[Point]) -> Drawing:
     """Memory through one optimizer step, by component. x counts events: fake tensors take no time."""
+    first = next((n for n, point in enumerate(points) if point.stage), 0)
+    points = points[first:]  # before it, what is there is told to the tracker
     figure = style.new_figure(8.4, 3.4)
     axes = figure.subplots()
     stacks = [grouped({name: int(p.bytes[n]) for n, name in enumerate(COMPONENTS)}) for p in points]
@@ -194,14 +191,17 @@ def _timeline(title: str, points: list[Point]) -> Drawing:
         linewidth=0,
     )
     top = max(point.device for point in points) / GB
-    begin = 0
+    begin, told = 0, set[str]()
     for place in range(1, len(points) + 1):
         if place == len(points) or points[place].stage != points[begin].stage:
             axes.axvline(begin, color="#888888", linewidth=0.6)
-            if place - begin > 0.04 * len(points) and points[begin].stage:
-                axes.text((begin + place) / 2, 1.1 * top, points[begin].stage, ha="center", fontsize=7.5)
+            if (name := points[begin].stage) not in told:
+                told.add(name)
+                turn = 0 if place - begin > 0.1 * len(points) else 90
+                middle = (begin + place) / 2
+                axes.text(middle, 1.25 * top, name, ha="center", va="center", fontsize=7.5, rotation=turn)
             begin = place
-    axes.set(title=title, ylabel="GB", xlabel="one optimizer step, in order", ylim=(0, 1.2 * top), xticks=[])
+    axes.set(title=title, ylabel="GB", xlabel="one optimizer step, in order", ylim=(0, 1.45 * top), xticks=[])
     axes.margins(x=0)
     figure.legend(loc="outside lower center", ncols=4, handlelength=1.0, fontsize=7.5)
     slug = "".join(c if c.isalnum() else "_" for c in title.lower())

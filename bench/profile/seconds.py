@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -38,7 +39,7 @@ def _profiled(config: CellConfig, h: int, method: str, batch: int, path: Path) -
     """From rows that have seconds: measured ones first, then those nearest in h."""
     if not path.is_file():
         return None
-    table = pd.read_csv(path)
+    table: Any = pd.read_csv(path)
     try:
         keep = (table["model"] == config.model.name) & (table["batch"] == batch) & table["seconds"].notna()
         rows = table[keep & (table["T"] == config.model.config.steps)]

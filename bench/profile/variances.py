@@ -64,7 +64,7 @@ def read(directory: Path, method: str, model: str, steps: int, own: int) -> Prof
     if not path.is_file():
         return None
     try:
-        table = pd.read_csv(path)
+        table: Any = pd.read_csv(path)
         table = table[table["model"] == model]
         if table.empty:
             return None
@@ -103,7 +103,7 @@ def _stds(path: Path, rows: Mapping[int, Row], model: str, at: str, steps: int) 
     """Per step, from whole terms' variances: a term of n steps of independent noise has n times one's."""
     if not path.is_file():
         return None, None
-    table = pd.read_csv(path)
+    table: Any = pd.read_csv(path)
     table = table[(table["model"] == model) & (table["at"] == at)]
     squares: dict[str, list[float]] = {"ho": [], "zo": []}
     for h, row in rows.items():
