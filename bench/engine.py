@@ -8,6 +8,7 @@ over the batch (RLR paper, Eq. 6, with the last step counted once):
     HO  J_θ(block)ᵀ (A ε / σ),  ε the noise at the block's last step, intermediate noises fixed
     ZO  A z / s,  the step run with θ + s z
 
+Graphs can be held jointly instead (`bench.joint`): the memory of a direct implementation, the same gradient.
 `.grad` receives the negative, as optimizers descend.
 """
 
@@ -22,6 +23,7 @@ from torch import Tensor
 from bench.chain import Chain, Kind, Plan
 from bench.errors import BenchError
 from bench.half_order import SUMS, Clipped, Control, Counts, Signal, Sums
+from bench.joint import Joint
 from bench.method import Batch, Report, Term
 from bench.parallel import World
 from bench.pullback import PullBack, Trajectory
@@ -43,20 +45,25 @@ class Engine:
         reward_chunk: int | None = None,
         world: World | None = None,
         offload: bool = False,
+        joint: bool = False,
         watch: Watch | None = None,
     ) -> None:
         """micro_batch: samples per rollout. reward_chunk: samples per decode-and-reward (default:
         micro_batch).
 
         offload: park the activations of a step's graph in main memory between its forward and its backward.
-        watch: is told what every gradient is made of.
+        joint: hold the graphs of the whole batch together instead of one step's at a time (`bench.joint`).
+        watch: is told what every gradient is made of, step by step.
         """
+        if joint and watch is not None:
+            raise ValueError("joint graphs give no gradients of single steps, which a watch is told")
         self.chain, self.reward, self.seed = chain, reward, seed
         self.micro_batch = micro_batch
         self.world = world or World()
         self.watch = watch
         self.roller = Roller(chain, reward, seed, reward_chunk or micro_batch)
         self.puller = PullBack(self.roller, offload)
+        self.joint = Joint(self.roller, offload) if joint else None
 
     def rollout(
         self,
@@ -84,8 +91,11 @@ class Engine:
         for start in range(mine.start, mine.stop, self.micro_batch):
             index = range(start, min(start + self.micro_batch, mine.stop))
             micro = self.roller.prepare(index, [plans[b] for b in index], batch)
-            self.roller.roll(micro, batch, pert)
-            self.roller.score(micro, need)
+            if self.joint is None:
+                self.roller.roll(micro, batch, pert)
+                self.roller.score(micro, need)
+            else:
+                self.joint.roll(micro, batch, pert, need)
             micros.append(micro)
         signed = self.world.gather(torch.cat([micro.rewards for micro in micros]))
         raw = signed if self.reward.higher_is_better else -signed
@@ -114,10 +124,14 @@ class Engine:
         measure them, which takes HO samples one at a time (a norm of sums would depend on the size of
         micro-batches).
         """
-        if any(m.has(Kind.FO) and m.reward_grad is None for m in trajectory.micros):
+        chosen = torch.ones(len(advantages), dtype=torch.bool) if include is None else include.cpu()
+        if self.joint is not None:
+            self.joint.check(trajectory, bool(chosen.all()), half_order_norms)
+        if any(m.has(Kind.FO) and not m.pulls_from_reward for m in trajectory.micros):
             raise ValueError("first-order steps need a rollout with reward_grad=True")
         parameters = self.chain.parameters()
-        chosen = torch.ones(len(advantages), dtype=torch.bool) if include is None else include.cpu()
+        for p in parameters:
+            p.grad = None  # the last step's, which nobody needs any more
         scale = 1.0 / int(chosen.sum())
         terms = Terms(parameters, trajectory.kinds, weights, scale, self.watch, half_order_norms)
         if self.watch is not None:
@@ -127,7 +141,13 @@ class Engine:
             rows = [r for r, b in enumerate(micro.index) if chosen[b]]
             local = advantages[micro.index].to(micro.eta.device)
             signal = Signal(local, ppo, control)
-            self.puller.sweep(trajectory, micro, rows, signal, terms.add, half_order_singly=half_order_norms)
+            if self.joint is None:
+                self.puller.sweep(
+                    trajectory, micro, rows, signal, terms.add, half_order_singly=half_order_norms
+                )
+            else:
+                for kind, gradients in self.joint.pull(trajectory, micro, signal, self.puller.counts):
+                    terms.by_kind[kind].add(gradients)
             for i, zeroth in self._zeroth_order(trajectory, micro, rows, local):
                 terms.add_zeroth(i, zeroth)
             terms.close_micro_batch()
@@ -179,7 +199,7 @@ class Engine:
 
     def _report(self, trajectory: Trajectory, terms: Terms) -> Report:
         parameters, weights, scale = self.chain.parameters(), terms.weights, terms.scale
-        gradient = torch.zeros(sum(p.numel() for p in parameters), device=parameters[0].device)
+        gradient = parameters[0].new_zeros(sum(p.numel() for p in parameters), dtype=torch.float32)
         parts = torch.tensor([float(len(trajectory.micros))], device=gradient.device)
         parts = int(self.world.sum(parts))
         report: dict[str, Term] = {}

@@ -36,7 +36,8 @@ def _key(config: CellConfig, training: Training) -> str:
     """Two cells with the same key cost the same per optimizer step."""
     model = config.model.config.model_dump(mode="json", exclude={"source", "path", "revision"})
     train = training.train.model_dump(
-        mode="json", include={"prompts_per_step", "samples_per_prompt", "micro_batch"}
+        mode="json",
+        include={"prompts_per_step", "samples_per_prompt", "micro_batch", "reward_chunk", "graphs"},
     )
     parts = [training.method.model_dump(mode="json"), config.model.name, model, train, config.threads]
     return json.dumps(parts, sort_keys=True)
@@ -57,7 +58,9 @@ def memory_of(config: CellConfig, gpu: bool) -> Memory | None:
         method = cls(cls.Config.model_validate(training.method.config), model.config.steps)
         use = "reward gradient" if method.needs_reward_grad else "network gradient"
     batches = Batches(0 if training is None else training.train.micro_batch, config.eval.batch)
-    return memory(model.config, rewards, batches, use, gpu)
+    found = memory(model.config, rewards, batches, use, gpu)
+    staged = training is None or training.train.graphs == "staged"
+    return found if found is None or staged else found._replace(exact=False)  # joint graphs take more
 
 
 def memory_advice(config: CellConfig, gpu: bool) -> str:

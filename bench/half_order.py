@@ -14,6 +14,7 @@ its gradient with respect to μ: the first two terms of R's expansion in ε. λ 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -138,7 +139,17 @@ class HalfOrder:
         """ε of step i, drawn again: [rows, …]."""
         return self.roller.noise(micro, self.batch, i, rows, self.perturbation)
 
-    def cotangent(
+    def seed(
+        self, micro: MicroBatch, i: int, rows: list[int], signal: Signal, counts: Counts
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        """What turns (mean, std) of step i, where the rows' blocks end, into the cotangent of the mean."""
+        surrogate: Surrogate | None = None
+        if signal.control is not None:
+            surrogate = self.surrogate(micro, i, rows, signal.control, counts)
+            counts.fit(i, signal.advantages[rows], surrogate)
+        return lambda mean, std: self._cotangent(micro, i, rows, mean, std, signal, surrogate)
+
+    def _cotangent(
         self,
         micro: MicroBatch,
         i: int,

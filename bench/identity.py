@@ -14,6 +14,7 @@ PLACES = ("source", "path", "revision")
 PLACES_IF_GIVEN = ("processor", "tokenizer", "clip")
 # Settings that schema version 1 gained later, and the values that mean what there was before them.
 LATER: Tree = {"dcot": None}
+LATER_OF_TRAIN: Tree = {"reward_chunk": None, "graphs": "staged"}
 LATER_OF_MODELS: Tree = {"channels_last": False, "compile": False, "vae_dtype": "auto", "variant": None}
 
 
@@ -30,21 +31,21 @@ def cell_id(config: CellConfig) -> str:
 
 def essential(config: Tree) -> Tree:
     """A cell's config.yaml without places and names, and without later settings that change nothing."""
-    tree = {key: value for key, value in config.items() if key not in LATER or value != LATER[key]}
-    model = {
-        key: value
-        for key, value in tree["model"]["config"].items()
-        if key not in LATER_OF_MODELS or value != LATER_OF_MODELS[key]
-    }
-    tree["model"] = {"config": _placeless(model)}
+    tree = _without(LATER, config)
+    tree["model"] = {"config": _placeless(_without(LATER_OF_MODELS, tree["model"]["config"]))}
     tree["eval_rewards"] = [_placeless(choice) for choice in tree["eval_rewards"]]
     if tree["training"] is not None:
         tree["training"] = {**tree["training"], "reward": _placeless(tree["training"]["reward"])}
-        tree["training"]["train"] = dict(tree["training"]["train"])
+        tree["training"]["train"] = _without(LATER_OF_TRAIN, tree["training"]["train"])
     if "dcot" in tree:
         tree["dcot"] = {"boundaries": tree["dcot"]["boundaries"]}  # its texts are in the digests
     del tree["prompts"]
     return tree
+
+
+def _without(later: Tree, tree: Tree) -> Tree:
+    """A copy without the settings that have their values of before."""
+    return {key: value for key, value in tree.items() if key not in later or value != later[key]}
 
 
 def _placeless(value: Any) -> Any:

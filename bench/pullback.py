@@ -7,7 +7,6 @@ graph lives at a time.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,10 +14,12 @@ import torch
 from torch import Tensor
 
 from bench.chain import Kind
-from bench.half_order import Counts, HalfOrder, Signal, Surrogate
+from bench.half_order import Counts, HalfOrder, Signal
 from bench.method import Batch
+from bench.parking import parked
 from bench.rollout import MicroBatch, Perturbation, Roller
 from bench.solvers import per_row
+from bench.stages import FIRST_ORDER, HALF_ORDER, stage
 
 Gradients = Sequence[Tensor | None]
 Add = Callable[[MicroBatch, Kind, int, list[int], Gradients], None]
@@ -89,12 +90,10 @@ class PullBack:
         inputs = [t for t in (state.x, state.history) if t is not None] if need_input else []
         for t in inputs:
             t.requires_grad_()
-        delta = self.roller.perturbations(micro, trajectory.batch, i, rows, trajectory.perturbation)
-        perturbed = contextlib.nullcontext() if delta is None else self.chain.perturbed(delta)
-        parked = torch.autograd.graph.save_on_cpu() if self.offload else contextlib.nullcontext()
+        perturbed = self.roller.perturbed(micro, trajectory.batch, i, rows, trajectory.perturbation)
         trainable = [] if x_path_only else self.chain.parameters()
         with perturbed:  # around the backward too: checkpointing runs the network again in there
-            with torch.enable_grad(), parked:
+            with torch.enable_grad(), parked(self.offload):
                 out = self.roller.transition(micro, state, i, rows, x_path_only)
             seed = (
                 cotangent if isinstance(cotangent, Tensor) else cotangent(out.mean.detach(), out.std.detach())
@@ -165,9 +164,17 @@ class PullBack:
         onward = micro.onward[active, i].nonzero()[:, 0].tolist()
         if kind is Kind.PASS and not onward:
             return  # no parameters to learn, no earlier step to hand x to
-        back = self.step(
-            trajectory, micro, i, active, seed, memory, x_path_only=kind is Kind.PASS, need_input=bool(onward)
-        )
+        with stage(HALF_ORDER if kind is Kind.HO else FIRST_ORDER):
+            back = self.step(
+                trajectory,
+                micro,
+                i,
+                active,
+                seed,
+                memory,
+                x_path_only=kind is Kind.PASS,
+                need_input=bool(onward),
+            )
         if kind is not Kind.PASS:
             add(micro, kind, i, active, back.parameters)
         to = [active[k] for k in onward]
@@ -190,15 +197,12 @@ class PullBack:
         """The cotangent of an HO step's mean: the block's own where it ends, what is carried elsewhere."""
         ends = micro.ends[active, i].nonzero()[:, 0].tolist()
         rows = [active[k] for k in ends]
-        surrogate: Surrogate | None = None
-        if signal.control is not None and rows:
-            surrogate = half_order.surrogate(micro, i, rows, signal.control, self.counts)
-            self.counts.fit(i, signal.advantages[rows], surrogate)
+        at_end = half_order.seed(micro, i, rows, signal, self.counts) if rows else None
 
         def seed(mean: Tensor, std: Tensor) -> Tensor:
             out = here.x[active].clone()
-            if ends:
-                out[ends] = half_order.cotangent(micro, i, rows, mean[ends], std[ends], signal, surrogate)
+            if at_end is not None:
+                out[ends] = at_end(mean[ends], std[ends])
             return out
 
         return seed

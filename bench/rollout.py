@@ -6,10 +6,10 @@ from the reward, dR/dx_0. Noises and perturbations are kept as keys of their ran
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -19,7 +19,11 @@ from bench.errors import BenchError
 from bench.method import Batch
 from bench.reward import Reward
 from bench.solvers import gaussian_log_prob, per_row
+from bench.stages import REWARD, ROLLOUT, stage
 from bench.streams import normal
+
+if TYPE_CHECKING:
+    from bench.joint import Graphs
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Perturbation:
 
 
 KINDS = tuple(Kind)
+Run = Callable[[State, int], Transition]  # all rows of a micro-batch from a state, at a step
 
 
 @dataclass
@@ -64,11 +69,17 @@ class MicroBatch:
     log_prob: Tensor = field(default_factory=lambda: torch.empty(0))  # [rows, T], 0 at deterministic steps
     rewards: Tensor = field(default_factory=lambda: torch.empty(0))  # [rows], higher is better
     reward_grad: Tensor | None = None  # dR/dx_0, [rows, …]
+    graphs: Graphs | None = None  # held jointly instead of dR/dx_0 (`bench.joint`)
 
     @property
     def steps(self) -> int:
         """T, or fewer with a readout."""
         return self.eta.shape[1]
+
+    @property
+    def pulls_from_reward(self) -> bool:
+        """Whether the rollout left something to pull FO steps back from."""
+        return self.reward_grad is not None or (self.graphs is not None and self.graphs.rewards is not None)
 
     def has(self, kind: Kind) -> bool:
         """Whether any row has a step of this kind."""
@@ -86,6 +97,7 @@ class Roller:
 
     def __init__(self, chain: Chain, reward: Reward, seed: int, reward_chunk: int) -> None:
         self.chain, self.reward, self.seed, self.reward_chunk = chain, reward, seed, reward_chunk
+        self.normal = normal  # a simulation of memory draws nothing
 
     def prepare(self, index: Sequence[int], plans: Sequence[Plan], batch: Batch) -> MicroBatch:
         """Lay out a micro-batch of the batch's samples `index` with their plans; nothing runs yet."""
@@ -113,7 +125,7 @@ class Roller:
     def noise(self, micro: MicroBatch, batch: Batch, i: int, rows: list[int], pert: Perturbation) -> Tensor:
         """Standard normal noise injected by step i (x_T for i = -1): [rows, *latent_shape]."""
         keys = [self._key("noise", micro, batch, i, r, pert) for r in rows]
-        noise = normal(keys, self.chain.latent_shape, self.chain.device)
+        noise = self.normal(keys, self.chain.latent_shape, self.chain.device)
         if pert.mirrored and i >= 0:
             noise *= per_row(self._signs(micro, rows), noise)
         return noise
@@ -122,7 +134,7 @@ class Roller:
         """The parameters' perturbation directions at step i, flat: [rows, d]."""
         at = -1 if pert.shared else i
         dim = sum(p.numel() for p in self.chain.parameters())
-        z = normal([self._key("zo", micro, batch, at, r, pert) for r in rows], (dim,), self.chain.device)
+        z = self.normal([self._key("zo", micro, batch, at, r, pert) for r in rows], (dim,), self.chain.device)
         if pert.antithetic:
             z *= self._signs(micro, rows)[:, None]
         return z
@@ -145,18 +157,27 @@ class Roller:
         delta[zo] = z.mul_(pert.scale)
         return delta
 
+    def perturbed(
+        self, micro: MicroBatch, batch: Batch, i: int, rows: list[int], pert: Perturbation
+    ) -> AbstractContextManager[None]:
+        """Within the context, these rows run at the parameters of step i's rollout."""
+        delta = self.perturbations(micro, batch, i, rows, pert)
+        return nullcontext() if delta is None else self.chain.perturbed(delta)
+
+    @stage(ROLLOUT)
     @torch.no_grad()
-    def roll(self, micro: MicroBatch, batch: Batch, pert: Perturbation) -> None:
-        """Stage 1: fill the states x_T … x_0 and the log-probabilities."""
+    def roll(self, micro: MicroBatch, batch: Batch, pert: Perturbation, run: Run | None = None) -> None:
+        """Stage 1: fill the states x_T … x_0 and the log-probabilities.
+
+        run: makes the steps, if they are to leave graphs; what it returns has none.
+        """
         rows = list(range(len(micro.index)))
         state = self.chain.prior(self.noise(micro, batch, -1, rows, pert))
         micro.log_prob = torch.zeros_like(micro.eta)
         for i in range(micro.steps):
             state = state.reset(micro.resets[:, i])
             micro.states.append(state)
-            delta = self.perturbations(micro, batch, i, rows, pert)
-            with contextlib.nullcontext() if delta is None else self.chain.perturbed(delta):
-                step = self.transition(micro, state, i, rows)
+            step = self.step(micro, batch, pert, state, i, rows) if run is None else run(state, i)
             x, std = step.mean, step.std
             micro.std.append(std)
             noisy = (std.flatten(1) > 0).all(1).nonzero()[:, 0].tolist()
@@ -168,6 +189,14 @@ class Roller:
             valid = None if step.history is None else torch.ones(len(rows), dtype=torch.bool, device=x.device)
             state = State(x, step.history, valid)
         micro.states.append(state)
+
+    @torch.no_grad()
+    def step(
+        self, micro: MicroBatch, batch: Batch, pert: Perturbation, state: State, i: int, rows: list[int]
+    ) -> Transition:
+        """Step i of these rows from `state`, which holds them alone, perturbed where it is ZO; no graph."""
+        with self.perturbed(micro, batch, i, rows, pert):
+            return self.transition(micro, state, i, rows)
 
     def transition(
         self, micro: MicroBatch, state: State, i: int, rows: Sequence[int], x_path_only: bool = False
@@ -184,19 +213,24 @@ class Roller:
         """Stage 2: rewards and, if asked for, dR/dx_0."""
         micro.rewards, micro.reward_grad = self.reward_of(micro.states[-1].x, micro.prompts, need_grad)
 
+    @stage(REWARD)
     def reward_of(self, x0: Tensor, prompts: list[str], need_grad: bool) -> tuple[Tensor, Tensor | None]:
         """Rewards [rows], higher is better, and their gradients with respect to x0 [rows, …]; in chunks."""
-        sign = 1.0 if self.reward.higher_is_better else -1.0
         rewards, grads = [], []
         for start in range(0, len(prompts), self.reward_chunk):
             part = slice(start, start + self.reward_chunk)
             x = x0[part].detach().requires_grad_(need_grad)
             with torch.set_grad_enabled(need_grad):
-                score = sign * self.reward.score(self.chain.decode(x), prompts[part])
+                score = self.signed(x, prompts[part])
             if need_grad:
                 grads.append(torch.autograd.grad(score.sum(), x)[0])
             rewards.append(score.detach().float())
         return torch.cat(rewards), torch.cat(grads) if need_grad else None
+
+    def signed(self, x0: Tensor, prompts: list[str]) -> Tensor:
+        """Rewards [rows], higher is better, all at once; differentiable in x0."""
+        sign = 1.0 if self.reward.higher_is_better else -1.0
+        return sign * self.reward.score(self.chain.decode(x0), prompts)
 
     def _check_noise(self, micro: MicroBatch, i: int, noisy: list[int]) -> None:
         ends = micro.ends[:, i] & (micro.kind[:, i] == KINDS.index(Kind.HO))

@@ -25,6 +25,16 @@ class TrainConfig(Strict):
         description="samples in one batch, another way to say prompts_per_step; stands over it",
     )
     micro_batch: int = Field(default=8, ge=1, description="samples that go through the network at once")
+    reward_chunk: int | None = Field(
+        default=None,
+        ge=1,
+        description="samples that go through decoder and reward at once; null: those of a micro-batch",
+    )
+    graphs: Literal["staged", "joint"] = Field(
+        default="staged",
+        description="staged: one network graph at a time, each step run again for it; joint: the graphs of a "
+        "whole batch at once, kept from the rollout, to reproduce the memory of direct implementations",
+    )
     optimizer: Literal["adam", "adamw"] = Field(default="adam", description="adamw: decoupled weight decay")
     lr: float = Field(default=5e-4, gt=0, description="learning rate, constant")
     betas: tuple[float, float] = Field(default=(0.9, 0.999), description="Adam's decay rates")

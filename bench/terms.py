@@ -22,25 +22,45 @@ class Accumulator:
 
     def __init__(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         self._sizes = [p.numel() for p in parameters]
-        self.total = torch.zeros(sum(self._sizes), device=parameters[0].device)
-        self.squares = torch.zeros(1, dtype=torch.float64, device=parameters[0].device)
-        self._part = torch.zeros_like(self.total)
+        self._like = parameters[0]
+        self._total: Tensor | None = None  # vectors as long as the LoRA are made when they are needed
+        self._part: Tensor | None = None
+        self.squares = self._zeros(1, torch.float64)
+
+    @property
+    def total(self) -> Tensor:
+        """The sum over closed micro-batches, flat [d]."""
+        if self._total is None:
+            self._total = self._zeros(sum(self._sizes))
+        return self._total
+
+    @property
+    def part(self) -> Tensor:
+        """The current micro-batch's gradient so far, flat [d]."""
+        if self._part is None:
+            self._part = self._zeros(sum(self._sizes))
+        return self._part
 
     def add(self, gradients: Gradients) -> None:
         """Add one gradient per parameter (None: zero)."""
-        for view, g in zip(self._part.split(self._sizes), gradients, strict=True):
+        for view, g in zip(self.part.split(self._sizes), gradients, strict=True):
             if g is not None:
                 view += g.reshape(-1)
 
     def add_flat(self, gradient: Tensor) -> None:
         """Add a flat gradient [d]."""
-        self._part += gradient
+        part = self.part
+        part += gradient
 
     def close_micro_batch(self) -> None:
         """Fold the current micro-batch into the total."""
-        self.squares += self._part.double().square().sum()
-        self.total += self._part
-        self._part.zero_()
+        if self._part is not None:
+            self.squares += self._part.double().square().sum()
+            self._total = self._part if self._total is None else self._total.add_(self._part)
+            self._part = None
+
+    def _zeros(self, count: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return self._like.new_zeros(count, dtype=dtype)
 
     def term(self, weight: float, parts: int) -> Term:
         """Norm of weight · total, and its variance estimated from its M independent parts (M ≥ 2).

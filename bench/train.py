@@ -107,8 +107,10 @@ class Trainer:
             self.reward,
             seed=training.seed,
             micro_batch=self.settings.micro_batch,
+            reward_chunk=self.settings.reward_chunk,
             world=session.world,
             offload=session.config.model.config.offload,
+            joint=self.settings.graphs == "joint",
         )
         self.parameters = session.chain.parameters()
         self.optimizer = make_optimizer(self.settings, self.parameters)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import BenchError
+from bench.shapes import only_shapes
 
 Dtype = Literal["half", "float32", "float16", "bfloat16"]
 HALF = "of the frozen model; half: float16 on CUDA, bfloat16 elsewhere; scores are float32"
@@ -111,6 +112,8 @@ def fill_random(model: Module, dtype: torch.dtype, name: str) -> Module:
     that are not saved are left for the caller where the module is on the meta device.
     """
     generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+    if only_shapes(model):
+        return model.to(dtype)
     model = model.to_empty(device="cpu") if next(model.parameters()).is_meta else model
     model = model.to(dtype)
     with torch.no_grad():

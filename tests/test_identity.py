@@ -19,6 +19,15 @@ def test_ids_of_results_from_before_real_models_are_still_the_same() -> None:
     assert ids()[:2] == ["base-tiny-e57df9ac", "rlr-tiny-clip-s0-5c966a96"]
 
 
+def test_later_training_settings_are_other_cells_where_they_say_something_else() -> None:
+    plain = ids(methods="rlr")
+    assert ids(methods="rlr", settings=["train.graphs=staged", "train.reward_chunk=null"]) == plain
+    chunked = ids(methods="rlr", settings=["train.reward_chunk=2"])  # like micro_batch: the last digits
+    joint = ids(methods="rlr", settings=["train.graphs=joint"])
+    assert len({plain[1], chunked[1], joint[1]}) == 3
+    assert plain[0] == chunked[0] == joint[0]  # the base model
+
+
 def test_dcot_and_where_its_parts_end_are_other_cells(tmp_path: Path) -> None:
     common = {"methods": "ddpo", "prompts": "hand"}
     plain, on = ids(**common), ids(dcot=True, **common)

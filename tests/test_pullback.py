@@ -1,9 +1,6 @@
 """The step-wise pull-back against one joint autograd graph, and what it keeps alive."""
 
 import contextlib
-import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -15,10 +12,12 @@ from bench.engine import Engine
 from bench.errors import BenchError
 from bench.models.embedded.export import Prediction
 from bench.models.toy import ToyChain
+from bench.parking import parked
 from bench.pullback import Trajectory
 from bench.rollout import MicroBatch, Perturbation
 from bench.solvers import gaussian_log_prob
 from tests.pipelines import image_chain
+from tests.saved import saved_bytes
 from tests.toys import Bowl, Pattern, batch_of, engine_of, flat, gradient
 
 FO, HO, ZO, SKIP, PASS = Kind.FO, Kind.HO, Kind.ZO, Kind.SKIP, Kind.PASS
@@ -192,32 +191,6 @@ def test_likelihood_ratio_at_a_step_without_noise_is_an_error_that_says_what_to_
         engine.rollout([plan] * 2, batch_of(2))
 
 
-class Stored:
-    """A saved tensor, so that its life can be followed."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor
-
-
-@contextmanager
-def saved_bytes() -> Iterator[dict[str, int]]:
-    """Bytes that autograd holds for a backward: now and at most, within the context."""
-    meter = {"now": 0, "peak": 0}
-
-    def free(size: int) -> None:
-        meter["now"] -= size
-
-    def pack(tensor: Tensor) -> Stored:
-        stored, size = Stored(tensor), tensor.numel() * tensor.element_size()
-        meter["now"] += size
-        meter["peak"] = max(meter["peak"], meter["now"])
-        weakref.finalize(stored, free, size)
-        return stored
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda stored: stored.tensor):
-        yield meter
-
-
 @pytest.mark.parametrize("kind", [FO, HO])
 def test_a_gradient_keeps_one_network_graph_however_long_the_chain(kind: Kind) -> None:
     peaks = {}
@@ -238,3 +211,22 @@ def test_a_gradient_keeps_one_network_graph_however_long_the_chain(kind: Kind) -
                 state = State(chain.transition(state, i, cond, torch.zeros(2)).mean)
         assert meter["peak"] > 0.9 * steps * peaks[steps]
     assert peaks[6] <= 1.01 * peaks[3]
+
+
+def test_offload_moves_activations_and_leaves_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both layers need their weight for a backward, and the second its input."""
+    moved: list[tuple[int, ...]] = []
+
+    def cpu(tensor: Tensor) -> Tensor:
+        moved.append(tuple(tensor.shape))
+        return tensor.clone()
+
+    monkeypatch.setattr(Tensor, "cpu", cpu)
+    x = torch.ones(3, 5, requires_grad=True)
+    frozen, trained = torch.nn.Linear(5, 7).requires_grad_(False), torch.nn.Linear(7, 2)
+    with parked(True):
+        out = trained(frozen(x))
+    assert moved == [(3, 7)]
+    found = torch.autograd.grad(out.sum(), [x, trained.weight])
+    expected = torch.autograd.grad(trained(frozen(x)).sum(), [x, trained.weight])
+    assert all(torch.equal(f, e) for f, e in zip(found, expected, strict=True))

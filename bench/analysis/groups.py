@@ -147,15 +147,20 @@ def _groups(cells: Sequence[Cell]) -> tuple[Group, ...]:
     """One group per setting. A method that occurs with several settings is labelled with what differs."""
     by_setting: dict[str, list[Cell]] = {}
     for cell in cells:
-        by_setting.setdefault(_text({**cell.training, "seed": None}), []).append(cell)
+        by_setting.setdefault(_text(_setting(cell)), []).append(cell)
     by_method: dict[str, list[list[Cell]]] = {}
     for seeds in by_setting.values():
         by_method.setdefault(seeds[0].method, []).append(seeds)
     found = []
     for method, variants in sorted(by_method.items()):
-        labels = told_apart(method, [{**seeds[0].training, "seed": None} for seeds in variants])
+        labels = told_apart(method, [_setting(seeds[0]) for seeds in variants])
         found += [_group(label, seeds) for label, seeds in zip(labels, variants, strict=True)]
     return tuple(sorted(found, key=lambda g: g.label))
+
+
+def _setting(cell: Cell) -> dict[str, Any]:
+    """What seeds of one setting have in common."""
+    return {**essential(cell.config)["training"], "seed": None}
 
 
 def _group(label: str, seeds: Sequence[Cell]) -> Group:

@@ -69,7 +69,7 @@ class ModelConfig(Strict):
     gradient_checkpointing: bool = Field(
         default=False, description="recompute activations: less memory, more time"
     )
-    offload: bool = Field(default=False, description="keep stored activations in CPU memory")
+    offload: bool = Field(default=False, description="keep the network's stored activations in CPU memory")
     channels_last: bool = Field(
         default=False, description="memory layout of UNet and decoder: the channels of a pixel side by side"
     )

@@ -38,7 +38,7 @@ class ImageChain:
         self._place()
         self._text = TextEncoder(pipeline, device, self.dtype)
         add_lora(self.unet, config.lora)
-        self._adopt_lora()
+        self.adopt_lora()
         if config.gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
             self.vae.enable_gradient_checkpointing()
@@ -61,7 +61,8 @@ class ImageChain:
         self.schedule: Schedule | None = None
 
     def _place(self) -> None:
-        """Freeze, cast and move UNet and decoder."""
+        """Freeze, cast and move UNet and decoder; let go of the image encoder, which nothing uses."""
+        self.vae.encoder = self.vae.quant_conv = None
         for module in (self.unet, self.vae):
             module.requires_grad_(False).eval().to(self.device)
         # Not diffusers' own `to`, which warns of modules that it keeps in float32: there are none.
@@ -71,8 +72,8 @@ class ImageChain:
             self.unet.to(memory_format=torch.channels_last)
             self.vae.to(memory_format=torch.channels_last)
 
-    def _adopt_lora(self) -> None:
-        """What depends on the adapter: the parameters' list, the layers to perturb, the compiled network."""
+    def adopt_lora(self) -> None:
+        """Take what depends on the adapter from the UNet, after its adapter was replaced."""
         self._parameters = lora_parameters(self.unet)
         self._perturbable: list[nn.Linear] | None = None
         self._run: Callable[..., Any] = torch.compile(self.unet) if self.config.compile else self.unet
@@ -162,7 +163,7 @@ class ImageChain:
     def load_lora(self, directory: Path) -> None:
         """Replace the LoRA by the one in a directory, of any rank (`bench.models.lora_files`)."""
         lora_files.load_lora(self.pipeline, directory)
-        self._adopt_lora()
+        self.adopt_lora()
 
     def _predict(self, state: State, i: int, cond: TextCondition, detach: bool) -> tuple[Tensor, Tensor]:
         with torch.set_grad_enabled(torch.is_grad_enabled() and not detach):

@@ -21,6 +21,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from bench.errors import BenchError, did_you_mean
 from bench.models.clip_bpe import write_clip_tokenizer
+from bench.shapes import only_shapes
 
 ARCHITECTURES = Path(__file__).parent / "architectures"
 ALIASES = {
@@ -92,7 +93,10 @@ def random_parts(directory: Path, dtype: torch.dtype) -> dict[str, Any]:
 def fill(module: nn.Module, dtype: torch.dtype, seed: int) -> nn.Module:
     """Give a network on the meta device its memory and its random numbers; frozen, in evaluation mode."""
     # Not Module.to: diffusers' own warns of modules that it keeps in float32, and there are none here.
-    nn.Module.to(module, dtype).to_empty(device="cpu")
+    nn.Module.to(module, dtype)
+    if only_shapes(module):
+        return module.requires_grad_(False).eval()
+    module.to_empty(device="cpu")
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for layer in module.modules():

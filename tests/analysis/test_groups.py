@@ -54,6 +54,15 @@ def test_finished_seeds_are_not_mixed_with_unfinished_ones(tmp_path: Path) -> No
     assert ([c.training["seed"] for c in group.cells], group.status) == ([0], "1/2 seeds")
 
 
+def test_a_seed_from_before_a_setting_existed_is_a_seed_of_the_same_group(tmp_path: Path) -> None:
+    root = fake.write(tmp_path / "r", ["rlr"], seeds=(0, 1), pictures=False)
+    path = next(root.glob("cells/rlr-tiny-clip-s1-*")) / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["training"]["train"].update(graphs="staged", reward_chunk=None)
+    path.write_text(yaml.safe_dump(config))
+    assert [(g.label, len(g.cells)) for g in only(root).groups] == [("rlr", 2)]
+
+
 def test_two_settings_of_a_method_are_told_apart_by_what_differs(tmp_path: Path) -> None:
     root = fake.write(tmp_path / "r", ["rlr"], seeds=(0,), pictures=False)
     cell = next(root.glob("cells/rlr-*"))

@@ -1,0 +1,169 @@
+"""One optimizer step of a cell under a tracker, the same for real and for fake tensors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+
+from bench.chain import Chain
+from bench.engine import Engine
+from bench.method import Batch, Method
+from bench.parking import Mover
+from bench.profile.fake import networks_in, parts_of
+from bench.profile.replay import replaced
+from bench.profile.tracker import Tracker
+from bench.pullback import Trajectory
+from bench.reward import Reward
+from bench.rollout import MicroBatch
+from bench.settings import TrainConfig
+from bench.stages import OPTIMIZER, listening, stage
+from bench.train import make_optimizer
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is profiled: a cell's objects, loaded."""
+
+    chain: Chain
+    reward: Reward
+    engine: Engine
+    method: Method
+    train: TrainConfig
+    optimizer: torch.optim.Optimizer
+
+    @staticmethod
+    def of(chain: Chain, reward: Reward, engine: Engine, method: Method, train: TrainConfig) -> Subject:
+        """With a fresh optimizer."""
+        return Subject(chain, reward, engine, method, train, make_optimizer(train, chain.parameters()))
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one batch took. updates: optimizer steps that the method makes of it."""
+
+    forward: int
+    backward: int
+    updates: int
+
+
+class Counting(Mover):
+    """Parks copies beside the originals, where all memory is one, and tells the tracker of them."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self.tracker = tracker
+
+    def away(self, tensor: Tensor) -> Tensor:
+        """A copy, marked as the host's."""
+        copy = tensor.detach().clone()
+        self.tracker.mark([copy], "activations unet", host=True)
+        return copy
+
+    def back(self, tensor: Tensor, device: torch.device) -> Tensor:
+        """A copy."""
+        return tensor.clone()
+
+
+def step(subject: Subject, batch: Batch) -> Work:
+    """All optimizer steps of one batch, as the trainer takes them."""
+    forward = backward = updates = 0
+    limit = math.inf if subject.train.clip_norm is None else subject.train.clip_norm
+    for report in subject.method.updates(subject.engine, batch):
+        with stage(OPTIMIZER):
+            clip_grad_norm_(subject.chain.parameters(), limit)
+            subject.optimizer.step()
+        forward, backward, updates = forward + report.forward, backward + report.backward, updates + 1
+    return Work(forward, backward, updates)
+
+
+def labels(chain: Chain) -> Callable[[Tensor], str | None]:
+    """What tensors are that are made outside of all networks, by their shapes.
+
+    In the shape of the LoRA, whole or in parts, gradients; rows of such vectors are perturbations.
+    """
+    parameters = chain.parameters()
+    whole = sum(p.numel() for p in parameters)
+    shapes = {(whole,), *(tuple(p.shape) for p in parameters)}
+
+    def label(tensor: Tensor) -> str | None:
+        shape = tuple(tensor.shape)
+        if tensor.dtype is not torch.float32 or not shape:
+            return None
+        if shape in shapes:
+            return "gradients"
+        return "perturbations" if len(shape) == 2 and shape[1] == whole else None
+
+    return label
+
+
+@contextmanager
+def tracked(tracker: Tracker, subject: Subject, wrap: Callable[..., Any] | None = None) -> Iterator[None]:
+    """Within the context, the tracker knows the subject's parts and is told what the engine does.
+
+    wrap: (part, function) → what stands for a network's forward, the decoder and the reward.
+    """
+    chain, reward, engine = subject.chain, subject.reward, subject.engine
+    parts = parts_of(chain) | {"reward": [network for _, network in networks_in(reward)]}
+    around = wrap or _called(tracker)
+    entrances: list[tuple[str, object, str]] = [("vae", chain, "decode"), ("reward", reward, "score")]
+    if "unet" in parts:
+        entrances += [("unet", network, "forward") for network in parts["unet"]]
+    with ExitStack() as stack:
+        stack.enter_context(listening(tracker))
+        stack.enter_context(tracker.watching(parts))
+        stack.enter_context(replaced(engine, "rollout", _remembering(tracker, engine.rollout)))
+        for part, place, name in entrances:
+            stack.enter_context(replaced(place, name, around(part, getattr(place, name))))
+        stack.enter_context(tracker)
+        _mark_known(tracker, subject, parts)
+        yield
+
+
+def _called(tracker: Tracker) -> Callable[[str, Callable[..., Any]], Callable[..., Any]]:
+    def around(part: str, run: Callable[..., Any]) -> Callable[..., Any]:
+        def called(*args: Any, **kwargs: Any) -> Any:
+            with tracker.call(part):
+                return run(*args, **kwargs)
+
+        return called
+
+    return around
+
+
+def _remembering(tracker: Tracker, rollout: Callable[..., Trajectory]) -> Callable[..., Trajectory]:
+    """`Engine.rollout` that tells which tensors a trajectory consists of."""
+
+    def remembering(*args: Any, **kwargs: Any) -> Trajectory:
+        found = rollout(*args, **kwargs)
+        for micro in found.micros:
+            tracker.mark(_latents(micro), "latents")
+        return found
+
+    return remembering
+
+
+def _latents(micro: MicroBatch) -> Iterator[Tensor | None]:
+    for state in micro.states:
+        yield from (state.x, state.history)
+    yield from micro.std
+    yield micro.reward_grad
+
+
+def _mark_known(tracker: Tracker, subject: Subject, parts: dict[str, list[nn.Module]]) -> None:
+    """What is there before the step."""
+    trainable = {id(p) for p in subject.chain.parameters()}
+    for part, found in parts.items():
+        for network in found:
+            fixed = (p for p in network.parameters() if id(p) not in trainable)
+            tracker.mark([*fixed, *network.buffers()], f"weights {part}")
+    parameters = subject.chain.parameters()
+    tracker.mark(parameters, "lora")
+    tracker.mark((p.grad for p in parameters), "gradients")
+    for state in subject.optimizer.state.values():
+        tracker.mark((t for t in state.values() if isinstance(t, Tensor)), "optimizer")

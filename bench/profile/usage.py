@@ -1,0 +1,51 @@
+"""What one optimizer step takes: the result of a simulation or a measurement."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bench.profile.ledger import Point, highest, nothing, points
+from bench.profile.step import Work
+from bench.profile.tracker import Tracker
+
+POINTS = 400  # of a timeline
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Bytes are those of live tensors. device, host: most at any time, on the device and parked beside it.
+
+    components: of what was on the device at its peak. timeline: the step in order, thinned; it has the
+    peak. flops: of matrix products, convolutions and attention; a multiplication with an addition is two.
+    seconds: of the step. process: most resident memory of the process. allocated, reserved: most that torch
+    took of a GPU. The last four where they were measured.
+    """
+
+    device: int
+    host: int
+    components: Mapping[str, int]
+    timeline: tuple[Point, ...]
+    work: Work
+    flops: int
+    seconds: float | None = None
+    process: int | None = None
+    allocated: int | None = None
+    reserved: int | None = None
+
+    def of(self, kind: str) -> int:
+        """Bytes at the peak of a component, or of all parts of one: `weights`, `activations`."""
+        return sum(size for name, size in self.components.items() if name.split()[0] == kind or name == kind)
+
+    @property
+    def peak_stage(self) -> str:
+        """What the engine was at when it took most."""
+        return highest(self.timeline).stage
+
+
+def usage(tracker: Tracker, work: Work, seconds: float | None = None) -> Usage:
+    """Settle a tracker's log."""
+    found = points(tracker.log, nothing(), POINTS)
+    top = highest(found)
+    host = max(point.host for point in found)
+    return Usage(top.device, host, top.components(), tuple(found), work, tracker.flops, seconds)

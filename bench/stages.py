@@ -1,0 +1,53 @@
+"""What the engine is at, for whoever measures it: a listener is told when a stage begins and ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Protocol
+
+ROLLOUT = "rollout"
+REWARD = "reward"  # decoder and reward, with their gradient where it is asked for
+FIRST_ORDER = "first order"
+HALF_ORDER = "half order"
+OPTIMIZER = "optimizer"
+
+
+class Listener(Protocol):
+    """Measures stages. They nest: the innermost counts."""
+
+    def enter(self, name: str) -> None:
+        """A stage begins."""
+        ...
+
+    def leave(self) -> None:
+        """The innermost stage ends."""
+        ...
+
+
+_listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
+
+
+@contextmanager
+def stage(name: str) -> Iterator[None]:
+    """Around what belongs to a stage; also a decorator. Costs nothing where nobody listens."""
+    listener = _listener.get()
+    if listener is None:
+        yield
+        return
+    listener.enter(name)
+    try:
+        yield
+    finally:
+        listener.leave()
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Within the context, the listener is told of every stage."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
