@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from bench import cli_plan, cli_sweep, cli_tools
+from bench import cli_plan, cli_profile, cli_sweep, cli_tools
 from bench.errors import BenchError
 
 app = typer.Typer(
@@ -256,5 +256,6 @@ def report(directory: Annotated[Path, typer.Argument(help="a results directory")
 
 
 SWEEP = (cli_sweep.submit, cli_sweep.status, cli_sweep.cancel, cli_sweep.retry, cli_sweep.logs)
-for command in (cli_plan.plan, cli_tools.doctor, cli_tools.fetch, cli_tools.evaluate, *SWEEP):
+PROFILE = (cli_profile.profile, cli_plan.plan)
+for command in (cli_tools.doctor, cli_tools.fetch, cli_tools.evaluate, *SWEEP, *PROFILE):
     app.command()(command)

@@ -8,18 +8,16 @@ from typing import Any
 import torch
 
 from bench.chain import Chain
-from bench.engine import Engine
 from bench.errors import BenchError
 from bench.method import Batch
 from bench.parking import moving
 from bench.profile.fake import Faker
 from bench.profile.replay import Perturbed, Rehearsals, Replay, replaced
-from bench.profile.step import Counting, Subject, labels, step, tracked
+from bench.profile.step import Counting, Subject, labels, step, subject_of, tracked
 from bench.profile.tracker import Tracker
 from bench.profile.usage import Usage, usage
 from bench.pullback import Trajectory
 from bench.reward import Reward
-from bench.runtime import load_method
 from bench.settings import CellConfig, Training
 
 PROMPT = "a picture"
@@ -54,18 +52,8 @@ class Simulator:
 
     def _subject(self, config: CellConfig, training: Training, chain: Chain, reward: Reward) -> Subject:
         """As after the first step: gradients and the optimizer's state are there."""
-        engine = Engine(
-            chain,
-            reward,
-            seed=training.seed,
-            micro_batch=training.train.micro_batch,
-            reward_chunk=training.train.reward_chunk,
-            offload=config.model.config.offload,
-            joint=training.train.graphs == "joint",
-        )
-        engine.roller.normal = self.faker.normal
-        method = load_method(training.method, chain.steps)
-        subject = Subject.of(chain, reward, engine, method, training.train)
+        subject = subject_of(config, training, chain, reward)
+        subject.engine.roller.normal = self.faker.normal
         for p in chain.parameters():
             p.grad = self.faker.like(p)
         subject.optimizer.step()
@@ -88,7 +76,7 @@ class Simulator:
             tracked(tracker, subject, played if self.replay else None),
         ):
             work = step(subject, batch)
-        return usage(tracker, work)
+        return usage(tracker, subject, work)
 
 
 def _with_numbers(rollout: Callable[..., Trajectory]) -> Callable[..., Trajectory]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,7 +23,8 @@ from bench.profile.tracker import Tracker
 from bench.pullback import Trajectory
 from bench.reward import Reward
 from bench.rollout import MicroBatch
-from bench.settings import TrainConfig
+from bench.runtime import load_method
+from bench.settings import CellConfig, TrainConfig, Training
 from bench.stages import OPTIMIZER, listening, stage
 from bench.train import make_optimizer
 
@@ -38,15 +40,41 @@ class Subject:
     train: TrainConfig
     optimizer: torch.optim.Optimizer
 
-    @staticmethod
-    def of(chain: Chain, reward: Reward, engine: Engine, method: Method, train: TrainConfig) -> Subject:
-        """With a fresh optimizer."""
-        return Subject(chain, reward, engine, method, train, make_optimizer(train, chain.parameters()))
+    @property
+    def dtype(self) -> str:
+        """Of most of the weights."""
+        sizes: dict[torch.dtype, int] = {}
+        for network in itertools.chain(*parts_of(self.chain).values()):
+            for p in network.parameters():
+                sizes[p.dtype] = sizes.get(p.dtype, 0) + p.numel()
+        return str(max(sizes, key=lambda dtype: sizes[dtype])).removeprefix("torch.")
+
+    @property
+    def resolution(self) -> int | None:
+        """Pixels per side of the pictures, if the chain's pipeline says it."""
+        pipeline = getattr(self.chain, "pipeline", None)
+        return pipeline and self.chain.latent_shape[-1] * pipeline.vae_scale_factor
+
+
+def subject_of(config: CellConfig, training: Training, chain: Chain, reward: Reward) -> Subject:
+    """A trained cell's engine, method and optimizer, as the trainer makes them."""
+    train = training.train
+    engine = Engine(
+        chain,
+        reward,
+        seed=training.seed,
+        micro_batch=train.micro_batch,
+        reward_chunk=train.reward_chunk,
+        offload=config.model.config.offload,
+        joint=train.graphs == "joint",
+    )
+    method = load_method(training.method, chain.steps)
+    return Subject(chain, reward, engine, method, train, make_optimizer(train, chain.parameters()))
 
 
 @dataclass(frozen=True)
 class Work:
-    """What one batch took. updates: optimizer steps that the method makes of it."""
+    """Network evaluations of one batch, counted per sample. updates: optimizer steps that it gives."""
 
     forward: int
     backward: int

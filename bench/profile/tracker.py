@@ -29,9 +29,13 @@ class Tracker(TorchDispatchMode):
     log: of what happens now. flops: floating-point operations of matrix products, convolutions and attention.
     """
 
-    def __init__(self, label: Label | None = None) -> None:
-        """label: names the component of what is made outside of all networks, if it can tell."""
+    def __init__(self, label: Label | None = None, device: torch.device | None = None) -> None:
+        """label: names the component of what is made outside of all networks, if it can tell.
+
+        device: what is elsewhere is the host's memory. Without one everything is on the device.
+        """
         super().__init__()
+        self.device = device
         self.log, self.flops = Log(), 0
         self._label = label
         self._known: dict[int, tuple[Block, weakref.ref[Any]]] = {}
@@ -92,12 +96,12 @@ class Tracker(TorchDispatchMode):
         self.log.entries.append(Entry(curve, 0, self.stage))
 
     def mark(self, tensors: Iterable[Tensor | None], label: str, host: bool = False) -> None:
-        """Say what tensors are, also of those that were there before."""
+        """Say what tensors are, also of those that were there before. host: they stand for the host's."""
         for tensor in tensors:
             if tensor is not None:
                 self._see(tensor)
                 block, _ = self._known[tensor.untyped_storage()._cdata]
-                block.label, block.host = label, host
+                block.label, block.host = label, block.host or host
 
     # The networks
 
@@ -135,7 +139,8 @@ class Tracker(TorchDispatchMode):
         call = self._calls[-1] if self._calls else None
         again = self._again[-1] if self._again else None
         label = self._label(tensor) if self._label is not None and call is None else None
-        block = Block(storage.nbytes(), label, False, torch.is_grad_enabled(), call, again)
+        host = self.device is not None and tensor.device.type != self.device.type
+        block = Block(storage.nbytes(), label, host, torch.is_grad_enabled(), call, again)
 
         home = self.log
 

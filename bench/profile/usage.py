@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bench.profile.ledger import Point, highest, nothing, points
-from bench.profile.step import Work
+from bench.profile.step import Subject, Work
 from bench.profile.tracker import Tracker
 
 POINTS = 400  # of a timeline
@@ -21,6 +21,9 @@ class Usage:
     seconds: of the step. process: most resident memory of the process. allocated, reserved: most that torch
     took of a GPU. The last four where they were measured.
     """
+
+    dtype: str
+    resolution: int | None
 
     device: int
     host: int
@@ -43,9 +46,18 @@ class Usage:
         return highest(self.timeline).stage
 
 
-def usage(tracker: Tracker, work: Work, seconds: float | None = None) -> Usage:
-    """Settle a tracker's log."""
+def usage(tracker: Tracker, subject: Subject, work: Work) -> Usage:
+    """Settle a tracker's log of a step."""
     found = points(tracker.log, nothing(), POINTS)
     top = highest(found)
     host = max(point.host for point in found)
-    return Usage(top.device, host, top.components(), tuple(found), work, tracker.flops, seconds)
+    return Usage(
+        subject.dtype,
+        subject.resolution,
+        top.device,
+        host,
+        top.components(),
+        tuple(found),
+        work,
+        tracker.flops,
+    )

@@ -1,0 +1,60 @@
+"""Memory, time and work of one optimizer step, measured: the cell's own objects on this machine's device.
+
+The step runs three times: once to warm up, once as it is, for time and the memory of process and GPU, and
+once under the tracker, which makes it slower, for the live tensors. Where all memory is the CPU's, offload
+moves nothing; the tracked step then makes the copies that a GPU would have in main memory, and counts them
+apart.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import nullcontext
+from dataclasses import replace
+
+import torch
+
+from bench.errors import BenchError
+from bench.gradients.memory import peak_of
+from bench.method import Batch
+from bench.parking import moving
+from bench.profile.simulate import PROMPT
+from bench.profile.step import Counting, labels, step, subject_of, tracked
+from bench.profile.tracker import Tracker
+from bench.profile.usage import Usage, usage
+from bench.runtime import load_chain, load_reward
+from bench.settings import CellConfig
+
+
+def measure(config: CellConfig, device: torch.device) -> Usage:
+    """What a trained cell's optimizer step takes. Raises BenchError for the base model."""
+    training = config.training
+    if training is None:
+        raise BenchError("the base model is not trained: there is no step to measure")
+    torch.manual_seed(training.seed)
+    chain, reward = load_chain(config.model.config, device), load_reward(training.reward, device)
+    subject = subject_of(config, training, chain, reward)
+    prompts = (PROMPT,) * training.train.batch
+    took: list[float] = []
+
+    def timed() -> None:
+        started = time.perf_counter()
+        step(subject, Batch(prompts, 1))
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        took.append(time.perf_counter() - started)
+
+    step(subject, Batch(prompts, 0))
+    _, most = peak_of(device, timed)
+    gpu = device.type == "cuda"
+    reserved = torch.cuda.max_memory_reserved(device) if gpu else None
+    tracker = Tracker(labels(chain), device)
+    with nullcontext() if gpu else moving(Counting(tracker)), tracked(tracker, subject):
+        work = step(subject, Batch(prompts, 2))
+    return replace(
+        usage(tracker, subject, work),
+        seconds=took[0],
+        process=None if gpu else most,
+        allocated=most if gpu else None,
+        reserved=reserved,
+    )

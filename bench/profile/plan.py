@@ -1,0 +1,60 @@
+"""A request for profiles → the cells to profile, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from bench.cells import Cell, resolve_all
+from bench.config import Tree
+from bench.errors import BenchError
+from bench.parts import Layer
+from bench.request import Experiment
+
+Mode = Literal["measured", "simulated"]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A checked request. everything: all methods were asked for, so that some may be left out."""
+
+    out: Path
+    cells: list[Cell]
+    mode: Mode
+    everything: bool
+
+
+def plan(experiment: Experiment, measured: bool | None, batch: int | None, graphs: str | None) -> Planned:
+    """Resolve the cells. Raises BenchError.
+
+    measured: None decides: the embedded model is, larger ones are simulated, without any of their weights.
+    batch: samples of the step, all at once through the network. graphs: `staged` or `joint`.
+    """
+    typed = _layers(batch, graphs)
+    parts = [replace(part, layers=(*part.layers, *typed)) for part in experiment.parts]
+    cells = _trained(resolve_all(parts, fetch=False))
+    if measured is None:
+        measured = all((cell.config.model.config.source or "").startswith("embedded:") for cell in cells)
+    if measured:
+        cells = _trained(resolve_all(parts))
+    everything = any(part.methods is None for part in parts)
+    return Planned(experiment.out, cells, "measured" if measured else "simulated", everything)
+
+
+def _layers(batch: int | None, graphs: str | None) -> list[Layer]:
+    train: Tree = {}
+    if graphs is not None:
+        if graphs not in ("staged", "joint"):
+            raise BenchError(f"--graphs {graphs}: expected staged or joint")
+        train["graphs"] = graphs
+    if batch is not None:
+        train |= {"batch_size": batch, "micro_batch": batch}
+        if batch % 2:
+            train["samples_per_prompt"] = 1
+    return [Layer("--batch and --graphs", {"train": train})] if train else []
+
+
+def _trained(cells: Sequence[Cell]) -> list[Cell]:
+    return [cell for cell in cells if cell.config.training is not None]
