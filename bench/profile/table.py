@@ -132,10 +132,10 @@ def _merged(path: Path, new: pd.DataFrame) -> pd.DataFrame:
 def show(console: Console, found: Sequence[Profiled]) -> None:
     """The table, at most 80 columns wide."""
     first = record(found[0])
+    extras = "".join(f", {name}" for name in ("checkpointing", "offload") if first[name])
     title = (
         f"{first['model']}, {first['mode']}, {first['dtype']}, batch {first['batch']}, "
-        f"{first['graphs']} graphs, T {first['T']}, reward {first['reward_name']}{', checkpointing' if first['checkpointing'] else ''}"
-        f"{', offload' if first['offload'] else ''}"
+        f"{first['graphs']} graphs, T {first['T']}, reward {first['reward_name']}{extras}"
     )
     table = Table(title=title, title_justify="left", title_style="bold", padding=(0, 1), box=None)
     for header in ("method", "peak GB", "weights", "activations", "other", "RAM", "fwd", "bwd", "TFLOP", "s"):
