@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +31,7 @@ def plan(
     ),
 ) -> None:
     """Say which h, batch and checkpointing fit a memory budget, and why. Needs no GPU and no weights."""
+    os.environ.setdefault("TQDM_DISABLE", "1")  # loading takes a moment
     from bench.profile import plan_report, planner, units
 
     limit = units.size(budget, "--budget")

@@ -102,7 +102,9 @@ def _stacked(rows: Sequence[Row]) -> Drawing | None:
         axes.set(title=f"{kind} graphs", xlabel="GB at the peak", xlim=(0, 1.15 * max(left)))
         axes.grid(axis="y", visible=False)
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, handlelength=1.0, fontsize=7.5)
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=2 * len(kinds), handlelength=1.0, fontsize=7.5
+    )
     return Drawing("memory_components", "What the peak consists of", **style.render(figure))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from rich.console import Console
 
@@ -29,11 +30,34 @@ def run(console: Console, planned: Planned) -> int:
                 failed.append(f"{cell.config.label}: {error}")
     if found:
         table.show(console, found)
-        for path in table.write(planned.out, found):
+        written = table.write(planned.out, found)
+        drawn = [path for path in _figures(planned.out, found) if path.suffix == ".png"]
+        for path in [*written, *drawn]:
             console.print(f"wrote {path}", soft_wrap=True, highlight=False)
     for message in failed:
         console.print(message, style="red", soft_wrap=True, highlight=False, markup=False)
     return 1 if failed and not (planned.everything and found) else 0
+
+
+def _figures(out: Path, found: list[Profiled]) -> list[Path]:
+    """What the peaks consist of, and the course of one step: RLR's where it was profiled."""
+    from bench.profile import figures
+
+    rows = [
+        figures.Row(
+            method=one.training.method.name,
+            graphs=one.training.train.graphs,
+            steps=one.cell.config.model.config.steps,
+            h=table.block(one.training),
+            peak=one.usage.device,
+            flops=one.usage.flops,
+            seconds=one.usage.seconds,
+            components=one.usage.components,
+        )
+        for one in found
+    ]
+    shown = next((one for one in found if one.training.method.name == "rlr"), found[0])
+    return figures.draw(out, rows, {f"One step of {shown.training.method.name}": shown.usage.timeline})
 
 
 def _way(planned: Planned) -> Callable[[CellConfig], Usage]:

@@ -48,7 +48,7 @@ def record(one: Profiled) -> dict[str, Any]:
         "mode": one.mode,
         "graphs": train.graphs,
         "T": model.steps,
-        "h": _block(one.training),
+        "h": block(one.training),
         "batch": train.batch,
         "micro_batch": train.micro_batch,
         "reward_chunk": train.reward_chunk or train.micro_batch,
@@ -83,7 +83,7 @@ def record(one: Profiled) -> dict[str, Any]:
     }
 
 
-def _block(training: Training) -> int | None:
+def block(training: Training) -> int | None:
     """h, of methods that have one."""
     settings = training.method.config
     return int(settings["h"]) if "h" in settings else None
