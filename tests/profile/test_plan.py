@@ -104,5 +104,5 @@ def test_plan_prints_h_on_its_last_line_and_b_z_is_no_part_of_b_h(tmp_path: Path
     sets = ["--set", "model.steps=4", "--gradients", str(tmp_path), "--profiles", str(tmp_path)]
     out = CliRunner().invoke(app, ["plan", "--budget", "1GB", "--deadline", "1h", *sets])
     assert out.exit_code == 0, out.output
-    assert out.output.splitlines()[-1] == "h* = 3"
+    assert out.stdout.rstrip().splitlines()[-1] == "h* = 3"
     assert "seconds of a step are not known" in " ".join(out.output.split())

@@ -2,7 +2,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bench import request
@@ -72,6 +72,7 @@ def test_places_are_dealt_out_by_size(kinds: dict[str, Task]) -> None:
     assert [a.parallel for a in arrays(tasks, Profile.model_validate(BLOCKS), 8, 99)] == [6, 2]
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)  # a busy machine is no fault
 @given(
     names=st.lists(st.sampled_from(METHODS), min_size=1, max_size=40),
     cap=st.none() | st.integers(1, 12),
