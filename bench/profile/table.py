@@ -134,8 +134,8 @@ def show(console: Console, found: Sequence[Profiled]) -> None:
     first = record(found[0])
     title = (
         f"{first['model']}, {first['mode']}, {first['dtype']}, batch {first['batch']}, "
-        f"{first['graphs']} graphs, T {first['T']}, reward {first['reward_name']}{', checkpointing' if first['checkpointing'] else ''}"
-        f"{', offload' if first['offload'] else ''}"
+        f"{first['graphs']} graphs, T {first['T']}, reward {first['reward_name']}"
+        f"{', checkpointing' if first['checkpointing'] else ''}{', offload' if first['offload'] else ''}"
     )
     table = Table(title=title, title_justify="left", title_style="bold", padding=(0, 1), box=None)
     for header in ("method", "peak GB", "weights", "activations", "other", "RAM", "fwd", "bwd", "TFLOP", "s"):
