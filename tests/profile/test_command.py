@@ -42,8 +42,9 @@ def test_profile_writes_both_files_adds_to_them_and_shows_80_columns(tmp_path: P
     assert sorted(zip(table["method"], table["mode"], strict=True)) == [
         ("rlr", "simulated"), ("zo", "measured"), ("zo", "simulated"),
     ]  # fmt: skip
-    parts = [c for c in table.columns if c.endswith("_gb") and c.split("_")[0] in PARTS]
-    assert table[parts].sum(axis=1).to_numpy() == pytest.approx(table["peak_gb"].to_numpy())
+    assert table[[f"{part}_gb" for part in PARTS]].sum(axis=1).to_numpy() == pytest.approx(
+        table["peak_gb"].to_numpy()
+    )
     assert table["seconds"].notna().tolist() == (table["mode"] == "measured").tolist()
     for cell, mode in table[["cell", "mode"]].itertuples(index=False, name=None):
         points = line[(line["cell"] == cell) & (line["mode"] == mode)]

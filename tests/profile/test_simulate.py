@@ -37,7 +37,7 @@ def cell(
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_simulated_and_measured_memory_agree_within_2_percent(name: str, simulate: Simulator) -> None:
-    config = cell(name)
+    config = cell(name, "train.reward_chunk=1")  # so that the peak is not decoder's and reward's
     simulated, measured = simulate(config), measure(config, CPU)
     assert simulated.device == pytest.approx(measured.device, rel=0.02)
     assert simulated.work == measured.work
