@@ -29,6 +29,7 @@ from bench.parallel import World
 from bench.pullback import PullBack, Trajectory
 from bench.reward import Reward
 from bench.rollout import MicroBatch, Perturbation, Roller
+from bench.stages import ZEROTH_ORDER, stage
 from bench.terms import UNIT_WEIGHTS, Accumulator, Terms, Watch, flattened
 
 
@@ -192,8 +193,10 @@ class Engine:
             active = sorted(wanted.intersection(micro.rows(i, Kind.ZO)))
             if not active:
                 continue
-            z = self.roller.z(micro, trajectory.batch, i, active, pert)
-            yield i, (advantages[active] * micro.weight[active, i] / pert.scale) @ z
+            with stage(ZEROTH_ORDER):
+                z = self.roller.z(micro, trajectory.batch, i, active, pert)
+                gradient = (advantages[active] * micro.weight[active, i] / pert.scale) @ z
+            yield i, gradient
             if pert.shared:
                 wanted.difference_update(active)
 

@@ -11,6 +11,7 @@ ROLLOUT = "rollout"
 REWARD = "reward"  # decoder and reward, with their gradient where it is asked for
 FIRST_ORDER = "first order"
 HALF_ORDER = "half order"
+ZEROTH_ORDER = "zeroth order"
 OPTIMIZER = "optimizer"
 
 

@@ -21,31 +21,35 @@ class Accumulator:
     """Sums one term's gradient over micro-batches; keeps what its norm and its variance need."""
 
     def __init__(self, parameters: Sequence[torch.nn.Parameter]) -> None:
-        self._sizes = [p.numel() for p in parameters]
+        self._shapes = [p.shape for p in parameters]
         self._like = parameters[0]
         self._total: Tensor | None = None  # vectors as long as the LoRA are made when they are needed
         self._part: Tensor | None = None
+        self._views: list[Tensor] = []  # of the part, one per parameter
         self.squares = self._zeros(1, torch.float64)
 
     @property
     def total(self) -> Tensor:
         """The sum over closed micro-batches, flat [d]."""
         if self._total is None:
-            self._total = self._zeros(sum(self._sizes))
+            self._total = self._zeros(self._dim)
         return self._total
 
     @property
     def part(self) -> Tensor:
         """The current micro-batch's gradient so far, flat [d]."""
         if self._part is None:
-            self._part = self._zeros(sum(self._sizes))
+            self._part = self._zeros(self._dim)
+            pieces = self._part.split([shape.numel() for shape in self._shapes])
+            self._views = [piece.view(shape) for piece, shape in zip(pieces, self._shapes, strict=True)]
         return self._part
 
     def add(self, gradients: Gradients) -> None:
         """Add one gradient per parameter (None: zero)."""
-        for view, g in zip(self.part.split(self._sizes), gradients, strict=True):
-            if g is not None:
-                view += g.reshape(-1)
+        _ = self.part  # makes the views
+        some = [(view, g) for view, g in zip(self._views, gradients, strict=True) if g is not None]
+        if some:
+            torch._foreach_add_([view for view, _ in some], [g for _, g in some])
 
     def add_flat(self, gradient: Tensor) -> None:
         """Add a flat gradient [d]."""
@@ -57,7 +61,11 @@ class Accumulator:
         if self._part is not None:
             self.squares += self._part.double().square().sum()
             self._total = self._part if self._total is None else self._total.add_(self._part)
-            self._part = None
+            self._part, self._views = None, []
+
+    @property
+    def _dim(self) -> int:
+        return sum(shape.numel() for shape in self._shapes)
 
     def _zeros(self, count: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return self._like.new_zeros(count, dtype=dtype)

@@ -26,7 +26,7 @@ from bench import registry, sizes, weights
 from bench.chain import Chain
 from bench.errors import BenchError
 from bench.models.config import ModelConfig
-from bench.reward import Reward
+from bench.reward import Reward, is_differentiable
 from bench.settings import Choice
 from bench.shapes import shapes_only
 from bench.weights import HasRandom
@@ -102,8 +102,12 @@ class Faker:
         config = cls.Config.model_validate(random_reward(choice.name, choice.config))
         with shapes_only(self.blank):
             reward = cls(config, CPU)
-        for _, network in networks_in(reward):
+        found = [network for _, network in networks_in(reward)]
+        for network in found:
             self.blank(network)
+        if not found and not is_differentiable(cls, config):
+            # It reads the pixels on the CPU, as jpeg does: there are none, and the device takes no part.
+            setattr(reward, "score", lambda media, prompts: media.new_zeros(len(prompts)))  # noqa: B010
         return reward
 
 
@@ -169,7 +173,7 @@ def networks_in(thing: object, name: str = "", depth: int = 3) -> Iterator[tuple
         return
     elif isinstance(thing, (list, tuple)):
         for item in thing:
-            yield from networks_in(item, name, depth - 1)
+            yield from networks_in(item, name, depth)
     elif hasattr(thing, "__dict__"):
         for key, value in vars(thing).items():
             yield from networks_in(value, key, depth - 1)

@@ -157,6 +157,18 @@ def highest(found: Sequence[Point]) -> Point:
     return max(found, key=lambda point: point.device)
 
 
+def most_parked(log: Log) -> int:
+    """The most bytes in the host's memory at any time."""
+    now = most = 0
+    for entry in log.entries:
+        if isinstance(entry.what, Curve):
+            most = max(most, now + int(entry.what.points[:, SIZE:].sum(axis=1).max()))
+        elif entry.what.host:
+            now += entry.sign * entry.what.size
+            most = max(most, now)
+    return most
+
+
 def nothing() -> Vector:
     """A vector of zeros."""
     return np.zeros(2 * SIZE)

@@ -41,10 +41,9 @@ class Shape:
         """The tensor's."""
         return Shape(tuple(tensor.shape), tuple(tensor.stride()), tensor.dtype, tensor.requires_grad)
 
-    def make(self, mode: FakeTensorMode) -> Tensor:
-        """A fake tensor of it, without a graph."""
-        with mode:
-            return torch.empty_strided(self.size, self.stride, dtype=self.dtype)
+    def make(self) -> Tensor:
+        """A tensor of it, without a graph; in a fake mode a fake one."""
+        return torch.empty_strided(self.size, self.stride, dtype=self.dtype)
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,8 @@ class Replay:
         used = [t for t, g in zip(inputs, known.grads, strict=True) if g is not None] if known.grads else []
         if not used:
             self.forward(known)
-            return [leaf.make(self.mode) if isinstance(leaf, Shape) else leaf for leaf in known.leaves]
+            with self.mode:
+                return [leaf.make() if isinstance(leaf, Shape) else leaf for leaf in known.leaves]
         made = iter(_Step.apply(self, known, *used))  # type: ignore[arg-type]
         return [next(made) if isinstance(leaf, Shape) else leaf for leaf in known.leaves]
 
@@ -146,7 +146,8 @@ class Replay:
 
     def gradients(self, known: Rehearsed) -> list[Tensor]:
         """The gradients that there are."""
-        return [shape.make(self.mode) for shape in known.grads if shape is not None]
+        with self.mode:
+            return [shape.make() for shape in known.grads if shape is not None]
 
     def _rehearse(self, leaves: list[Any], spec: TreeSpec) -> Rehearsed:
         """Run once, forward and backward, apart from everything else."""
@@ -175,7 +176,8 @@ class Replay:
 
     def _back(self, outputs: list[Tensor], inputs: list[Tensor]) -> list[Shape | None]:
         """Go back through the graph; what `outputs` names is freed on the way."""
-        seeds = [shape.make(self.mode) for shape in map(Shape.of, outputs)]
+        with self.mode:
+            seeds = [shape.make() for shape in map(Shape.of, outputs)]
         found = torch.autograd.grad(outputs, inputs, seeds, allow_unused=True)
         return [None if g is None else Shape.of(g) for g in found]
 
@@ -213,8 +215,9 @@ class _Step(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, replay: Replay, known: Rehearsed, *inputs: Tensor) -> tuple[Tensor, ...]:
         ctx.replay, ctx.known, ctx.held = replay, known, replay.forward(known)
-        outputs = [leaf.make(replay.mode) for leaf in known.leaves if isinstance(leaf, Shape)]
         shapes = [leaf for leaf in known.leaves if isinstance(leaf, Shape)]
+        with replay.mode:
+            outputs = [shape.make() for shape in shapes]
         fixed = (t for t, shape in zip(outputs, shapes, strict=True) if not shape.grad)
         ctx.mark_non_differentiable(*fixed)
         return tuple(outputs)

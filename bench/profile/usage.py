@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bench.profile.ledger import Point, highest, nothing, points
+from bench.profile.ledger import Point, highest, most_parked, nothing, points
 from bench.profile.step import Subject, Work
 from bench.profile.tracker import Tracker
 
@@ -50,12 +50,11 @@ def usage(tracker: Tracker, subject: Subject, work: Work) -> Usage:
     """Settle a tracker's log of a step."""
     found = points(tracker.log, nothing(), POINTS)
     top = highest(found)
-    host = max(point.host for point in found)
     return Usage(
         subject.dtype,
         subject.resolution,
         top.device,
-        host,
+        most_parked(tracker.log),
         top.components(),
         tuple(found),
         work,
