@@ -76,6 +76,11 @@ def _cpu_name() -> str:
     return platform.processor()
 
 
+def device_name(device: torch.device) -> str:
+    """The GPU's name, or the CPU's."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
+
+
 def peak_memory(device: torch.device) -> int:
     """High-water mark in bytes: allocated GPU memory, or resident memory of the process."""
     import torch

@@ -19,7 +19,7 @@ from bench.errors import BenchError
 from bench.method import Batch
 from bench.reward import Reward
 from bench.solvers import gaussian_log_prob, per_row
-from bench.stages import REWARD, ROLLOUT, stage
+from bench.stages import DECODE, REWARD, ROLLOUT, stage
 from bench.streams import normal
 
 if TYPE_CHECKING:
@@ -230,7 +230,9 @@ class Roller:
     def signed(self, x0: Tensor, prompts: list[str]) -> Tensor:
         """Rewards [rows], higher is better, all at once; differentiable in x0."""
         sign = 1.0 if self.reward.higher_is_better else -1.0
-        return sign * self.reward.score(self.chain.decode(x0), prompts)
+        with stage(DECODE):
+            media = self.chain.decode(x0)
+        return sign * self.reward.score(media, prompts)
 
     def _check_noise(self, micro: MicroBatch, i: int, noisy: list[int]) -> None:
         ends = micro.ends[:, i] & (micro.kind[:, i] == KINDS.index(Kind.HO))

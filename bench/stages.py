@@ -8,7 +8,8 @@ from contextvars import ContextVar
 from typing import Protocol
 
 ROLLOUT = "rollout"
-REWARD = "reward"  # decoder and reward, with their gradient where it is asked for
+DECODE = "decode"  # without its gradient
+REWARD = "reward"  # with its gradient and the decoder's, where it is asked for
 FIRST_ORDER = "first order"
 HALF_ORDER = "half order"
 ZEROTH_ORDER = "zeroth order"

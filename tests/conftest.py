@@ -12,7 +12,7 @@ from tests.running import PLUGIN
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Workers of pytest-xdist fill the cores; with several threads each they would wait for one another, many times as long.
+# Workers of pytest-xdist fill the cores; several threads each would wait for one another, many times as long.
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
     os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -8,7 +8,6 @@ apart.
 
 from __future__ import annotations
 
-import time
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -20,6 +19,7 @@ from bench.method import Batch
 from bench.parking import moving
 from bench.profile.simulate import PROMPT
 from bench.profile.step import Counting, labels, step, subject_of, tracked
+from bench.profile.times import Seconds, timed_step
 from bench.profile.tracker import Tracker
 from bench.profile.usage import Usage, usage
 from bench.runtime import load_chain, load_reward
@@ -35,17 +35,9 @@ def measure(config: CellConfig, device: torch.device) -> Usage:
     chain, reward = load_chain(config.model.config, device), load_reward(training.reward, device)
     subject = subject_of(config, training, chain, reward)
     batch = Batch((PROMPT,) * training.train.batch, 0)  # always the same, so that plans are the same
-    took: list[float] = []
-
-    def timed() -> None:
-        started = time.perf_counter()
-        step(subject, batch)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        took.append(time.perf_counter() - started)
-
+    took: list[Seconds] = []
     step(subject, batch)
-    _, most = peak_of(device, timed)
+    _, most = peak_of(device, lambda: took.append(timed_step(subject, batch, device)))
     gpu = device.type == "cuda"
     reserved = torch.cuda.max_memory_reserved(device) if gpu else None
     tracker = Tracker(labels(chain), device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,6 +42,23 @@ def plan(experiment: Experiment, measured: bool | None, batch: int | None, graph
         cells = _trained(resolve_all(parts))
     everything = any(part.methods is None for part in parts)
     return Planned(experiment.out, cells, "measured" if measured else "simulated", everything)
+
+
+def varied(settings: Sequence[str]) -> list[list[str]]:
+    """Every combination of `KEY=A,B,…`, as --set takes them. Raises BenchError for one without values."""
+    choices = []
+    for text in settings:
+        key, _, values = text.partition("=")
+        if not key or not values:
+            raise BenchError(f"--vary {text}: expected SECTION.KEY=VALUE,VALUE…")
+        choices.append([f"{key}={value}" for value in values.split(",")])
+    return [list(combination) for combination in itertools.product(*choices)]
+
+
+def merged(found: Sequence[Planned]) -> Planned:
+    """All their cells, each once; a setting need not concern every method."""
+    cells = {cell.id: cell for planned in found for cell in planned.cells}
+    return replace(found[0], cells=list(cells.values()))
 
 
 def _layers(batch: int | None, graphs: str | None) -> list[Layer]:

@@ -134,7 +134,7 @@ class Replay:
 
     def forward(self, known: Rehearsed) -> list[Tensor]:
         """Play the forward; returns stand-ins for what it keeps."""
-        self.tracker.flops += known.flops[0]
+        self.tracker.worked(self.part, "forward", known.flops[0])
         self.tracker.play(known.forward)
         held = []
         for place in np.flatnonzero(known.held):
@@ -151,7 +151,7 @@ class Replay:
 
     def _rehearse(self, leaves: list[Any], spec: TreeSpec) -> Rehearsed:
         """Run once, forward and backward, apart from everything else."""
-        tracker, before = self.tracker, self.tracker.flops
+        tracker = self.tracker
         leaves = [
             leaf.detach().requires_grad_(leaf.requires_grad) if isinstance(leaf, Tensor) else leaf
             for leaf in leaves
@@ -162,16 +162,14 @@ class Replay:
                 out = self.run(*args, **kwargs)
             made, out_spec = tree_flatten(out)
             shapes = [Shape.of(leaf) if isinstance(leaf, Tensor) else leaf for leaf in made]
-            middle, flops = len(log), tracker.flops - before
+            middle, flops = len(log), tracker.flops
             outputs = [t for t in made if isinstance(t, Tensor) and t.requires_grad]
             sizes = sum(t.untyped_storage().nbytes() for t in outputs)
             grads: list[Shape | None] = []
             if outputs:
                 grads = self._back(outputs, _differentiable(leaves) + self.parameters)
-            end = len(log)
+            end, total = len(log), tracker.flops
             del args, kwargs, leaves, out, made, outputs
-        total = tracker.flops - before
-        tracker.flops = before
         return self._told(log, (middle, end), sizes, shapes, out_spec, grads, (flops, total - flops))
 
     def _back(self, outputs: list[Tensor], inputs: list[Tensor]) -> list[Shape | None]:
@@ -225,7 +223,7 @@ class _Step(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *seeds: Tensor) -> Any:
         replay, known = ctx.replay, ctx.known
-        replay.tracker.flops += known.flops[1]
+        replay.tracker.worked(replay.part, "backward", known.flops[1])
         replay.tracker.play(known.backward)
         ctx.held = None
         return None, None, *replay.gradients(known)

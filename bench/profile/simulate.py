@@ -47,7 +47,7 @@ class Simulator:
             self._loaded[settings] = self.faker.chain(model), self.faker.reward(training.reward), {}
         chain, reward, rehearsals = self._loaded[settings]
         if chain.steps != model.steps:
-            chain, rehearsals = self.faker.chain(model), {}
+            chain = self.faker.chain(model)  # no call has another shape for it
         return chain, reward, rehearsals
 
     def _subject(self, config: CellConfig, training: Training, chain: Chain, reward: Reward) -> Subject:

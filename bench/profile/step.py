@@ -130,6 +130,13 @@ def labels(chain: Chain) -> Callable[[Tensor], str | None]:
     return label
 
 
+def entrances(chain: Chain, reward: Reward) -> list[tuple[str, object, str]]:
+    """(part, object, name of the function) of every way into a network."""
+    networks = parts_of(chain)
+    found: list[tuple[str, object, str]] = [("vae", chain, "decode"), ("reward", reward, "score")]
+    return found + [("unet", network, "forward") for network in networks.get("unet", [])]
+
+
 @contextmanager
 def tracked(tracker: Tracker, subject: Subject, wrap: Callable[..., Any] | None = None) -> Iterator[None]:
     """Within the context, the tracker knows the subject's parts and is told what the engine does.
@@ -139,14 +146,11 @@ def tracked(tracker: Tracker, subject: Subject, wrap: Callable[..., Any] | None 
     chain, reward, engine = subject.chain, subject.reward, subject.engine
     parts = parts_of(chain) | {"reward": [network for _, network in networks_in(reward)]}
     around = wrap or _called(tracker)
-    entrances: list[tuple[str, object, str]] = [("vae", chain, "decode"), ("reward", reward, "score")]
-    if "unet" in parts:
-        entrances += [("unet", network, "forward") for network in parts["unet"]]
     with ExitStack() as stack:
         stack.enter_context(listening(tracker))
         stack.enter_context(tracker.watching(parts))
         stack.enter_context(replaced(engine, "rollout", _remembering(tracker, engine.rollout)))
-        for part, place, name in entrances:
+        for part, place, name in entrances(chain, reward):
             stack.enter_context(replaced(place, name, around(part, getattr(place, name))))
         stack.enter_context(tracker)
         _mark_known(tracker, subject, parts)

@@ -14,6 +14,7 @@ from rich.table import Table
 from bench.cells import Cell
 from bench.profile.ledger import COMPONENTS, PARTS, SIZE
 from bench.profile.plan import Mode
+from bench.profile.times import KINDS
 from bench.profile.usage import Usage
 from bench.settings import Training
 from bench.store import write_atomically
@@ -35,6 +36,13 @@ class Profiled:
     training: Training
     mode: Mode
     usage: Usage
+
+    @property
+    def seconds_from(self) -> str | None:
+        """Whether its seconds were measured or predicted."""
+        if self.usage.seconds is None:
+            return None
+        return "measured" if self.mode == "measured" else "predicted"
 
 
 def record(one: Profiled) -> dict[str, Any]:
@@ -79,7 +87,10 @@ def record(one: Profiled) -> dict[str, Any]:
         "forward_evals": usage.work.forward,
         "backward_evals": usage.work.backward,
         "flops": usage.flops,
-        "seconds": usage.seconds,
+        "seconds": None if usage.seconds is None else usage.seconds.total,
+        "seconds_from": one.seconds_from,
+        **{f"{kind}_seconds": None if usage.seconds is None else usage.seconds.parts[kind] for kind in KINDS},
+        "overhead": None if usage.seconds is None else usage.seconds.overhead,
     }
 
 
@@ -153,7 +164,7 @@ def show(console: Console, found: Sequence[Profiled]) -> None:
             str(usage.work.forward),
             str(usage.work.backward),
             number(usage.flops / 1e12),
-            "-" if usage.seconds is None else number(usage.seconds),
+            "-" if usage.seconds is None else number(usage.seconds.total),
         )
     console.print(table)
     console.print(NOTE, style="dim", highlight=False)

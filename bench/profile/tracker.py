@@ -7,7 +7,8 @@ storage goes. What an operator uses inside itself, a library's workspace for ins
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,12 +23,14 @@ from bench.profile.ledger import Block, Call, Curve, Entry, Log
 
 aten: Any = torch.ops.aten
 Label = Callable[[Tensor], str | None]
+Operations = Mapping[tuple[str, str, str], int]  # FLOP by stage, part and direction: forward, backward
 
 
 class Tracker(TorchDispatchMode):
     """Logs the storages that appear while it is active, until they go.
 
-    log: of what happens now. flops: floating-point operations of matrix products, convolutions and attention.
+    log: of what happens now. operations: floating-point operations of matrix products, convolutions and
+    attention.
     """
 
     def __init__(self, label: Label | None = None, device: torch.device | None = None) -> None:
@@ -37,7 +40,8 @@ class Tracker(TorchDispatchMode):
         """
         super().__init__()
         self.device = device
-        self.log, self.flops = Log(), 0
+        self.log = Log()
+        self.operations: Counter[tuple[str, str, str]] = Counter()
         self._label = label
         self._known: dict[int, tuple[Block, weakref.ref[Any]]] = {}
         self._stages: list[str] = []
@@ -74,6 +78,15 @@ class Tracker(TorchDispatchMode):
         """The innermost stage, empty outside of all."""
         return self._stages[-1] if self._stages else ""
 
+    @property
+    def flops(self) -> int:
+        """All operations."""
+        return self.operations.total()
+
+    def worked(self, part: str, direction: str, flops: int) -> None:
+        """Count operations of a part."""
+        self.operations[self.stage, part, direction] += flops
+
     @contextmanager
     def call(self, part: str) -> Iterator[None]:
         """Around one run of a network: what is made in it with a graph and stays is an activation of it."""
@@ -87,12 +100,13 @@ class Tracker(TorchDispatchMode):
 
     @contextmanager
     def apart(self) -> Iterator[Log]:
-        """Within the context, a log of its own is written."""
-        outer, self.log = self.log, Log()
+        """Within the context, a log of its own is written, and operations are counted from zero."""
+        outer, operations = self.log, self.operations
+        self.log, self.operations = Log(), Counter()
         try:
             yield self.log
         finally:
-            self.log = outer
+            self.log, self.operations = outer, operations
 
     def play(self, curve: Curve) -> None:
         """Log what came and went in something that was rehearsed."""
@@ -158,7 +172,9 @@ class Tracker(TorchDispatchMode):
     def _count(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
         packet = func._overloadpacket
         if packet in FLOPS:
-            self.flops += FLOPS[packet](*args, **kwargs, out_val=out)
+            part = self._calls[-1].part if self._calls else self._again[-1] if self._again else "other"
+            direction = "forward" if self._calls else "backward"
+            self.worked(part, direction, FLOPS[packet](*args, **kwargs, out_val=out))
 
     def close(self) -> None:
         """Forget what is still alive: no more is told of it."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from bench.profile.ledger import Point, highest, most_parked, nothing, points
 from bench.profile.step import Subject, Work
-from bench.profile.tracker import Tracker
+from bench.profile.times import Seconds
+from bench.profile.tracker import Operations, Tracker
 
 POINTS = 400  # of a timeline
 
@@ -17,9 +18,9 @@ class Usage:
     """Bytes are those of live tensors. device, host: most at any time, on the device and parked beside it.
 
     components: of what was on the device at its peak. timeline: the step in order, thinned; it has the
-    peak. flops: of matrix products, convolutions and attention; a multiplication with an addition is two.
-    seconds: of the step. process: most resident memory of the process. allocated, reserved: most that torch
-    took of a GPU. The last four where they were measured.
+    peak. operations: of matrix products, convolutions and attention; a multiplication with an addition is
+    two. seconds: of the step; measured, or predicted. process: most resident memory of the process.
+    allocated, reserved: most that torch took of a GPU. The last three where they were measured.
     """
 
     dtype: str
@@ -30,8 +31,8 @@ class Usage:
     components: Mapping[str, int]
     timeline: tuple[Point, ...]
     work: Work
-    flops: int
-    seconds: float | None = None
+    operations: Operations
+    seconds: Seconds | None = None
     process: int | None = None
     allocated: int | None = None
     reserved: int | None = None
@@ -39,6 +40,11 @@ class Usage:
     def of(self, kind: str) -> int:
         """Bytes at the peak of a component, or of all parts of one: `weights`, `activations`."""
         return sum(size for name, size in self.components.items() if name.split()[0] == kind or name == kind)
+
+    @property
+    def flops(self) -> int:
+        """All operations."""
+        return sum(self.operations.values())
 
     @property
     def peak_stage(self) -> str:
@@ -58,5 +64,5 @@ def usage(tracker: Tracker, subject: Subject, work: Work) -> Usage:
         top.components(),
         tuple(found),
         work,
-        tracker.flops,
+        dict(tracker.operations),
     )

@@ -45,7 +45,7 @@ def test_profile_writes_both_files_adds_to_them_and_shows_80_columns(tmp_path: P
     assert table[[f"{part}_gb" for part in PARTS]].sum(axis=1).to_numpy() == pytest.approx(
         table["peak_gb"].to_numpy()
     )
-    assert table["seconds"].notna().tolist() == (table["mode"] == "measured").tolist()
+    assert table["seconds"].notna().tolist() == (table["mode"] == "measured").tolist()  # no calibration there
     for cell, mode in table[["cell", "mode"]].itertuples(index=False, name=None):
         points = line[(line["cell"] == cell) & (line["mode"] == mode)]
         alive = [c for c in points.columns if c.endswith("_gb") and c != "system_ram_gb"]
