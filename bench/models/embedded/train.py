@@ -1,8 +1,9 @@
 """Make the embedded models: `python -m bench.models.embedded.train <stage>`.
 
-Stages, in order: fetch, data, tokenizer, vae, reward, unet, export, evaluate, sheet; `all` runs them one
-after the other. Every stage reads and writes the work directory; `reward` and `unet` need only the ones
-before them and may run side by side. A stage that was killed continues where its last snapshot left it.
+Stages, in order: fetch, data, tokenizer, vae, reward, unet, export, video, export-video, evaluate, sheet; `all`
+runs them one after the other. Every stage reads and writes the work directory; `reward` and `unet` need only
+the ones before them and may run side by side, `video` starts from the exported image model (or from the one
+that ships: `--image`). A stage that was killed continues where its last snapshot left it.
 """
 
 import argparse
@@ -12,11 +13,11 @@ from pathlib import Path
 
 from bench.models.embedded.fetch import REGISTRY, fetch
 
-STAGES = ("fetch", "data", "tokenizer", "vae", "reward", "unet", "export", "evaluate", "sheet")
+STAGES = ("fetch", "data", "tokenizer", "vae", "reward", "unet", "export", "video", "export-video", "evaluate", "sheet")
 DEFAULT_WORK = Path.home() / ".cache" / "reward-finetuning-bench" / "embedded"
-STEPS = {"vae": 6500, "reward": 4700, "unet": 5500}
+STEPS = {"vae": 6500, "reward": 4700, "unet": 5500, "video": 3600}
 """Training steps of the shipped weights."""
-DECAY = {"reward": 2200, "unet": 3000}
+DECAY = {"reward": 2200, "unet": 3000, "video": 1800}
 """Steps at the end over which the learning rate falls."""
 MILESTONES = tuple(range(1000, 20000, 500))
 """Steps whose averaged weights are kept."""
@@ -69,6 +70,21 @@ def _export(arguments: argparse.Namespace) -> None:
     _log(str(export(arguments.work, _weights(arguments), arguments.unet_step, arguments.reward_step)))
 
 
+def _video(arguments: argparse.Namespace) -> None:
+    from bench.models.embedded.video import train_video
+
+    steps = arguments.steps or STEPS["video"]
+    image = arguments.image if arguments.image is not None else _weights(arguments) / "sd"
+    train_video(arguments.work, image, steps, arguments.seed, _log, MILESTONES, DECAY["video"])
+
+
+def _export_video(arguments: argparse.Namespace) -> None:
+    from bench.models.embedded.assemble import export_video
+
+    image = arguments.image if arguments.image is not None else _weights(arguments) / "sd"
+    _log(str(export_video(arguments.work, image, _weights(arguments) / "video", arguments.video_step)))
+
+
 def _evaluate(arguments: argparse.Namespace) -> None:
     from bench.models.embedded.evaluate import evaluate
 
@@ -89,6 +105,8 @@ _RUN: dict[str, Callable[[argparse.Namespace], None]] = {
     "reward": _reward,
     "unet": _unet,
     "export": _export,
+    "video": _video,
+    "export-video": _export_video,
     "evaluate": _evaluate,
     "sheet": _sheet,
 }
@@ -114,6 +132,10 @@ def main(argv: list[str] | None = None) -> int:
         "--unet-step", type=int, help="export this milestone of the image model, not the last"
     )
     parser.add_argument("--reward-step", type=int, help="export this milestone of the reward, not the last")
+    parser.add_argument("--video-step", type=int, help="export this milestone of the video model, not the last")
+    parser.add_argument(
+        "--image", type=Path, help="image pipeline that the video model grows from (default: WEIGHTS/sd)"
+    )
     parser.add_argument("--registry", default=REGISTRY, help="npm registry (%(default)s)")
     arguments = parser.parse_args(argv)
     if arguments.steps is not None and (arguments.steps < 1 or arguments.stage not in STEPS):

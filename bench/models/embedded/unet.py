@@ -105,11 +105,11 @@ def noise_loss(
 ) -> Tensor:
     """Min-SNR weighted squared error of the predicted noise at random timesteps.
 
-    latents [B, 8, 8, 8]; ids [B, 24]; alphas: cumulative products, [1000].
+    latents [B, 8, 8, 8], of clips [B, 8, frames, 8, 8]; ids [B, 24]; alphas: cumulative products, [1000].
     """
     timestep = torch.randint(0, len(alphas), (len(latents),), generator=rng)
     noise = torch.randn(latents.shape, generator=rng)
-    alpha = alphas[timestep].view(-1, 1, 1, 1)
+    alpha = alphas[timestep].view(-1, *[1] * (latents.ndim - 1))
     predicted = model(alpha.sqrt() * latents + (1 - alpha).sqrt() * noise, timestep, ids)
     snr = alpha / (1 - alpha)
     return (snr.clamp(max=_MAX_SNR) / snr * (predicted - noise).pow(2)).mean()
