@@ -31,6 +31,7 @@ from bench.runtime import load_chain, load_reward
 from bench.schema import Strict
 from bench.settings import CellConfig, Training
 from bench.store import write_atomically
+from bench.streams import normal
 
 LEAST_RUNS, LEAST_SECONDS = 3, 0.5
 CHECKED_STEPS = 8  # T of the chains that predictions are checked on
@@ -68,8 +69,8 @@ class Calibration(Strict):
         """Seconds of a step with these operations. Parts that were not calibrated run as the UNet does."""
         parts: dict[str, float] = dict.fromkeys(KINDS, 0.0)
         for (stage, part, direction), count in operations.items():
-            own = f"{part} {direction}"
-            rate = self.throughput[own if own in self.throughput else f"unet {direction}"]
+            ways = (f"{part} {direction}", f"unet {direction}", "unet forward")
+            rate = next(self.throughput[way] for way in ways if way in self.throughput)
             parts[KIND_OF.get(stage, "rest")] += count / rate
         return Seconds(parts)
 
@@ -137,7 +138,21 @@ def _unet(chain: Chain, rows: int) -> dict[str, float]:
         return chain.transition(chain.prior(x), middle, cond, eta).mean
 
     x = torch.randn(rows, *chain.latent_shape, device=chain.device)
-    return _throughput("unet", run, x, chain.parameters())
+    return _throughput("unet", run, x, chain.parameters()) | _perturbed(chain, run, x)
+
+
+def _perturbed(chain: Chain, run: Callable[[Tensor], Tensor], x: Tensor) -> dict[str, float]:
+    """FLOP/s of a forward pass with a row's own parameters, which are drawn for it."""
+    size = sum(p.numel() for p in chain.parameters())
+    keys = [("calibration", row) for row in range(len(x))]
+
+    def once(_: Any = None) -> None:
+        with torch.no_grad(), chain.perturbed(normal(keys, (size,), x.device).mul_(1e-3)):
+            run(x)
+
+    with Tracker() as forward:
+        once()
+    return {"unet perturbed": forward.flops / _median(lambda: None, once, x.device)}
 
 
 def _ends(chain: Chain, reward: Reward, rows: int) -> dict[str, float]:

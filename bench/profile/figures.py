@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from bench.analysis import style
 from bench.analysis.style import Drawing, Look
 from bench.profile.ledger import COMPONENTS, Point
+from bench.stages import DECODE, FIRST_ORDER, HALF_ORDER, OPTIMIZER, REWARD, ROLLOUT, ZEROTH_ORDER
 from bench.store import write_atomically
 
 GB = 1e9
@@ -26,6 +27,15 @@ GROUPS = {
     "activations of the decoder": ("activations vae", style.GREEN),
     "activations of the reward": ("activations reward", style.ORANGE),
     "temporaries": ("temporaries", "#C8C8C8"),
+}
+STAGES = {
+    ROLLOUT: "#E8E8E8",
+    DECODE: "#A8DCC8",
+    REWARD: "#F3CE8E",
+    FIRST_ORDER: "#2B6CB0",
+    HALF_ORDER: "#D1495B",
+    ZEROTH_ORDER: "#B9A3D6",
+    OPTIMIZER: "#333333",
 }
 
 
@@ -128,17 +138,35 @@ def _against_steps(rows: Sequence[Row]) -> Drawing | None:
     if not shown:
         return None
     looks = style.looks({_name(row): row.method for row in shown})
-    kinds = sorted({row.graphs for row in shown})
-    figure = style.new_figure(3.6 * len(kinds) + 1.6, 3.0)
-    panels = figure.subplots(1, len(kinds), squeeze=False, sharey=True)[0]
+    kinds, longest = sorted({row.graphs for row in shown}), max(row.steps for row in shown)
+    figure = style.new_figure(3.6 * len(kinds), 3.0)
+    panels = figure.subplots(1, len(kinds), squeeze=False)[0]
     for axes, kind in zip(panels, kinds, strict=True):
+        ends: list[tuple[float, list[str]]] = []
         for name, look in looks.items():
             these = [r for r in shown if (_name(r), r.graphs) == (name, kind)]
             _line(axes, [(r.steps, r.peak / GB) for r in these], look)
-        axes.set(title=f"{kind} graphs", xlabel="T, denoising steps", yscale="log")
+            if these:
+                ends.append((these[-1].peak / GB, [name]))
+        for peak, names in _together(ends):
+            place = {"xytext": (0, 5), "textcoords": "offset points", "ha": "right", "fontsize": 7.5}
+            axes.annotate(", ".join(names), (longest, peak), **place)
+        axes.set(title=f"{kind} graphs", xlabel="T, denoising steps", ylim=(0, None))
+        axes.set_xticks(sorted({r.steps for r in shown}))
     panels[0].set_ylabel("peak, GB")
-    style.legend(figure, list(looks), looks, beside=14)
     return Drawing("memory_steps", "Memory against the length of the chain", **style.render(figure))
+
+
+def _together(ends: Sequence[tuple[float, list[str]]]) -> list[tuple[float, list[str]]]:
+    """Labels of lines that end too close to one another as one, at the highest of them."""
+    found: list[tuple[float, list[str]]] = []
+    top = max((peak for peak, _ in ends), default=0.0)
+    for peak, names in sorted(ends, reverse=True):
+        if found and found[-1][0] - peak < 0.07 * top:
+            found[-1] = (found[-1][0], found[-1][1] + names)
+        else:
+            found.append((peak, names))
+    return found
 
 
 def _against_h(rows: Sequence[Row]) -> Drawing | None:
@@ -159,7 +187,8 @@ def _against_h(rows: Sequence[Row]) -> Drawing | None:
         _line(time, costs, look)
     memory.set(title="memory", xlabel="h, half-order steps", ylabel="peak, GB", ylim=(0, None))
     label = "seconds per optimizer step" if timed else "TFLOP per optimizer step"
-    time.set(title="work", xlabel="h, half-order steps", ylabel=label, ylim=(0, None))
+    highest = max((r.seconds or 0.0) if timed else r.flops / 1e12 for r in shown)
+    time.set(title="work", xlabel="h, half-order steps", ylabel=label, ylim=(0, 1.05 * highest))
     for axes in (memory, time):
         axes.set_xticks(sorted({r.h or 0 for r in shown}))
     style.legend(figure, list(present), present, beside=8)
@@ -174,6 +203,14 @@ def _line(axes: Axes, points: Sequence[tuple[float, float]], look: Look) -> None
 
 def _timelines(timelines: Mapping[str, Sequence[Point]]) -> list[Drawing]:
     return [_timeline(title, list(points)) for title, points in timelines.items() if points]
+
+
+def _stages(points: Sequence[Point]) -> list[str]:
+    """The stage at every point; between two stages, the one before."""
+    found: list[str] = []
+    for point in points:
+        found.append(point.stage or (found[-1] if found else ""))
+    return found
 
 
 def _timeline(title: str, points: list[Point]) -> Drawing:
@@ -193,17 +230,11 @@ def _timeline(title: str, points: list[Point]) -> Drawing:
         linewidth=0,
     )
     top = max(point.device for point in points) / GB
-    begin, told = 0, set[str]()
-    for place in range(1, len(points) + 1):
-        if place == len(points) or points[place].stage != points[begin].stage:
-            axes.axvline(begin, color="#888888", linewidth=0.6)
-            if (name := points[begin].stage) not in told:
-                told.add(name)
-                turn = 0 if place - begin > 0.1 * len(points) else 90
-                middle = (begin + place) / 2
-                axes.text(middle, 1.25 * top, name, ha="center", va="center", fontsize=7.5, rotation=turn)
-            begin = place
-    axes.set(title=title, ylabel="GB", xlabel="one optimizer step, in order", ylim=(0, 1.45 * top), xticks=[])
+    for name, colour in STAGES.items():
+        spans = [(n, 1) for n, stage in enumerate(_stages(points)) if stage == name]
+        if spans:
+            axes.broken_barh(spans, (1.08 * top, 0.09 * top), color=colour, linewidth=0, label=name)
+    axes.set(title=title, ylabel="GB", xlabel="one optimizer step, in order", ylim=(0, 1.22 * top), xticks=[])
     axes.margins(x=0)
     figure.legend(loc="outside lower center", ncols=4, handlelength=1.0, fontsize=7.5)
     slug = "".join(c if c.isalnum() else "_" for c in title.lower())

@@ -134,7 +134,8 @@ class Replay:
 
     def forward(self, known: Rehearsed) -> list[Tensor]:
         """Play the forward; returns stand-ins for what it keeps."""
-        self.tracker.worked(self.part, "forward", known.flops[0])
+        forward = "forward" if self.perturbed.delta is None else "perturbed"
+        self.tracker.worked(self.part, forward, known.flops[0])
         self.tracker.play(known.forward)
         held = []
         for place in np.flatnonzero(known.held):

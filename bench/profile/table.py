@@ -142,21 +142,40 @@ def _merged(path: Path, new: pd.DataFrame) -> pd.DataFrame:
 
 def show(console: Console, found: Sequence[Profiled]) -> None:
     """The table, at most 80 columns wide."""
-    first = record(found[0])
+    lines = [record(one) for one in found]
+    varied = [name for name in ("graphs", "T", "h") if len({line[name] for line in lines}) > 1]
+    first = lines[0]
     extras = "".join(f", {name}" for name in ("checkpointing", "offload") if first[name])
+    fixed = "" if "graphs" in varied else f"{first['graphs']} graphs, "
+    fixed += "" if "T" in varied else f"T {first['T']}, "
     title = (
         f"{first['model']}, {first['mode']}, {first['dtype']}, batch {first['batch']}, "
-        f"{first['graphs']} graphs, T {first['T']}, reward {first['reward_name']}{extras}"
+        f"{fixed}reward {first['reward_name']}{extras}"
     )
     table = Table(title=title, title_justify="left", title_style="bold", padding=(0, 1), box=None)
-    for header in ("method", "peak GB", "weights", "activations", "other", "RAM", "fwd", "bwd", "TFLOP", "s"):
-        left = header == "method"
-        table.add_column(header, justify="left" if left else "right", no_wrap=not left, overflow="fold")
-    for one in found:
+    for header in (
+        "method",
+        *varied,
+        "peak GB",
+        "weights",
+        "activations",
+        "other",
+        "RAM",
+        "fwd",
+        "bwd",
+        "TFLOP",
+        "s",
+    ):
+        left = header in ("method", "graphs")
+        table.add_column(
+            header, justify="left" if left else "right", no_wrap=header != "method", overflow="fold"
+        )
+    for one, line in zip(found, lines, strict=True):
         usage = one.usage
         rest = usage.device - usage.of("weights") - usage.of("activations")
         table.add_row(
             one.training.method.name,
+            *("-" if (value := line[name]) is None else str(value) for name in varied),
             *map(
                 number, (usage.device / GB, usage.of("weights") / GB, usage.of("activations") / GB, rest / GB)
             ),

@@ -23,7 +23,7 @@ from bench.profile.ledger import Block, Call, Curve, Entry, Log
 
 aten: Any = torch.ops.aten
 Label = Callable[[Tensor], str | None]
-Operations = Mapping[tuple[str, str, str], int]  # FLOP by stage, part and direction: forward, backward
+Operations = Mapping[tuple[str, str, str], int]  # FLOP by stage, part, direction
 
 
 class Tracker(TorchDispatchMode):
@@ -84,7 +84,8 @@ class Tracker(TorchDispatchMode):
         return self.operations.total()
 
     def worked(self, part: str, direction: str, flops: int) -> None:
-        """Count operations of a part."""
+        """Count operations of a part. direction: forward, backward, or perturbed: forward with a row's own
+        parameters."""
         self.operations[self.stage, part, direction] += flops
 
     @contextmanager

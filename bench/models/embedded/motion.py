@@ -51,9 +51,7 @@ def motion_of(text: str) -> str | None:
 
 def is_heldout_clip(concept: str, background: str, motion: str, style: str | None = None) -> bool:
     """Whether no training clip shows the combination."""
-    return (
-        is_heldout(concept, background, style) or crc32(f"motion/{concept}/{motion}".encode()) % 1000 < 80
-    )
+    return is_heldout(concept, background, style) or crc32(f"motion/{concept}/{motion}".encode()) % 1000 < 80
 
 
 def sample_clip(words: str, rng: np.random.Generator, frames: int = FRAMES) -> list[Placement]:
@@ -79,9 +77,7 @@ def sample_clip(words: str, rng: np.random.Generator, frames: int = FRAMES) -> l
 
 def clip_prompt(concept: str, background: str, motion: str) -> str:
     """The plain prompt: "a fox moving left on a blue background"."""
-    return prompt(concept, background).replace(
-        with_article(concept), f"{with_article(concept)} {motion}", 1
-    )
+    return prompt(concept, background).replace(with_article(concept), f"{with_article(concept)} {motion}", 1)
 
 
 def clip_combinations(heldout: bool) -> list[tuple[str, str, str]]:

@@ -1,9 +1,9 @@
 """Make the embedded models: `python -m bench.models.embedded.train <stage>`.
 
-Stages, in order: fetch, data, tokenizer, vae, reward, unet, export, video, export-video, evaluate, sheet; `all`
-runs them one after the other. Every stage reads and writes the work directory; `reward` and `unet` need only
-the ones before them and may run side by side, `video` starts from the exported image model (or from the one
-that ships: `--image`). A stage that was killed continues where its last snapshot left it.
+Stages, in order: fetch, data, tokenizer, vae, reward, unet, export, video, export-video, evaluate, sheet;
+`all` runs them one after the other. Every stage reads and writes the work directory; `reward` and `unet` need
+only the ones before them and may run side by side, `video` starts from the exported image model (or from the
+one that ships: `--image`). A stage that was killed continues where its last snapshot left it.
 """
 
 import argparse
@@ -13,7 +13,19 @@ from pathlib import Path
 
 from bench.models.embedded.fetch import REGISTRY, fetch
 
-STAGES = ("fetch", "data", "tokenizer", "vae", "reward", "unet", "export", "video", "export-video", "evaluate", "sheet")
+STAGES = (
+    "fetch",
+    "data",
+    "tokenizer",
+    "vae",
+    "reward",
+    "unet",
+    "export",
+    "video",
+    "export-video",
+    "evaluate",
+    "sheet",
+)
 DEFAULT_WORK = Path.home() / ".cache" / "reward-finetuning-bench" / "embedded"
 STEPS = {"vae": 6500, "reward": 4700, "unet": 5500, "video": 3600}
 """Training steps of the shipped weights."""
@@ -132,7 +144,9 @@ def main(argv: list[str] | None = None) -> int:
         "--unet-step", type=int, help="export this milestone of the image model, not the last"
     )
     parser.add_argument("--reward-step", type=int, help="export this milestone of the reward, not the last")
-    parser.add_argument("--video-step", type=int, help="export this milestone of the video model, not the last")
+    parser.add_argument(
+        "--video-step", type=int, help="export this milestone of the video model, not the last"
+    )
     parser.add_argument(
         "--image", type=Path, help="image pipeline that the video model grows from (default: WEIGHTS/sd)"
     )

@@ -29,17 +29,22 @@ from bench.models.embedded.vae import encode, scaling_factor
 BATCH = 8
 """Clips."""
 HEAD = 16
-"""Width of an attention head: what the image UNet has at its finer level. A video UNet knows one width only, so
-at the coarser level 4 heads of 24 become 6 of 16."""
+"""Width of an attention head: what the image UNet has at its finer level. A video UNet knows one width only,
+so at the coarser level 4 heads of 24 become 6 of 16."""
 CACHE = 32
 """Composed clips per emoji; their latents are computed once."""
 SAY_STYLE = 0.3
 """Share of captions that name the style."""
 _THREE = {"CrossAttnDownBlock2D": "CrossAttnDownBlock3D", "CrossAttnUpBlock2D": "CrossAttnUpBlock3D"}
 _TAKEN = (
-    "sample_size in_channels out_channels block_out_channels layers_per_block cross_attention_dim "
-    "norm_num_groups"
-).split()
+    "sample_size",
+    "in_channels",
+    "out_channels",
+    "block_out_channels",
+    "layers_per_block",
+    "cross_attention_dim",
+    "norm_num_groups",
+)
 
 
 def grow_unet(image: UNet2DConditionModel) -> UNet3DConditionModel:
