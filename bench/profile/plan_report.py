@@ -206,9 +206,11 @@ def settings(known: Facts, best: Choice | None, h: int, method: str) -> str:
 def _deadline(config: CellConfig, best: Choice | None, deadline: float, known: Timing | None) -> str:
     hours = f"{deadline / 3600:.3g} h"
     if known is None:
+        assert config.training is not None  # of bench.profile.planner
         return (
             f"deadline {hours}: the seconds of a step are not known for this model and batch. Measure them: "
-            f"python -m bench profile --model {config.model.name} --measure, on the machine that will run."
+            f"python -m bench profile --model {config.model.name} --methods {config.training.method.name} "
+            f"--batch {config.training.train.batch} --measure, on the machine that will run."
         )
     return (
         f"deadline {hours}: {int(deadline / known.seconds)} optimizer steps at {known.seconds:.3g} s each "

@@ -24,6 +24,7 @@ BUILT_IN: dict[str, str] = {
     "animals": "DDPO's 45 animals; held out: 20 others",
     "drawbench": "DrawBench (Imagen), 200 prompts that are hard to follow; fetched",
     "emoji": "what the embedded model draws; held out: combinations that it never saw",
+    "emoji-motion": "what the embedded video model shows; held out: combinations that it never saw",
     "hand": "the paper's five hand prompts; held out: eight of our own",
     "hpdv2": "HPDv2's benchmark prompts, 800 in each of four styles; fetched",
     "hpdv2-anime": "of HPDv2, the style anime; fetched",
@@ -70,6 +71,10 @@ def load(name_or_path: str | Path) -> PromptSet:
         from bench.models.embedded.prompts import heldout_prompts, train_prompts
 
         return PromptSet("emoji", tuple(train_prompts()), tuple(heldout_prompts()))
+    if name_or_path == "emoji-motion":
+        from bench.models.embedded.motion import heldout_clip_prompts, train_clip_prompts
+
+        return PromptSet("emoji-motion", tuple(train_clip_prompts()), tuple(heldout_clip_prompts()))
     if name_or_path == "animals":
         return PromptSet("animals", animals.TRAIN, animals.EVAL)
     if name_or_path == "hand":

@@ -1,15 +1,19 @@
 """The export stage: put trained parts together as the directories that ship."""
 
+import json
+import os
+import shutil
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
-from transformers import CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from bench.models.embedded.clip import build_clip
-from bench.models.embedded.export import make_scheduler, write_clip, write_pipeline
+from bench.models.embedded.export import make_readable, make_scheduler, write_clip, write_pipeline
 from bench.models.embedded.unet import ImageModel
+from bench.models.embedded.video import VideoModel, grow_unet
 
 MAX_MEGABYTES = 12.0
 
@@ -47,6 +51,48 @@ def export_clip(work: Path, target: Path, step: int | None = None) -> Path:
     model = build_clip(CLIPTokenizer.from_pretrained(tokenizer, local_files_only=True))
     load_average(model, work / "reward-training", step)
     return write_clip(target, model, tokenizer)
+
+
+def export_video(work: Path, image: Path, target: Path, step: int | None = None) -> Path:
+    """Write the video model as a float16 TextToVideoSDPipeline.
+
+    What it has in common with the image pipeline in `image` is linked to where the two lie side by side, as
+    those that ship do, and copied elsewhere.
+    """
+    flat = UNet2DConditionModel.from_pretrained(image / "unet", torch_dtype=torch.float32)
+    texts = CLIPTextModel.from_pretrained(image / "text_encoder")
+    model = VideoModel(grow_unet(flat), texts)
+    load_average(model, work / "video-training", step)
+    target.mkdir(parents=True, exist_ok=True)
+    model.unet.half().save_pretrained(target / "unet")
+    make_scheduler().save_pretrained(target / "scheduler")
+    shared = {
+        "vae": ["diffusers", "AutoencoderKL"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+    }
+    own = {
+        "unet": ["diffusers", "UNet3DConditionModel"],
+        "scheduler": ["diffusers", "DDIMScheduler"],
+    }
+    version = json.loads((image / "model_index.json").read_text())["_diffusers_version"]
+    index = {"_class_name": "TextToVideoSDPipeline", "_diffusers_version": version, **shared, **own}
+    (target / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+    for part in shared:
+        _share(image / part, target / part)
+    make_readable(target)
+    return target
+
+
+def _share(source: Path, target: Path) -> None:
+    if target.is_symlink():
+        target.unlink()
+    elif target.exists():
+        shutil.rmtree(target)
+    if source.parent.parent.resolve() == target.parent.parent.resolve():
+        target.symlink_to(os.path.relpath(source.resolve(), target.parent.resolve()))
+    else:
+        shutil.copytree(source, target)
 
 
 def export(work: Path, weights: Path, unet_step: int | None = None, reward_step: int | None = None) -> Path:

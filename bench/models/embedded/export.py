@@ -58,7 +58,8 @@ def _prefix_text_keys(weights: Path) -> None:
     save_file(renamed, weights, metadata={"format": "pt"})
 
 
-def _make_readable(directory: Path) -> None:
+def make_readable(directory: Path) -> None:
+    """Let everyone read what is in it."""
     for path in directory.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)
 
@@ -102,7 +103,7 @@ def write_pipeline(
     _forget_origin(directory)
     _prefix_text_keys(directory / "text_encoder" / "model.safetensors")
     _write_tokenizer(tokenizer_files, directory / "tokenizer")
-    _make_readable(directory)
+    make_readable(directory)
     return directory
 
 
@@ -130,5 +131,5 @@ def write_clip(
     }
     (directory / "preprocessor_config.json").write_text(json.dumps(processor, indent=2) + "\n")
     _write_tokenizer(tokenizer_files, directory)
-    _make_readable(directory)
+    make_readable(directory)
     return directory

@@ -63,7 +63,7 @@ def grow_unet(image: UNet2DConditionModel) -> UNet3DConditionModel:
     if unknown:
         raise ValueError(f"the image UNet has parts that a video UNet lacks: {unknown}")
     for name, parameter in video.named_parameters():
-        if name not in space and (".proj_out." in name or ".conv4." in name):
+        if name not in space and ".proj_out." in name:  # diffusers' convolutions over time start so
             nn.init.zeros_(parameter)
     return video.eval()  # no dropout: it would draw from a generator that no snapshot holds
 
@@ -168,8 +168,8 @@ def make_optimizer(model: nn.Module) -> MuonAdam:
     """Muon for the inner layers, Adam for first and last layers."""
     return MuonAdam(
         model.named_parameters(),
-        lr=0.01,
-        adam_lr=1e-3,
+        lr=0.015,
+        adam_lr=1.5e-3,
         weight_decay=0.02,
         adam_only=("conv_in", "conv_out", "embedding"),
     )
