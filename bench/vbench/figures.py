@@ -1,0 +1,174 @@
+"""Figures of VBench scores: a radar of all dimensions, and bars of each one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.projections.polar import PolarAxes
+
+from bench.analysis import style
+from bench.analysis.style import Drawing, Look
+from bench.store import write_atomically
+from bench.vbench.dimensions import DIMENSIONS
+from bench.vbench.results import Row
+
+TOGETHER = 4  # models in one radar; more get a panel each
+COLOURS = {"quality": "#274E6E", "semantic": "#6B3F12"}
+AROUND = 0.36  # inches of a radar's axes that labels take, in panels
+SHORT = {
+    "subject_consistency": "subject",
+    "background_consistency": "background",
+    "temporal_flickering": "flickering",
+    "motion_smoothness": "smooth",
+    "dynamic_degree": "dynamic",
+    "aesthetic_quality": "aesthetic",
+    "imaging_quality": "imaging",
+    "object_class": "object",
+    "multiple_objects": "objects",
+    "human_action": "action",
+    "color": "color",
+    "spatial_relationship": "spatial",
+    "scene": "scene",
+    "appearance_style": "appearance",
+    "temporal_style": "temporal",
+    "overall_consistency": "overall",
+}
+
+
+def draw(directory: Path, rows: Sequence[Row]) -> list[Path]:
+    """Draw both figures as svg and png. Returns the files."""
+    with style.drawing():
+        found = [radar(rows), bars(rows)]
+    files: list[Path] = []
+    for figure in found:
+        for extension, content in (("svg", figure.svg), ("png", figure.png)):
+            files.append(directory / f"{figure.name}.{extension}")
+            write_atomically(files[-1], content)
+    return files
+
+
+def looks(rows: Sequence[Row]) -> dict[str, Look]:
+    """A model's look; those named like a method of this project have the method's."""
+    return style.looks({row.name: row.name.lower() for row in rows})
+
+
+def radar(rows: Sequence[Row]) -> Drawing:
+    """Normalised scores around a circle: up to four models in one, more in a panel each over the others."""
+    look = looks(rows)
+    if len(rows) <= TOGETHER:
+        figure = style.new_figure(6.2, 5.6)
+        axes = _polar(figure, 1, 1, 1)
+        _circle(axes, {name: d.title for name, d in DIMENSIONS.items()}, 8.0)
+        for row in rows:
+            _loop(axes, row, look[row.name].colour, 1.6, look[row.name].line)
+        style.legend(figure, [row.name for row in rows], look, beside=0)
+    else:
+        columns = min(4, math.ceil(len(rows) / 2))
+        lines = math.ceil(len(rows) / columns)
+        figure = style.new_figure(2.75 * columns, 2.85 * lines + 0.25)
+        for place, row in enumerate(rows):
+            axes = _polar(figure, lines, columns, place + 1)
+            _circle(axes, SHORT, 6.2)
+            for other in rows:
+                if other is not row:
+                    _loop(axes, other, "#C9C9C9", 0.6, "-")
+            _loop(axes, row, look[row.name].colour, 1.7, "-", filled=True)
+            axes.set_title(row.name, loc="center", pad=13, color=look[row.name].colour)
+        figure.legend(handles=_context(), loc="outside lower center", ncols=3, fontsize=7.5)
+    caption = "VBench scores, each normalised by its official range (0 at the centre, 1 at the rim)"
+    return Drawing("vbench_radar", caption, **style.render(figure))
+
+
+def _context() -> list[Line2D]:
+    text = {"quality": "quality dimension", "semantic": "semantic dimension"}
+    kinds = [Line2D([], [], color=COLOURS[k], marker="s", linestyle="", label=text[k]) for k in COLOURS]
+    return [*kinds, Line2D([], [], color="#C9C9C9", linewidth=1.0, label="the other models")]
+
+
+def _polar(figure: Figure, lines: int, columns: int, place: int) -> PolarAxes:
+    axes = figure.add_subplot(lines, columns, place, projection="polar")
+    assert isinstance(axes, PolarAxes)
+    return axes
+
+
+def _circle(axes: PolarAxes, labels: Mapping[str, str], size: float) -> None:
+    """An empty radar: quality dimensions on the right from the top on, semantic ones after them."""
+    angles = _angles()
+    axes.set_theta_zero_location("N")
+    axes.set_theta_direction(-1)
+    axes.set(ylim=(0, 1), yticks=[0.25, 0.5, 0.75, 1.0], yticklabels=[])
+    axes.set_xticks(list(angles.values()), [""] * len(angles))
+    axes.spines["polar"].set_visible(False)
+    for name, angle in angles.items():
+        right, upper = math.sin(angle), math.cos(angle)
+        across = "center" if abs(right) < 0.12 else ("left" if right > 0 else "right")
+        along = "center" if abs(upper) < 0.7 else ("bottom" if upper > 0 else "top")
+        colour = COLOURS[DIMENSIONS[name].group]
+        axes.text(angle, 1.06, labels[name], ha=across, va=along, fontsize=size, color=colour)
+
+
+def _angles() -> dict[str, float]:
+    return {name: 2 * math.pi * n / len(DIMENSIONS) for n, name in enumerate(DIMENSIONS)}
+
+
+def _loop(axes: PolarAxes, row: Row, colour: str, width: float, line: object, filled: bool = False) -> None:
+    """A model's closed line; it is broken where a score is missing."""
+    angles = _angles()
+    points = [
+        min(1.0, max(0.0, d.normalised(row.scores[name]))) if name in row.scores else math.nan
+        for name, d in DIMENSIONS.items()
+    ]
+    around = [*angles.values(), 2 * math.pi]
+    closed = [*points, points[0]]
+    axes.plot(around, closed, color=colour, linewidth=width, linestyle=line, zorder=3 if filled else 2)  # type: ignore[arg-type]
+    if filled and not any(map(math.isnan, points)):
+        axes.fill(around, closed, color=colour, alpha=0.14, linewidth=0, zorder=2)
+
+
+def bars(rows: Sequence[Row]) -> Drawing:
+    """A panel for each dimension that was scored, a bar for each model, in percent."""
+    present = [d for d in DIMENSIONS.values() if any(d.name in row.scores for row in rows)]
+    look = looks(rows)
+    columns = min(4, len(present))
+    lines = math.ceil(len(present) / columns)
+    figure = style.new_figure(1.3 + 2.0 * columns, 0.35 + lines * (0.5 + 0.165 * len(rows)))
+    panels = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
+    for axes, dimension in zip(panels, present, strict=False):
+        _bars(axes, rows, dimension.name, look)
+        axes.set_title(dimension.title, fontsize=8.0, color=COLOURS[dimension.group])
+    for axes in panels[len(present) :]:
+        axes.set_visible(False)
+    return Drawing("vbench_bars", "VBench scores of each dimension, percent", **style.render(figure))
+
+
+def _bars(axes: Axes, rows: Sequence[Row], name: str, look: Mapping[str, Look]) -> None:
+    values = [100 * row.scores[name] if name in row.scores else math.nan for row in rows]
+    known = [v for v in values if not math.isnan(v)]
+    places = range(len(rows))
+    axes.barh(places, values, color=[look[row.name].colour for row in rows], height=0.72)
+    axes.set(
+        yticks=list(places), yticklabels=[row.name for row in rows], xlim=(0, 1.28 * max(known)), xticks=[]
+    )
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.grid(visible=False)
+    axes.spines["bottom"].set_visible(False)
+    axes.tick_params(length=0, labelsize=7.5)
+    for place, number in enumerate(values):
+        best = number == max(known) and len(known) > 1
+        text = "not scored" if math.isnan(number) else f" {number:.2f}"
+        weight = "bold" if best else "normal"
+        colour = "#8A8A8A" if math.isnan(number) else "#222222"
+        axes.text(
+            0 if math.isnan(number) else number,
+            place,
+            text,
+            va="center",
+            fontsize=7.0,
+            weight=weight,
+            color=colour,
+        )
