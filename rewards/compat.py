@@ -1,4 +1,4 @@
-"""Makes hpsv2, image-reward and vbench import beside current torch and transformers, changing only what is missing.
+"""Makes hpsv2, image-reward and vbench import beside current torch; changes only what is missing.
 
 Both packages are installed without their dependencies' pins (docs/scorers.md). What stands between them and
 transformers 5 is a handful of names that it dropped, and between torchvision and a CPU build of torch two

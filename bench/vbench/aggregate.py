@@ -6,7 +6,7 @@ With n the normalised scores (`Dimension.normalised`) and w the weights (1, dyna
     Total   = (4 Quality + Semantic) / 5,
     weighted average = Σ w x / 5.5   over the quality dimensions without temporal flickering, x not normalised.
 
-Scores are fractions. An aggregate of which a dimension has no score is None: nothing is put in its place.
+Scores are fractions. An aggregate of which a dimension has no score is None: nothing is imputed.
 """
 
 from __future__ import annotations

@@ -33,7 +33,11 @@ OWN = "needs an environment of its own: docs/vbench.md says how to make it; name
 
 
 class Status(Strict):
-    """How a dimension stands. videos: that were given; expected: of the full suite, None for custom videos."""
+    """How a dimension stands.
+
+    videos: that were given; scored: that VBench has a score of; expected: of the full suite, None for custom
+    videos. partial: why the score is not the official one; empty if it is. fingerprint: of what was scored.
+    """
 
     state: Literal["done", "missing", "failed"]
     message: str = ""
@@ -41,17 +45,9 @@ class Status(Strict):
     videos: int = 0
     scored: int = 0
     expected: int | None = None
-    custom: bool = False
-    static_filter: bool = False
+    partial: str = ""
     fingerprint: str = ""
     seconds: float = 0.0
-
-    @property
-    def partial(self) -> str:
-        """Why the score is not the official one; empty if it is."""
-        if self.expected is not None and self.videos < self.expected:
-            return f"{self.videos} of the suite's {self.expected} videos"
-        return "custom videos" if self.custom else ""
 
 
 @dataclass(frozen=True)
@@ -110,15 +106,13 @@ class Cell:
         common: dict[str, Any] = {
             "videos": len(names),
             "expected": expected,
-            "custom": self.custom,
-            "static_filter": self.filtered,
+            "partial": self._partial(len(names), expected),
             "fingerprint": self.fingerprint(names),
         }
         self.result.unlink(missing_ok=True)  # of other videos
-        if not names:
-            return Status(state="missing", message=self._no_videos(), **common)
-        if unmet := self._unmet(fetch):
-            return Status(state="missing", message=unmet, **common)
+        unmet = [text for text in (self._no_videos(names), self._no_weights(fetch)) if text]
+        if unmet:
+            return Status(state="missing", message="\n".join(unmet), **common)
         self._prepare(names)
         started = time.monotonic()
         outcome = self._process()
@@ -130,13 +124,23 @@ class Cell:
         shutil.rmtree(self.work / "static", ignore_errors=True)
         return Status(**outcome, **common, seconds=round(time.monotonic() - started, 2))
 
-    def _no_videos(self) -> str:
-        if self.custom:
-            return f"no video in {self.videos} ({', '.join(SUFFIXES)})"
-        ask = f"python -m bench vbench generate --dimension {self.dimension.name}"
-        return f"none of its videos is in {self.videos}. Make them:  {ask}"
+    def _partial(self, videos: int, expected: int | None) -> str:
+        """Why a score of these is not the official one; empty if it is."""
+        if expected is None:
+            return "custom videos"
+        found = [f"{videos} of the suite's {expected} videos"] if videos < expected else []
+        if self.dimension.name == "temporal_flickering" and not self.filtered:
+            found.append("without the static filter")
+        return ", ".join(found)
 
-    def _unmet(self, fetch: bool) -> str:
+    def _no_videos(self, names: Sequence[str]) -> str:
+        if names:
+            return ""
+        if self.custom:
+            return f"no video ({', '.join(SUFFIXES)}) is in {self.videos}"
+        return f"no video: python -m bench vbench generate --dimension {self.dimension.name} makes them"
+
+    def _no_weights(self, fetch: bool) -> str:
         """What is not there of its weights and how to get it; empty if all is."""
         files = fetching.needed(self.dimension, self.filtered)
         try:
@@ -148,11 +152,7 @@ class Cell:
             return str(error)
         lines = [fetching.how_to(file) for file in fetching.absent(files)]
         lines += [f"hf download {name}" for name in fetching.absent_hub(self.dimension)]
-        return (
-            "\n  ".join(["weights that are not here; --fetch gets them, or by hand:", *lines])
-            if lines
-            else ""
-        )
+        return "\n  ".join(["no weights; --fetch gets them, or by hand:", *lines]) if lines else ""
 
     def _remedy(self) -> str:
         own = self.dimension.limits or set(self.dimension.packages) & set(GRIT)

@@ -1,7 +1,7 @@
 """The sixteen dimensions of VBench 0.1.5: how they are normalised, and what each one needs to run.
 
-Ranges and weights are those of VBench's `scripts/constant.py`; files and places those of its `utils.py`. Scores
-are fractions here, as VBench writes them; tables show percent. No torch in here.
+Ranges and weights are those of VBench's `scripts/constant.py`; files and places those of its `utils.py`.
+Scores are fractions here, as VBench writes them; tables show percent. No torch in here.
 """
 
 from __future__ import annotations
@@ -178,16 +178,15 @@ def chosen(names: Iterable[str], custom: bool = False) -> list[Dimension]:
     for name in asked:
         if name != ALL and name not in DIMENSIONS:
             known = [ALL, *DIMENSIONS]
-            raise BenchError(
-                f"--dimension: unknown dimension '{name}'.{did_you_mean(name, known)} Known: {', '.join(known)}"
-            )
+            hint = did_you_mean(name, known)
+            raise BenchError(f"--dimension: unknown dimension '{name}'.{hint} Known: {', '.join(known)}")
     if not asked or ALL in asked:
         return [d for d in _ALL if d.custom or not custom]
     refused = [name for name in dict.fromkeys(asked) if custom and not DIMENSIONS[name].custom]
     if refused:
         able = ", ".join(d.name for d in _ALL if d.custom)
         raise BenchError(
-            f"--custom: {', '.join(refused)} can only be scored on VBench's own prompts, whose objects, colours, "
-            f"scenes and styles it knows. These score any video: {able}"
+            f"--custom: {', '.join(refused)} can only be scored on VBench's own prompts, whose objects, "
+            f"colours, scenes and styles it knows. These score any video: {able}"
         )
     return [DIMENSIONS[name] for name in dict.fromkeys(asked)]

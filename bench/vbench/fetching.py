@@ -60,7 +60,7 @@ def how_to(file: File) -> str:
 
 
 def fetch(file: File) -> None:
-    """Download one file into VBench's cache. Raises BenchError: no network, the server's refusal, a full disk."""
+    """Download one file into VBench's cache. Raises BenchError: no network, a refusal, a full disk."""
     need = Need(f"VBench's {Path(file.path).name}", f"url:{file.url}", "", sha256=file.sha256)
     try:
         found = download.fetch_url(need) / download.file_path(need).name

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.projections.polar import PolarAxes
 
@@ -19,7 +21,12 @@ from bench.vbench.results import Row
 
 TOGETHER = 4  # models in one radar; more get a panel each
 COLOURS = {"quality": "#274E6E", "semantic": "#6B3F12"}
-AROUND = 0.36  # inches of a radar's axes that labels take, in panels
+OTHERS = "#C9C9C9"
+# Colours of bars and panels: those of Okabe & Ito without black, then two darker ones.
+PALETTE = (
+    *(style.ORANGE, style.PURPLE, style.GREY, style.BLUE, style.GREEN, style.SKY, style.VERMILLION),
+    *("#7B5D1E", "#5B3A78"),
+)
 SHORT = {
     "subject_consistency": "subject",
     "background_consistency": "background",
@@ -57,10 +64,20 @@ def looks(rows: Sequence[Row]) -> dict[str, Look]:
     return style.looks({row.name: row.name.lower() for row in rows})
 
 
+def colours(rows: Sequence[Row]) -> dict[str, str]:
+    """A colour for each model, different ones as far as they go; a method of this project keeps its own."""
+    known = {
+        row.name: style.LOOKS[row.name.lower()].colour for row in rows if row.name.lower() in style.LOOKS
+    }
+    free = [colour for colour in PALETTE if colour not in known.values()] or list(PALETTE)
+    others = [row.name for row in rows if row.name not in known]
+    return known | {name: free[n % len(free)] for n, name in enumerate(others)}
+
+
 def radar(rows: Sequence[Row]) -> Drawing:
     """Normalised scores around a circle: up to four models in one, more in a panel each over the others."""
-    look = looks(rows)
     if len(rows) <= TOGETHER:
+        look = looks(rows)
         figure = style.new_figure(6.2, 5.6)
         axes = _polar(figure, 1, 1, 1)
         _circle(axes, {name: d.title for name, d in DIMENSIONS.items()}, 8.0)
@@ -70,16 +87,17 @@ def radar(rows: Sequence[Row]) -> Drawing:
     else:
         columns = min(4, math.ceil(len(rows) / 2))
         lines = math.ceil(len(rows) / columns)
-        figure = style.new_figure(2.75 * columns, 2.85 * lines + 0.25)
+        colour = colours(rows)
+        figure = style.new_figure(2.75 * columns, 2.6 * lines + 0.4)
         for place, row in enumerate(rows):
             axes = _polar(figure, lines, columns, place + 1)
             _circle(axes, SHORT, 6.2)
             for other in rows:
                 if other is not row:
-                    _loop(axes, other, "#C9C9C9", 0.6, "-")
-            _loop(axes, row, look[row.name].colour, 1.7, "-", filled=True)
-            axes.set_title(row.name, loc="center", pad=13, color=look[row.name].colour)
-        figure.legend(handles=_context(), loc="outside lower center", ncols=3, fontsize=7.5)
+                    _loop(axes, other, OTHERS, 0.6, "-")
+            _loop(axes, row, colour[row.name], 1.7, "-", filled=True)
+            axes.set_title(row.name, loc="center", pad=20, fontsize=9.5, color=colour[row.name])
+        figure.legend(handles=_context(), loc="outside lower center", ncols=4, fontsize=7.5)
     caption = "VBench scores, each normalised by its official range (0 at the centre, 1 at the rim)"
     return Drawing("vbench_radar", caption, **style.render(figure))
 
@@ -87,13 +105,12 @@ def radar(rows: Sequence[Row]) -> Drawing:
 def _context() -> list[Line2D]:
     text = {"quality": "quality dimension", "semantic": "semantic dimension"}
     kinds = [Line2D([], [], color=COLOURS[k], marker="s", linestyle="", label=text[k]) for k in COLOURS]
-    return [*kinds, Line2D([], [], color="#C9C9C9", linewidth=1.0, label="the other models")]
+    rings = Line2D([], [], linestyle="", label="rings: 25, 50, 75, 100 % of VBench's range")
+    return [*kinds, Line2D([], [], color=OTHERS, linewidth=1.0, label="the other models"), rings]
 
 
 def _polar(figure: Figure, lines: int, columns: int, place: int) -> PolarAxes:
-    axes = figure.add_subplot(lines, columns, place, projection="polar")
-    assert isinstance(axes, PolarAxes)
-    return axes
+    return cast(PolarAxes, figure.add_subplot(lines, columns, place, projection="polar"))
 
 
 def _circle(axes: PolarAxes, labels: Mapping[str, str], size: float) -> None:
@@ -116,7 +133,7 @@ def _angles() -> dict[str, float]:
     return {name: 2 * math.pi * n / len(DIMENSIONS) for n, name in enumerate(DIMENSIONS)}
 
 
-def _loop(axes: PolarAxes, row: Row, colour: str, width: float, line: object, filled: bool = False) -> None:
+def _loop(axes: PolarAxes, row: Row, colour: str, width: float, line: Any, filled: bool = False) -> None:
     """A model's closed line; it is broken where a score is missing."""
     angles = _angles()
     points = [
@@ -125,7 +142,7 @@ def _loop(axes: PolarAxes, row: Row, colour: str, width: float, line: object, fi
     ]
     around = [*angles.values(), 2 * math.pi]
     closed = [*points, points[0]]
-    axes.plot(around, closed, color=colour, linewidth=width, linestyle=line, zorder=3 if filled else 2)  # type: ignore[arg-type]
+    axes.plot(around, closed, color=colour, linewidth=width, linestyle=line, zorder=3 if filled else 2)
     if filled and not any(map(math.isnan, points)):
         axes.fill(around, closed, color=colour, alpha=0.14, linewidth=0, zorder=2)
 
@@ -133,24 +150,27 @@ def _loop(axes: PolarAxes, row: Row, colour: str, width: float, line: object, fi
 def bars(rows: Sequence[Row]) -> Drawing:
     """A panel for each dimension that was scored, a bar for each model, in percent."""
     present = [d for d in DIMENSIONS.values() if any(d.name in row.scores for row in rows)]
-    look = looks(rows)
+    colour = colours(rows)
     columns = min(4, len(present))
     lines = math.ceil(len(present) / columns)
-    figure = style.new_figure(1.3 + 2.0 * columns, 0.35 + lines * (0.5 + 0.165 * len(rows)))
+    figure = style.new_figure(1.4 + 2.0 * columns, 0.35 + lines * (0.5 + 0.165 * len(rows)))
+    engine = figure.get_layout_engine()
+    if isinstance(engine, ConstrainedLayoutEngine):
+        engine.set(w_pad=0.08, h_pad=0.08)
     panels = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
     for axes, dimension in zip(panels, present, strict=False):
-        _bars(axes, rows, dimension.name, look)
+        _bars(axes, rows, dimension.name, colour)
         axes.set_title(dimension.title, fontsize=8.0, color=COLOURS[dimension.group])
     for axes in panels[len(present) :]:
         axes.set_visible(False)
     return Drawing("vbench_bars", "VBench scores of each dimension, percent", **style.render(figure))
 
 
-def _bars(axes: Axes, rows: Sequence[Row], name: str, look: Mapping[str, Look]) -> None:
+def _bars(axes: Axes, rows: Sequence[Row], name: str, colour: Mapping[str, str]) -> None:
     values = [100 * row.scores[name] if name in row.scores else math.nan for row in rows]
     known = [v for v in values if not math.isnan(v)]
     places = range(len(rows))
-    axes.barh(places, values, color=[look[row.name].colour for row in rows], height=0.72)
+    axes.barh(places, values, color=[colour[row.name] for row in rows], height=0.72)
     axes.set(
         yticks=list(places), yticklabels=[row.name for row in rows], xlim=(0, 1.28 * max(known)), xticks=[]
     )
@@ -159,16 +179,9 @@ def _bars(axes: Axes, rows: Sequence[Row], name: str, look: Mapping[str, Look]) 
     axes.spines["bottom"].set_visible(False)
     axes.tick_params(length=0, labelsize=7.5)
     for place, number in enumerate(values):
+        if math.isnan(number):
+            axes.text(0, place, " not scored", va="center", fontsize=7.0, color="#8A8A8A")
+            continue
         best = number == max(known) and len(known) > 1
-        text = "not scored" if math.isnan(number) else f" {number:.2f}"
         weight = "bold" if best else "normal"
-        colour = "#8A8A8A" if math.isnan(number) else "#222222"
-        axes.text(
-            0 if math.isnan(number) else number,
-            place,
-            text,
-            va="center",
-            fontsize=7.0,
-            weight=weight,
-            color=colour,
-        )
+        axes.text(number, place, f" {number:.2f}", va="center", fontsize=7.0, weight=weight, color="#222222")

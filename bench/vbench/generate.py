@@ -1,7 +1,7 @@
 """Videos of VBench's prompts from a model: `python -m bench vbench generate`.
 
-A video is fixed by (seed, place of its prompt in the suite, number of the video): these key its starting noise,
-whatever the subset, the shard and the batch. So a run can be broken off, extended and shared out.
+A video is fixed by (seed, place of its prompt in the suite, number of the video): these key its starting
+noise, whatever the subset, the shard and the batch. So a run can be broken off, extended and shared out.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Asked:
 
 
 def generate(console: Console, asked: Asked) -> None:
-    """Make the videos that are not there yet. Raises BenchError, before the first one where that is possible."""
+    """Make the videos that are not there yet. Raises BenchError, before the first where that is possible."""
     mp4.encoder()
     adapter = None if asked.lora is None else find_lora(asked.lora, "--lora")
     layers = [Layer(*parse_setting(text)) for text in asked.settings]
@@ -159,7 +159,7 @@ def _record(out: Path, identity: dict[str, Any], force: bool) -> None:
         keys = [k for k in identity if k != "lora" and (k not in before or before[k] != identity[k])]
         if keys:
             raise BenchError(
-                f"{out} holds videos made with another {', '.join(keys)} ({path.name} says which): choose another "
-                "--out, or make them again with --force"
+                f"{out} holds videos made with another {', '.join(keys)} ({path.name} says which): choose "
+                "another --out, or make them again with --force"
             )
     write_atomically(path, json.dumps(identity, indent=2, ensure_ascii=False) + "\n")

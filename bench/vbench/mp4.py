@@ -1,4 +1,4 @@
-"""Video files. Encoded by imageio-ffmpeg where it is installed, else by PyAV: H.264, yuv420p, nearly lossless.
+"""Video files, encoded by imageio-ffmpeg where it is installed, else by PyAV: H.264, nearly lossless.
 
 VBench reads its videos with OpenCV and decord, whatever encoded them.
 """
@@ -36,7 +36,7 @@ def encoder() -> str:
 
 
 def write_mp4(path: Path, frames: Frames, fps: float) -> None:
-    """Write frames uint8 [F, H, W, 3] (RGB) at `fps` frames per second; the file appears complete or not at all.
+    """Write frames uint8 [F, H, W, 3] (RGB) at `fps` frames per second, the whole file or none.
 
     H and W must be even, as H.264 with yuv420p asks. Raises BenchError: odd or empty frames, no encoder, a
     path that cannot be written.

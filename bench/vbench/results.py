@@ -1,7 +1,7 @@
 """Scores from files: VBench's own result files, tables (CSV), and JSON as leaderboards have it.
 
-Every reader gives rows: one model each, dimension → fraction. A file's numbers are percent if one of them has a
-percent sign or is above 1, else fractions; `unit` overrides that.
+Every reader gives rows: one model each, dimension → fraction. A file's numbers are percent if one of them has
+a percent sign or is above 1, else fractions; `unit` overrides that.
 """
 
 from __future__ import annotations

@@ -97,7 +97,8 @@ def show(console: Console, dimension: Dimension, status: Status, remark: str = "
     line.append("  ".join(part for part in (status.partial, took) if part), "dim")
     console.print(line, soft_wrap=True)
     if status.message:
-        console.print(Text("  " + status.message, "dim"), soft_wrap=True)
+        text = status.message.replace("\n", "\n  ")
+        console.print(Text(f"  {text}", "dim"), soft_wrap=True)
 
 
 def read_status(scores: Path) -> dict[str, Status]:

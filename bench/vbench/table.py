@@ -66,7 +66,7 @@ def _wanted(name: str, rows: Sequence[Row]) -> bool:
 def value(row: Row, name: str) -> float | None:
     """A dimension's score or an aggregate, as a fraction."""
     if name in DIMENSIONS:
-        return row.scores[name] if name in row.scores else None
+        return row.scores.get(name)
     return aggregate.FUNCTIONS[name](row.scores)
 
 
@@ -85,7 +85,7 @@ def title(name: str) -> str:
 
 
 def show(console: Console, rows: Sequence[Row]) -> None:
-    """Print the table in as many pieces as the terminal's width asks for, and what there is to say about it."""
+    """Print the table in as many pieces as the terminal's width asks for, and what there is to say of it."""
     lines = shown(rows)
     names = texts("%", [title(line) for line in lines], left=True)
     columns = [texts(_short(row.name), [cell(row, line) for line in lines]) for row in rows]
@@ -119,7 +119,7 @@ def _best(rows: Sequence[Row], lines: Sequence[str], place: int) -> set[int]:
 
 
 def remarks(rows: Sequence[Row]) -> list[str]:
-    """What is missing, what is not official, and which rows do not agree with the aggregates printed with them."""
+    """What is missing, what is not official, and which rows disagree with the aggregates printed with them."""
     found: list[str] = []
     for row in rows:
         lacking = [d.title for d in DIMENSIONS.values() if d.name not in row.scores]
@@ -133,8 +133,8 @@ def remarks(rows: Sequence[Row]) -> list[str]:
     wrong = [(row, check) for row, check in verified if not check.consistent]
     if verified:
         found.append(
-            f"{len(verified) - len(wrong)} of {len(verified)} printed aggregates follow from the printed dimensions, "
-            "as far as their rounding lets one say"
+            f"{len(verified) - len(wrong)} of {len(verified)} printed aggregates follow from the printed "
+            "dimensions, as far as their rounding lets one say"
         )
     found += [
         f"{row.name}: {TITLES[c.aggregate]} is printed as {100 * c.printed:.2f}, its dimensions give "
@@ -172,8 +172,7 @@ def frame(rows: Sequence[Row]) -> pd.DataFrame:
         values = {line: value(row, line) for line in lines}
         record: dict[str, object] = {"method": row.name}
         for name, number in values.items():
-            column = back[name] if name in back else name
-            record[column] = None if number is None else round(100 * number, 4)
+            record[back.get(name, name)] = None if number is None else round(100 * number, 4)
         records.append(record)
     return pd.DataFrame(records)
 
@@ -192,8 +191,14 @@ def _markdown(rows: Sequence[Row]) -> str:
     disputed = [(row, check) for row in rows for check in checks(row)]
     if disputed:
         body = [
-            [row.name, TITLES[c.aggregate], f"{100 * c.printed:.2f}", f"{100 * c.recomputed:.3f}"]
-            + [f"{100 * c.difference:+.3f}", f"{100 * c.allowed:.3f}", "yes" if c.consistent else "**no**"]
+            [
+                *(row.name, TITLES[c.aggregate], f"{100 * c.printed:.2f}", f"{100 * c.recomputed:.3f}"),
+                *(
+                    f"{100 * c.difference:+.3f}",
+                    f"{100 * c.allowed:.3f}",
+                    "yes" if c.consistent else "**no**",
+                ),
+            ]
             for row, c in disputed
         ]
         headers = ["model", "aggregate", "printed", "recomputed", "difference", "rounding ±", "consistent"]

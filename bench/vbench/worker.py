@@ -1,12 +1,12 @@
-"""Scores one dimension with the real `vbench` package, in a process and, if need be, an environment of its own.
+"""Scores one dimension with the real `vbench` package, in a process of its own.
 
-`python worker.py REQUEST.json` (see `bench.vbench.cells` for its keys) writes the file that the request names as
-"outcome": {"state": "done" | "missing" | "failed", "message", "score", "results", …}. A process that dies
-writes none. It is run by path and imports nothing of this project unless the request has a "root", so that an
+`python worker.py REQUEST.json` (see `bench.vbench.cells` for its keys) writes the file that the request
+names as "outcome": {"state": "done" | "missing" | "failed", "message", "score", "results", …}. A process that
+dies writes none. It is run by path and imports nothing of this project unless the request has a "root", so that an
 environment with old packages (scene, the GRiT dimensions) needs VBench alone.
 
-Two things that VBench does silently are not let pass: fetching files (every connection and every wget or git is
-refused), and taking a detector that fails for one that sees nothing (its errors are counted).
+Two things that VBench does silently are not let pass: fetching files (every connection and every wget or git
+is refused), and taking a detector that fails for one that sees nothing (its errors are counted).
 """
 
 from __future__ import annotations
@@ -162,8 +162,8 @@ def checked(
     score, rows = float(results[0]), results[1]
     if watch is not None and watch.errors:
         return _failed(
-            f"the detector failed on {len(watch.errors)} of {watch.calls} frames, which VBench counts as frames "
-            f"without objects; no score is kept. The first error: {watch.errors[0]}"
+            f"the detector failed on {len(watch.errors)} of {watch.calls} frames, which VBench counts as "
+            f"frames without objects; no score is kept. The first error: {watch.errors[0]}"
         )
     if not rows or not math.isfinite(score):
         return _failed(f"VBench scored no video (its score is {score})")
