@@ -4,7 +4,7 @@ With n the normalised scores (`Dimension.normalised`) and w the weights (1, dyna
 
     Quality = Σ w n / Σ w   over 7 dimensions,     Semantic = mean of n over 9,
     Total   = (4 Quality + Semantic) / 5,
-    weighted average = Σ w x / 5.5   over the quality dimensions without temporal flickering, x not normalised.
+    weighted average = Σ w x / 5.5   over the quality dimensions without temporal flickering, x as it is.
 
 Scores are fractions. An aggregate of which a dimension has no score is None: nothing is imputed.
 """

@@ -31,7 +31,7 @@ SHORT = {
     "subject_consistency": "subject",
     "background_consistency": "background",
     "temporal_flickering": "flickering",
-    "motion_smoothness": "smooth",
+    "motion_smoothness": "motion",
     "dynamic_degree": "dynamic",
     "aesthetic_quality": "aesthetic",
     "imaging_quality": "imaging",
@@ -105,7 +105,7 @@ def radar(rows: Sequence[Row]) -> Drawing:
 def _context() -> list[Line2D]:
     text = {"quality": "quality dimension", "semantic": "semantic dimension"}
     kinds = [Line2D([], [], color=COLOURS[k], marker="s", linestyle="", label=text[k]) for k in COLOURS]
-    rings = Line2D([], [], linestyle="", label="rings: 25, 50, 75, 100 % of VBench's range")
+    rings = Line2D([], [], color="#E4E4E4", label="rings: 25, 50, 75, 100 % of VBench's range")
     return [*kinds, Line2D([], [], color=OTHERS, linewidth=1.0, label="the other models"), rings]
 
 

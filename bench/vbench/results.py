@@ -81,18 +81,15 @@ def _directory(path: Path) -> Row:
     scores = path / "scores" if (path / "scores").is_dir() else path
     files = sorted(scores.glob(f"*{SUFFIX}"))
     if not files:
-        raise BenchError(
-            f"{path}: no *{SUFFIX} in it. Score its videos:  python -m bench vbench score {path}/videos"
-        )
+        ask = f"python -m bench vbench score {path}/videos"
+        raise BenchError(f"{path}: no *{SUFFIX} in it. Score its videos:  {ask}")
     model = scores.absolute().parent if scores.name == "scores" else scores.absolute()
     row, origin = Row(model.name, {}), dict[str, Path]()
     for file in files:
         (one,) = _read(file, "auto")
         for name, value in one.scores.items():
             if name in origin:
-                raise BenchError(
-                    f"{name} is in {origin[name]} and in {file}: remove one of them, or name the other"
-                )
+                raise BenchError(f"{name} is in {origin[name]} and in {file}: remove one, or name the other")
             origin[name], row.scores[name] = file, value
     for name, status in read_status(scores).items():
         if name in row.scores and status.partial:
@@ -101,7 +98,7 @@ def _directory(path: Path) -> Row:
 
 
 def _json(path: Path, tree: Any, unit: Unit) -> list[Row]:
-    """VBench's {dimension: [score, videos]}; {dimension: score}; {model: {dimension: score}}; a list of rows."""
+    """VBench's {dimension: [score, videos]}, {dimension: score}, {model: {dimension: score}}, or rows."""
     stem = path.name.removesuffix(".json").removesuffix(SUFFIX.removesuffix(".json"))
     if isinstance(tree, list) and tree and all(isinstance(entry, dict) for entry in tree):
         return _table(path, tree, unit)
@@ -133,11 +130,10 @@ def _table(path: Path, records: Sequence[Mapping[str, Any]], unit: Unit) -> list
     rows: list[Row] = []
     for record, values in zip(records, numbers, strict=True):
         scaled = {key: value * factor for key, value in values.items()}
+        kind = "percent" if percent else "fractions"
         for key, value in scaled.items():
             if not -1e-9 <= value <= 1 + 1e-9:
-                raise BenchError(
-                    f"{path}: {key} is {values[key]:g}, not a score (read as {'percent' if percent else 'fractions'})"
-                )
+                raise BenchError(f"{path}: {key} is {values[key]:g}, not a score (read as {kind})")
         scores = {key: value for key, value in scaled.items() if key in DIMENSIONS}
         printed = {PRINTED[key]: value for key, value in scaled.items() if key in PRINTED}
         rows.append(Row(_plain(str(record[label])), scores, printed, half_unit))

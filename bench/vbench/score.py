@@ -109,7 +109,7 @@ def read_status(scores: Path) -> dict[str, Status]:
     try:
         return {k: Status.model_validate(v) for k, v in json.loads(path.read_text(encoding="utf-8")).items()}
     except (ValueError, ValidationError) as error:
-        raise BenchError(f"{path}: damaged: {error}. Remove it to score again") from error
+        raise BenchError(f"{path}: damaged, or of another version. Remove it to score again") from error
 
 
 def _write_status(scores: Path, known: Mapping[str, Status]) -> None:

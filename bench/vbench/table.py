@@ -119,7 +119,7 @@ def _best(rows: Sequence[Row], lines: Sequence[str], place: int) -> set[int]:
 
 
 def remarks(rows: Sequence[Row]) -> list[str]:
-    """What is missing, what is not official, and which rows disagree with the aggregates printed with them."""
+    """What is missing, what is not official, and which rows disagree with their printed aggregates."""
     found: list[str] = []
     for row in rows:
         lacking = [d.title for d in DIMENSIONS.values() if d.name not in row.scores]

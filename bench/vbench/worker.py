@@ -2,8 +2,8 @@
 
 `python worker.py REQUEST.json` (see `bench.vbench.cells` for its keys) writes the file that the request
 names as "outcome": {"state": "done" | "missing" | "failed", "message", "score", "results", …}. A process that
-dies writes none. It is run by path and imports nothing of this project unless the request has a "root", so that an
-environment with old packages (scene, the GRiT dimensions) needs VBench alone.
+dies writes none. It is run by path and imports nothing of this project unless the request has a "root", so
+that an environment with old packages (scene, the GRiT dimensions) needs VBench alone.
 
 Two things that VBench does silently are not let pass: fetching files (every connection and every wget or git
 is refused), and taking a detector that fails for one that sees nothing (its errors are counted).
