@@ -60,7 +60,8 @@ def write_mp4(path: Path, frames: Frames, fps: float) -> None:
     except OSError as error:
         raise BenchError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary.is_file():
+            temporary.unlink()
 
 
 def _by_imageio(path: Path, frames: Frames, fps: float) -> None:

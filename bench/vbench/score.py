@@ -70,7 +70,7 @@ def score(console: Console, asked: Asked) -> int:
         for ended in as_completed(running):
             cell = running[ended]
             known = read_status(scores) | {cell.dimension.name: ended.result()}
-            _write_status(scores, known)
+            write_status(scores, known)
             show(console, cell.dimension, known[cell.dimension.name])
     for cell in cells:
         if cell not in todo:
@@ -112,7 +112,8 @@ def read_status(scores: Path) -> dict[str, Status]:
         raise BenchError(f"{path}: damaged, or of another version. Remove it to score again") from error
 
 
-def _write_status(scores: Path, known: Mapping[str, Status]) -> None:
+def write_status(scores: Path, known: Mapping[str, Status]) -> None:
+    """Record how the dimensions stand."""
     tree = {name: known[name].model_dump(mode="json") for name in sorted(known)}
     write_atomically(scores / "status.json", json.dumps(tree, indent=2, ensure_ascii=False) + "\n")
 

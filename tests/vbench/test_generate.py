@@ -1,8 +1,9 @@
-"""`bench vbench generate`: what it writes, skips, shares out and refuses. The chain is a toy that makes videos."""
+"""`bench vbench generate`: what it writes, skips, shares out and refuses, with a toy that makes videos."""
 
 import hashlib
 import json
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from bench.vbench import generate, mp4, suite
 from bench.vbench.dimensions import DIMENSIONS
 
 pytestmark = pytest.mark.skipif(
-    not any(__import__("importlib.util").util.find_spec(name) for name in mp4.PACKAGES),
+    not any(find_spec(name) for name in mp4.PACKAGES),
     reason="pip install -e '.[vbench]'",
 )
 FRAMES, SIZE = 4, 16
@@ -82,7 +83,7 @@ def test_a_video_does_not_depend_on_batch_shard_and_subset(chain: VideoToy, tmp_
     for part in ("1/3", "2/3", "3/3"):
         run("--subset", "3", "--per-prompt", "2", "--shard", part, "--out", str(tmp_path / "b"))
     small, large = digests(tmp_path / "a"), digests(tmp_path / "b")
-    assert len(small), len(large) == (4, 6)
+    assert (len(small), len(large)) == (4, 6)
     assert {name: large[name] for name in small} == small
     assert len(set(large.values())) == 6  # all are different
 
@@ -133,7 +134,7 @@ def test_a_lora_is_loaded_and_recorded(chain: VideoToy, tmp_path: Path) -> None:
 
 def test_the_directory_is_named_by_the_model_and_the_cell() -> None:
     assert generate.directory_name("hub:a/b", None) == "hub_a_b"
-    assert generate.directory_name("tiny", Path("cells/rlr.0")) == "tiny-rlr_0"
+    assert generate.directory_name("tiny", Path("cells/rlr.0")) == "tiny-rlr.0"
 
 
 def test_frame_rates_are_those_of_vbenchs_authors_unless_the_model_says_another() -> None:

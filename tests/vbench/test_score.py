@@ -1,21 +1,24 @@
 """`bench vbench score`: the real vbench package on small videos, and all that can be missing or go wrong."""
 
+import importlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections import OrderedDict
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner, Result
 
 from bench.cli import app
 from bench.errors import BenchError
 from bench.vbench import cells, mp4
 from bench.vbench.score import read_status
+from rewards import compat
 from tests.vbench.test_mp4 import read
 from tests.vbench.videos import PROMPT, moving, write_suite
 
@@ -23,7 +26,6 @@ needs_encoder = pytest.mark.skipif(
     not any(find_spec(name) for name in mp4.PACKAGES), reason="pip install -e '.[vbench]'"
 )
 needs_vbench = pytest.mark.skipif(find_spec("vbench") is None, reason="`make scorers`")
-Write = Callable[[str, str], None]
 
 
 @pytest.fixture(autouse=True)
@@ -89,14 +91,10 @@ def test_custom_videos_one_of_which_cannot_be_played(tmp_path: Path) -> None:
 
 def random_raft(cache: Path) -> None:
     """RAFT's weights as the released file has them, random."""
-    from collections import OrderedDict
-
-    import torch
-
-    from rewards import compat
-
     raft = compat.vbench("third_party.RAFT.core.raft")
-    config = __import__("easydict").EasyDict(small=False, mixed_precision=False, alternate_corr=False)
+    config = importlib.import_module("easydict").EasyDict(
+        small=False, mixed_precision=False, alternate_corr=False
+    )
     torch.manual_seed(0)
     state = OrderedDict((f"module.{k}", v) for k, v in raft.RAFT(config).state_dict().items())
     path = cache / "raft_model" / "models" / "raft-things.pth"
@@ -128,6 +126,33 @@ def test_the_static_filter_and_dynamic_degree_run_vbenchs_own_code(tmp_path: Pat
     ]
     assert {row["video_path"] for row in rows} <= {str(videos / f"{PROMPT}-{n}.mp4") for n in (0, 7, 24)}
     assert not (tmp_path / "scores" / "work" / "temporal_flickering" / "static").exists()
+
+
+HUBCONF = """
+import torch
+
+def dino_vitb16(pretrained=True, **kwargs):
+    url = "https://dl.fbaipublicfiles.com/dino/dino_vitbase16_pretrain/dino_vitbase16_pretrain.pth"
+    model = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(4), torch.nn.Flatten())
+    model.load_state_dict(torch.hub.load_state_dict_from_url(url=url, map_location="cpu"))
+    return model
+"""
+
+
+@needs_vbench
+@needs_encoder
+@pytest.mark.slow
+def test_dino_finds_its_weights_in_vbenchs_cache_and_fetches_none(tmp_path: Path, cache: Path) -> None:
+    """DINO's own hubconf.py loads them by their address; a stand-in for the network does as it does."""
+    repository = cache / "dino_model" / "facebookresearch_dino_main"
+    repository.mkdir(parents=True)
+    (repository / "hubconf.py").write_text(HUBCONF)
+    torch.save({}, cache / "dino_model" / "dino_vitbase16_pretrain.pth")
+    mp4.write_mp4(tmp_path / "clips" / "a cat.mp4", moving(0), 8)
+    found = score(tmp_path / "clips", "--custom", "--dimension", "subject_consistency", "--device", "cpu")
+    assert found.exit_code == 0, found.output
+    status = read_status(tmp_path / "scores")["subject_consistency"]
+    assert status.score == pytest.approx(1.0, abs=1e-3)  # nothing moves
 
 
 SITE = """
