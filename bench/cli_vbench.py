@@ -147,9 +147,12 @@ def table(
         typer.Argument(help="result files, tables, scored directories", show_default="all in results/vbench"),
     ] = None,
     out: Annotated[Path, typer.Option(help="for csv, md, tex and the figures")] = Path("results/vbench"),
+    figures: Annotated[
+        bool, typer.Option("--figures/--no-figures", help="draw the radar and the bars")
+    ] = True,
     unit: Annotated[Unit, typer.Option(help="of the numbers in tables")] = Unit.auto,
 ) -> None:
     """Tabulate scores with Quality, Semantic and Total, and check printed ones against their dimensions."""
     from bench.vbench import table as tabulating
 
-    tabulating.table(console, files or (), out, unit.value)
+    tabulating.table(console, files or (), out, unit.value, figures)

@@ -20,27 +20,28 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.errors import BenchError
-from bench.packages import INSTALL
 from bench.schema import Strict
 from bench.store import write_atomically
 from bench.vbench import fetching, suite
 from bench.vbench.dimensions import GRIT, Dimension
+from bench.vbench.worker import Missing, check_packages
 
 SUFFIXES = (".mp4", ".gif", ".jpg", ".png")  # that VBench takes in custom mode
 WORKER = Path(__file__).with_name("worker.py")
 ROOT = Path(__file__).parents[2]
-OWN = "needs an environment of its own: docs/vbench.md says how to make it; name its Python by --python"
+OWN = "It needs an environment of its own (docs/vbench.md), named by --python"
 
 
 class Status(Strict):
     """How a dimension stands.
 
     videos: that were given; scored: that VBench has a score of; expected: of the full suite, None for custom
-    videos. partial: why the score is not the official one; empty if it is. fingerprint: of what was scored.
+    videos. ways: commands that get missing weights. partial: why the score is not the official one; empty if it is. fingerprint: of what was scored.
     """
 
     state: Literal["done", "missing", "failed"]
     message: str = ""
+    ways: tuple[str, ...] = ()
     score: float | None = None
     videos: int = 0
     scored: int = 0
@@ -110,14 +111,17 @@ class Cell:
             "fingerprint": self.fingerprint(names),
         }
         self.result.unlink(missing_ok=True)  # of other videos
-        unmet = [text for text in (self._no_videos(names), self._no_weights(fetch)) if text]
+        lacking, ways = self._no_weights(fetch)
+        unmet = [text for text in (self._no_videos(names), self._no_packages(), lacking) if text]
         if unmet:
-            return Status(state="missing", message="\n".join(unmet), **common)
+            return Status(state="missing", message="\n".join(unmet), ways=tuple(ways), **common)
         self._prepare(names)
         started = time.monotonic()
         outcome = self._process()
         if outcome["state"] == "missing":
-            outcome["message"] += f"\n  {self._remedy()}"
+            outcome["message"] += f". {self._remedy()}"
+        if outcome["state"] == "failed":
+            outcome["message"] += f" (its output: {self.work / 'output.txt'})"
         if outcome["state"] == "done":
             results = {self.dimension.name: outcome.pop("results")}
             write_atomically(self.result, json.dumps(results, indent=4, ensure_ascii=False) + "\n")
@@ -138,10 +142,10 @@ class Cell:
             return ""
         if self.custom:
             return f"no video ({', '.join(SUFFIXES)}) is in {self.videos}"
-        return f"no video: python -m bench vbench generate --dimension {self.dimension.name} makes them"
+        return f"no video; `vbench generate --dimension {self.dimension.name}` makes them"
 
-    def _no_weights(self, fetch: bool) -> str:
-        """What is not there of its weights and how to get it; empty if all is."""
+    def _no_weights(self, fetch: bool) -> tuple[str, list[str]]:
+        """Which of its weights are not there, and how to get them; nothing if all are."""
         files = fetching.needed(self.dimension, self.filtered)
         try:
             for file in fetching.absent(files) if fetch else ():
@@ -149,14 +153,25 @@ class Cell:
             for repository in fetching.absent_hub(self.dimension) if fetch else ():
                 fetching.fetch_hub(repository)
         except BenchError as error:
-            return str(error)
-        lines = [fetching.how_to(file) for file in fetching.absent(files)]
-        lines += [f"hf download {name}" for name in fetching.absent_hub(self.dimension)]
-        return "\n  ".join(["no weights; --fetch gets them, or by hand:", *lines]) if lines else ""
+            return str(error), []
+        lacking, repositories = fetching.absent(files), fetching.absent_hub(self.dimension)
+        ways = [*map(fetching.how_to, lacking), *(f"hf download {name}" for name in repositories)]
+        names = [fetching.sized(file) for file in lacking] + repositories
+        return (f"no weights: {', '.join(names)}", ways) if names else ("", [])
+
+    def _no_packages(self) -> str:
+        """What this environment lacks; another one says it itself."""
+        if self.python is not None:
+            return ""
+        try:
+            check_packages(list(self.dimension.packages), dict(self.dimension.limits))
+        except Missing as error:
+            return f"{error}. {self._remedy()}"
+        return ""
 
     def _remedy(self) -> str:
         own = self.dimension.limits or set(self.dimension.packages) & set(GRIT)
-        return OWN if own or self.python is not None else f"Install:  {INSTALL}"
+        return OWN if own or self.python is not None else "Install: make scorers (docs/scorers.md)"
 
     def _prepare(self, names: Sequence[str]) -> None:
         """The process's directory: links to exactly the videos it is to see, and its request."""
@@ -216,7 +231,7 @@ class Cell:
                     check=False,
                 )
         except subprocess.TimeoutExpired:
-            return {"state": "failed", "message": f"stopped after {self.timeout:g} seconds ({log})"}
+            return {"state": "failed", "message": f"stopped after {self.timeout:g} seconds"}
         except OSError as error:
             raise BenchError(f"--python {self.python}: {error.strerror}") from error
         outcome = self.work / "outcome.json"
@@ -225,4 +240,4 @@ class Cell:
         code = ended.returncode
         why = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         hint = " (out of memory?)" if code == -signal.SIGKILL else ""
-        return {"state": "failed", "message": f"its process {why}{hint}; its output is in {log}"}
+        return {"state": "failed", "message": f"its process {why}{hint}"}

@@ -48,15 +48,21 @@ def absent_hub(dimension: Dimension) -> list[str]:
     return [] if all(found) else [BERT]
 
 
-def how_to(file: File) -> str:
-    """`path (12 MB): the command that puts it there`."""
+def sized(file: File) -> str:
+    """`amt-s.pth (12 MB)`."""
     size = "" if file.megabytes is None else f" ({file.megabytes:g} MB)"
+    path = Path(file.path)
+    return f"{path.name if file.unpack is None else f'{path.parent.name}/{path.name}'}{size}"
+
+
+def how_to(file: File) -> str:
+    """The command that puts it where VBench looks, or what to do instead of one."""
     target = cache_directory() / file.path
     if file.unpack is not None:
         folder = shlex.quote(str(cache_directory() / file.unpack))
-        return f"{target}{size}: unpack {file.url} into {folder}"
+        return f"unpack {file.url} into {folder}, so that {target} is there"
     where, to = shlex.quote(str(target.parent)), shlex.quote(str(target))
-    return f"{target}{size}: mkdir -p {where} && curl -L -o {to} {shlex.quote(file.url)}"
+    return f"mkdir -p {where} && curl -L -o {to} {shlex.quote(file.url)}"
 
 
 def fetch(file: File) -> None:

@@ -75,6 +75,11 @@ def score(console: Console, asked: Asked) -> int:
     for cell in cells:
         if cell not in todo:
             show(console, cell.dimension, known[cell.dimension.name], "already scored")
+    ways = dict.fromkeys(way for cell in todo for way in known[cell.dimension.name].ways)
+    if ways:
+        console.print("Weights that are missing: --fetch downloads them, or by hand:")
+        for way in ways:
+            console.print(Text(f"  {way}", "dim"), soft_wrap=True)
     done = [cell for cell in cells if known[cell.dimension.name].state == "done"]
     console.print(f"{len(done)} of {len(cells)} dimensions have a score: {scores}", highlight=False)
     return 0 if len(done) == len(cells) else 1

@@ -31,10 +31,10 @@ HOME = Path("results/vbench")
 MARK = "*"
 
 
-def table(console: Console, paths: Sequence[Path], out: Path, unit: Unit = "auto") -> None:
-    """Print the table of these files and write it, and its figures, to OUT. Raises BenchError.
+def table(console: Console, paths: Sequence[Path], out: Path, unit: Unit = "auto", draw: bool = True) -> None:
+    """Print the table of these files and write it to OUT, with its figures unless told not to draw.
 
-    No paths: every model that was scored under results/vbench.
+    No paths: every model that was scored under results/vbench. Raises BenchError.
     """
     chosen = list(paths) or sorted({p.parents[1] for p in HOME.glob(f"*/scores/*{SUFFIX}")})
     if not chosen:
@@ -44,7 +44,7 @@ def table(console: Console, paths: Sequence[Path], out: Path, unit: Unit = "auto
         )
     rows = read(chosen, unit)
     show(console, rows)
-    written = write(out, rows)
+    written = [*write(out, rows), *(figures.draw(out, rows) if draw else ())]
     console.print(
         f"wrote {', '.join(path.name for path in written)} to {out}", highlight=False, soft_wrap=True
     )
@@ -150,7 +150,7 @@ def checks(row: Row) -> list[Check]:
 
 
 def write(out: Path, rows: Sequence[Row]) -> list[Path]:
-    """vbench.csv (a line per model, readable again), .md and .tex (a line per dimension), and the figures."""
+    """vbench.csv (a line per model, readable again), .md and .tex (a line per dimension)."""
     content = {
         "csv": frame(rows).to_csv(index=False),
         "md": _markdown(rows),
@@ -160,7 +160,7 @@ def write(out: Path, rows: Sequence[Row]) -> list[Path]:
     for extension, text in content.items():
         files.append(out / f"vbench.{extension}")
         write_atomically(files[-1], text if text.endswith("\n") else text + "\n")
-    return [*files, *figures.draw(out, rows)]
+    return files
 
 
 def frame(rows: Sequence[Row]) -> pd.DataFrame:

@@ -198,7 +198,8 @@ def test_what_is_missing_is_told_with_what_to_fetch_and_nothing_is_run(
     assert "0 of 16 dimensions have a score" in found.output
     status = read_status(tmp_path / "scores")
     assert {s.state for s in status.values()} == {"missing"}
-    assert "curl -L -o" in status["motion_smoothness"].message
+    assert "curl -L -o" in status["motion_smoothness"].ways[0]
+    assert found.output.count("grit_b_densecap_objectdet.pth https://") == 1  # of four dimensions, told once
     assert "amt-s.pth (12 MB)" in status["motion_smoothness"].message
     assert "vbench generate --dimension scene" in status["scene"].message
     assert "raft-things.pth" in status["temporal_flickering"].message

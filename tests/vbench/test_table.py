@@ -25,8 +25,8 @@ NAMES = {
 }
 
 
-def run(*arguments: str, width: int = 80) -> str:
-    given = ["vbench", "table", *arguments]
+def run(*arguments: str, width: int = 80, draw: bool = False) -> str:
+    given = ["vbench", "table", *arguments, *([] if draw else ["--no-figures"])]
     found = CliRunner().invoke(app, given, env={"COLUMNS": str(width)}, catch_exceptions=False)
     assert found.exit_code == 0, found.output
     return found.output
@@ -41,7 +41,6 @@ def test_the_papers_table_as_it_stands_fits_the_terminal(tmp_path: Path, width: 
     assert "20 of 24 printed aggregates follow" in words
     assert "modelscope: Quality is printed as 78.05, its dimensions give 76.94 (-1.106" in words
     assert "rlr: Total is printed as 83.14, its dimensions give 83.16 (+0.017" in words
-    assert {path.name for path in tmp_path.iterdir()} == NAMES
 
 
 def test_table_3_has_its_weighted_average_and_no_total(tmp_path: Path) -> None:
@@ -88,6 +87,13 @@ def test_without_files_all_scored_models_are_shown(tmp_path: Path, monkeypatch: 
     assert (tmp_path / "results/vbench/vbench.md").is_file()
 
 
+@pytest.mark.slow
+def test_all_files_are_written(tmp_path: Path) -> None:
+    run(str(TABLE10), "--out", str(tmp_path), draw=True)
+    assert {path.name for path in tmp_path.iterdir()} == NAMES
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 4, 5, 11])
 def test_figures_are_drawn_for_any_number_of_models(tmp_path: Path, count: int) -> None:
     rows = [Row(f"m{n}", dict.fromkeys(DIMENSIONS, 0.1 + 0.07 * n)) for n in range(count)]
