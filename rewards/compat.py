@@ -54,7 +54,7 @@ def vbench(module: str) -> Any:
     """A module of VBench, such as `subject_consistency`. Raises ImportError for what it imports and is not
     there."""
     torchvision()
-    with _absent_modules():
+    with _absent_modules(), _dropped_by_numpy_2():
         return importlib.import_module(f"vbench.{module}")
 
 
@@ -147,6 +147,22 @@ def _absent_modules() -> Iterator[None]:
     finally:
         for name in stand_ins:
             del sys.modules[name]
+
+
+@contextlib.contextmanager
+def _dropped_by_numpy_2() -> Iterator[None]:
+    """A module that VBench's human_action imports `disp` from, which it never calls."""
+    name = "numpy.lib.function_base"
+    if importlib.util.find_spec(name) is not None:
+        yield
+        return
+    stand_in = types.ModuleType(name)
+    stand_in.disp = print  # type: ignore[attr-defined]
+    sys.modules[name] = stand_in
+    try:
+        yield
+    finally:
+        del sys.modules[name]
 
 
 @contextlib.contextmanager

@@ -36,7 +36,8 @@ class Status(Strict):
     """How a dimension stands.
 
     videos: that were given; scored: that VBench has a score of; expected: of the full suite, None for custom
-    videos. ways: commands that get missing weights. partial: why the score is not the official one; empty if it is. fingerprint: of what was scored.
+    videos. ways: commands that get missing weights. partial: why the score is not the official one; empty if
+    it is. fingerprint: of what was scored.
     """
 
     state: Literal["done", "missing", "failed"]

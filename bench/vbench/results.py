@@ -132,7 +132,7 @@ def _table(path: Path, records: Sequence[Mapping[str, Any]], unit: Unit) -> list
         scaled = {key: value * factor for key, value in values.items()}
         kind = "percent" if percent else "fractions"
         for key, value in scaled.items():
-            if not -1e-9 <= value <= 1 + 1e-9:
+            if not -1.0 <= value <= 1 + 1e-9:  # some are cosines
                 raise BenchError(f"{path}: {key} is {values[key]:g}, not a score (read as {kind})")
         scores = {key: value for key, value in scaled.items() if key in DIMENSIONS}
         printed = {PRINTED[key]: value for key, value in scaled.items() if key in PRINTED}

@@ -56,7 +56,7 @@ def test_a_unit_can_be_said(tmp_path: Path) -> None:
         ("a.csv", "method,scene\nx,52\ny,0.5\n", "say --unit"),
         ("a.csv", "method,scene\nx,many\n", "'many', not a number"),
         ("a.csv", "method,scene\nx,520\n", "not a score"),
-        ("a.csv", "method,scene\nx,-1\n", "not a score"),
+        ("a.csv", "method,scene\nx,-2\n", "not a score"),
         ("a.csv", "method,scene\nx,inf\n", "is inf"),
         ("a.csv", "method,subject_consistancy\nx,52\n", "Did you mean 'subject_consistency'"),
         ("a.csv", "method,speed\nx,52\n", "none of VBench's dimensions"),
