@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -22,6 +22,7 @@ from bench.vbench.results import Row
 TOGETHER = 4  # models in one radar; more get a panel each
 COLOURS = {"quality": "#274E6E", "semantic": "#6B3F12"}
 OTHERS = "#C9C9C9"
+RINGS = (0.25, 0.5, 0.75, 1.0)  # of VBench's range
 # Colours of bars and panels: those of Okabe & Ito without black, then two darker ones.
 PALETTE = (
     *(style.ORANGE, style.PURPLE, style.GREY, style.BLUE, style.GREEN, style.SKY, style.VERMILLION),
@@ -82,7 +83,11 @@ def radar(rows: Sequence[Row]) -> Drawing:
         axes = _polar(figure, 1, 1, 1)
         _circle(axes, {name: d.title for name, d in DIMENSIONS.items()}, 8.0)
         for row in rows:
-            _loop(axes, row, look[row.name].colour, 1.6, look[row.name].line)
+            _loop(axes, row, look[row.name], 1.6)
+        for ring in RINGS:
+            axes.text(
+                math.pi / 16, ring, f"{ring:.0%}", ha="center", va="center", fontsize=6.5, color="#777777"
+            )
         style.legend(figure, [row.name for row in rows], look, beside=0)
     else:
         columns = min(4, math.ceil(len(rows) / 2))
@@ -94,8 +99,8 @@ def radar(rows: Sequence[Row]) -> Drawing:
             _circle(axes, SHORT, 6.2)
             for other in rows:
                 if other is not row:
-                    _loop(axes, other, OTHERS, 0.6, "-")
-            _loop(axes, row, colour[row.name], 1.7, "-", filled=True)
+                    _loop(axes, other, Look(OTHERS, "", "-"), 0.6)
+            _loop(axes, row, Look(colour[row.name], "", "-"), 1.7, filled=True)
             axes.set_title(row.name, loc="center", pad=20, fontsize=9.5, color=colour[row.name])
         figure.legend(handles=_context(), loc="outside lower center", ncols=4, fontsize=7.5)
     caption = "VBench scores, each normalised by its official range (0 at the centre, 1 at the rim)"
@@ -118,7 +123,7 @@ def _circle(axes: PolarAxes, labels: Mapping[str, str], size: float) -> None:
     angles = _angles()
     axes.set_theta_zero_location("N")
     axes.set_theta_direction(-1)
-    axes.set(ylim=(0, 1), yticks=[0.25, 0.5, 0.75, 1.0], yticklabels=[])
+    axes.set(ylim=(0, 1), yticks=RINGS, yticklabels=[])
     axes.set_xticks(list(angles.values()), [""] * len(angles))
     axes.spines["polar"].set_visible(False)
     for name, angle in angles.items():
@@ -133,7 +138,7 @@ def _angles() -> dict[str, float]:
     return {name: 2 * math.pi * n / len(DIMENSIONS) for n, name in enumerate(DIMENSIONS)}
 
 
-def _loop(axes: PolarAxes, row: Row, colour: str, width: float, line: Any, filled: bool = False) -> None:
+def _loop(axes: PolarAxes, row: Row, look: Look, width: float, filled: bool = False) -> None:
     """A model's closed line; it is broken where a score is missing."""
     angles = _angles()
     points = [
@@ -142,9 +147,18 @@ def _loop(axes: PolarAxes, row: Row, colour: str, width: float, line: Any, fille
     ]
     around = [*angles.values(), 2 * math.pi]
     closed = [*points, points[0]]
-    axes.plot(around, closed, color=colour, linewidth=width, linestyle=line, zorder=3 if filled else 2)
+    axes.plot(
+        around,
+        closed,
+        color=look.colour,
+        linewidth=width,
+        linestyle=look.line,
+        marker=look.marker,
+        markeredgewidth=0,
+        zorder=3 if filled else 2,
+    )
     if filled and not any(map(math.isnan, points)):
-        axes.fill(around, closed, color=colour, alpha=0.14, linewidth=0, zorder=2)
+        axes.fill(around, closed, color=look.colour, alpha=0.14, linewidth=0, zorder=2)
 
 
 def bars(rows: Sequence[Row]) -> Drawing:
@@ -169,10 +183,14 @@ def bars(rows: Sequence[Row]) -> Drawing:
 def _bars(axes: Axes, rows: Sequence[Row], name: str, colour: Mapping[str, str]) -> None:
     values = [100 * row.scores[name] if name in row.scores else math.nan for row in rows]
     known = [v for v in values if not math.isnan(v)]
+    official = [v for v, row in zip(values, rows, strict=True) if name not in row.notes and not math.isnan(v)]
     places = range(len(rows))
     axes.barh(places, values, color=[colour[row.name] for row in rows], height=0.72)
     axes.set(
-        yticks=list(places), yticklabels=[row.name for row in rows], xlim=(0, 1.28 * max(known)), xticks=[]
+        yticks=list(places),
+        yticklabels=[row.name for row in rows],
+        xlim=(0, 1.28 * max(*known, 0.01)),
+        xticks=[],
     )
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.grid(visible=False)
@@ -182,6 +200,7 @@ def _bars(axes: Axes, rows: Sequence[Row], name: str, colour: Mapping[str, str])
         if math.isnan(number):
             axes.text(0, place, " not scored", va="center", fontsize=7.0, color="#8A8A8A")
             continue
-        best = number == max(known) and len(known) > 1
-        weight = "bold" if best else "normal"
-        axes.text(number, place, f" {number:.2f}", va="center", fontsize=7.0, weight=weight, color="#222222")
+        partial = name in rows[place].notes  # a score that is not VBench's is nobody's to beat
+        best = not partial and len(official) > 1 and number == max(official)
+        text, weight = f" {number:.2f}{'*' * partial}", "bold" if best else "normal"
+        axes.text(max(number, 0), place, text, va="center", fontsize=7.0, weight=weight, color="#222222")

@@ -109,11 +109,12 @@ def _short(name: str) -> str:
 
 
 def _best(rows: Sequence[Row], lines: Sequence[str], place: int) -> set[int]:
-    """Numbers of the lines in which this row is the best of several."""
+    """Numbers of the lines in which this row is the best of several, of scores that are VBench's own."""
     found: set[int] = set()
     for n, line in enumerate(lines):
-        values = [v for v in (value(row, line) for row in rows) if v is not None]
-        if len(values) > 1 and value(rows[place], line) == max(values) > min(values):
+        official = [value(row, line) if MARK not in cell(row, line) else None for row in rows]
+        values = [v for v in official if v is not None]
+        if len(values) > 1 and official[place] == max(values) > min(values):
             found.add(n)
     return found
 

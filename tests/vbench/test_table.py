@@ -73,6 +73,9 @@ def test_scored_directories_stand_beside_published_models(tmp_path: Path) -> Non
     assert "mine: no total without scene" in words
     assert "* mine: 10 of the suite's 360 videos: subject consistency" in words
     assert "50.00*" in words
+    row = read([tmp_path / "mine"])[0]
+    row.scores["subject_consistency"] = 1.0  # better than all, but of ten videos
+    assert 0 not in table._best([row, *read([TABLE10])], list(DIMENSIONS), 0)
     written = pd.read_csv(tmp_path / "t" / "vbench.csv").set_index("method")
     assert written.loc["mine", ["total_score", "semantic_score", "scene"]].isna().all()
     assert pd.notna(written.loc["mine", "quality_score"])

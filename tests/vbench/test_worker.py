@@ -1,10 +1,14 @@
 """What the worker makes of VBench's results, and what it counts behind VBench's back."""
 
+import sys
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
 
+from bench.vbench.dimensions import DIMENSIONS, GRIT, VICLIP
 from bench.vbench.worker import Missing, Watch, check_packages, checked
+from rewards import compat
 
 REQUEST = {"dimension": "scene", "source": "/videos", "count": 2}
 ROWS = [{"video_path": f"/work/a-{n}.mp4", "video_results": 0.5} for n in (0, 1)]
@@ -70,3 +74,14 @@ def test_packages_that_are_absent_or_too_new() -> None:
         assert "VBench needs 1.0 or older" in str(error) or "not installed: vbench" in str(error)
     else:
         pytest.fail("pytest is newer than 1.0")
+
+
+@pytest.mark.slow
+def test_dimensions_import_beside_modern_packages() -> None:
+    """Those that need an environment of their own are left out, and ViCLIP's, which fetch when imported."""
+    if find_spec("vbench") is None:
+        pytest.skip("`make scorers`")
+    for name, dimension in DIMENSIONS.items():
+        if not (dimension.limits or dimension.files == VICLIP or set(dimension.packages) & set(GRIT)):
+            assert hasattr(compat.vbench(name), f"compute_{name}")
+    assert "numpy.lib.function_base" not in sys.modules or find_spec("numpy.lib.function_base") is not None

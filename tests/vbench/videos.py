@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from typer.testing import CliRunner, Result
 
+from bench.cli import app
 from bench.vbench.mp4 import Frames, write_mp4
 
 PROMPT = "In a still frame, a stop sign"  # the suite's first, of temporal_flickering
@@ -33,3 +35,17 @@ def write_result(path: Path, scores: Mapping[str, float]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(tree))
     return path
+
+
+def score(videos: Path, *arguments: str) -> Result:
+    """`bench vbench score` in this process."""
+    given = ["vbench", "score", str(videos), *arguments]
+    return CliRunner().invoke(app, given, env={"COLUMNS": "80"}, catch_exceptions=False)
+
+
+def empty_videos(directory: Path, *names: str) -> Path:
+    """Files that are no videos, for what looks at names alone."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (directory / name).write_bytes(b"no video")
+    return directory
