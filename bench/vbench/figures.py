@@ -86,7 +86,13 @@ def radar(rows: Sequence[Row]) -> Drawing:
             _loop(axes, row, look[row.name], 1.6)
         for ring in RINGS:
             axes.text(
-                math.pi / 16, ring, f"{ring:.0%}", ha="center", va="center", fontsize=6.5, color="#777777"
+                math.pi / 16,
+                ring,
+                f"{100 * ring:.0f} %",
+                ha="center",
+                va="center",
+                fontsize=6.5,
+                color="#777777",
             )
         style.legend(figure, [row.name for row in rows], look, beside=0)
     else:

@@ -143,6 +143,7 @@ def test_a_detector_that_fails_is_not_taken_for_one_that_sees_nothing(
         (site / name).mkdir(parents=True)
         (site / name / "__init__.py").write_text("")
     (site / "sitecustomize.py").write_text(SITE)
+    monkeypatch.syspath_prepend(str(site))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")]))
     empty_videos(cache / "grit_model", "grit_b_densecap_objectdet.pth")
     videos = write_suite(tmp_path / "videos", {0: 1}, "a person")
