@@ -69,9 +69,9 @@ def score(console: Console, asked: Asked) -> int:
         running = {pool.submit(cell.run, asked.fetch): cell for cell in todo}
         for ended in as_completed(running):
             cell = running[ended]
-            known = read_status(scores) | {cell.dimension.name: ended.result()}
-            write_status(scores, known)
-            show(console, cell.dimension, known[cell.dimension.name])
+            status = known[cell.dimension.name] = ended.result()
+            write_status(scores, cell.dimension.name, status)
+            show(console, cell.dimension, status)
     for cell in cells:
         if cell not in todo:
             show(console, cell.dimension, known[cell.dimension.name], "already scored")
@@ -108,19 +108,18 @@ def show(console: Console, dimension: Dimension, status: Status, remark: str = "
 
 def read_status(scores: Path) -> dict[str, Status]:
     """How the dimensions stand, by name; nothing if none was ever asked for. Raises BenchError if damaged."""
-    path = scores / "status.json"
-    if not path.is_file():
-        return {}
-    try:
-        return {k: Status.model_validate(v) for k, v in json.loads(path.read_text(encoding="utf-8")).items()}
-    except (ValueError, ValidationError) as error:
-        raise BenchError(f"{path}: damaged, or of another version. Remove it to score again") from error
+    found: dict[str, Status] = {}
+    for path in sorted((scores / "status").glob("*.json")):
+        try:
+            found[path.stem] = Status.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise BenchError(f"{path}: damaged, or of another version. Remove it to score again") from error
+    return found
 
 
-def write_status(scores: Path, known: Mapping[str, Status]) -> None:
-    """Record how the dimensions stand."""
-    tree = {name: known[name].model_dump(mode="json") for name in sorted(known)}
-    write_atomically(scores / "status.json", json.dumps(tree, indent=2, ensure_ascii=False) + "\n")
+def write_status(scores: Path, name: str, status: Status) -> None:
+    """Record how a dimension stands, in a file of its own: several processes may score at once."""
+    write_atomically(scores / "status" / f"{name}.json", status.model_dump_json(indent=2) + "\n")
 
 
 def _prompts(path: Path, videos: Path) -> dict[str, str]:

@@ -123,9 +123,9 @@ def test_a_python_that_is_not_there(tmp_path: Path, cache: Path) -> None:
 
 
 def test_a_damaged_status_is_named(tmp_path: Path) -> None:
-    (tmp_path / "scores").mkdir()
-    (tmp_path / "scores" / "status.json").write_text("{")
-    with pytest.raises(BenchError, match=r"status\.json: damaged"):
+    (tmp_path / "scores" / "status").mkdir(parents=True)
+    (tmp_path / "scores" / "status" / "scene.json").write_text("{")
+    with pytest.raises(BenchError, match=r"scene\.json: damaged"):
         score(empty_videos(tmp_path / "videos", "a.mp4"))
 
 

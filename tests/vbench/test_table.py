@@ -66,7 +66,7 @@ def test_scored_directories_stand_beside_published_models(tmp_path: Path) -> Non
     scores = {name: 0.5 for name in DIMENSIONS if name != "scene"}
     write_result(tmp_path / "mine" / "scores" / "all_eval_results.json", scores)
     status = Status(state="done", videos=10, expected=360, partial="10 of the suite's 360 videos")
-    write_status(tmp_path / "mine" / "scores", {"subject_consistency": status})
+    write_status(tmp_path / "mine" / "scores", "subject_consistency", status)
     words = " ".join(
         run(str(tmp_path / "mine"), str(TABLE10), "--out", str(tmp_path / "t"), width=200).split()
     )
