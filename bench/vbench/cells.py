@@ -1,8 +1,8 @@
 """One dimension scored in a process of its own: what it needs, its request, how it ended.
 
 OUT/scores/ holds `DIMENSION_eval_results.json` in VBench's own format for every dimension that has a score,
-`status/DIMENSION.json` for all that were asked for, and `work/DIMENSION/` with the request and what the process
-printed.
+`status/DIMENSION.json` for all that were asked for, and `work/DIMENSION/` with the request and what the
+process printed.
 """
 
 from __future__ import annotations
