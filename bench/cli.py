@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from bench import cli_plan, cli_profile, cli_sweep, cli_tools
+from bench import cli_plan, cli_profile, cli_sweep, cli_tools, cli_vbench
 from bench.errors import BenchError
 
 app = typer.Typer(
@@ -259,3 +259,4 @@ SWEEP = (cli_sweep.submit, cli_sweep.status, cli_sweep.cancel, cli_sweep.retry, 
 PROFILE = (cli_profile.profile, cli_plan.plan)
 for command in (cli_tools.doctor, cli_tools.fetch, cli_tools.evaluate, *SWEEP, *PROFILE):
     app.command()(command)
+app.add_typer(cli_vbench.app, name="vbench")

@@ -34,10 +34,10 @@ def write_samples(
     """
     adapter = None if lora is None else find_lora(lora, "--lora")
     layers = [Layer(*parse_setting(text)) for text in settings]
-    own = CellDir(lora).config().dcot if lora is not None and (lora / "config.yaml").is_file() else None
+    own = trained_dcot(lora)
     decomposed = _dcot(own, layers) if dcot or (dcot is None and own is not None) else None
     of_model = [layer for layer in layers if decomposed is None or set(layer.tree) != {"dcot"}]
-    config = _model(model, lora, of_model)
+    _, config = trained_model(model, lora, of_model)
     _, device = start(threads=torch.get_num_threads())
     chain = load_chain(config, device)
     if adapter is not None:
@@ -64,11 +64,19 @@ def _dcot(own: DcotConfig | None, layers: Sequence[Layer]) -> DcotConfig:
     return chosen.build(DcotConfig)
 
 
-def _model(name: str | None, lora: Path | None, layers: list[Layer]) -> ModelConfig:
-    """A cell's LoRA is drawn with the settings that it was trained with, unless --set says otherwise."""
+def trained_dcot(lora: Path | None) -> DcotConfig | None:
+    """The decomposition that a cell was trained with; None for none, and for an adapter from elsewhere."""
+    return CellDir(lora).config().dcot if lora is not None and (lora / "config.yaml").is_file() else None
+
+
+def trained_model(name: str | None, lora: Path | None, layers: list[Layer]) -> tuple[str, ModelConfig]:
+    """A model's name and settings. A cell's LoRA is drawn with the settings that it was trained with, unless
+    --set says otherwise."""
     if lora is None or not (lora / "config.yaml").is_file():
-        return model_settings("tiny" if name is None else name, layers)
+        name = "tiny" if name is None else name
+        return name, model_settings(name, layers)
     trained = CellDir(lora).config().model
     kept = trained.config.model_dump(exclude={"source", "path", "revision"})
     own = Layer(str(lora / "config.yaml"), {"model": kept})
-    return model_settings(trained.name if name is None else name, [own, *layers])
+    name = trained.name if name is None else name
+    return name, model_settings(name, [own, *layers])

@@ -1,4 +1,4 @@
-"""Makes hpsv2 and image-reward import beside current torch and transformers, changing only what is missing.
+"""Makes hpsv2, image-reward and vbench import beside current torch; changes only what is missing.
 
 Both packages are installed without their dependencies' pins (docs/scorers.md). What stands between them and
 transformers 5 is a handful of names that it dropped, and between torchvision and a CPU build of torch two
@@ -48,6 +48,14 @@ def image_reward() -> Any:
             module = importlib.import_module("ImageReward.ImageReward")
         _complete(importlib.import_module("ImageReward.models.BLIP.med").BertPreTrainedModel)
     return module
+
+
+def vbench(module: str) -> Any:
+    """A module of VBench, such as `subject_consistency`. Raises ImportError for what it imports and is not
+    there."""
+    torchvision()
+    with _absent_modules(), _dropped_by_numpy_2():
+        return importlib.import_module(f"vbench.{module}")
 
 
 def build_image_reward(med_config: Path, tokenizer: Any) -> Any:
@@ -139,6 +147,22 @@ def _absent_modules() -> Iterator[None]:
     finally:
         for name in stand_ins:
             del sys.modules[name]
+
+
+@contextlib.contextmanager
+def _dropped_by_numpy_2() -> Iterator[None]:
+    """A module that VBench's human_action imports `disp` from, which it never calls."""
+    name = "numpy.lib.function_base"
+    if importlib.util.find_spec(name) is not None:
+        yield
+        return
+    stand_in = types.ModuleType(name)
+    stand_in.disp = print  # type: ignore[attr-defined]
+    sys.modules[name] = stand_in
+    try:
+        yield
+    finally:
+        del sys.modules[name]
 
 
 @contextlib.contextmanager

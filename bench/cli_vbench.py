@@ -1,0 +1,158 @@
+"""The commands around VBench: generate, score, table. Parse, call, print; `bench.cli` registers them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+console = Console()
+app = typer.Typer(
+    help="VBench: make videos of its prompts, score them, tabulate the scores.", no_args_is_help=True
+)
+Dimensions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--dimension", help="names with commas between them, or all; may be repeated", show_default="all"
+    ),
+]
+
+
+class Unit(StrEnum):
+    """What the numbers of result files are."""
+
+    auto = "auto"
+    percent = "percent"
+    fraction = "fraction"
+
+
+@app.command()
+def generate(
+    dimension: Dimensions = None,
+    model: Annotated[
+        str | None, typer.Option(help="a video model, as for run", show_default="the cell's")
+    ] = None,
+    lora: Annotated[Path | None, typer.Option(help="a cell's directory, or one with a LoRA in it")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="for the videos", show_default="results/vbench/MODEL/videos")
+    ] = None,
+    subset: Annotated[
+        int | None, typer.Option(min=1, help="prompts of each dimension, a fixed choice", show_default="all")
+    ] = None,
+    per_prompt: Annotated[
+        int | None, typer.Option(min=1, help="videos of each prompt", show_default="5; flickering 25")
+    ] = None,
+    shard: Annotated[str | None, typer.Option(help="K/N: only that part, for array jobs")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="of the starting noise")] = 0,
+    batch: Annotated[int, typer.Option(min=1, help="videos at a time")] = 1,
+    fps: Annotated[
+        float | None, typer.Option(min=1, help="frames per second", show_default="the model's")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="model.KEY=VALUE; may be repeated")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="make also those that are there")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="count them, make none")] = False,
+) -> None:
+    """Make the videos of VBench's prompts that are not there yet."""
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    from bench.errors import BenchError
+    from bench.vbench import dimensions
+
+    chosen = dimensions.chosen(dimension or ())
+    if model is None and lora is None:
+        raise BenchError("say whose videos: --model NAME, or --lora DIRECTORY of a trained cell")
+    from bench.vbench import generate as making
+
+    making.generate(
+        console,
+        making.Asked(
+            dimensions=chosen,
+            model=model,
+            lora=lora,
+            out=out,
+            subset=subset,
+            per_prompt=per_prompt,
+            shard=shard,
+            seed=seed,
+            batch=batch,
+            fps=fps,
+            settings=settings or (),
+            force=force,
+            dry_run=dry_run,
+        ),
+    )
+
+
+@app.command()
+def score(
+    videos: Annotated[Path, typer.Argument(help="directory of videos")],
+    dimension: Dimensions = None,
+    custom: Annotated[
+        bool,
+        typer.Option("--custom", help="videos of other prompts: ten dimensions, prompts from file names"),
+    ] = False,
+    prompts_file: Annotated[
+        Path | None, typer.Option(help='with --custom: JSON, {"a.mp4": "its prompt"}')
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="scores go to OUT/scores", show_default="beside the videos")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cuda, cpu or auto")] = "auto",
+    python: Annotated[
+        Path | None, typer.Option(help="of another environment with vbench", show_default="this one")
+    ] = None,
+    fetch: Annotated[bool, typer.Option("--fetch", help="download weights that are not here")] = False,
+    no_static_filter: Annotated[
+        bool, typer.Option("--no-static-filter", help="score flickering on all videos, moving ones too")
+    ] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="dimensions at a time")] = 1,
+    timeout: Annotated[float | None, typer.Option(min=1, help="seconds of each dimension")] = None,
+    force: Annotated[bool, typer.Option("--force", help="score again what has a score")] = False,
+) -> None:
+    """Score videos with the vbench package, each dimension in a process of its own."""
+    from bench.vbench import dimensions
+    from bench.vbench import score as scoring
+
+    sys.exit(
+        scoring.score(
+            console,
+            scoring.Asked(
+                videos=videos,
+                dimensions=dimensions.chosen(dimension or (), custom),
+                out=out,
+                custom=custom,
+                prompts_file=prompts_file,
+                device=device,
+                python=python,
+                static_filter=not no_static_filter,
+                fetch=fetch,
+                jobs=jobs,
+                timeout=timeout,
+                force=force,
+            ),
+        )
+    )
+
+
+@app.command()
+def table(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(help="result files, tables, scored directories", show_default="all in results/vbench"),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="for csv, md, tex and the figures")] = Path("results/vbench"),
+    figures: Annotated[
+        bool, typer.Option("--figures/--no-figures", help="draw the radar and the bars")
+    ] = True,
+    unit: Annotated[Unit, typer.Option(help="of the numbers in tables")] = Unit.auto,
+) -> None:
+    """Tabulate scores with Quality, Semantic and Total, and check printed ones against their dimensions."""
+    from bench.vbench import table as tabulating
+
+    tabulating.table(console, files or (), out, unit.value, figures)

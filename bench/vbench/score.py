@@ -1,0 +1,136 @@
+"""All dimensions of a directory of videos, each in its own process: `python -m bench vbench score`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+from rich.console import Console
+from rich.text import Text
+
+from bench.errors import BenchError
+from bench.store import write_atomically
+from bench.vbench.cells import Cell, Status
+from bench.vbench.dimensions import Dimension
+
+STYLES = {"done": "green", "missing": "yellow", "failed": "red"}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The command's options. out: None for the directory that the videos' directory is in."""
+
+    videos: Path
+    dimensions: Sequence[Dimension]
+    out: Path | None = None
+    custom: bool = False
+    prompts_file: Path | None = None
+    device: str = "auto"
+    python: Path | None = None
+    static_filter: bool = True
+    fetch: bool = False
+    jobs: int = 1
+    timeout: float | None = None
+    force: bool = False
+
+
+def score(console: Console, asked: Asked) -> int:
+    """Score what has no score yet and say how every dimension stands. Exit code 0 if all have one.
+
+    Raises BenchError for what is wrong with the request itself.
+    """
+    if not asked.videos.is_dir():
+        raise BenchError(f"{asked.videos}: no such directory. It should hold videos, such as 'a cat-0.mp4'")
+    if asked.prompts_file is not None and not asked.custom:
+        raise BenchError("--prompts-file goes with --custom; VBench's own videos are named by their prompts")
+    scores = (asked.out or asked.videos.absolute().parent) / "scores"
+    prompts = {} if asked.prompts_file is None else _prompts(asked.prompts_file, asked.videos)
+    cells = [
+        Cell(
+            dimension=dimension,
+            videos=asked.videos,
+            scores=scores,
+            custom=asked.custom,
+            prompts=prompts,
+            device=asked.device,
+            python=asked.python,
+            static_filter=asked.static_filter,
+            timeout=asked.timeout,
+        )
+        for dimension in asked.dimensions
+    ]
+    known = read_status(scores)
+    todo = [cell for cell in cells if asked.force or not _finished(cell, known)]
+    with ThreadPoolExecutor(asked.jobs) as pool:
+        running = {pool.submit(cell.run, asked.fetch): cell for cell in todo}
+        for ended in as_completed(running):
+            cell = running[ended]
+            status = known[cell.dimension.name] = ended.result()
+            write_status(scores, cell.dimension.name, status)
+            show(console, cell.dimension, status)
+    for cell in cells:
+        if cell not in todo:
+            show(console, cell.dimension, known[cell.dimension.name], "already scored")
+    ways = dict.fromkeys(way for cell in todo for way in known[cell.dimension.name].ways)
+    if ways:
+        console.print("Weights that are missing: --fetch downloads them, or by hand:")
+        for way in ways:
+            console.print(Text(f"  {way}", "dim"), soft_wrap=True)
+    done = [cell for cell in cells if known[cell.dimension.name].state == "done"]
+    console.print(f"{len(done)} of {len(cells)} dimensions have a score: {scores}", highlight=False)
+    return 0 if len(done) == len(cells) else 1
+
+
+def _finished(cell: Cell, known: Mapping[str, Status]) -> bool:
+    """Whether there is a score of these very videos."""
+    name = cell.dimension.name
+    if name not in known or known[name].state != "done" or not cell.result.is_file():
+        return False
+    return known[name].fingerprint == cell.fingerprint(cell.given()[0])
+
+
+def show(console: Console, dimension: Dimension, status: Status, remark: str = "") -> None:
+    """One dimension's line, and under it what there is to say."""
+    line = Text(f"{dimension.title:<24}")
+    value = "" if status.score is None else f"{100 * status.score:6.2f} %  "
+    line.append(value or f"{status.state:<10}", STYLES[status.state])
+    took = remark or (f"{status.seconds:.0f} s" if status.seconds else "")
+    line.append("  ".join(part for part in (status.partial, took) if part), "dim")
+    console.print(line, soft_wrap=True)
+    if status.message:
+        text = status.message.replace("\n", "\n  ")
+        console.print(Text(f"  {text}", "dim"), soft_wrap=True)
+
+
+def read_status(scores: Path) -> dict[str, Status]:
+    """How the dimensions stand, by name; nothing if none was ever asked for. Raises BenchError if damaged."""
+    found: dict[str, Status] = {}
+    for path in sorted((scores / "status").glob("*.json")):
+        try:
+            found[path.stem] = Status.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise BenchError(f"{path}: damaged, or of another version. Remove it to score again") from error
+    return found
+
+
+def write_status(scores: Path, name: str, status: Status) -> None:
+    """Record how a dimension stands, in a file of its own: several processes may score at once."""
+    write_atomically(scores / "status" / f"{name}.json", status.model_dump_json(indent=2) + "\n")
+
+
+def _prompts(path: Path, videos: Path) -> dict[str, str]:
+    """File name → prompt, from a JSON object. Raises BenchError if one of the videos is not in it."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BenchError(f"--prompts-file {path}: cannot be read: {error}") from error
+    if not isinstance(found, dict) or not all(isinstance(v, str) for v in found.values()):
+        raise BenchError(f'--prompts-file {path}: expected an object such as {{"a.mp4": "a cat"}}')
+    lacking = sorted(p.name for p in videos.iterdir() if p.suffix == ".mp4" and p.name not in found)
+    if lacking:
+        raise BenchError(f"--prompts-file {path}: no prompt for {', '.join(lacking[:3])}")
+    return found

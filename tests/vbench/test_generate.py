@@ -1,0 +1,167 @@
+"""`bench vbench generate`: what it writes, skips, shares out and refuses, with a toy that makes videos."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from typer.testing import CliRunner, Result
+
+from bench.chain import State, Transition
+from bench.cli import app
+from bench.errors import BenchError
+from bench.models.config import ModelConfig
+from bench.models.toy import ToyChain, ToyCondition
+from bench.vbench import generate, mp4, suite
+from bench.vbench.dimensions import DIMENSIONS
+
+pytestmark = pytest.mark.skipif(
+    not any(find_spec(name) for name in mp4.PACKAGES),
+    reason="pip install -e '.[vbench]'",
+)
+FRAMES, SIZE = 4, 16
+
+
+class VideoToy:
+    """A toy chain over F·3 numbers; a frame is one colour. `pictures`: decodes to [B, 3, H, W] instead."""
+
+    def __init__(self, pictures: bool = False) -> None:
+        self.chain, self.pictures = ToyChain(steps=2, dim=3 * FRAMES), pictures
+        self.steps, self.device, self.latent_shape = 2, self.chain.device, self.chain.latent_shape
+        self.loaded: list[Path] = []
+
+    def condition(self, prompts: Sequence[str]) -> ToyCondition:
+        return self.chain.condition(prompts)
+
+    def prior(self, noise: Tensor) -> State:
+        return self.chain.prior(noise)
+
+    def transition(self, state: State, i: int, cond: ToyCondition, eta: Tensor) -> Transition:
+        return self.chain.transition(state, i, cond, eta)
+
+    def decode(self, x: Tensor) -> Tensor:
+        media = torch.sigmoid(x).reshape(len(x), FRAMES, 3, 1, 1).expand(-1, -1, -1, SIZE, SIZE)
+        return media[:, 0] if self.pictures else media
+
+    def load_lora(self, directory: Path) -> None:
+        self.loaded.append(directory)
+
+
+@pytest.fixture
+def chain(monkeypatch: pytest.MonkeyPatch) -> VideoToy:
+    toy = VideoToy()
+    monkeypatch.setattr(generate, "load_chain", lambda config, device: toy)
+    return toy
+
+
+def run(*arguments: str) -> Result:
+    given = ["vbench", "generate", "--model", "tiny", "--dimension", "scene", *arguments]
+    return CliRunner().invoke(app, given, env={"COLUMNS": "200"}, catch_exceptions=False)
+
+
+def digests(directory: Path) -> dict[str, str]:
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in directory.glob("*.mp4")}
+
+
+def test_the_videos_of_a_subset_are_written_under_vbenchs_names(chain: VideoToy, tmp_path: Path) -> None:
+    found = run("--subset", "2", "--out", str(tmp_path / "videos"), "--batch", "3")
+    assert found.exit_code == 0, found.output
+    assert "10 videos of 2 prompts; 0 are there already" in found.output
+    wanted = {video.name for video in suite.videos([DIMENSIONS["scene"]], 2)}
+    assert set(digests(tmp_path / "videos")) == wanted == {p.name for p in (tmp_path / "videos").iterdir()}
+    record = json.loads((tmp_path / "videos.json").read_text())
+    assert (record["model"], record["seed"], record["fps"], record["lora"]) == ("tiny", 0, 8.0, None)
+
+
+def test_a_video_does_not_depend_on_batch_shard_and_subset(chain: VideoToy, tmp_path: Path) -> None:
+    run("--subset", "2", "--per-prompt", "2", "--batch", "4", "--out", str(tmp_path / "a"))
+    for part in ("1/3", "2/3", "3/3"):
+        run("--subset", "3", "--per-prompt", "2", "--shard", part, "--out", str(tmp_path / "b"))
+    small, large = digests(tmp_path / "a"), digests(tmp_path / "b")
+    assert (len(small), len(large)) == (4, 6)
+    assert {name: large[name] for name in small} == small
+    assert len(set(large.values())) == 6  # all are different
+
+
+def test_what_is_there_is_skipped_and_a_broken_off_run_continued(chain: VideoToy, tmp_path: Path) -> None:
+    out = tmp_path / "videos"
+    run("--subset", "1", "--out", str(out))
+    gone, *kept = sorted(out.iterdir())
+    gone.unlink()
+    before = {path: path.stat().st_mtime_ns for path in kept}
+    assert "4 are there already" in run("--subset", "1", "--out", str(out)).output
+    assert gone.is_file()
+    assert {path: path.stat().st_mtime_ns for path in kept} == before
+    run("--subset", "1", "--out", str(out), "--force")
+    assert all(path.stat().st_mtime_ns > time for path, time in before.items())
+
+
+def test_a_dry_run_counts_and_writes_nothing(tmp_path: Path) -> None:
+    found = run("--dry-run", "--dimension", "all", "--out", str(tmp_path / "videos"))
+    assert "6220 videos of 944 prompts" in found.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_videos_of_two_kinds_are_not_mixed(chain: VideoToy, tmp_path: Path) -> None:
+    run("--subset", "1", "--out", str(tmp_path / "videos"))
+    with pytest.raises(BenchError, match="made with another seed, fps"):
+        run("--subset", "1", "--out", str(tmp_path / "videos"), "--seed", "1", "--fps", "12")
+
+
+def test_a_model_of_pictures_is_refused(chain: VideoToy, tmp_path: Path) -> None:
+    chain.pictures = True
+    with pytest.raises(BenchError, match="makes pictures, not videos"):
+        run("--subset", "1", "--out", str(tmp_path / "videos"))
+    assert not list(tmp_path.glob("videos/*.mp4"))
+
+
+def test_a_lora_is_loaded_and_recorded(chain: VideoToy, tmp_path: Path) -> None:
+    adapter = tmp_path / "cell" / "lora"
+    adapter.mkdir(parents=True)
+    save_file({"a": torch.zeros(1)}, str(adapter / "adapter_model.safetensors"))
+    run("--subset", "1", "--per-prompt", "1", "--lora", str(tmp_path / "cell"), "--out", str(tmp_path / "v"))
+    assert chain.loaded == [adapter]
+    assert json.loads((tmp_path / "v.json").read_text())["lora_sha256"]
+    save_file({"a": torch.ones(1)}, str(adapter / "adapter_model.safetensors"))
+    with pytest.raises(BenchError, match="another lora_sha256"):
+        run("--subset", "1", "--lora", str(tmp_path / "cell"), "--out", str(tmp_path / "v"))
+
+
+def test_the_directory_is_named_by_the_model_and_the_cell() -> None:
+    assert generate.directory_name("hub:a/b", None) == "hub_a_b"
+    assert generate.directory_name("tiny", Path("cells/rlr.0")) == "tiny-rlr.0"
+
+
+def test_frame_rates_are_those_of_vbenchs_authors_unless_the_model_says_another() -> None:
+    config = ModelConfig()
+    assert generate.frame_rate("videocrafter2", config) == 10
+    assert generate.frame_rate("modelscope", config) == 8
+    assert generate.frame_rate("another", config) == generate.USUAL_FPS
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--dimension", "scenery"], "unknown dimension 'scenery'"),
+        (["--lora", "/nowhere"], "neither a cell with a trained LoRA"),
+        (["--shard", "9/3"], "expected K/N"),
+        (["--set", "model.frame=3"], "unknown key"),
+        (["--model", "tinny"], "Did you mean 'tiny'"),
+    ],
+)
+def test_mistakes_are_told_before_a_model_is_loaded(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(generate, "load_chain")
+    with pytest.raises(BenchError, match=message):
+        run("--out", str(tmp_path / "videos"), *arguments)
+
+
+def test_a_model_has_to_be_named() -> None:
+    with pytest.raises(BenchError, match="whose videos"):
+        CliRunner().invoke(app, ["vbench", "generate"], catch_exceptions=False)

@@ -1,0 +1,145 @@
+"""`bench vbench score`: what can be missing, go wrong or be skipped. Real scores: test_real_package."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.errors import BenchError
+from bench.vbench import cells
+from bench.vbench.score import read_status
+from tests.vbench.videos import empty_videos, score
+
+
+def test_what_is_missing_is_told_with_what_to_fetch_and_nothing_is_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(cells.subprocess, "run")
+    found = score(empty_videos(tmp_path / "videos", "a cat-0.mp4"))
+    assert found.exit_code == 1
+    assert "0 of 16 dimensions have a score" in found.output
+    status = read_status(tmp_path / "scores")
+    assert {s.state for s in status.values()} == {"missing"}
+    assert "curl -L -o" in status["motion_smoothness"].ways[0]
+    assert found.output.count("grit_b_densecap_objectdet.pth https://") == 1  # of four dimensions, told once
+    assert "amt-s.pth (12 MB)" in status["motion_smoothness"].message
+    assert "vbench generate --dimension scene" in status["scene"].message
+    assert "raft-things.pth" in status["temporal_flickering"].message
+
+
+def python(tmp_path: Path, body: str) -> Path:
+    """An interpreter that is none: a script."""
+    path = tmp_path / "python"
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("kill -9 $$", "was killed by SIGKILL (out of memory?)"),
+        ("echo oops; exit 7", "ended with exit code 7"),
+        ("exec sleep 20", "stopped after 1 seconds"),
+    ],
+)
+def test_a_process_that_dies_fails_its_dimension_and_no_other(
+    tmp_path: Path, cache: Path, body: str, message: str
+) -> None:
+    empty_videos(cache / "amt_model", "amt-s.pth")
+    videos = empty_videos(tmp_path / "videos", "a cat.mp4")
+    options = ("--custom", "--dimension", "motion_smoothness,imaging_quality", "--timeout", "1")
+    found = score(videos, *options, "--python", str(python(tmp_path, body)))
+    assert found.exit_code == 1
+    status = read_status(tmp_path / "scores")
+    assert (status["motion_smoothness"].state, status["imaging_quality"].state) == ("failed", "missing")
+    assert message in status["motion_smoothness"].message
+
+
+def test_packages_that_are_missing_in_the_other_environment(tmp_path: Path, cache: Path) -> None:
+    """The worker runs with Python's standard library alone as far as it can say so."""
+    empty_videos(cache / "grit_model", "grit_b_densecap_objectdet.pth")
+    bare = python(tmp_path, f'exec {sys.executable} -I -S "$@"')
+    videos = empty_videos(tmp_path / "videos", "a person-0.mp4")
+    found = score(videos, "--dimension", "object_class", "--python", str(bare))
+    assert "not installed: vbench, detectron2, fvcore" in found.output
+    assert "environment of its own" in found.output
+
+
+def test_two_dimensions_at_a_time_and_a_forced_one(tmp_path: Path, cache: Path) -> None:
+    for file in ("amt_model/amt-s.pth", "pyiqa_model/musiq_spaq_ckpt-358bb6af.pth"):
+        empty_videos((cache / file).parent, Path(file).name)
+    videos = empty_videos(tmp_path / "videos", "a cat.mp4")
+    writes = (
+        "import json, sys; r = json.load(open(sys.argv[2])); "
+        'o = dict(state="done", message="", score=0.5, scored=1, results=[0.5, []]); '
+        'json.dump(o, open(r["outcome"], "w"))'
+    )
+    (tmp_path / "fake.py").write_text(writes)
+    fake = python(tmp_path, f'exec {sys.executable} -I -S {tmp_path}/fake.py "$@"')
+    options = ("--custom", "--dimension", "motion_smoothness,imaging_quality", "--python", str(fake))
+    assert score(videos, *options, "--jobs", "2").exit_code == 0
+    assert score(videos, *options).output.count("already scored") == 2
+    assert "already scored" not in score(videos, *options, "--force").output
+    (videos / "a cat.mp4").write_bytes(b"another video")
+    assert "already scored" not in score(videos, *options).output
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--custom", "--dimension", "color"], "color can only be scored on VBench's own prompts"),
+        (["--prompts-file", "a.json"], "goes with --custom"),
+        (["--custom", "--prompts-file", "/nowhere.json"], "cannot be read"),
+        (["--dimension", "sceen"], "Did you mean 'scene'"),
+    ],
+)
+def test_mistakes_in_the_request(tmp_path: Path, options: list[str], message: str) -> None:
+    with pytest.raises(BenchError, match=message):
+        score(empty_videos(tmp_path / "videos", "a.mp4"), *options)
+
+
+def test_a_directory_that_is_not_there_or_holds_no_video(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match="no such directory"):
+        score(tmp_path / "none")
+    found = score(empty_videos(tmp_path / "videos"), "--custom", "--dimension", "dynamic_degree")
+    assert "no video (.mp4" in found.output
+
+
+@pytest.mark.parametrize("text", ["[1]", '{"a.mp4": 3}', '{"b.mp4": "a cat"}', "{"])
+def test_prompts_that_are_not_those_of_the_videos(tmp_path: Path, text: str) -> None:
+    (tmp_path / "prompts.json").write_text(text)
+    videos = empty_videos(tmp_path / "videos", "a.mp4")
+    with pytest.raises(BenchError, match="--prompts-file"):
+        score(videos, "--custom", "--prompts-file", str(tmp_path / "prompts.json"))
+
+
+def test_a_python_that_is_not_there(tmp_path: Path, cache: Path) -> None:
+    empty_videos(cache / "amt_model", "amt-s.pth")
+    videos = empty_videos(tmp_path / "videos", "a.mp4")
+    with pytest.raises(BenchError, match="--python /nowhere/python"):
+        score(videos, "--custom", "--dimension", "motion_smoothness", "--python", "/nowhere/python")
+
+
+def test_a_damaged_status_is_named(tmp_path: Path) -> None:
+    (tmp_path / "scores" / "status").mkdir(parents=True)
+    (tmp_path / "scores" / "status" / "scene.json").write_text("{")
+    with pytest.raises(BenchError, match=r"scene\.json: damaged"):
+        score(empty_videos(tmp_path / "videos", "a.mp4"))
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        "import subprocess; subprocess.run(['wget', 'https://example.org'])",
+        "import subprocess; subprocess.run(['git', 'clone', 'x', 'y'])",
+        "import urllib.request; urllib.request.urlopen('http://127.0.0.1:9')",
+        "import socket; socket.create_connection(('localhost', 9))",
+    ],
+)
+def test_a_worker_cannot_fetch(act: str) -> None:
+    code = f"import sys; from bench.vbench.worker import refuse_network as r; sys.addaudithook(r); {act}"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert "RuntimeError: VBench wanted to" in ended.stderr
