@@ -34,6 +34,7 @@ BUILT_IN: dict[Group, dict[str, str]] = {
         "refl": "methods.refl:Refl",
         "truncated-bp-weighted": "methods.truncated_bp_weighted:TruncatedBpWeighted",
         "reinforce": "methods.reinforce:Reinforce",
+        "doodl": "methods.doodl:Doodl",
         "rlr-authors-code": "methods.rlr_authors_code:RlrAuthorsCode",
     },
     "reward": {

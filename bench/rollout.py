@@ -166,13 +166,21 @@ class Roller:
 
     @stage(ROLLOUT)
     @torch.no_grad()
-    def roll(self, micro: MicroBatch, batch: Batch, pert: Perturbation, run: Run | None = None) -> None:
+    def roll(
+        self,
+        micro: MicroBatch,
+        batch: Batch,
+        pert: Perturbation,
+        run: Run | None = None,
+        start: Tensor | None = None,
+    ) -> None:
         """Stage 1: fill the states x_T … x_0 and the log-probabilities.
 
-        run: makes the steps, if they are to leave graphs; what it returns has none.
+        run: makes the steps, if they are to leave graphs; what it returns has none. start: x_T
+        [rows, *latent_shape], instead of one drawn.
         """
         rows = list(range(len(micro.index)))
-        state = self.chain.prior(self.noise(micro, batch, -1, rows, pert))
+        state = self.chain.prior(self.noise(micro, batch, -1, rows, pert) if start is None else start)
         micro.log_prob = torch.zeros_like(micro.eta)
         for i in range(micro.steps):
             state = state.reset(micro.resets[:, i])
