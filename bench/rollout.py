@@ -230,8 +230,8 @@ class Roller:
             x = x0[part].detach().requires_grad_(need_grad)
             with torch.set_grad_enabled(need_grad):
                 score = self.signed(x, prompts[part])
-            if need_grad:
-                grads.append(torch.autograd.grad(score.sum(), x)[0])
+                if need_grad:
+                    grads.append(torch.autograd.grad(score.sum(), x)[0])
             rewards.append(score.detach().float())
         return torch.cat(rewards), torch.cat(grads) if need_grad else None
 
