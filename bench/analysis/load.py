@@ -6,7 +6,7 @@ docs/results.md documents the files. Nothing is written here, and nothing outsid
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -52,7 +52,7 @@ class Cell:
     env: dict[str, Any]
     metrics: pd.DataFrame
     evals: pd.DataFrame
-    inference: pd.DataFrame
+    inference: pd.DataFrame = field(default_factory=lambda: _frame([], INFERENCE))
 
     @property
     def done(self) -> bool:
@@ -126,8 +126,8 @@ def _cell(cell: CellDir, notes: list[str]) -> Cell:
         logs = (cell.metrics, cell.evaluations, cell.inference)
         metrics, evals, inference = (_rows(path, notes) for path in logs)
     except BenchError as error:
-        nothing = (_frame([], columns) for columns in (METRICS, EVALS, INFERENCE))
-        return Cell(cell.id, cell.path, UNREADABLE, 0, str(error), {}, {}, *nothing)
+        metrics, evals = _frame([], METRICS), _frame([], EVALS)
+        return Cell(cell.id, cell.path, UNREADABLE, 0, str(error), {}, {}, metrics, evals)
     return Cell(
         id=cell.id,
         path=cell.path,

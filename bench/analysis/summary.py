@@ -89,8 +89,9 @@ def cost(cells: Sequence[Cell]) -> Cost:
     """What it took to get to each cell's latest evaluation."""
     counted = [c for c in cells if c.eval_steps and not (c.metrics.empty and c.inference.empty)]
     last = [at_step(cell, cell.eval_steps[-1]) for cell in counted]
-    picture = Inference(*(_mean([c.inference[name].mean() for c in counted]) for name in Inference._fields))
-    return Cost(*(_mean([counters[name] for counters in last]) for name in COUNTERS), picture)
+    means = {name: _mean([counters[name] for counters in last]) for name in COUNTERS}
+    own = [_mean([_mean(c.inference[name].tolist()) for c in counted]) for name in Inference._fields]
+    return Cost(*(means[name] for name in COUNTERS), picture=Inference(*own))
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -101,7 +102,7 @@ def at_step(cell: Cell, step: int) -> dict[str, float]:
     """The cell's counters after `step` optimizer steps; zeros before the first. Memory: the peak so far."""
     until = cell.metrics[cell.metrics["step"] <= step]
     if until.empty:
-        peak = 0.0 if cell.inference.empty else float(cell.inference["memory"].max())
+        peak = max(map(float, cell.inference["memory"].tolist()), default=0.0)
         return {**dict.fromkeys(COUNTERS, 0.0), "memory": peak}
     # All counters only ever grow, so the largest is the latest.
     return {name: float(np.max(np.asarray(until[name], dtype=float))) for name in COUNTERS}

@@ -111,7 +111,7 @@ def test_over_mean_is_vaders_confidence_of_each_frame(built):
     for wanted, threshold in ((c, t) for c in CLASSES for t in (0.2, 0.4, 0.6)):
         settings: dict[str, Any] = {"objects": [wanted], "threshold": threshold}
         reward = load("objects", built["objects"], over="mean", size=None, **settings)
-        sizes = torch.tensor([[64, 64]] * len(media))
+        sizes = [(64, 64)] * len(media)
         found = processor.post_process_object_detection(outputs, threshold=threshold, target_sizes=sizes)
         for score, result in zip(reward.score(media, prompts), found, strict=True):
             mine = result["scores"][result["labels"] == CLASSES.index(wanted)]
