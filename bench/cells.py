@@ -55,6 +55,18 @@ def resolve(part: Part, fetch: bool = True) -> list[Cell]:
     return _Resolver(part, fetch).cells()
 
 
+def only_trained(cells: Iterable[Cell], named: bool) -> list[Cell]:
+    """The cells with optimizer steps. Raises BenchError if there are none.
+
+    named: the methods were named, so that one that trains nothing is an error, and not left out.
+    """
+    found = [cell for cell in cells if cell.config.training is not None]
+    idle = [cell.config.label for cell in found if not cell.config.trains]
+    if idle and (named or len(idle) == len(found)):
+        raise BenchError(f"method '{idle[0]}' trains nothing: it has no gradient step to look at")
+    return [cell for cell in found if cell.config.trains]
+
+
 class _Resolver:
     """Holds what all cells of a request share."""
 
@@ -170,6 +182,10 @@ class _Resolver:
         if _fitted(name, config, model.steps).needs_reward_grad:
             self._check_differentiable(name, reward, "fo" in cls.Config.model_fields)
         resolved = self._over(train, "train", f"{name}.train").build(TrainConfig)
+        if not cls.trains:
+            resolved = resolved.untrained()
+        elif resolved.steps == 0:
+            raise BenchError(f"train.steps is 0, but method '{name}' trains: give it at least one step")
         return Choice(name=name, config=config.model_dump(mode="json")), resolved
 
     def _check_differentiable(self, method: str, reward: Choice, has_fo: bool) -> None:

@@ -15,12 +15,12 @@ Graphs can be held jointly instead (`bench.joint`): the memory of a direct imple
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from bench.chain import Chain, Kind, Plan
+from bench.chain import Chain, Kind, Plan, Segment
 from bench.errors import BenchError
 from bench.half_order import SUMS, Clipped, Control, Counts, Signal, Sums
 from bench.joint import Joint
@@ -29,8 +29,21 @@ from bench.parallel import World
 from bench.pullback import PullBack, Trajectory
 from bench.reward import Reward
 from bench.rollout import MicroBatch, Perturbation, Roller
-from bench.stages import ZEROTH_ORDER, stage
+from bench.stages import FIRST_ORDER, ZEROTH_ORDER, stage
 from bench.terms import UNIT_WEIGHTS, Accumulator, Terms, Watch, flattened
+
+
+@dataclass(frozen=True)
+class NoiseGradient:
+    """rewards: [B], higher is better. gradient: dR/dx_T of each picture's own, [B, *latent_shape].
+
+    forward / backward: network evaluations of all B pictures, as in `bench.method.Report`.
+    """
+
+    rewards: Tensor
+    gradient: Tensor
+    forward: int
+    backward: int
 
 
 class Engine:
@@ -170,19 +183,40 @@ class Engine:
         parameters = self.chain.parameters()
         accumulator, count = Accumulator(parameters), len(trajectory.batch.prompts)
         for micro in trajectory.micros:
-            rows = list(range(len(micro.index)))
             if micro.reward_grad is None:
                 self.roller.score(micro, need_grad=True)
-            assert micro.reward_grad is not None  # asked for
-            cotangent, history = micro.reward_grad, None
-            for i in reversed(range(micro.steps)):
-                back = self.puller.step(trajectory, micro, i, rows, cotangent, history)
+            for i, back in self.puller.whole(trajectory, micro):
                 accumulator.add(back.parameters)
                 if at_step is not None:
                     at_step(i, flattened(back.parameters, parameters) / count)
-                cotangent, history = back.x, back.history
         accumulator.close_micro_batch()
         return self.world.sum(accumulator.total) / count
+
+    def noise_gradient(self, prompts: Sequence[str], noise: Tensor) -> NoiseGradient:
+        """What x_T does to the reward of the picture that the deterministic chain (eta = 0) makes of it.
+
+        noise: x_T, [B, *latent_shape]. Exact through all steps, with one network graph at a time and
+        micro_batch samples at once. Parameters and their `.grad` are left alone.
+        """
+        plan = Plan((Segment(Kind.FO, 0, self.chain.steps),), (0.0,) * self.chain.steps)
+        batch, pert = Batch(tuple(prompts), 0), Perturbation()
+        rewards, gradients = list[Tensor](), list[Tensor]()
+        self.puller.counts = Counts()
+        for rows in torch.arange(len(prompts)).split(self.micro_batch):
+            index = rows.tolist()
+            micro = self.roller.prepare(index, [plan] * len(index), batch)
+            x = noise[index].detach().requires_grad_()
+            self.roller.roll(micro, batch, pert, start=x.detach())
+            self.roller.score(micro, need_grad=True)
+            trajectory = Trajectory(batch, pert, frozenset(), [micro], micro.rewards, micro.rewards, 0)
+            with stage(FIRST_ORDER):
+                *_, (_, last) = self.puller.whole(trajectory, micro, need_parameters=False)
+            with torch.enable_grad():
+                start = self.chain.prior(x).x
+            gradients.append(torch.autograd.grad(start, x, last.x)[0])
+            rewards.append(micro.rewards)
+        forward = len(prompts) * self.chain.steps * self.chain.evaluations_per_step
+        return NoiseGradient(torch.cat(rewards), torch.cat(gradients), forward, self.puller.counts.backward)
 
     def _zeroth_order(
         self, trajectory: Trajectory, micro: MicroBatch, rows: list[int], advantages: Tensor

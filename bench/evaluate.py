@@ -14,7 +14,7 @@ row says which under "features": the reward's name, or "pixels".
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -25,6 +25,7 @@ from torch.nn.functional import adaptive_avg_pool2d, normalize
 from bench.chain import Chain, State
 from bench.errors import BenchError
 from bench.media import to_bytes
+from bench.method import Start
 from bench.reward import Reward
 from bench.streams import normal
 
@@ -33,6 +34,7 @@ PIXELS = "pixels"
 POOLED = 8  # pixels per side that pictures are averaged down to for their distance
 
 Row = dict[str, Any]
+Improve = Callable[[Start], Tensor]  # → noise [B, *latent_shape] of the same pictures
 
 
 @runtime_checkable
@@ -80,11 +82,13 @@ def evaluate(
     batch: int,
     images_per_prompt: int,
     keep: int = 8,
+    improve: Improve | None = None,
 ) -> Evaluation:
     """Make images_per_prompt pictures of each prompt, `batch` at a time, and score them by every reward.
 
-    keep: how many prompts' first picture to keep. No gradient. Raises BenchError on a score that is not
-    finite, and without a prompt or with one that occurs twice (rows could not be told apart).
+    keep: how many prompts' first picture to keep. improve: chooses other starting noise. No gradient. Raises
+    BenchError on a score that is not finite, and without a prompt or with one that occurs twice (rows could
+    not be told apart).
     """
     if not prompts or len(set(prompts)) < len(prompts):
         raise BenchError("evaluation needs at least one prompt, and no prompt twice")
@@ -99,7 +103,10 @@ def evaluate(
         for start in range(0, len(pictures), batch):
             part = pictures[start : start + batch]
             texts = [prompts[p] for p, _ in part]
-            media = sample_images(chain, texts, noise(chain, seed, part))
+            x = noise(chain, seed, part)
+            if improve is not None:
+                x = improve(Start(tuple(texts), x, seed, tuple(part)))
+            media = sample_images(chain, texts, x)
             for name, reward in rewards.items():
                 scores[name].append(_scored(name, reward, media, texts))
             if images_per_prompt > 1:

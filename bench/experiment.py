@@ -72,7 +72,7 @@ def show(console: Console, planned: Planned) -> None:
             table.add_row(shown, state, "-", "-", "-")
             continue
         train = training.train
-        batch = f"{train.prompts_per_step} × {train.samples_per_prompt}"
+        batch = f"{train.prompts_per_step} × {train.samples_per_prompt}" if cell.config.trains else "-"
         table.add_row(
             shown,
             state,

@@ -56,10 +56,38 @@ class Report:
     extra: dict[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Start:
+    """Pictures that are about to be made by the deterministic chain.
+
+    prompts: one each. noise: their x_T, [B, *latent_shape]. seed: of the evaluation. pictures: (place of the
+    prompt in the list, number of the picture) of each, which with the seed key its random streams.
+    """
+
+    prompts: tuple[str, ...]
+    noise: torch.Tensor
+    seed: int
+    pictures: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Improved:
+    """Better noise for some pictures. noise: [B, *latent_shape]. rewards: raw scores [B, steps] on the way.
+
+    forward / backward: network evaluations for all B pictures together, as in `Report`.
+    """
+
+    noise: torch.Tensor
+    rewards: torch.Tensor
+    forward: int
+    backward: int
+
+
 class Method(ABC):
     """A way of estimating the gradient of E[R]. One file per method in methods/."""
 
     Config: ClassVar[type[Strict]]
+    trains: ClassVar[bool] = True  # False: `InferenceMethod`, no optimizer steps
     biased: bool  # for its own objective, with its settings (smoothing by perturbation aside)
     needs_reward_grad: bool  # the reward must be differentiable
 
@@ -74,3 +102,21 @@ class Method(ABC):
     def updates(self, engine: Engine, batch: Batch) -> Iterator[Report]:
         """Leave a gradient in `.grad` and yield its report, once per optimizer step (the caller takes the
         step)."""
+
+
+class InferenceMethod(Method):
+    """Trains nothing and works while pictures are made: held-out pictures start from the noise it chooses.
+
+    Its cells have no optimizer steps. The evaluation hands it the starting noise that all methods share, and
+    what that took is on record by picture (`bench.inference`).
+    """
+
+    trains: ClassVar[bool] = False
+
+    def updates(self, engine: Engine, batch: Batch) -> Iterator[Report]:
+        """None: there is nothing to train."""
+        yield from ()
+
+    @abstractmethod
+    def improve(self, engine: Engine, start: Start) -> Improved:
+        """Noise whose pictures have a higher reward. A picture's depends on its row of `start` alone."""

@@ -7,7 +7,7 @@ graph lives at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -79,11 +79,13 @@ class PullBack:
         *,
         x_path_only: bool = False,
         need_input: bool = True,
+        need_parameters: bool = True,
     ) -> PulledBack:
         """Run step i of these rows again, with a graph, and multiply its Jacobian with the cotangent.
 
         cotangent: of the step's mean, [rows, …], or a function of the recomputed (mean, std) that gives it.
-        history_cotangent: of the memory that the step leaves. The graph is freed on return.
+        history_cotangent: of the memory that the step leaves. The graph is freed on return. need_input,
+        need_parameters: what to multiply with; there are no gradients of what is not asked for.
         """
         pick = torch.tensor(rows, device=micro.eta.device)
         state = micro.states[i].select(pick)
@@ -91,7 +93,7 @@ class PullBack:
         for t in inputs:
             t.requires_grad_()
         perturbed = self.roller.perturbed(micro, trajectory.batch, i, rows, trajectory.perturbation)
-        trainable = [] if x_path_only else self.chain.parameters()
+        trainable = self.chain.parameters() if need_parameters and not x_path_only else []
         with perturbed:  # around the backward too: checkpointing runs the network again in there
             with torch.enable_grad(), parked(self.offload):
                 out = self.roller.transition(micro, state, i, rows, x_path_only)
@@ -106,8 +108,23 @@ class PullBack:
         return PulledBack(
             x=_or_zero(grads[0] if inputs else None, state.x),
             history=_or_zero(grads[1], inputs[1]) if len(inputs) > 1 else None,
-            parameters=[] if x_path_only else list(grads[len(inputs) :]),
+            parameters=list(grads[len(inputs) :]),
         )
+
+    def whole(
+        self, trajectory: Trajectory, micro: MicroBatch, *, need_parameters: bool = True
+    ) -> Iterator[tuple[int, PulledBack]]:
+        """dR/dx_0 pulled back through every step of a scored micro-batch, whatever its kind, last to first.
+
+        Noise and perturbations are the trajectory's. Raises ValueError without dR/dx_0.
+        """
+        if micro.reward_grad is None:
+            raise ValueError("pulling back through the whole chain needs a score with its gradient")
+        rows, cotangent, history = list(range(len(micro.index))), micro.reward_grad, None
+        for i in reversed(range(micro.steps)):
+            back = self.step(trajectory, micro, i, rows, cotangent, history, need_parameters=need_parameters)
+            yield i, back
+            cotangent, history = back.x, back.history
 
     def sweep(
         self,

@@ -34,6 +34,7 @@ BUILT_IN: dict[Group, dict[str, str]] = {
         "refl": "methods.refl:Refl",
         "truncated-bp-weighted": "methods.truncated_bp_weighted:TruncatedBpWeighted",
         "reinforce": "methods.reinforce:Reinforce",
+        "doodl": "methods.doodl:Doodl",
         "rlr-authors-code": "methods.rlr_authors_code:RlrAuthorsCode",
     },
     "reward": {
@@ -45,6 +46,9 @@ BUILT_IN: dict[Group, dict[str, str]] = {
         "clipscore": "rewards.clipscore:ClipScoreReward",
         "jpeg": "rewards.jpeg:JpegReward",
         "colourfulness": "rewards.colourfulness:ColourfulnessReward",
+        "action": "rewards.action:ActionReward",
+        "objects": "rewards.objects:ObjectsReward",
+        "xclip": "rewards.xclip:XclipReward",
         "weighted": "rewards.weighted_sum:WeightedReward",
         "python": "rewards.python_function:PythonReward",
     },

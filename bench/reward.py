@@ -22,6 +22,7 @@ class Reward(ABC):
     Config: ClassVar[type[Strict]] = Strict
     differentiable: ClassVar[bool]  # whether it can be; its Config may narrow that: `is_differentiable`
     higher_is_better: bool = True
+    media: ClassVar[str] = "image"  # what `score` takes: "image" [B, 3, H, W], "video" [B, F, 3, H, W]
     scale: ClassVar[str]  # what the number is: unit and usual range, for tables
 
     @abstractmethod
@@ -30,7 +31,7 @@ class Reward(ABC):
 
     @abstractmethod
     def score(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Scores [B] of media in [0, 1], images [B, 3, H, W], one prompt each.
+        """Scores [B] of media in [0, 1], images [B, 3, H, W] or videos as `media` says, one prompt each.
 
         Differentiable rewards keep the graph from media to the score; grad mode belongs to the caller.
         Rows are independent: the score of one does not depend on the others.

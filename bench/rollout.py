@@ -166,13 +166,21 @@ class Roller:
 
     @stage(ROLLOUT)
     @torch.no_grad()
-    def roll(self, micro: MicroBatch, batch: Batch, pert: Perturbation, run: Run | None = None) -> None:
+    def roll(
+        self,
+        micro: MicroBatch,
+        batch: Batch,
+        pert: Perturbation,
+        run: Run | None = None,
+        start: Tensor | None = None,
+    ) -> None:
         """Stage 1: fill the states x_T … x_0 and the log-probabilities.
 
-        run: makes the steps, if they are to leave graphs; what it returns has none.
+        run: makes the steps, if they are to leave graphs; what it returns has none. start: x_T
+        [rows, *latent_shape], instead of one drawn.
         """
         rows = list(range(len(micro.index)))
-        state = self.chain.prior(self.noise(micro, batch, -1, rows, pert))
+        state = self.chain.prior(self.noise(micro, batch, -1, rows, pert) if start is None else start)
         micro.log_prob = torch.zeros_like(micro.eta)
         for i in range(micro.steps):
             state = state.reset(micro.resets[:, i])
@@ -222,8 +230,8 @@ class Roller:
             x = x0[part].detach().requires_grad_(need_grad)
             with torch.set_grad_enabled(need_grad):
                 score = self.signed(x, prompts[part])
-            if need_grad:
-                grads.append(torch.autograd.grad(score.sum(), x)[0])
+                if need_grad:
+                    grads.append(torch.autograd.grad(score.sum(), x)[0])
             rewards.append(score.detach().float())
         return torch.cat(rewards), torch.cat(grads) if need_grad else None
 

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from bench.config import parse_setting
 from bench.doctor.packages import lacking_for
 from bench.errors import BenchError
 from bench.evaluate import DIVERSITY, Evaluation, Row
+from bench.inference import kept
 from bench.parts import Layer
 from bench.pictures import Picture, find
 from bench.pieces import ALL, Piece, complete, reward_list, reward_piece, split
@@ -100,13 +102,15 @@ def score_cells(console: Console, directories: Sequence[Path], asked: Asked) -> 
 
 
 def _redrawn(console: Console, cell: CellDir, config: CellConfig, asked: Asked) -> list[Row]:
-    adapter = None if config.training is None else find_lora(cell.path, "--cell")
+    adapter = find_lora(cell.path, "--cell") if config.trains else None
     world, device = start(config.threads)
     choices = tuple(_choices(console, asked, config.eval_rewards))
     how = config.eval if asked.batch is None else config.eval.model_copy(update={"batch": asked.batch})
     session = Session(cell, config.model_copy(update={"eval": how, "eval_rewards": choices}), world, device)
     if adapter is not None:
         load_lora(session.chain, adapter)
+    elif config.training is not None:
+        session.improve = partial(kept, cell)
     marks = {"step": cell.status().step, "when": datetime.now(UTC).isoformat(timespec="seconds")}
     return [{**marks, "image": row.pop("index"), **row} for row in session.held_out().rows]
 

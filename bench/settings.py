@@ -15,7 +15,9 @@ SCHEMA_VERSION = 1  # of the results directory; docs/results.md
 class TrainConfig(Strict):
     """The loop around a method: how many samples, which optimizer, how often to look."""
 
-    steps: int = Field(default=50, ge=1, description="optimizer steps; whole batches")
+    steps: int = Field(
+        default=50, ge=0, description="optimizer steps; whole batches; 0 for methods that train nothing"
+    )
     prompts_per_step: int = Field(default=4, ge=1, description="different prompts in one batch")
     samples_per_prompt: int = Field(default=2, ge=1, description="samples of each prompt in one batch")
     batch_size: int | None = Field(
@@ -65,6 +67,10 @@ class TrainConfig(Strict):
     def batch(self) -> int:
         """Samples in one batch."""
         return self.prompts_per_step * self.samples_per_prompt
+
+    def untrained(self) -> "TrainConfig":
+        """What of it concerns a method that trains nothing: how much is in memory at once."""
+        return TrainConfig(steps=0, micro_batch=self.micro_batch, reward_chunk=self.reward_chunk)
 
 
 class EvalConfig(Strict):
@@ -116,6 +122,11 @@ class CellConfig(Strict):
     eval_rewards: tuple[Choice, ...]
     threads: int = Field(ge=1)
     digests: dict[str, str] = Field(description="what the names stood for: digests of weights and prompts")
+
+    @property
+    def trains(self) -> bool:
+        """Whether there are optimizer steps: not for the base model, nor for methods that train nothing."""
+        return self.training is not None and self.training.train.steps > 0
 
     @property
     def label(self) -> str:

@@ -50,13 +50,17 @@ SOURCES = {
     "hub:stabilityai/stable-diffusion-xl-base-1.0": "sdxl",
 } | {f"random:{name}": name for name in ARCHITECTURES}
 
-# Of the whole model as it is loaded: CLIP ViT-H/14 twice, BLIP (from its file's size), CLIP ViT-L/14 twice.
+# Of the whole model as it is loaded: CLIP ViT-H/14 twice, BLIP (from its file's size), CLIP ViT-L/14 twice,
+# VideoMAE-B, YOLOS-B, X-CLIP-B/32.
 REWARD_PARAMETERS = {
     "pickscore": 986_109_441,
     "hpsv2": 986_109_441,
     "imagereward": 447_000_000,
     "aes": 428_537_538,
     "clipscore": 427_616_513,
+    "action": 86_534_800,
+    "objects": 127_798_368,
+    "xclip": 196_585_729,
     "colourfulness": 0,
     "jpeg": 0,
 }

@@ -227,6 +227,16 @@ class CellDir(JobDir):
         """One line per evaluation × prompt × image × reward."""
         return self.path / "eval.jsonl"
 
+    @property
+    def inference(self) -> Path:
+        """One line per held-out picture whose noise a method chose."""
+        return self.path / "inference.jsonl"
+
+    @property
+    def latents(self) -> Path:
+        """That noise."""
+        return self.path / "latents"
+
     def config(self) -> CellConfig:
         """The resolved settings."""
         return load_config(self.path / "config.yaml", CellConfig)

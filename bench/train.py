@@ -22,9 +22,10 @@ from bench.checkpoints import Checkpoints
 from bench.engine import Engine
 from bench.env import peak_memory
 from bench.errors import BenchError
-from bench.evaluate import Evaluation, evaluate
+from bench.evaluate import Evaluation, Improve, evaluate
+from bench.inference import Improver, Stopped
 from bench.media import to_pil
-from bench.method import Batch, Report
+from bench.method import Batch, InferenceMethod, Report
 from bench.parallel import World
 from bench.runtime import load_chain, load_method, load_reward, schedule_texts
 from bench.settings import CellConfig, TrainConfig, Training
@@ -58,6 +59,7 @@ class Session:
         if config.dcot is not None:
             schedule_texts(self.chain, (*self.prompts.train, *self.prompts.eval), config.dcot)
         self.counters = Counters()
+        self.improve: Improve | None = None  # chooses the noise that held-out pictures start from
 
     def held_out(self) -> Evaluation:
         """The held-out prompts' pictures and scores, as the model is now. Writes nothing."""
@@ -71,6 +73,7 @@ class Session:
             batch=settings.batch,
             images_per_prompt=settings.images_per_prompt,
             keep=settings.samples,
+            improve=self.improve,
         )
 
     def evaluate(self) -> None:
@@ -121,6 +124,8 @@ class Trainer:
     def run(self, stop: Stop, tell: Callable[[str], None]) -> State:
         """Train to the last step or until `stop` names a state to leave in; always ends with a checkpoint."""
         self._restore(tell)
+        if isinstance(self.method, InferenceMethod):
+            return self._infer(self.method, stop)
         every, last = self.settings.eval_every, self.settings.steps
         while self.counters.step < last:
             if (reason := self._agreed(stop())) is not None:
@@ -137,6 +142,21 @@ class Trainer:
                 self._save()
         if self.counters.evaluated != self.counters.step:
             self.session.evaluate()
+        self._save()
+        return State.DONE
+
+    def _infer(self, method: InferenceMethod, stop: Stop) -> State:
+        """The one evaluation of a method that trains nothing, picture by picture on record."""
+        improver = Improver(
+            method, self.engine, self.session.cell, self.session.world.is_main, lambda: self._agreed(stop())
+        )
+        self.session.improve = improver
+        try:
+            if self.counters.evaluated != self.counters.step:
+                self.session.evaluate()
+                improver.record()
+        except Stopped as stopped:
+            return stopped.reason
         self._save()
         return State.DONE
 

@@ -131,7 +131,7 @@ def _recorded(
     try:
         session = Session(cell, config, world, device)
         state = _work(session, stop)
-        if config.training is not None and isinstance(session.chain, SavesLora):
+        if config.trains and isinstance(session.chain, SavesLora):
             _save_lora(cell, session.chain)
         cell.write_status(state, session.counters.step, session.counters.seconds, REASONS[state])
         return ENDINGS[state]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from bench.errors import BenchError
@@ -60,6 +61,39 @@ _DAMAGED = "cannot be read as PyTorch weights; it may be damaged or cut short, s
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def read_model(cls: type[Any], directory: Path, reward: str, kind: str) -> Any:
+    """A whole model of transformers' class `cls`, in float32 on the CPU. kind: for messages. Raises
+    BenchError."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    try:
+        loaded: Any = cls.from_pretrained(
+            directory, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    except pickle.UnpicklingError as error:
+        raise BenchError(
+            f"reward {reward}: {directory}: pytorch_model.bin is damaged, or holds more than weights, so "
+            "that loading it could run code: it is refused. Get the original file again, or "
+            "model.safetensors."
+        ) from error
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
+        raise BenchError(
+            f"reward {reward}: {directory} is not a usable {kind} checkpoint; it may be damaged or cut "
+            f"short, so fetch it again: {error}"
+        ) from error
+    model, found = loaded
+    if found["missing_keys"]:
+        example = min(found["missing_keys"])
+        raise BenchError(f"reward {reward}: {directory} is not a whole {kind} checkpoint: it lacks {example}")
+    if found["mismatched_keys"]:
+        key, have, want = min(found["mismatched_keys"])
+        raise BenchError(
+            f"reward {reward}: {directory}: config.json and weights are not of the same {kind} checkpoint: "
+            f"{key} is {list(have)}, not {list(want)}"
+        )
+    return model
 
 
 def read_tokenizer(cls: type[Any], directory: Path, reward: str) -> Any:

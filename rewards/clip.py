@@ -8,18 +8,15 @@ Pictures take the path of the checkpoint's own CLIPImageProcessor, written diffe
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, final
 
 import torch
 from pydantic import Field, field_validator
-from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from bench.errors import BenchError
 from bench.reward import Reward
 from bench.schema import Strict
 from bench.weights import PROCESSOR_PATTERNS, Need, check_source, locate
@@ -29,6 +26,7 @@ from rewards.checkpoint import (
     Dtype,
     check_vocabulary,
     freeze,
+    read_model,
     read_tokenizer,
     torch_dtype,
 )
@@ -161,30 +159,7 @@ def _load(directory: Path, beside: Path, name: str) -> tuple[Any, Any]:
     """Model (float32) and tokenizer."""
     from transformers import CLIPModel, CLIPTokenizer
 
-    try:
-        loaded: Any = CLIPModel.from_pretrained(
-            directory, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
-        )
-    except pickle.UnpicklingError as error:
-        raise BenchError(
-            f"reward {name}: {directory}: pytorch_model.bin is damaged, or holds more than weights, so that "
-            "loading it could run code: it is refused. Get the original file again, or model.safetensors."
-        ) from error
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise BenchError(
-            f"reward {name}: {directory} is not a usable CLIP checkpoint; it may be damaged or cut short, so "
-            f"fetch it again: {error}"
-        ) from error
-    model, found = loaded
-    if found["missing_keys"]:
-        example = min(found["missing_keys"])
-        raise BenchError(f"reward {name}: {directory} is not a whole CLIP checkpoint: it lacks {example}")
-    if found["mismatched_keys"]:
-        key, have, want = min(found["mismatched_keys"])
-        raise BenchError(
-            f"reward {name}: {directory}: config.json and weights are not of the same CLIP checkpoint: {key} "
-            f"is {list(have)}, not {list(want)}"
-        )
+    model = read_model(CLIPModel, directory, name, "CLIP")
     tokenizer = read_tokenizer(CLIPTokenizer, beside, name)
     check_vocabulary(tokenizer, model.config.text_config.vocab_size, beside, name)
     return model, tokenizer

@@ -11,18 +11,19 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from bench.errors import BenchError
 
 Size = tuple[int, int]
+Parsed = TypeVar("Parsed")
 PIL_FILTERS = {2: "bilinear", 3: "bicubic"}
 
 
@@ -68,22 +69,20 @@ class Preprocessor(BaseModel):
         return value
 
     @classmethod
-    def load(cls, directory: Path) -> Preprocessor:
-        """Read `preprocessor_config.json`, or transformers 5's `processor_config.json`. Raises BenchError."""
-        old, new = directory / "preprocessor_config.json", directory / "processor_config.json"
-        path = old if old.is_file() else new
-        try:
-            settings = json.loads(path.read_text(encoding="utf-8"))
-            return cls.model_validate(settings if path == old else settings["image_processor"])
-        except FileNotFoundError as error:
-            raise BenchError(f"{old}: not there. It says how the checkpoint wants its pictures.") from error
-        except (json.JSONDecodeError, KeyError, TypeError, ValidationError) as error:
-            raise BenchError(f"{path}: cannot be used for a CLIP reward: {error}") from error
+    def load(
+        cls, directory: Path, absent: Mapping[str, Any] | None = None, kind: str = "CLIP"
+    ) -> Preprocessor:
+        """What a checkpoint's file says. Raises BenchError.
+
+        absent: what keys mean that are not there, where that differs from CLIPImageProcessor's meaning.
+        kind: of the model, for messages.
+        """
+        return read_settings(directory, kind, lambda found: cls.model_validate({**(absent or {}), **found}))
 
     def __call__(self, media: Tensor) -> Tensor:
         """Pictures [B, 3, H, W] in [0, 1] → pixel values [B, 3, h, w], at least float32. Differentiable."""
         if media.ndim != 4 or media.shape[1] != 3:
-            raise BenchError(f"a CLIP model takes images [B, 3, H, W], got {list(media.shape)}")
+            raise BenchError(f"expected images [B, 3, H, W], got {list(media.shape)}")
         x = media if media.dtype == torch.float64 else media.float()
         if self.do_resize:
             x = resize(x, self._resized(x.shape[-2], x.shape[-1]), PIL_FILTERS[self.resample])
@@ -103,6 +102,22 @@ class Preprocessor(BaseModel):
         edge = self.size["shortest_edge"]
         longer = int(edge * max(height, width) / min(height, width))
         return (longer, edge) if width <= height else (edge, longer)
+
+
+def read_settings(directory: Path, kind: str, parse: Callable[[dict[str, Any]], Parsed]) -> Parsed:
+    """`preprocessor_config.json`, or transformers 5's `processor_config.json`, parsed. Raises BenchError.
+
+    kind: of the model, for messages.
+    """
+    old, new = directory / "preprocessor_config.json", directory / "processor_config.json"
+    path = old if old.is_file() else new
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        return parse(settings if path == old else settings["image_processor"])
+    except FileNotFoundError as error:
+        raise BenchError(f"{old}: not there. It says how the checkpoint wants its pictures.") from error
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise BenchError(f"{path}: cannot be used for a {kind} reward: {error}") from error
 
 
 def resize(x: Tensor, size: Size, mode: str) -> Tensor:

@@ -33,12 +33,17 @@ def random_clip(architecture: str) -> tuple[Any, HashTokenizer]:
         projection_dim=shape["to"],
     )
     model = fill_random(without_weights(lambda: CLIPModel(config)), torch.float32, architecture)
-    for name, buffer in model.named_buffers():
-        if name.endswith("position_ids"):
-            buffer.copy_(torch.arange(buffer.shape[-1])[None])
+    fill_positions(model)
     with torch.no_grad():
         model.logit_scale.fill_(LOGIT_SCALE)
     return model, HashTokenizer(START, END, END, (0, WORDS), TOKENS)
+
+
+def fill_positions(model: torch.nn.Module) -> None:
+    """Write the numbers of positions, which are buffers that no file has."""
+    for name, buffer in model.named_buffers():
+        if name.endswith("position_ids"):
+            buffer.copy_(torch.arange(buffer.shape[-1])[None])
 
 
 def _tower(shape: tuple[int, int, int, int]) -> dict[str, Any]:

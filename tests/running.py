@@ -72,10 +72,12 @@ def cell(out: Path, prefix: str) -> CellDir:
 def numbers(directory: CellDir) -> tuple[Any, ...]:
     """Everything a cell measured, but times and memory; and the bytes of what it trained."""
     metrics = [
-        {k: v for k, v in row.items() if k not in UNREPEATABLE} for row in read_rows(directory.metrics)
+        {k: v for k, v in row.items() if k not in UNREPEATABLE}
+        for log in (directory.metrics, directory.inference)
+        for row in read_rows(log)
     ]
     samples = {p.relative_to(directory.path): p.read_bytes() for p in directory.path.glob("samples/*/*.png")}
-    lora = {p.name: p.read_bytes() for p in (directory.path / "lora").iterdir()}
+    lora = {p.name: p.read_bytes() for p in directory.path.glob("lora/*")}
     return metrics, read_rows(directory.evaluations), samples, lora
 
 

@@ -33,9 +33,15 @@ from tests.running import (
 SETTINGS = ("train.eval_every=2", "push.inner=2", "eval.samples=1")
 
 
+IDLE = ("doodl.steps=2", "eval.prompts=3", "eval.images_per_prompt=2", "eval.batch=4", "eval.samples=1")
+
+
 @pytest.mark.slow
-def test_killed_at_any_write_the_same_command_ends_in_the_same_numbers(tmp_path: Path, plugin: None) -> None:
-    _, task = plan_dots(tmp_path / "out", *SETTINGS, steps=4)
+@pytest.mark.parametrize(("method", "settings"), [("push", SETTINGS), ("doodl", IDLE)])
+def test_killed_at_any_write_the_same_command_ends_in_the_same_numbers(
+    tmp_path: Path, plugin: None, method: str, settings: tuple[str, ...]
+) -> None:
+    _, task = plan_dots(tmp_path / "out", *settings, methods=method, steps=4)
     planned = tmp_path / "cells" / "planned"
     planned.mkdir(parents=True)
     shutil.copy(task.directory.path / "config.yaml", planned)

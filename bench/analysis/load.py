@@ -6,7 +6,7 @@ docs/results.md documents the files. Nothing is written here, and nothing outsid
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,6 +30,7 @@ METRICS = [
     "memory",
     "terms",
 ]
+INFERENCE = ["step", "prompt", "image", "forward", "backward", "seconds", "memory"]
 EVALS = ["step", "prompt", "image", "reward", "score"]
 
 
@@ -38,8 +39,8 @@ class Cell:
     """One run of one method with one seed.
 
     status: what status.json says, or `unreadable`. step: optimizer steps taken. problem: why it is not done,
-    in one line, if known. config, env: empty if not there. metrics, evals: with the columns above at least,
-    possibly without rows.
+    in one line, if known. config, env: empty if not there. metrics, evals, inference: with the columns above
+    at least, possibly without rows.
     """
 
     id: str
@@ -51,6 +52,7 @@ class Cell:
     env: dict[str, Any]
     metrics: pd.DataFrame
     evals: pd.DataFrame
+    inference: pd.DataFrame = field(default_factory=lambda: _frame([], INFERENCE))
 
     @property
     def done(self) -> bool:
@@ -121,11 +123,11 @@ def _cell(cell: CellDir, notes: list[str]) -> Cell:
         status = cell.status()
         config = _config(cell)
         env = _json(cell.path / "env.json") if config else {}
-        metrics, evals = (_rows(path, notes) for path in (cell.metrics, cell.evaluations))
+        logs = (cell.metrics, cell.evaluations, cell.inference)
+        metrics, evals, inference = (_rows(path, notes) for path in logs)
     except BenchError as error:
-        return Cell(
-            cell.id, cell.path, UNREADABLE, 0, str(error), {}, {}, _frame([], METRICS), _frame([], EVALS)
-        )
+        metrics, evals = _frame([], METRICS), _frame([], EVALS)
+        return Cell(cell.id, cell.path, UNREADABLE, 0, str(error), {}, {}, metrics, evals)
     return Cell(
         id=cell.id,
         path=cell.path,
@@ -136,6 +138,7 @@ def _cell(cell: CellDir, notes: list[str]) -> Cell:
         env=env,
         metrics=_frame(metrics, METRICS),
         evals=_frame(evals, EVALS),
+        inference=_frame(inference, INFERENCE),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,11 +18,20 @@ DIVERSITY = "diversity"  # evaluated like a reward, shown in a column of its own
 COUNTERS = ["step", "samples", "nfe_forward", "nfe_backward", "seconds", "memory"]
 
 
+class Inference(NamedTuple):
+    """Means over held-out pictures; nan where nothing is done to them. As in `Cost`."""
+
+    forward: float
+    backward: float
+    seconds: float
+
+
 @dataclass(frozen=True)
 class Cost:
     """Means over the seeds that count, at the step of the evaluation shown. nan: not recorded.
 
     forward, backward: network evaluations counted per sample. seconds: of training alone. memory: peak bytes.
+    picture: of one held-out picture, before it is drawn, by methods that work at inference.
     """
 
     steps: float
@@ -30,6 +40,7 @@ class Cost:
     backward: float
     seconds: float
     memory: float
+    picture: Inference
 
 
 @dataclass(frozen=True)
@@ -76,19 +87,23 @@ def _row(contest: Contest, group: Group, is_base: bool) -> Row:
 
 def cost(cells: Sequence[Cell]) -> Cost:
     """What it took to get to each cell's latest evaluation."""
-    last = [
-        at_step(cell, cell.eval_steps[-1]) for cell in cells if cell.eval_steps and not cell.metrics.empty
-    ]
-    if not last:
-        return Cost(*(math.nan for _ in COUNTERS))
-    return Cost(*(float(np.mean([counters[name] for counters in last])) for name in COUNTERS))
+    counted = [c for c in cells if c.eval_steps and not (c.metrics.empty and c.inference.empty)]
+    last = [at_step(cell, cell.eval_steps[-1]) for cell in counted]
+    means = {name: _mean([counters[name] for counters in last]) for name in COUNTERS}
+    own = [_mean([_mean(c.inference[name].tolist()) for c in counted]) for name in Inference._fields]
+    return Cost(*(means[name] for name in COUNTERS), picture=Inference(*own))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(np.asarray(values, dtype=float))) if values else math.nan
 
 
 def at_step(cell: Cell, step: int) -> dict[str, float]:
     """The cell's counters after `step` optimizer steps; zeros before the first. Memory: the peak so far."""
     until = cell.metrics[cell.metrics["step"] <= step]
     if until.empty:
-        return dict.fromkeys(COUNTERS, 0.0)
+        peak = max(map(float, cell.inference["memory"].tolist()), default=0.0)
+        return {**dict.fromkeys(COUNTERS, 0.0), "memory": peak}
     # All counters only ever grow, so the largest is the latest.
     return {name: float(np.max(np.asarray(until[name], dtype=float))) for name in COUNTERS}
 

@@ -18,6 +18,10 @@ from bench.analysis.stats import Estimate
 from bench.analysis.summary import Row
 
 NONE = "–"
+PER_PICTURE = (
+    " Per picture: what a method that trains nothing does to each held-out picture before it is drawn; every "
+    "further picture costs it again."
+)
 CLEAR = 3.0  # standard errors from which a gain is called clear, and is coloured
 
 
@@ -88,7 +92,7 @@ def _tone(gain: Estimate) -> int:
 def _cost_columns(rows: Sequence[Row]) -> list[Column]:
     costs = [row.cost for row in rows]
     steering = [f"{row.term} {row.share:.0%}" if row.term else NONE for row in rows]
-    return [
+    shown = [
         texts("steps", [short_count(c.steps) for c in costs]),
         texts("forward", [short_count(c.forward) for c in costs]),
         texts("backward", [short_count(c.backward) for c in costs]),
@@ -96,6 +100,13 @@ def _cost_columns(rows: Sequence[Row]) -> list[Column]:
         texts("peak MiB", [_fixed(c.memory / 2**20, 0) for c in costs]),
         texts("steering term", steering),
     ]
+    if any(math.isfinite(c.picture.seconds) for c in costs):
+        shown += [
+            texts("forward/picture", [short_count(c.picture.forward) for c in costs]),
+            texts("backward/picture", [short_count(c.picture.backward) for c in costs]),
+            texts("s/picture", [_fixed(c.picture.seconds, 1) for c in costs]),
+        ]
+    return shown
 
 
 def estimates(header: str, found: Sequence[Estimate], signed: bool, se: bool = True) -> Column:
@@ -214,6 +225,7 @@ def legend(rows: Sequence[Row]) -> str:
         f"{CLEAR:g} on. Other rewards were scored, not trained on. Diversity: higher is more varied. "
         "Cost: of training alone; forward and backward count network evaluations, each sample for itself; "
         "steering term: the largest term of the gradient and its mean share of the summed norms."
+        + (PER_PICTURE if any(math.isfinite(row.cost.picture.seconds) for row in rows) else "")
     )
 
 
@@ -252,6 +264,7 @@ def _record(row: Row) -> dict[str, object]:
         "nfe_backward": row.cost.backward,
         "train_seconds": row.cost.seconds,
         "peak_memory_bytes": row.cost.memory,
+        **{f"inference_{name}": value for name, value in row.cost.picture._asdict().items()},
         "steering_term": row.term,
         "steering_share": row.share,
     }

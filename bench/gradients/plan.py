@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench import digests, launch, registry
-from bench.cells import Cell, resolve
+from bench.cells import Cell, only_trained, resolve
 from bench.errors import BenchError
 from bench.gradients.store import FOLDER, INIT, ProbeConfig, ProbeDir, probe_config, probe_id
 from bench.parts import Layer, Part, model_file
@@ -61,7 +61,7 @@ def plan(experiment: Experiment, places: Sequence[str], limits: Limits, jobs: in
         methods = (REFERENCE, *methods)
     layers = (Layer(origin, {"train": file.gradients}), *asked.layers)
     part = replace(asked, methods=methods, layers=layers)
-    cells = [cell for cell in resolve(part) if cell.config.training is not None]
+    cells = only_trained(resolve(part), named=methods is not None)
     reference = next(cell for cell in cells if cell.config.label == REFERENCE)
     wanted = [cell for cell in cells if _asked(cell, asked)]
     cells = [_deterministic(reference), *wanted]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from bench.cells import Cell, resolve_all
+from bench.cells import Cell, only_trained, resolve_all
 from bench.config import Tree
 from bench.errors import BenchError
 from bench.parts import Layer
@@ -35,12 +35,12 @@ def plan(experiment: Experiment, measured: bool | None, batch: int | None, graph
     """
     typed = _layers(batch, graphs)
     parts = [replace(part, layers=(*part.layers, *typed)) for part in experiment.parts]
-    cells = _trained(resolve_all(parts, fetch=False))
+    everything = any(part.methods is None for part in parts)
+    cells = only_trained(resolve_all(parts, fetch=False), named=not everything)
     if measured is None:
         measured = all((cell.config.model.config.source or "").startswith("embedded:") for cell in cells)
     if measured:
-        cells = _trained(resolve_all(parts))
-    everything = any(part.methods is None for part in parts)
+        cells = only_trained(resolve_all(parts), named=not everything)
     return Planned(experiment.out, cells, "measured" if measured else "simulated", everything)
 
 
@@ -72,7 +72,3 @@ def _layers(batch: int | None, graphs: str | None) -> list[Layer]:
         if batch % 2:
             train["samples_per_prompt"] = 1
     return [Layer("--batch and --graphs", {"train": train})] if train else []
-
-
-def _trained(cells: Sequence[Cell]) -> list[Cell]:
-    return [cell for cell in cells if cell.config.training is not None]

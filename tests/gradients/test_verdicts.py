@@ -62,7 +62,8 @@ def honest(name: str) -> Method:
 
 def judged() -> list[str]:
     """Every method class, and the presets that work in another way than their class."""
-    classes = [name for name, entry in registry.entries("method").items() if entry.base is None]
+    found = registry.entries("method").items()
+    classes = [name for name, entry in found if entry.base is None and entry.load().trains]
     return [*classes, "rlr-no-zo", "rlr-fo", "rlr-antithetic", "rlr-resampled", "rlr-cv", "reinforce-cv"]
 
 

@@ -5,6 +5,7 @@ import inspect
 import io
 import re
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -12,17 +13,21 @@ import torch
 from pydantic import BaseModel
 
 from bench import registry
-from bench.method import Method, Report
+from bench.evaluate import noise, sample_images
+from bench.method import Improved, InferenceMethod, Method, Report, Start
 from bench.method_files import shipped_config
 from bench.models.image import ImageChain
 from bench.schema import Strict
 from methods.rlr import Rlr, RlrConfig
 from tests.pipelines import image_chain
-from tests.toys import Pattern, batch_of, engine_of, gradient
+from tests.toys import PROMPTS, Pattern, batch_of, engine_of, gradient
 
 STEPS, COUNT = 6, 4  # room for the longest preset, h = 4, and for a truncation at 5
 NAMES = list(registry.entries("method"))
 CLASSES = [name for name, entry in registry.entries("method").items() if entry.base is None]
+TRAINED = [name for name in NAMES if registry.load("method", name).trains]
+TRAINED_CLASSES = [name for name in CLASSES if name in TRAINED]
+IDLE = [name for name in NAMES if name not in TRAINED]
 
 
 def fresh(name: str) -> Method:
@@ -44,7 +49,7 @@ def one_batch(method: Method, chain: ImageChain, reward: Any = None, step: int =
     return reports
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TRAINED)
 def test_one_batch_leaves_finite_gradients_and_reports_what_it_did(name: str) -> None:
     chain = image_chain(steps=STEPS)
     before = [p.detach().clone() for p in chain.parameters()]
@@ -62,7 +67,7 @@ def test_one_batch_leaves_finite_gradients_and_reports_what_it_did(name: str) ->
             assert term.variance is None or term.variance >= 0
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if not fresh(n).needs_reward_grad])
+@pytest.mark.parametrize("name", [n for n in TRAINED if not fresh(n).needs_reward_grad])
 def test_method_that_needs_no_reward_gradient_works_without_one(name: str) -> None:
     assert one_batch(fresh(name), image_chain(steps=STEPS), Pattern(detached=True))
 
@@ -73,7 +78,7 @@ def test_rlr_without_first_order_term_needs_no_reward_gradient() -> None:
     assert one_batch(method, image_chain(steps=STEPS), Pattern(detached=True))
 
 
-@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("name", TRAINED_CLASSES)
 def test_state_that_went_through_a_checkpoint_continues_as_if_nothing_had_been(name: str) -> None:
     chain, first, second = image_chain(steps=STEPS), fresh(name), fresh(name)
     for step in range(2):
@@ -89,7 +94,7 @@ def test_state_that_went_through_a_checkpoint_continues_as_if_nothing_had_been(n
     assert all(torch.equal(a, b) for a, b in zip(*following, strict=True))
 
 
-@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("name", TRAINED_CLASSES)
 def test_the_same_seed_gives_the_same_gradient_and_another_another(name: str) -> None:
     chain = image_chain(steps=STEPS)
     found = []
@@ -98,6 +103,49 @@ def test_the_same_seed_gives_the_same_gradient_and_another_another(name: str) ->
         found.append(gradient(chain))
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
+
+
+def improved(name: str, start: Start, micro_batch: int = 8) -> Improved:
+    """What a method that trains nothing makes of the noise, without touching the model."""
+    chain, method = image_chain(steps=STEPS), fresh(name)
+    assert isinstance(method, InferenceMethod)
+    before = [p.detach().clone() for p in chain.parameters()]
+    engine = engine_of(chain, Pattern(), micro_batch=micro_batch)
+    assert not list(method.updates(engine, batch_of(COUNT)))
+    with torch.no_grad():  # as in an evaluation
+        found = method.improve(engine, start)
+    assert all(torch.equal(p, b) for p, b in zip(chain.parameters(), before, strict=True))
+    assert all(p.grad is None for p in chain.parameters())
+    return found
+
+
+def start_of(rows: Sequence[int]) -> Start:
+    """Some held-out pictures."""
+    chain, pictures = image_chain(steps=STEPS), [(r // 2, r % 2) for r in rows]
+    return Start(tuple(PROMPTS[p] for p, _ in pictures), noise(chain, 5, pictures), 5, tuple(pictures))
+
+
+@pytest.mark.parametrize("name", IDLE)
+def test_method_that_trains_nothing_raises_the_reward_of_every_picture(name: str) -> None:
+    start, chain, reward = start_of(range(4)), image_chain(steps=STEPS), Pattern()
+    found = improved(name, start)
+    assert found.noise.shape == start.noise.shape and found.noise.dtype == start.noise.dtype
+    assert bool(torch.isfinite(found.noise).all()) and len(found.rewards) == len(start.prompts)
+    assert found.forward > 0 and found.backward >= 0
+    with torch.no_grad():
+        was, now = (
+            reward.score(sample_images(chain, start.prompts, x), start.prompts)
+            for x in (start.noise, found.noise)
+        )
+    assert (now > was).all()
+
+
+@pytest.mark.parametrize("name", IDLE)
+def test_method_that_trains_nothing_treats_every_picture_by_itself_and_the_same_each_time(name: str) -> None:
+    whole, again = (improved(name, start_of(range(4))).noise for _ in range(2))
+    assert torch.equal(whole, again)
+    assert torch.allclose(improved(name, start_of([2, 3])).noise, whole[2:], atol=1e-4)
+    assert torch.allclose(improved(name, start_of(range(4)), micro_batch=3).noise, whole, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", CLASSES)

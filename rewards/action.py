@@ -1,0 +1,117 @@
+"""Whether a video shows a named action, by a VideoMAE classifier of the 400 actions of Kinetics.
+
+Sources: Tong et al. 2022, "VideoMAE" (arXiv:2203.12602), checkpoint
+MCG-NJU/videomae-base-finetuned-kinetics; Prabhudesai et al. 2024, VADER (arXiv:2407.08737), code
+mihirp1998/VADER, Core/actpred_scorer.py. The score is log p(action | video), so the negative of VADER's loss,
+which is the classifier's cross-entropy; the score that its code logs is p itself. How the rest differs from
+the authors' code: frames are brought to the number that the checkpoint was trained with (theirs builds the
+model for as many as were generated), and pictures follow the checkpoint's processor, shorter side → 224 and
+centre crop (theirs squeezes them to 224 × 224).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn.functional import log_softmax
+
+from bench.errors import BenchError
+from bench.reward import Reward
+from bench.schema import Strict
+from bench.weights import locate
+from rewards.checkpoint import fill_random, freeze, read_model, torch_dtype, without_weights
+from rewards.clip_image import Preprocessor
+from rewards.frames import check_videos, prepared, with_frames
+from rewards.network import VIDEOMAE, NetworkConfig, label_number
+from rewards.passes import HalfPass, in_chunks
+
+SOURCE = "hub:MCG-NJU/videomae-base-finetuned-kinetics"
+RANDOM = "random:VideoMAE-B"
+ACTIONS = 400  # of Kinetics
+
+
+class ActionConfig(NetworkConfig):
+    """Which action, and where the classifier is."""
+
+    random_source: ClassVar[str] = RANDOM
+    gigabytes: ClassVar[Mapping[str, float]] = {SOURCE: 0.35}
+
+    action: str | None = Field(
+        default=None,
+        description="a label of the classifier, such as `playing guitar`; null: the longest that is part of "
+        "the prompt",
+    )
+    source: str = Field(default=SOURCE, description=f"`hub:org/name`, `path:directory` or `{RANDOM}`")
+
+
+@final
+class ActionReward(Reward):
+    """log p(action | video). Differentiable in the video; the model is frozen."""
+
+    Config: ClassVar[type[Strict]] = ActionConfig
+    differentiable: ClassVar[bool] = True
+    media: ClassVar[str] = "video"
+    scale: ClassVar[str] = "log-probability of the action: 0 certain, -6.0 as good as a guess among 400"
+
+    def __init__(self, config: ActionConfig, device: torch.device) -> None:
+        """Loads the classifier, downloading it if need be. Raises BenchError."""
+        self.random, self.action, self.chunk = config.random, config.action, config.chunk
+        if config.random:
+            model, self.preprocessor = _random_model(), Preprocessor.model_validate(VIDEOMAE)
+        else:
+            (directory,) = (locate(need) for need in config.needs("reward action", "action"))
+            model = _load(directory)
+            self.preprocessor = Preprocessor.load(directory, VIDEOMAE, "VideoMAE")
+        self.labels: dict[str, int] = model.config.label2id
+        self.frames: int = model.config.num_frames
+        self.model: Any = freeze(model.to(torch_dtype(config.dtype, device)), device)
+        if config.action is not None:
+            self._number(config.action)
+
+    def score(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Scores [B] of videos [B, F, 3, H, W] in [0, 1], float32 (float64 for a float64 model).
+
+        Raises BenchError for a prompt without an action where none is set.
+        """
+        check_videos(media, prompts, "action")
+        wanted = [self._number(self.action or self._named(prompt)) for prompt in prompts]
+        logits = in_chunks(lambda part: self._logits(media[part]), len(media), self.chunk)
+        return log_softmax(logits, dim=1)[torch.arange(len(wanted)), wanted]
+
+    def _logits(self, media: Tensor) -> Tensor:
+        half = HalfPass(self.model.dtype)
+        pixels = half.enter(prepared(with_frames(media, self.frames), self.preprocessor))
+        return half.leave(self.model(pixel_values=pixels).logits)
+
+    def _named(self, prompt: str) -> str:
+        """The longest label that is part of the prompt; with random weights the prompt itself."""
+        if self.random:
+            return prompt
+        found = [label for label in self.labels if label.lower() in prompt.lower()]
+        if not found:
+            raise BenchError(
+                f"reward action: no label of the classifier is part of the prompt {prompt!r}: name the "
+                "action with --set action.action=LABEL"
+            )
+        return max(found, key=len)
+
+    def _number(self, action: str) -> int:
+        return label_number(self.labels, action, self.random, "action.action")
+
+
+def _load(directory: Any) -> Any:
+    from transformers import VideoMAEForVideoClassification
+
+    return read_model(VideoMAEForVideoClassification, directory, "action", "VideoMAE")
+
+
+def _random_model() -> Any:
+    from transformers import VideoMAEConfig, VideoMAEForVideoClassification
+
+    config: Any = VideoMAEConfig()
+    config.num_labels = ACTIONS
+    return fill_random(without_weights(lambda: VideoMAEForVideoClassification(config)), torch.float32, RANDOM)

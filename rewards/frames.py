@@ -1,0 +1,43 @@
+"""Videos as a network wants them: so many frames, each prepared as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from bench.errors import BenchError
+from rewards.clip_image import Preprocessor
+
+
+def check_videos(media: Tensor, prompts: Sequence[str], reward: str) -> None:
+    """One prompt for each video [B, F, 3, H, W]. Raises BenchError."""
+    if media.ndim != 5 or media.shape[2] != 3:
+        raise BenchError(
+            f"reward {reward}: expected videos [B, F, 3, H, W], got {list(media.shape)}: it scores no images"
+        )
+    if len(media) != len(prompts):
+        raise BenchError(f"reward {reward}: {len(media)} videos but {len(prompts)} prompts")
+
+
+def with_frames(media: Tensor, count: int) -> Tensor:
+    """Videos [B, F, …] with `count` frames, evenly spaced from the first to the last. Differentiable.
+
+    Where there are more, the nearest are taken; where there are fewer, neighbours are blended linearly.
+    """
+    have = media.shape[1]
+    if have == count:
+        return media
+    at = torch.linspace(0, have - 1, count, dtype=torch.float64)
+    if have > count:
+        return media[:, at.round().long().to(media.device)]
+    left = at.floor().long()
+    share = (at - left).to(media.dtype).to(media.device).reshape(1, -1, *[1] * (media.ndim - 2))
+    right = (left + 1).clamp(max=have - 1)
+    return media[:, left.to(media.device)] * (1 - share) + media[:, right.to(media.device)] * share
+
+
+def prepared(media: Tensor, preprocessor: Preprocessor) -> Tensor:
+    """Every frame of [B, F, 3, H, W] through the preprocessor: [B, F, 3, h, w]."""
+    return preprocessor(media.flatten(0, 1)).unflatten(0, media.shape[:2])

@@ -1,0 +1,115 @@
+"""Whether objects are in a picture, or are not, by a YOLOS detector of the classes of COCO.
+
+Sources: Fang et al. 2021, "You Only Look at One Sequence" (arXiv:2106.00666), checkpoint hustvl/yolos-base;
+Prabhudesai et al. 2024, VADER (arXiv:2407.08737), which removes objects from videos. With p the detector's
+class probabilities of its 100 boxes, the confidence c that an object is there is
+
+    over: max     the largest p of a wanted class, over all boxes
+    over: mean    the mean p of the boxes whose most probable class is a wanted one, with p > threshold,
+                  and 0 without any
+
+and the score is 1 - c (`present: false`) or c. VADER's reward is 1 - c with `over: mean`, one object and a
+threshold of 0.2; it has no gradient where nothing is found, and jumps where a box comes or goes, so `max` is
+the default. How the rest differs from the authors' code: it sums c over frames, but starts again from 0 at
+each frame without the object; its pictures are resized without antialiasing; Grounding DINO is not here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, Literal, final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from bench.reward import Reward
+from bench.schema import Strict
+from bench.weights import locate
+from rewards.checkpoint import fill_random, freeze, read_model, torch_dtype, without_weights
+from rewards.network import NetworkConfig, label_number
+from rewards.pairs import check_pairs
+from rewards.passes import HalfPass, in_chunks
+from rewards.yolos_image import DetectorImages
+
+SOURCE = "hub:hustvl/yolos-base"
+RANDOM = "random:YOLOS-B"
+CLASSES = 91  # of COCO, with the numbers that it leaves out
+
+
+class ObjectsConfig(NetworkConfig):
+    """Which objects, and where the detector is."""
+
+    random_source: ClassVar[str] = RANDOM
+    gigabytes: ClassVar[Mapping[str, float]] = {SOURCE: 0.51, "hub:hustvl/yolos-small": 0.12}
+
+    objects: tuple[str, ...] = Field(
+        default=("book",), min_length=1, description="COCO's names of what is looked for"
+    )
+    present: bool = Field(default=False, description="true: they should be there; false: they should not")
+    over: Literal["max", "mean"] = Field(
+        default="max", description="max: the surest box counts; mean: the mean of those found, as in VADER"
+    )
+    threshold: float = Field(default=0.2, ge=0, le=1, description="of `over: mean`")
+    size: int | None = Field(
+        default=512, ge=16, description="pixels of the shorter side, VADER's; null: as the processor says"
+    )
+    source: str = Field(default=SOURCE, description=f"`hub:org/name`, `path:directory` or `{RANDOM}`")
+
+
+@final
+class ObjectsReward(Reward):
+    """1 - confidence that objects are there, or the confidence. Differentiable in the image; the model is
+    frozen."""
+
+    Config: ClassVar[type[Strict]] = ObjectsConfig
+    differentiable: ClassVar[bool] = True
+    scale: ClassVar[str] = "probability that the objects are not (or are) in the picture, 0 … 1"
+
+    def __init__(self, config: ObjectsConfig, device: torch.device) -> None:
+        """Loads the detector, downloading it if need be. Raises BenchError."""
+        self.config, self.chunk, size = config, config.chunk, config.size
+        if config.random:
+            model, images = _random_model(), DetectorImages()
+        else:
+            (directory,) = (locate(need) for need in config.needs("reward objects", "objects"))
+            model, images = _load(directory), DetectorImages.load(directory)
+        self.images = images if size is None else replace(images, shortest=size)
+        labels: dict[str, int] = model.config.label2id
+        self.classes = [label_number(labels, o, config.random, "objects.objects") for o in config.objects]
+        self.model: Any = freeze(model.to(torch_dtype(config.dtype, device)), device)
+
+    def score(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Scores [B] of images [B, 3, H, W] in [0, 1], float32. Prompts play no part."""
+        check_pairs(media, prompts, "objects")
+        logits = in_chunks(lambda part: self._logits(media[part]), len(media), self.chunk)
+        found = self._confidence(logits.softmax(dim=-1)[..., :-1])  # the last class is "nothing"
+        return found if self.config.present else 1 - found
+
+    def _logits(self, media: Tensor) -> Tensor:
+        half = HalfPass(self.model.dtype)
+        return half.leave(self.model(pixel_values=half.enter(self.images(media))).logits)
+
+    def _confidence(self, p: Tensor) -> Tensor:
+        """[B] from p [B, boxes, classes]."""
+        if self.config.over == "max":
+            return p[..., self.classes].amax(dim=(1, 2))
+        best, which = p.max(dim=-1)
+        wanted = torch.isin(which, torch.tensor(self.classes, device=p.device))
+        counted = (wanted & (best > self.config.threshold)).to(best.dtype)
+        return (best * counted).sum(dim=1) / counted.sum(dim=1).clamp_min(1)
+
+
+def _load(directory: Any) -> Any:
+    from transformers import YolosForObjectDetection
+
+    return read_model(YolosForObjectDetection, directory, "objects", "YOLOS")
+
+
+def _random_model() -> Any:
+    from transformers import YolosConfig, YolosForObjectDetection
+
+    config: Any = YolosConfig(image_size=[800, 1344])
+    config.num_labels = CLASSES
+    return fill_random(without_weights(lambda: YolosForObjectDetection(config)), torch.float32, RANDOM)

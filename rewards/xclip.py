@@ -1,0 +1,130 @@
+"""Agreement of a video and its prompt, by X-CLIP: CLIP with frames that exchange messages.
+
+Source: Ni et al. 2022, "Expanding Language-Image Pretrained Models for General Video Recognition"
+(arXiv:2208.02816), checkpoint microsoft/xclip-base-patch32, in transformers' code. The score is the cosine of
+the video's embedding and of the text's, which X-CLIP adapts to the video ("video-specific prompting"); the
+model's logit is exp(logit_scale) times that. Differs from CLIP's image score averaged over frames in that it
+sees motion: frames are attended to together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from bench.reward import Reward
+from bench.schema import Strict
+from bench.weights import locate
+from rewards.checkpoint import (
+    HashTokenizer,
+    check_vocabulary,
+    fill_random,
+    freeze,
+    read_model,
+    read_tokenizer,
+    torch_dtype,
+    without_weights,
+)
+from rewards.clip_image import Preprocessor
+from rewards.frames import check_videos, prepared, with_frames
+from rewards.network import VIDEOMAE, NetworkConfig
+from rewards.passes import HalfPass, in_chunks
+from rewards.random_clip import END, START, TOKENS, WORDS, fill_positions
+
+SOURCE = "hub:microsoft/xclip-base-patch32"
+RANDOM = "random:X-CLIP-B-32"
+
+
+class XclipConfig(NetworkConfig):
+    """Where the model is."""
+
+    random_source: ClassVar[str] = RANDOM
+    gigabytes: ClassVar[Mapping[str, float]] = {SOURCE: 0.79}
+
+    source: str = Field(default=SOURCE, description=f"`hub:org/name`, `path:directory` or `{RANDOM}`")
+
+
+@final
+class XclipReward(Reward):
+    """cos(video, text). Differentiable in the video; the model is frozen."""
+
+    Config: ClassVar[type[Strict]] = XclipConfig
+    differentiable: ClassVar[bool] = True
+    media: ClassVar[str] = "video"
+    scale: ClassVar[str] = "cosine of video and text, in [-1, 1]"
+
+    def __init__(self, config: XclipConfig, device: torch.device) -> None:
+        """Loads the model, downloading it if need be. Raises BenchError."""
+        self.device, self.chunk = device, config.chunk
+        if config.random:
+            model, self.tokenizer = _random_model()
+            self.preprocessor = Preprocessor.model_validate(VIDEOMAE)
+        else:
+            (directory,) = (locate(need) for need in config.needs("reward xclip", "xclip"))
+            model, self.tokenizer = _load(directory)
+            self.preprocessor = Preprocessor.load(directory, VIDEOMAE, "X-CLIP")
+        self.frames: int = model.config.vision_config.num_frames
+        self.max_tokens: int = model.config.text_config.max_position_embeddings
+        self.model: Any = freeze(model.to(torch_dtype(config.dtype, device)), device)
+        self._texts: dict[str, Tensor] = {}
+
+    def score(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Scores [B] of videos [B, F, 3, H, W] in [0, 1], float32 (float64 for a float64 model)."""
+        check_videos(media, prompts, "xclip")
+        return in_chunks(lambda part: self._cosine(media[part], prompts[part]), len(media), self.chunk)
+
+    def _cosine(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
+        """XCLIPModel.forward for pairs of video and text, instead of for all videos with all texts."""
+        model, half = self.model, HalfPass(self.model.dtype)
+        pixels = half.enter(prepared(with_frames(media, self.frames), self.preprocessor))
+        seen = model.vision_model(pixel_values=pixels.flatten(0, 1))
+        frames = model.visual_projection(seen.pooler_output).unflatten(0, pixels.shape[:2])
+        video = model.mit(frames).pooler_output
+        patches = (
+            model.prompts_visual_layernorm(seen.last_hidden_state[:, 1:]) @ model.prompts_visual_projection
+        )
+        patches = patches.unflatten(0, pixels.shape[:2]).mean(dim=1)
+        text = torch.stack([self._text(prompt) for prompt in prompts])
+        text = (text[:, None] + model.prompts_generator(text[:, None], patches))[:, 0]
+        both = normalize(half.leave(torch.stack([video, text], dim=1)), dim=-1)
+        return (both[:, 0] * both[:, 1]).sum(dim=-1)
+
+    def _text(self, prompt: str) -> Tensor:
+        """A constant [D] without gradient, each prompt's computed once and alone."""
+        if prompt not in self._texts:
+            tokens = self.tokenizer(
+                [prompt], truncation=True, max_length=self.max_tokens, return_tensors="pt"
+            ).to(self.device)
+            with torch.no_grad():
+                pooled = self.model.text_model(
+                    input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
+                ).pooler_output
+                self._texts[prompt] = self.model.text_projection(pooled)[0]
+        return self._texts[prompt]
+
+
+def _load(directory: Any) -> tuple[Any, Any]:
+    from transformers import CLIPTokenizer, XCLIPModel
+
+    model = read_model(XCLIPModel, directory, "xclip", "X-CLIP")
+    tokenizer = read_tokenizer(CLIPTokenizer, directory, "xclip")
+    check_vocabulary(tokenizer, model.config.text_config.vocab_size, directory, "xclip")
+    return model, tokenizer
+
+
+def _random_model() -> tuple[Any, HashTokenizer]:
+    from transformers import XCLIPConfig as Shapes
+    from transformers import XCLIPModel, XCLIPTextConfig, XCLIPVisionConfig
+
+    text, vision = XCLIPTextConfig().to_dict(), XCLIPVisionConfig().to_dict()
+    shapes = Shapes(text_config=text, vision_config=vision)
+    model = fill_random(without_weights(lambda: XCLIPModel(shapes)), torch.float32, RANDOM)
+    fill_positions(model)
+    with torch.no_grad():
+        model.prompts_generator.alpha.fill_(shapes.prompt_alpha)
+    return model, HashTokenizer(START, END, END, (0, WORDS), TOKENS)

@@ -1,0 +1,285 @@
+"""DOODL: its gradient against one graph of the whole chain, its steps by the formula, its cells."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from bench.chain import Chain, State
+from bench.engine import Engine
+from bench.errors import BenchError
+from bench.evaluate import noise, sample_images
+from bench.method import Start
+from bench.models.toy import ToyChain
+from bench.process import Exit
+from bench.reward import Reward
+from bench.store import CellDir, read_rows
+from bench.streams import normal
+from bench.worker import run_cell
+from methods.doodl import Doodl, DoodlConfig
+from tests.pipelines import image_chain
+from tests.running import cell, numbers, plan_dots, status, train_dots
+from tests.saved import saved_bytes
+from tests.toys import PROMPTS, Bowl, Distance, Pattern, engine_of
+
+PICTURES = ((0, 0), (0, 1), (1, 0), (3, 1))
+TEXTS = tuple(PROMPTS[p] for p, _ in PICTURES)
+
+
+def start_of(chain: Chain) -> Start:
+    """Some held-out pictures."""
+    return Start(TEXTS, noise(chain, 9, PICTURES), 9, PICTURES)
+
+
+def joint_gradient(chain: Chain, reward: Reward, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Rewards and dR/dx_T with the graph of all steps, decoder and reward in one piece."""
+    x = x.clone().requires_grad_()
+    scores = reward.score(sample_images(chain, TEXTS, x), TEXTS)
+    return scores.detach(), torch.autograd.grad(scores.sum(), x)[0]
+
+
+CHAINS: dict[str, Any] = {
+    "toy": lambda: (ToyChain(6, 3), Bowl()),
+    "toy, multistep": lambda: (ToyChain(6, 3, multistep=0.4), Bowl()),
+    "images, ddim": lambda: (image_chain(), Pattern()),
+    "images, dpmpp": lambda: (image_chain(solver="dpmpp", steps=6), Pattern()),
+    "images, v-prediction": lambda: (image_chain(prediction_type="v_prediction"), Pattern()),
+}
+
+
+@pytest.mark.parametrize("micro_batch", [1, 3, 8])
+@pytest.mark.parametrize("name", CHAINS)
+def test_the_gradient_is_autograds_through_the_whole_chain(name: str, micro_batch: int) -> None:
+    chain, reward = CHAINS[name]()
+    x = noise(chain, 9, PICTURES)
+    scores, slope = joint_gradient(chain, reward, x)
+    with torch.no_grad():
+        found = engine_of(chain, reward, micro_batch=micro_batch).noise_gradient(TEXTS, x)
+    assert torch.allclose(found.rewards, scores, rtol=1e-4, atol=1e-4)
+    assert torch.allclose(found.gradient, slope, rtol=1e-3, atol=1e-5 * slope.abs().max().item())
+    assert (slope.flatten(1).norm(dim=1) > 0).all()
+    each = len(TEXTS) * chain.steps * chain.evaluations_per_step
+    assert (found.forward, found.backward) == (each, each)
+    assert all(p.grad is None for p in chain.parameters())
+
+
+class Frames(ToyChain):
+    """The closed-form chain with latents shaped as a video's: [channels, frames, height, width]."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 24)
+        self.latent_shape = (2, 3, 2, 2)
+
+    def prior(self, noise: Tensor) -> State:
+        return super().prior(noise.flatten(1))
+
+    def decode(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(x).unflatten(1, (2, 3, 2, 2)).transpose(1, 2)
+
+
+def test_latents_may_have_any_shape() -> None:
+    chain, reward = Frames(), Bowl()
+    start = start_of(chain)
+    _, slope = joint_gradient(chain, reward, start.noise)
+    engine = engine_of(chain, reward)
+    assert torch.allclose(engine.noise_gradient(TEXTS, start.noise).gradient, slope, rtol=1e-4, atol=1e-6)
+    found = Doodl(DoodlConfig(steps=3, lr=0.02), chain.steps).improve(engine, start)
+    assert found.noise.shape == start.noise.shape
+
+
+def test_one_steps_graph_at_a_time_is_kept() -> None:
+    def peak(steps: int) -> int:
+        chain = image_chain(steps=steps)
+        engine, start = engine_of(chain, Pattern()), start_of(chain)
+        with saved_bytes() as held:
+            engine.noise_gradient(TEXTS, start.noise)
+        return held["peak"]
+
+    assert peak(8) == peak(2)
+
+
+def by_hand(engine: Engine, start: Start, config: DoodlConfig, norm: Tensor | None) -> Tensor:
+    """The formula of the module's docstring, a picture at a time."""
+    rows = []
+    for r, (p, k) in enumerate(start.pictures):
+        x, v = start.noise[r : r + 1], torch.zeros_like(start.noise[:1])
+        for m in range(config.steps):
+            g = joint_gradient_of(engine, start.prompts[r], x)
+            if config.step == "clipped":
+                g = (config.lr * g).clamp(-config.clip, config.clip)
+            else:
+                g = config.lr * g / g.square().mean().sqrt()
+            v = config.momentum * v + g
+            eps = normal([("doodl", engine.seed, start.seed, p, k, m)], x.shape[1:], x.device)
+            x = x + v + config.perturbation * eps
+            x = x if norm is None else x * norm[r] / x.norm()
+        rows.append(x)
+    return torch.cat(rows)
+
+
+def joint_gradient_of(engine: Engine, prompt: str, x: Tensor) -> Tensor:
+    x = x.clone().requires_grad_()
+    return torch.autograd.grad(engine.roller.signed(sample_images(engine.chain, [prompt], x), [prompt]), x)[0]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"momentum": 0.0, "perturbation": 0.0},
+        {"norm": "expected"},
+        {"norm": "free", "perturbation": 0.1},
+        {"step": "clipped", "lr": 3.0, "clip": 0.05},
+    ],
+    ids=str,
+)
+def test_steps_are_the_formulas(settings: dict[str, Any]) -> None:
+    chain = ToyChain(5, 6)
+    start, engine = start_of(chain), engine_of(chain)
+    config = DoodlConfig.model_validate({"steps": 4, "lr": 0.05} | settings)
+    drawn = start.noise.norm(dim=1)
+    norm = {"draw": drawn, "expected": torch.full_like(drawn, math.sqrt(6)), "free": None}[config.norm]
+    found = Doodl(config, chain.steps).improve(engine, start)
+    assert torch.allclose(found.noise, by_hand(engine, start, config, norm), atol=1e-5)
+    if norm is not None:
+        assert torch.allclose(found.noise.norm(dim=1), norm, rtol=1e-5)
+    assert found.rewards.shape == (len(TEXTS), 4)
+
+
+def test_a_reward_to_be_made_small_is_made_small_and_reported_as_it_is() -> None:
+    chain = image_chain()
+    found = Doodl(DoodlConfig(steps=4, lr=0.03), 4).improve(engine_of(chain, Distance()), start_of(chain))
+    assert (found.rewards[:, -1] < found.rewards[:, 0]).all()
+    assert torch.allclose(found.rewards[:, 0], joint_gradient(chain, Distance(), start_of(chain).noise)[0])
+
+
+def test_a_gradient_of_zero_moves_nothing_and_one_that_is_not_finite_is_an_error() -> None:
+    class Flat(Bowl):
+        """The same for every picture."""
+
+        def score(self, media: Tensor, prompts: Any) -> Tensor:
+            return 0 * media.flatten(1).sum(1)
+
+    class Broken(Bowl):
+        """Without a finite gradient."""
+
+        def score(self, media: Tensor, prompts: Any) -> Tensor:
+            return (media.flatten(1).sum(1) * 0).sqrt()
+
+    chain = ToyChain(3, 4)
+    still = Doodl(DoodlConfig(steps=2, perturbation=0), 3).improve(engine_of(chain, Flat()), start_of(chain))
+    assert torch.allclose(still.noise, start_of(chain).noise)
+    with pytest.raises(BenchError, match=r"doodl: dR/dx_T of 'a red apple' is not finite at step 1 of 2"):
+        Doodl(DoodlConfig(steps=2), 3).improve(engine_of(chain, Broken()), start_of(chain))
+
+
+SETTINGS = ("doodl.steps=3", "doodl.lr=0.1", "eval.prompts=3", "eval.images_per_prompt=2", "eval.batch=2")
+
+
+def test_its_cell_is_evaluated_once_on_the_noise_of_all_methods_and_says_what_that_took(
+    tmp_path: Path, plugin: None
+) -> None:
+    assert train_dots(tmp_path, *SETTINGS, methods="doodl,push", steps=2) == [Exit.DONE] * 3
+    mine, base = cell(tmp_path, "doodl"), cell(tmp_path, "base")
+    rows, before = read_rows(mine.evaluations), read_rows(base.evaluations)
+    keys = ("step", "prompt", "image", "reward")
+    assert [[r[k] for k in keys] for r in rows] == [[r[k] for k in keys] for r in before]
+    scores = [
+        (r["score"], b["score"]) for r, b in zip(rows, before, strict=True) if r["reward"] == "brightness"
+    ]
+    assert all(now != was for now, was in scores)
+    took = read_rows(mine.inference)
+    assert [(r["prompt"], r["image"]) for r in took] == [
+        (r["prompt"], r["image"]) for r in rows if r["reward"] == "brightness"
+    ]
+    steps = mine.config().model.config.steps
+    assert all(r["forward"] == r["backward"] == 3 * steps and r["seconds"] > 0 for r in took)
+    assert [r["rewards"][0] for r in took] == pytest.approx([was for _, was in scores], abs=1e-6)
+    assert status(mine)["step"] == 0 and status(mine)["state"] == "done"
+    assert not mine.metrics.exists() and not (mine.path / "lora").exists()
+    stored = load_file(mine.latents / "000001-01.safetensors")["noise"]
+    assert stored.shape == (3, 8, 8)
+    assert plan_dots(tmp_path, *SETTINGS, methods="doodl,push", steps=2) == []
+
+
+def test_a_cell_that_is_stopped_between_batches_goes_on_with_the_next(
+    tmp_path: Path, plugin: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_dots(tmp_path / "whole", *SETTINGS, methods="doodl")
+    _, task = plan_dots(tmp_path / "out", *SETTINGS, methods="doodl")
+    directory, original, calls = CellDir(task.directory.path), Doodl.improve, list[tuple[str, ...]]()
+
+    def counting(self: Doodl, engine: Engine, start: Start) -> Any:
+        calls.append(start.prompts)
+        return original(self, engine, start)
+
+    monkeypatch.setattr(Doodl, "improve", counting)
+    monkeypatch.setattr("bench.worker.StopRequest.left", lambda _: -1.0 if len(calls) == 2 else 1.0)
+    assert run_cell(directory, timeout=100) is Exit.STOPPED
+    assert status(directory)["state"] == "timeout"
+    assert len(list(directory.latents.iterdir())) == 4
+    monkeypatch.setattr("bench.worker.StopRequest.left", lambda _: 1.0)
+    assert run_cell(directory, timeout=100) is Exit.DONE
+    assert len(calls) == 3
+    assert numbers(directory) == numbers(cell(tmp_path / "whole", "doodl"))
+
+
+def test_damaged_noise_is_named(tmp_path: Path, plugin: None) -> None:
+    _, task = plan_dots(tmp_path, *SETTINGS, methods="doodl")
+    directory = CellDir(task.directory.path)
+    directory.latents.mkdir()
+    for k in range(2):
+        (directory.latents / f"000000-{k:02d}.safetensors").write_bytes(b"nonsense")
+    assert run_cell(directory, None) is Exit.FAILED
+    assert "000000-00.safetensors: damaged" in status(directory)["message"]
+
+
+def test_bench_evaluate_draws_a_cells_pictures_from_the_noise_that_it_kept(
+    tmp_path: Path, plugin: None
+) -> None:
+    from rich.console import Console
+
+    from bench.score import Asked, score_cells
+
+    train_dots(tmp_path, *SETTINGS, methods="doodl")
+    directory = cell(tmp_path, "doodl")
+    score_cells(Console(quiet=True), [directory.path], Asked("brightness", batch=4))
+    again = read_rows(directory.path / "evaluations" / "brightness.jsonl")
+    scores = [r["score"] for r in read_rows(directory.evaluations) if r["reward"] == "brightness"]
+    assert [r["score"] for r in again if r["reward"] == "brightness"] == pytest.approx(scores, abs=1e-6)
+    (directory.latents / "000000-00.safetensors").unlink()
+    with pytest.raises(BenchError, match=r"000000-00.safetensors: not there"):
+        score_cells(Console(quiet=True), [directory.path], Asked("brightness"))
+
+
+def test_it_has_no_gradient_to_profile_and_other_methods_need_steps(tmp_path: Path, plugin: None) -> None:
+    from tests.profile.cells import planned
+
+    with pytest.raises(BenchError, match="method 'doodl' trains nothing"):
+        planned("tiny", "doodl,zo")
+    assert "doodl" not in [cell.config.label for cell in planned("tiny", "all", "model.steps=12").cells]
+    with pytest.raises(BenchError, match=r"train\.steps is 0, but method 'push' trains"):
+        plan_dots(tmp_path, "train.steps=0")
+
+
+def test_the_summary_has_its_cost_by_picture(tmp_path: Path, plugin: None) -> None:
+    from bench.analysis import tables
+    from bench.analysis.groups import contests
+    from bench.analysis.load import load
+    from bench.analysis.summary import rows
+
+    train_dots(tmp_path, *SETTINGS, methods="doodl,push", steps=2)
+    lines = rows(contests(load(tmp_path))[0])
+    frame = tables.frame(lines).set_index("method")
+    took = read_rows(cell(tmp_path, "doodl").inference)
+    assert frame.loc["doodl", "inference_forward"] == took[0]["forward"]
+    assert frame.loc["doodl", "steps"] == 0 and frame.loc["push", "steps"] == 2
+    assert bool(pd.isna(frame.loc["push", "inference_seconds"]))
+    headers = [c.header for c in tables.sections(lines)[1][-1].columns]
+    assert headers[-3:] == ["forward/picture", "backward/picture", "s/picture"]
+    assert "every further picture costs it again" in tables.legend(lines)
