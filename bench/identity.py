@@ -10,12 +10,19 @@ from bench.config import Tree
 from bench.settings import CellConfig
 
 # Where something lies does not change numbers; what lies there is in the digests.
-PLACES = ("source", "path", "revision")
+PLACES = ("source", "path", "revision", "unet_source", "unet_path", "unet_revision", "weight_files")
 PLACES_IF_GIVEN = ("processor", "tokenizer", "clip")
 # Settings that schema version 1 gained later, and the values that mean what there was before them.
 LATER: Tree = {"dcot": None}
 LATER_OF_TRAIN: Tree = {"reward_chunk": None, "graphs": "staged"}
-LATER_OF_MODELS: Tree = {"channels_last": False, "compile": False, "vae_dtype": "auto", "variant": None}
+LATER_OF_MODELS: Tree = {
+    "channels_last": False,
+    "compile": False,
+    "vae_dtype": "auto",
+    "variant": None,
+    "frames": None,
+    "decode_chunk": None,
+}
 
 
 def cell_id(config: CellConfig) -> str:

@@ -50,6 +50,7 @@ BUILT_IN: dict[Group, dict[str, str]] = {
     },
     "model": {
         "image": "bench.models.image:load_image_chain",
+        "video": "bench.models.video:load_video_chain",
     },
 }
 

@@ -9,6 +9,7 @@ import torch
 
 from bench.config import Layers, parse_setting
 from bench.evaluate import noise, sample_images
+from bench.identity import PLACES
 from bench.models.config import ModelConfig
 from bench.parts import Layer, model_settings
 from bench.prompts.dcot import DcotConfig
@@ -69,6 +70,6 @@ def _model(name: str | None, lora: Path | None, layers: list[Layer]) -> ModelCon
     if lora is None or not (lora / "config.yaml").is_file():
         return model_settings("tiny" if name is None else name, layers)
     trained = CellDir(lora).config().model
-    kept = trained.config.model_dump(exclude={"source", "path", "revision"})
+    kept = trained.config.model_dump(exclude=set(PLACES))
     own = Layer(str(lora / "config.yaml"), {"model": kept})
     return model_settings(trained.name if name is None else name, [own, *layers])

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from bench.chunks import in_chunks
 from bench.errors import BenchError
 from bench.reward import Reward
 from bench.schema import Strict
@@ -34,7 +35,7 @@ from rewards.checkpoint import (
 )
 from rewards.clip_image import Preprocessor
 from rewards.pairs import check_pairs
-from rewards.passes import HalfPass, in_chunks
+from rewards.passes import HalfPass
 from rewards.random_clip import ARCHITECTURES, random_clip
 
 EMBEDDED = "embedded:clip"

@@ -15,12 +15,13 @@ from typing import Any
 
 import diffusers
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, ModelMixin, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from bench.errors import BenchError, did_you_mean
 from bench.models.clip_bpe import write_clip_tokenizer
+from bench.models.unet3d import Unet3D
 from bench.shapes import only_shapes
 
 ARCHITECTURES = Path(__file__).parent / "architectures"
@@ -29,6 +30,10 @@ ALIASES = {
     "tiny": Path(__file__).parent / "embedded" / "weights" / "sd",
 }
 SEED = 0
+_UNETS: dict[str, type[ModelMixin]] = {
+    "UNet2DConditionModel": UNet2DConditionModel,
+    "UNet3DConditionModel": Unet3D,
+}
 _TEXT = {"CLIPTextModel": CLIPTextModel, "CLIPTextModelWithProjection": CLIPTextModelWithProjection}
 
 
@@ -63,7 +68,7 @@ def empty_parts(directory: Path) -> dict[str, nn.Module]:
     """The networks of an architecture without memory for their weights (torch's meta device), by name."""
     index, parts = read_json(directory / "model_index.json"), dict[str, nn.Module]()
     with torch.device("meta"):
-        for name, cls in (("unet", UNet2DConditionModel), ("vae", AutoencoderKL)):
+        for name, cls in (("unet", _UNETS[index["unet"][1]]), ("vae", AutoencoderKL)):
             module = cls.from_config(read_json(directory / name / "config.json"))
             assert isinstance(module, nn.Module)
             parts[name] = module
