@@ -15,6 +15,7 @@ PLACES_IF_GIVEN = ("processor", "tokenizer", "clip")
 # Settings that schema version 1 gained later, and the values that mean what there was before them.
 LATER: Tree = {"dcot": None}
 LATER_OF_TRAIN: Tree = {"reward_chunk": None, "graphs": "staged"}
+LATER_OF_METHODS: Tree = {"frames": "all"}
 LATER_OF_MODELS: Tree = {
     "channels_last": False,
     "compile": False,
@@ -43,6 +44,8 @@ def essential(config: Tree) -> Tree:
     tree["eval_rewards"] = [_placeless(choice) for choice in tree["eval_rewards"]]
     if tree["training"] is not None:
         tree["training"] = {**tree["training"], "reward": _placeless(tree["training"]["reward"])}
+        method = tree["training"]["method"]
+        tree["training"]["method"] = {**method, "config": _without(LATER_OF_METHODS, method["config"])}
         tree["training"]["train"] = _without(LATER_OF_TRAIN, tree["training"]["train"])
     if "dcot" in tree:
         tree["dcot"] = {"boundaries": tree["dcot"]["boundaries"]}  # its texts are in the digests

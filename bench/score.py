@@ -13,7 +13,6 @@ from itertools import groupby, islice
 from pathlib import Path
 
 import torch
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -23,9 +22,11 @@ from bench.config import parse_setting
 from bench.doctor.packages import lacking_for
 from bench.errors import BenchError
 from bench.evaluate import DIVERSITY, Evaluation, Row
+from bench.media import read
 from bench.parts import Layer
 from bench.pictures import Picture, find
 from bench.pieces import ALL, Piece, complete, reward_list, reward_piece, split
+from bench.reward import scores
 from bench.reward_names import listed
 from bench.runtime import find_lora, load_lora, load_reward, start
 from bench.settings import CellConfig, Choice
@@ -67,8 +68,8 @@ def score_images(console: Console, directory: Path, prompts_file: Path | None, a
         media = torch.stack([image for _, image in part])
         for name, reward in rewards.items():
             with torch.no_grad():
-                scores = reward.score(media, texts).double().cpu().tolist()
-            for (picture, _), score in zip(part, scores, strict=True):
+                found = scores(reward, media, texts).double().cpu().tolist()
+            for (picture, _), score in zip(part, found, strict=True):
                 if not math.isfinite(score):
                     raise BenchError(f"{picture.file}: reward '{name}' gives {score}")
                 rows.append(
@@ -144,20 +145,11 @@ def _absent(piece: Piece) -> str | None:
 def _batches(
     pictures: Sequence[Picture], batch: int, device: torch.device
 ) -> Iterator[list[tuple[Picture, Tensor]]]:
-    """Up to `batch` neighbours of one size with their pixels [3, H, W] in [0, 1]."""
-    loaded = ((picture, _pixels(picture.file, device)) for picture in pictures)
+    """Up to `batch` neighbours of one shape with their pixels [3, H, W], or [F, 3, H, W], in [0, 1]."""
+    loaded = ((picture, read(picture.file).to(device)) for picture in pictures)
     for _, alike in groupby(loaded, key=lambda pair: pair[1].shape):
         while part := list(islice(alike, batch)):
             yield part
-
-
-def _pixels(file: Path, device: torch.device) -> Tensor:
-    try:
-        with Image.open(file) as image:
-            values = torch.frombuffer(bytearray(image.convert("RGB").tobytes()), dtype=torch.uint8)
-            return values.reshape(image.height, image.width, 3).permute(2, 0, 1).to(device).float() / 255
-    except (OSError, ValueError) as error:
-        raise BenchError(f"{file}: cannot be read as a picture: {error}") from error
 
 
 def _show(console: Console, title: str, rows: list[Row]) -> None:

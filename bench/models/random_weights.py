@@ -15,7 +15,7 @@ from typing import Any
 
 import diffusers
 import torch
-from diffusers import AutoencoderKL, ModelMixin, UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
@@ -30,7 +30,7 @@ ALIASES = {
     "tiny": Path(__file__).parent / "embedded" / "weights" / "sd",
 }
 SEED = 0
-_UNETS: dict[str, type[ModelMixin]] = {
+_UNETS: dict[str, type[UNet2DConditionModel] | type[Unet3D]] = {
     "UNet2DConditionModel": UNet2DConditionModel,
     "UNet3DConditionModel": Unet3D,
 }

@@ -172,7 +172,7 @@ def test_checkpointing_runs_layers_again_and_keeps_less() -> None:
     assert kept[1] < 0.5 * kept[0]
 
 
-@pytest.mark.parametrize("alpha", [None, 6.0])
+@pytest.mark.parametrize("alpha", [None, pytest.param(6.0, marks=pytest.mark.slow)])
 def test_saved_lora_gives_the_same_video_in_diffusers_and_loads_again(
     alpha: float | None, tmp_path: Path
 ) -> None:
