@@ -22,6 +22,7 @@ LATER_OF_MODELS: Tree = {
     "vae_dtype": "auto",
     "variant": None,
     "frames": None,
+    "fps": None,
     "decode_chunk": None,
 }
 

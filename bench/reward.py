@@ -34,8 +34,8 @@ class Reward(ABC):
 
     @abstractmethod
     def score(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Scores [B] of media in [0, 1], one prompt each: images [B, 3, H, W], or videos [B, F, 3, H, W] where
-        `media` says so. `scores` calls it for either.
+        """Scores [B] of media in [0, 1], one prompt each: images [B, 3, H, W], or videos [B, F, 3, H, W]
+        where `media` says so. `scores` calls it for either.
 
         Differentiable rewards keep the graph from media to the score; grad mode belongs to the caller.
         Rows are independent: the score of one does not depend on the others.

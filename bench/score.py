@@ -26,7 +26,7 @@ from bench.media import read
 from bench.parts import Layer
 from bench.pictures import Picture, find
 from bench.pieces import ALL, Piece, complete, reward_list, reward_piece, split
-from bench.reward import scores
+from bench.reward import media_of, scores
 from bench.reward_names import listed
 from bench.runtime import find_lora, load_lora, load_reward, start
 from bench.settings import CellConfig, Choice
@@ -61,7 +61,8 @@ def score_images(console: Console, directory: Path, prompts_file: Path | None, a
     """Score the pictures of a directory. Raises BenchError."""
     pictures = find(directory, prompts_file)
     _, device = start(torch.get_num_threads())
-    rewards = {choice.name: load_reward(choice, device) for choice in _choices(console, asked, ())}
+    videos = read(pictures[0].file).ndim == 4
+    rewards = {choice.name: load_reward(choice, device) for choice in _choices(console, asked, (), videos)}
     rows: list[Row] = []
     for part in _batches(pictures, asked.batch or BATCH, device):
         texts = [picture.prompt for picture, _ in part]
@@ -103,7 +104,8 @@ def score_cells(console: Console, directories: Sequence[Path], asked: Asked) -> 
 def _redrawn(console: Console, cell: CellDir, config: CellConfig, asked: Asked) -> list[Row]:
     adapter = None if config.training is None else find_lora(cell.path, "--cell")
     world, device = start(config.threads)
-    choices = tuple(_choices(console, asked, config.eval_rewards))
+    videos = config.model.config.frames is not None
+    choices = tuple(_choices(console, asked, config.eval_rewards, videos))
     how = config.eval if asked.batch is None else config.eval.model_copy(update={"batch": asked.batch})
     session = Session(cell, config.model_copy(update={"eval": how, "eval_rewards": choices}), world, device)
     if adapter is not None:
@@ -112,10 +114,11 @@ def _redrawn(console: Console, cell: CellDir, config: CellConfig, asked: Asked) 
     return [{**marks, "image": row.pop("index"), **row} for row in session.held_out().rows]
 
 
-def _choices(console: Console, asked: Asked, trained: Sequence[Choice]) -> list[Choice]:
+def _choices(console: Console, asked: Asked, trained: Sequence[Choice], videos: bool) -> list[Choice]:
     """Names and settings, by name: as in the cell if it has the reward, else as it ships; --set over both.
 
-    With `all`, rewards that are not on this machine are left out, and it is said why.
+    With `all`, rewards that are not on this machine, and those of videos without any (videos: whether there
+    are), are left out, and it is said why.
     """
     layers = [Layer(*parse_setting(text)) for text in asked.settings]
     names = reward_list() if asked.rewards == ALL else list(dict.fromkeys(listed(asked.rewards)))
@@ -126,7 +129,7 @@ def _choices(console: Console, asked: Asked, trained: Sequence[Choice]) -> list[
     found: list[Choice] = []
     for name in sorted(names):
         piece = reward_piece(name, [own[name], *layers] if name in own else layers)
-        if asked.rewards == ALL and (why := _absent(piece)):
+        if asked.rewards == ALL and (why := _absent(piece, videos)):
             console.print(f"left out: {name}: {why}", style="yellow", highlight=False, soft_wrap=True)
             continue
         config = {} if piece.config is None else piece.config.model_dump(mode="json")
@@ -134,8 +137,11 @@ def _choices(console: Console, asked: Asked, trained: Sequence[Choice]) -> list[
     return found
 
 
-def _absent(piece: Piece) -> str | None:
-    """Why a reward cannot be loaded without fetching something first."""
+def _absent(piece: Piece, videos: bool) -> str | None:
+    """Why a reward cannot be loaded without fetching something first, or scores nothing here."""
+    cls = registry.load("reward", piece.name)
+    if not videos and media_of(cls, piece.config or cls.Config()) == "video":
+        return "it scores videos"
     if not complete(piece):
         return f"not here; python -m bench fetch --reward {piece.name}"
     module = lacking_for(piece.name)

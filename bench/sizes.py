@@ -43,7 +43,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "sdxl": Architecture(2_567_463_684, 83_653_863, 817_720_320, 1024, False),
     "modelscope": Architecture(1_411_233_860, 83_653_863, 340_387_840, 256, False),
     "zeroscope": Architecture(1_411_233_860, 83_653_863, 340_387_840, 576, False),
-    "videocrafter2": Architecture(1_411_233_860, 83_653_863, 340_387_840, 512, False),
+    "videocrafter2": Architecture(1_413_284_420, 83_653_863, 340_387_840, 512, False),
 }
 SOURCES = {
     "hub:CompVis/stable-diffusion-v1-4": "sd14",

@@ -7,12 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from bench import score
 from bench.cells import resolve_all
 from bench.chain import Kind, Plan, Segment
 from bench.errors import BenchError
 from bench.evaluate import DIVERSITY, evaluate
 from bench.models.config import ModelConfig
 from bench.models.toy import ToyChain
+from bench.pieces import reward_piece
 from bench.profile.simulate import Simulator
 from bench.request import Options, build
 from bench.reward import Reward, media_of, scores
@@ -159,6 +161,16 @@ def test_videos_are_evaluated_with_diversity_and_kept_whole() -> None:
         assert found.images.shape == (1, FRAMES, 3, 16, 16) and found.images.dtype == torch.uint8
         diverse = [row for row in found.rows if row["reward"] == DIVERSITY]
         assert len(diverse) == 4 and all(row["score"] > 0 and row["features"] == features for row in diverse)
+
+
+def test_evaluating_pictures_by_all_rewards_leaves_those_of_videos_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    piece = reward_piece("colourfulness")
+    assert score._absent(piece, videos=False) is None
+    monkeypatch.setattr(ColourfulnessReward, "media", "video")
+    assert score._absent(piece, videos=False) == "it scores videos"
+    assert score._absent(piece, videos=True) is None
 
 
 def cells(*settings: str, methods: str = "vader", model: str = "modelscope", **options: Any) -> Any:

@@ -30,10 +30,10 @@ _UNET: dict[str, Any] = {
 
 
 @cache
-def small_video_architecture(channels: int = 4) -> Path:
+def small_video_architecture(channels: int = 4, fps: bool = False) -> Path:
     """The configs of a video model with few and narrow layers: 16×16 pixels, latents of 8×8."""
-    directory = SCRATCH / f"small-video-{channels}"
-    shutil.copytree(architecture("modelscope"), directory)
+    directory = SCRATCH / f"small-video-{channels}-{fps}"
+    shutil.copytree(architecture("videocrafter2" if fps else "modelscope"), directory)
     change(directory / "unet" / "config.json", _UNET | {"in_channels": channels, "out_channels": channels})
     change(directory / "vae" / "config.json", SMALL_VAE | {"latent_channels": channels})
     change(directory / "text_encoder" / "config.json", SMALL_TEXT)

@@ -80,6 +80,11 @@ class ModelConfig(Strict):
         default=None, description="pixels per side, or [height, width]; null: the model's own"
     )
     frames: int | None = Field(default=None, ge=1, description="pictures of a video; null: an image model")
+    fps: int | None = Field(
+        default=None,
+        ge=1,
+        description="frames per second, for UNets that are told them (VideoCrafter2)",
+    )
     decode_chunk: int | None = Field(
         default=None,
         ge=1,

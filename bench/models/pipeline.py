@@ -15,7 +15,7 @@ from diffusers.utils import logging
 from bench.errors import BenchError
 from bench.models.config import ModelConfig
 from bench.models.random_weights import architecture, random_parts, read_json
-from bench.models.unet3d import Unet3D
+from bench.models.unet3d import Unet3D, read_fps_embedding
 
 Pipeline = StableDiffusionPipeline | StableDiffusionXLPipeline | TextToVideoSDPipeline
 FAMILIES: dict[str, dict[str, type[Pipeline]]] = {
@@ -91,11 +91,17 @@ def _video_unet(config: ModelConfig, dtype: torch.dtype) -> Unet3D:
     if config.unet_path is not None and not (place / "config.json").is_file():
         place /= "unet"
     try:
-        unet = Unet3D.from_pretrained(place, dtype=dtype, variant=config.variant, local_files_only=True)
+        loaded: Any = Unet3D.from_pretrained(
+            place, dtype=dtype, variant=config.variant, local_files_only=True, output_loading_info=True
+        )
     except (OSError, ValueError) as error:
         hint = _variant_hint(config) if config.unet_path is None else ""
         raise BenchError(f"{place}: cannot be loaded as a UNet3DConditionModel: {error}{hint}") from error
+    unet, found = loaded
+    if found["missing_keys"]:
+        raise BenchError(f"{place}: no whole UNet3DConditionModel: it lacks {min(found['missing_keys'])}")
     assert isinstance(unet, Unet3D)
+    read_fps_embedding(unet, place)
     return unet
 
 

@@ -21,7 +21,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from bench.errors import BenchError, did_you_mean
 from bench.models.clip_bpe import write_clip_tokenizer
-from bench.models.unet3d import Unet3D
+from bench.models.unet3d import Unet3D, add_fps_embedding
 from bench.shapes import only_shapes
 
 ARCHITECTURES = Path(__file__).parent / "architectures"
@@ -69,8 +69,12 @@ def empty_parts(directory: Path) -> dict[str, nn.Module]:
     index, parts = read_json(directory / "model_index.json"), dict[str, nn.Module]()
     with torch.device("meta"):
         for name, cls in (("unet", _UNETS[index["unet"][1]]), ("vae", AutoencoderKL)):
-            module = cls.from_config(read_json(directory / name / "config.json"))
+            settings = read_json(directory / name / "config.json")
+            told_fps = settings.pop("fps_cond", False)  # VideoCrafter2's, which diffusers does not know
+            module = cls.from_config(settings)
             assert isinstance(module, nn.Module)
+            if told_fps and isinstance(module, Unet3D):
+                add_fps_embedding(module)
             parts[name] = module
         for name in ("text_encoder", "text_encoder_2"):
             if name in index and index[name][1] in _TEXT:

@@ -16,7 +16,7 @@ from bench.models.config import ModelConfig
 from bench.models.latent_chain import LatentChain
 from bench.models.pipeline import Pipeline, load_pipeline, network_dtype
 from bench.models.text import Texts
-from bench.models.unet3d import checkpoint_layers
+from bench.models.unet3d import checkpoint_layers, tell_fps
 
 
 @final
@@ -25,6 +25,7 @@ class VideoChain(LatentChain):
 
     def __init__(self, pipeline: Pipeline, config: ModelConfig, device: torch.device) -> None:
         """See LatentChain. config.frames: F, checked to be there. Raises BenchError."""
+        tell_fps(pipeline.unet, config.fps)
         super().__init__(pipeline, config, device)
         self.frames = config.frames or 1
         self.latent_shape = (self.unet.config["in_channels"], self.frames, *self._latent_size())

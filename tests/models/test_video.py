@@ -5,13 +5,14 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bench.chain import Kind, Plan, Segment, State
 from bench.errors import BenchError
 from bench.models.config import LoraConfig, ModelConfig
 from bench.models.image import load_image_chain
-from bench.models.random_weights import architecture, empty_parts
+from bench.models.random_weights import architecture, empty_parts, random_parts
 from bench.models.video import VideoChain, load_video_chain
 from bench.rollout import Perturbation
 from tests.models.test_image import latents, picture
@@ -192,7 +193,8 @@ def test_shipped_video_architectures_have_the_published_sizes(name: str) -> None
     sizes = {
         part: sum(p.numel() for p in m.parameters()) for part, m in empty_parts(architecture(name)).items()
     }
-    assert sizes == {"unet": 1_411_233_860, "vae": 83_653_863, "text_encoder": 340_387_840}
+    unet = 1_413_284_420 if name == "videocrafter2" else 1_411_233_860  # it is told frames per second
+    assert sizes == {"unet": unet, "vae": 83_653_863, "text_encoder": 340_387_840}
 
 
 def test_a_video_needs_frames_and_a_picture_has_none() -> None:
@@ -211,3 +213,36 @@ def test_half_precision_and_channels_last_work_on_videos() -> None:
     plain = video_chain(steps=2, dtype="bfloat16", channels_last=True)
     media = picture(plain, latents(plain))
     assert media.dtype == torch.float32 and bool(media.isfinite().all())
+
+
+def test_frames_per_second_are_added_to_the_timestep_and_come_from_the_files(tmp_path: Path) -> None:
+    source = small_video_architecture(fps=True)
+    random, slower = (video_chain(0.0, source, steps=2, fps=fps) for fps in (24, 8))
+    x = latents(random)
+    assert float((picture(random, x) - picture(slower, x)).abs().max()) > 0.01
+    unet = random_parts(source, torch.float32)["unet"]
+    unet.save_pretrained(tmp_path / "unet")
+    settings = {"family": "video", "frames": FRAMES, "path": video_dir(), "unet_path": tmp_path}
+    config = ModelConfig(**settings, steps=2, guidance=2.0, fps=24, lora=LoraConfig(rank=2))
+    read = load_video_chain(config, CPU)
+    with torch.no_grad():
+        for p in read.parameters():
+            p.zero_()
+    torch.testing.assert_close(picture(read, x), picture(video_chain(0.0, source, steps=2, fps=24), x))
+
+
+def test_a_unet_whose_files_lack_weights_is_refused(tmp_path: Path) -> None:
+    unet = random_parts(small_video_architecture(), torch.float32)["unet"]
+    unet.save_pretrained(tmp_path)
+    file = tmp_path / "diffusion_pytorch_model.safetensors"
+    save_file({key: value for key, value in load_file(file).items() if key != "conv_in.weight"}, file)
+    config = ModelConfig(family="video", frames=FRAMES, path=video_dir(), unet_path=tmp_path)
+    with pytest.raises(BenchError, match=r"lacks conv_in\.weight"):
+        load_video_chain(config, CPU)
+
+
+def test_frames_per_second_are_asked_for_and_refused_where_they_mean_nothing() -> None:
+    with pytest.raises(BenchError, match="is told frames per second"):
+        video_chain(source=small_video_architecture(fps=True))
+    with pytest.raises(BenchError, match="is not told frames per second"):
+        video_chain(fps=8)
