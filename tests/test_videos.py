@@ -1,6 +1,7 @@
 """What surrounds a video model: rewards by frame, drawn frames, evaluation, planning and its profile."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -12,6 +13,7 @@ from bench.cells import resolve_all
 from bench.chain import Kind, Plan, Segment
 from bench.errors import BenchError
 from bench.evaluate import DIVERSITY, evaluate
+from bench.media import read
 from bench.models.config import ModelConfig
 from bench.models.toy import ToyChain
 from bench.pieces import reward_piece
@@ -23,6 +25,7 @@ from bench.weights import fetch_flag
 from rewards.colourfulness import ColourfulnessConfig, ColourfulnessReward
 from rewards.weighted_sum import Term, WeightedConfig, WeightedReward
 from tests.profile.cells import planned
+from tests.running import bench, cell
 from tests.toys import PROMPTS, Pattern, batch_of, engine_of, flat, gradient
 from tests.videos import FRAMES, small_video_architecture, video_chain
 
@@ -231,3 +234,29 @@ def test_a_profile_knows_frames_and_decodes_in_chunks_of_them() -> None:
         assert usage.resolution == 16
         peaks[chunk] = usage.of("activations vae")
     assert peaks[1] <= peaks[3]
+
+
+@pytest.mark.slow
+def test_a_run_on_videos_leaves_filmstrips_gifs_a_lora_and_a_report_with_its_grid(tmp_path: Path) -> None:
+    file = tmp_path / "small.yaml"
+    file.write_text(
+        f"model: {{family: video, source: 'random:{small_video_architecture()}', frames: 3, steps: 3,\n"
+        "  guidance: 2.0, decode_chunk: 1, lora: {rank: 2}}\n"
+        "train: {steps: 2, micro_batch: 1}\n"
+        "eval: {prompts: 2, images_per_prompt: 2, batch: 2, samples: 2}\n"
+    )
+    out = tmp_path / "out"
+    asked = ("--methods", "rlr,vader", "--prompts", "hand", "--reward", "colourfulness")
+    settings = ("--set", "rlr.h=1", "--set", "vader.frames=1")
+    found = bench("run", "--model", file, "--out", out, *asked, *settings)
+    assert found.returncode == 0, found.stderr
+    for name in ("base", "rlr", "vader"):
+        samples = sorted(cell(out, name).path.glob("samples/*/*"))
+        assert {path.name for path in samples} == {"00.png", "00.gif", "01.png", "01.gif"}
+        assert read(samples[-1].with_suffix(".png")).shape == (3, 3, 16, 16)
+    assert list((out / "report").rglob("*grid*.png"))
+    trained, drawn_to = cell(out, "vader").path, tmp_path / "drawn"
+    drawn = bench("sample", "--prompt", "a fox", "--lora", trained, "--model", file, "--out", drawn_to)
+    assert drawn.returncode == 0, drawn.stderr
+    scored = bench("evaluate", "--images", drawn_to, "--rewards", "colourfulness")
+    assert scored.returncode == 0 and "colourfulness" in scored.stdout, scored.stderr
