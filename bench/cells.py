@@ -18,7 +18,7 @@ from bench.models.config import ModelConfig
 from bench.parts import RANDOM, Part, model_file
 from bench.prompts import dcot
 from bench.prompts.dcot import DcotConfig
-from bench.reward import is_differentiable
+from bench.reward import is_differentiable, media_of
 from bench.schema import Strict
 from bench.settings import (
     CellConfig,
@@ -110,6 +110,7 @@ class _Resolver:
         trained = self._reward(self.reward)
         others = (self._reward(name) for name in evaluation.rewards if name != self.reward)
         rewards = tuple(sorted((trained, *others), key=lambda choice: choice.name))
+        self._check_media(model, rewards)
         decomposed = self._over(Layers(), "dcot").build(DcotConfig) if self.part.dcot else None
         named = [choice.name for choice in rewards]
         parts = [term for name in named for term, _ in reward_names.terms(name)]
@@ -179,7 +180,9 @@ class _Resolver:
             train.add(file, f"{block}.train", found.train)
         cls = registry.load("method", name)
         config = self._over(settings, name).build(cls.Config)
-        if _fitted(name, config, model.steps).needs_reward_grad:
+        fitted = _fitted(name, config, model.steps)
+        self._check_frames(name, fitted.reward_frames, model.frames)
+        if fitted.needs_reward_grad:
             self._check_differentiable(name, reward, "fo" in cls.Config.model_fields)
         resolved = self._over(train, "train", f"{name}.train").build(TrainConfig)
         if not cls.trains:
@@ -199,6 +202,25 @@ class _Resolver:
             f"method '{method}' needs the gradient of the reward, and reward '{self.reward}' has none. "
             + way_out
         )
+
+    def _check_frames(self, method: str, wanted: int | None, frames: int | None) -> None:
+        """What the reward is to see of a video must be there."""
+        if wanted is not None and wanted > (frames or 0):
+            made = "pictures, which have no frames" if frames is None else f"videos of {frames} frames"
+            raise BenchError(
+                f"{method}.frames: the reward is to see {wanted}, and model '{self.part.model}' makes {made}:"
+                f" --set {method}.frames=all"
+            )
+
+    def _check_media(self, model: ModelConfig, rewards: Iterable[Choice]) -> None:
+        """A reward of videos needs a model that makes them."""
+        for choice in rewards:
+            cls = registry.load("reward", choice.name)
+            if model.frames is None and media_of(cls, cls.Config.model_validate(choice.config)) == "video":
+                raise BenchError(
+                    f"reward '{choice.name}' scores videos, and model '{self.part.model}' makes pictures: "
+                    "choose another reward, or a model of family video"
+                )
 
     def _digests(
         self, model: ModelConfig, rewards: Iterable[Choice], decomposed: DcotConfig | None

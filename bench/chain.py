@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
@@ -44,11 +44,13 @@ class Plan:
 
     readout: None for R(x_0) after all T steps; m for R(x̂_0(x_m)) (ReFL): then steps 0 … m-1 run, and step m
     is the one-step prediction of x_0 instead of a transition, so there are m + 1 steps.
+    frames: None for the reward of the whole video; k for that of k of its frames, drawn for each sample.
     """
 
     segments: tuple[Segment, ...]
     eta: tuple[float, ...]
     readout: int | None = None
+    frames: int | None = None
 
     def __post_init__(self) -> None:
         if not self.segments:
@@ -64,6 +66,8 @@ class Plan:
             position = s.stop
         if position != len(self.eta):
             raise ValueError(f"segments cover {position} steps, eta has {len(self.eta)}")
+        if self.frames is not None and self.frames < 1:
+            raise ValueError("a reward needs at least one frame")
         if any(e < 0 for e in self.eta):
             raise ValueError("eta must not be negative")
         if self.readout is not None and (self.readout != len(self.eta) - 1 or self.eta[-1] != 0):
@@ -199,8 +203,11 @@ class Chain(Protocol):
         """One-step prediction of x_0 from the state at step i, differentiable; `x_path_only` as above."""
         ...
 
-    def decode(self, x: Tensor) -> Tensor:
-        """Media in [0, 1] (images [B, 3, H, W]) from x_0, differentiable."""
+    def decode(self, x: Tensor, frames: Tensor | None = None) -> Tensor:
+        """Media in [0, 1] from x_0, differentiable: images [B, 3, H, W] or videos [B, F, 3, H, W].
+
+        frames [B, k]: only those of each video, [B, k, 3, H, W]. Asked for only where plans have `frames`.
+        """
         ...
 
     def parameters(self) -> list[torch.nn.Parameter]:
@@ -210,4 +217,14 @@ class Chain(Protocol):
     def perturbed(self, delta: Tensor) -> AbstractContextManager[None]:
         """Within the context, row b runs with parameters + delta[b]; delta [B, d], flat in `parameters`
         order."""
+        ...
+
+
+@runtime_checkable
+class MakesVideos(Protocol):
+    """A chain whose media are videos."""
+
+    @property
+    def frames(self) -> int:
+        """F."""
         ...

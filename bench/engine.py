@@ -95,8 +95,8 @@ class Engine:
         if pert.paired and batch.prompts[::2] != batch.prompts[1::2]:
             raise BenchError("antithetic pairs share a prompt: make train.samples_per_prompt even")
         steps, readout = plans[0].steps, plans[0].readout
-        if any((p.steps, p.readout) != (steps, readout) for p in plans):
-            raise ValueError("all plans of a batch have the same steps and the same readout")
+        if any((p.steps, p.readout, p.frames) != (steps, readout, plans[0].frames) for p in plans):
+            raise ValueError("all plans of a batch have the same steps, the same readout and as many frames")
         if readout is None and steps != self.chain.steps:
             raise ValueError(f"the plans have {steps} steps, the chain has {self.chain.steps}")
         need = any(p.has(Kind.FO) for p in plans) if reward_grad is None else reward_grad

@@ -9,6 +9,9 @@ other pictures of its prompt. It falls when a model collapses to one picture per
 Distance is 1 - cosine of image features (0 equal, 1 unrelated) if one of the rewards has features, as `clip`
 has; else the root-mean-square difference of the pictures averaged down to 8×8 pixels, in [0, 1]. Every such
 row says which under "features": the reward's name, or "pixels".
+
+All of this holds for videos, too: a reward of pictures scores a video by the mean over its frames, features
+are those of the frames, averaged, and pixels are those of all frames.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -26,7 +30,7 @@ from bench.chain import Chain, State
 from bench.errors import BenchError
 from bench.media import to_bytes
 from bench.method import Start
-from bench.reward import Reward
+from bench.reward import Reward, scores
 from bench.streams import normal
 
 DIVERSITY = "diversity"
@@ -59,7 +63,7 @@ class Evaluation:
 
     rows: {"prompt", "index", "reward", "score"} per picture and reward, index counting a prompt's pictures;
     diversity rows come last and also have "features". images: uint8 [kept, 3, H, W], the first picture of
-    each of the first prompts.
+    each of the first prompts; of videos [kept, F, 3, H, W].
     """
 
     rows: list[Row]
@@ -96,7 +100,7 @@ def evaluate(
         raise ValueError(f"{batch=} {images_per_prompt=} {keep=} rewards={list(rewards)}")
     embedder, embed = _features(rewards)
     pictures = [(p, k) for p in range(len(prompts)) for k in range(images_per_prompt)]
-    scores: dict[str, list[Tensor]] = {name: [] for name in rewards}
+    scored: dict[str, list[Tensor]] = {name: [] for name in rewards}
     features: list[Tensor] = []
     kept: list[Tensor] = []
     with torch.no_grad():
@@ -108,11 +112,11 @@ def evaluate(
                 x = improve(Start(tuple(texts), x, seed, tuple(part)))
             media = sample_images(chain, texts, x)
             for name, reward in rewards.items():
-                scores[name].append(_scored(name, reward, media, texts))
+                scored[name].append(_scored(name, reward, media, texts))
             if images_per_prompt > 1:
                 features.append(embed(media).cpu())
             kept.extend(to_bytes(m) for m, (p, k) in zip(media, part, strict=True) if k == 0 and p < keep)
-    table = {name: torch.cat(parts).tolist() for name, parts in scores.items()}
+    table = {name: torch.cat(parts).tolist() for name, parts in scored.items()}
     rows = [
         {"prompt": prompts[p], "index": k, "reward": name, "score": table[name][n]}
         for n, (p, k) in enumerate(pictures)
@@ -145,7 +149,7 @@ def sample_images(chain: Chain, prompts: Sequence[str], noise: Tensor) -> Tensor
 
 def _scored(name: str, reward: Reward, media: Tensor, texts: Sequence[str]) -> Tensor:
     """Scores [B] on the CPU, checked."""
-    score = reward.score(media, texts)
+    score = scores(reward, media, texts)
     if score.shape != (len(texts),):
         raise BenchError(
             f"reward '{name}' returned {list(score.shape)} for {len(texts)} images, not one each"
@@ -161,13 +165,23 @@ def _features(rewards: Mapping[str, Reward]) -> tuple[str, Any]:
     """Name and function of the features that diversity is measured in: media → [B, D]."""
     for name, reward in rewards.items():
         if isinstance(reward, HasImageFeatures):
-            return name, reward.image_features
+            return name, partial(_embedded, reward)
     return PIXELS, _pixels
+
+
+def _embedded(reward: HasImageFeatures, media: Tensor) -> Tensor:
+    """Embeddings [B, D] of images, or of videos the mean of their frames'."""
+    if media.ndim != 5:
+        return reward.image_features(media)
+    return reward.image_features(media.flatten(0, 1)).unflatten(0, media.shape[:2]).mean(dim=1)
 
 
 def _pixels(media: Tensor) -> Tensor:
     """Media averaged down to 8×8, flattened and scaled: Euclidean distance is the RMS difference. [B, D]."""
-    pooled = adaptive_avg_pool2d(media.float(), POOLED) if media.ndim == 4 else media.float()
+    pooled = media.float()
+    if media.ndim >= 4:  # pictures, or all frames of videos
+        pictures = pooled.reshape(-1, *media.shape[-3:])
+        pooled = adaptive_avg_pool2d(pictures, POOLED).reshape(*media.shape[:-2], POOLED, POOLED)
     return pooled.flatten(1) / math.sqrt(pooled[0].numel())
 
 

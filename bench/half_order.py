@@ -206,7 +206,8 @@ class HalfOrder:
             x0 = mean if last else chain.predict_x0(State(mean), i + 1, cond)
         counts.forward += evaluations
         prompts = [micro.prompts[r] for r in rows]
-        value, slope = self.roller.reward_of(x0, prompts, need_grad=control.mode != "value")
+        frames = None if micro.frames is None else micro.frames[rows]
+        value, slope = self.roller.reward_of(x0, prompts, control.mode != "value", frames)
         if slope is None:
             return Surrogate(torch.zeros_like(mean), torch.zeros_like(value), value)
         if not last:

@@ -198,7 +198,9 @@ def free_gigabytes(place: Path) -> float:
 
 def _has_part(directory: Path) -> bool:
     """Whether a part of a pipeline has its config and its weights."""
-    return (directory / "config.json").is_file() and any(directory.glob("*.safetensors"))
+    return (directory / "config.json").is_file() and any(
+        any(directory.glob(files)) for files in ("*.safetensors", "*.bin")
+    )
 
 
 def holds(directory: Path, need: Need) -> bool:

@@ -10,12 +10,21 @@ from bench.config import Tree
 from bench.settings import CellConfig
 
 # Where something lies does not change numbers; what lies there is in the digests.
-PLACES = ("source", "path", "revision")
+PLACES = ("source", "path", "revision", "unet_source", "unet_path", "unet_revision", "weight_files")
 PLACES_IF_GIVEN = ("processor", "tokenizer", "clip")
 # Settings that schema version 1 gained later, and the values that mean what there was before them.
 LATER: Tree = {"dcot": None}
 LATER_OF_TRAIN: Tree = {"reward_chunk": None, "graphs": "staged"}
-LATER_OF_MODELS: Tree = {"channels_last": False, "compile": False, "vae_dtype": "auto", "variant": None}
+LATER_OF_METHODS: Tree = {"frames": "all"}
+LATER_OF_MODELS: Tree = {
+    "channels_last": False,
+    "compile": False,
+    "vae_dtype": "auto",
+    "variant": None,
+    "frames": None,
+    "fps": None,
+    "decode_chunk": None,
+}
 
 
 def cell_id(config: CellConfig) -> str:
@@ -36,6 +45,8 @@ def essential(config: Tree) -> Tree:
     tree["eval_rewards"] = [_placeless(choice) for choice in tree["eval_rewards"]]
     if tree["training"] is not None:
         tree["training"] = {**tree["training"], "reward": _placeless(tree["training"]["reward"])}
+        method = tree["training"]["method"]
+        tree["training"]["method"] = {**method, "config": _without(LATER_OF_METHODS, method["config"])}
         tree["training"]["train"] = _without(LATER_OF_TRAIN, tree["training"]["train"])
     if "dcot" in tree:
         tree["dcot"] = {"boundaries": tree["dcot"]["boundaries"]}  # its texts are in the digests

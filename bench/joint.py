@@ -154,14 +154,16 @@ class Joint:
     def _score(self, micro: MicroBatch, graphs: Graphs) -> None:
         """Rewards with the graphs of decoder and reward, in chunks that stay alive together."""
         rows, chunk = list(range(len(micro.index))), self.roller.reward_chunk
+        frames = micro.frames
         last = set(micro.rows(micro.steps - 1, Kind.FO, Kind.PASS))
         x0 = micro.states[-1].x
         with torch.enable_grad():
             ones = torch.ones(len(rows), device=x0.device)
             x0 = _linked(x0, rows, [r in last for r in rows], graphs.x, ones)
+            parts = [slice(k, k + chunk) for k in range(0, len(rows), chunk)]
             scores = [
-                self.roller.signed(x0[k : k + chunk], micro.prompts[k : k + chunk]).float()
-                for k in range(0, len(rows), chunk)
+                self.roller.signed(x0[p], micro.prompts[p], None if frames is None else frames[p]).float()
+                for p in parts
             ]
             graphs.rewards = torch.cat(scores)
         micro.rewards = graphs.rewards.detach()

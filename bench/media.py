@@ -1,8 +1,23 @@
-"""Pictures as numbers a file can hold."""
+"""Pictures and videos as numbers a file can hold, and as files.
+
+A video is stored as a filmstrip, its frames side by side in one PNG whose text field `frames` says how many
+there are, and as an animated GIF to look at.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
 
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
+
+from bench.errors import BenchError
+
+FRAMES = "frames"
+FRAME_MS = 125  # a GIF's: eight frames a second
 
 
 def to_bytes(media: Tensor) -> Tensor:
@@ -14,3 +29,44 @@ def to_pil(image: Tensor) -> Image.Image:
     """An image [3, H, W] in [0, 1], or uint8, as a Pillow image."""
     pixels = image if image.dtype == torch.uint8 else to_bytes(image)
     return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
+
+
+def files(media: Tensor) -> dict[str, bytes]:
+    """The files, by suffix, of an image [3, H, W] (`.png`) or a video [F, 3, H, W] (`.png`, `.gif`).
+
+    Values in [0, 1], or uint8.
+    """
+    stream = io.BytesIO()
+    if media.ndim == 3:
+        to_pil(media).save(stream, "PNG")
+        return {".png": stream.getvalue()}
+    text = PngInfo()
+    text.add_text(FRAMES, str(len(media)))
+    to_pil(torch.cat(list(media), dim=2)).save(stream, "PNG", pnginfo=text)
+    return {".png": stream.getvalue(), ".gif": _gif(media)}
+
+
+def _gif(video: Tensor) -> bytes:
+    first, *others = [to_pil(frame) for frame in video]
+    stream = io.BytesIO()
+    first.save(stream, "GIF", save_all=True, append_images=others, duration=FRAME_MS, loop=0)
+    return stream.getvalue()
+
+
+def frames_in(image: Image.Image) -> int:
+    """How many frames stand side by side in a picture: more than one in a filmstrip of ours."""
+    text = str(image.info[FRAMES]) if FRAMES in image.info else ""
+    count = int(text) if text.isdecimal() else 1
+    return count if count > 0 and image.width % count == 0 else 1
+
+
+def read(file: Path) -> Tensor:
+    """A picture [3, H, W], or a filmstrip's video [F, 3, H, W], in [0, 1]. Raises BenchError."""
+    try:
+        with Image.open(file) as image:
+            count = frames_in(image)
+            values = torch.frombuffer(bytearray(image.convert("RGB").tobytes()), dtype=torch.uint8)
+            media = values.reshape(image.height, image.width, 3).permute(2, 0, 1).float() / 255
+    except (OSError, ValueError) as error:
+        raise BenchError(f"{file}: cannot be read as a picture: {error}") from error
+    return media if count == 1 else torch.stack(media.chunk(count, dim=2))

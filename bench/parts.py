@@ -142,7 +142,8 @@ def _weights_layer(weights: str, model: str) -> Layer:
         raise BenchError(f"--weights {weights}: expected random, path:DIRECTORY or hub:ORG/NAME")
     source = f"{RANDOM}:{rest if kind == 'path' else model}" if weights == RANDOM else weights
     # The model's revision is a commit of its own repository.
-    return Layer(f"--weights {weights}", {"model": {"source": source, "path": None, "revision": None}})
+    elsewhere: Tree = dict.fromkeys(("path", "revision", "unet_source", "unet_path", "unet_revision"))
+    return Layer(f"--weights {weights}", {"model": {**elsewhere, "source": source}})
 
 
 def _combinations(

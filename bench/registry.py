@@ -48,12 +48,14 @@ BUILT_IN: dict[Group, dict[str, str]] = {
         "colourfulness": "rewards.colourfulness:ColourfulnessReward",
         "action": "rewards.action:ActionReward",
         "objects": "rewards.objects:ObjectsReward",
+        "motion": "rewards.motion:MotionReward",
         "xclip": "rewards.xclip:XclipReward",
         "weighted": "rewards.weighted_sum:WeightedReward",
         "python": "rewards.python_function:PythonReward",
     },
     "model": {
         "image": "bench.models.image:load_image_chain",
+        "video": "bench.models.video:load_video_chain",
     },
 }
 

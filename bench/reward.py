@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
 
+from bench.errors import BenchError
 from bench.schema import Strict
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+Media = Literal["image", "video"]
 
 
 class Reward(ABC):
@@ -22,7 +25,7 @@ class Reward(ABC):
     Config: ClassVar[type[Strict]] = Strict
     differentiable: ClassVar[bool]  # whether it can be; its Config may narrow that: `is_differentiable`
     higher_is_better: bool = True
-    media: ClassVar[str] = "image"  # what `score` takes: "image" [B, 3, H, W], "video" [B, F, 3, H, W]
+    media: Media = "image"  # what `score` takes; its Config may say otherwise: `media_of`
     scale: ClassVar[str]  # what the number is: unit and usual range, for tables
 
     @abstractmethod
@@ -31,7 +34,8 @@ class Reward(ABC):
 
     @abstractmethod
     def score(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Scores [B] of media in [0, 1], images [B, 3, H, W] or videos as `media` says, one prompt each.
+        """Scores [B] of media in [0, 1], one prompt each: images [B, 3, H, W], or videos [B, F, 3, H, W]
+        where `media` says so. `scores` calls it for either.
 
         Differentiable rewards keep the graph from media to the score; grad mode belongs to the caller.
         Rows are independent: the score of one does not depend on the others.
@@ -51,3 +55,34 @@ class SaysDifferentiable(Protocol):
 def is_differentiable(reward: type[Reward], config: Strict) -> bool:
     """Whether a reward with these settings has a gradient: what they say, else what its class says."""
     return config.differentiable if isinstance(config, SaysDifferentiable) else reward.differentiable
+
+
+@runtime_checkable
+class SaysMedia(Protocol):
+    """Settings that decide what their reward scores."""
+
+    @property
+    def media(self) -> Media:
+        """Images or whole videos, with these settings."""
+        ...
+
+
+def media_of(reward: type[Reward], config: Strict) -> Media:
+    """What a reward with these settings scores: what they say, else what its class says."""
+    return config.media if isinstance(config, SaysMedia) else reward.media
+
+
+def scores(reward: Reward, media: Tensor, prompts: Sequence[str]) -> Tensor:
+    """Scores [B] of images [B, 3, H, W] or videos [B, F, 3, H, W]: a reward of images gives a video the mean
+    over its frames.
+
+    The frames are a batch of images to the reward, which takes them in chunks of its own (`chunk`). Raises
+    BenchError for a reward of videos that is given images.
+    """
+    if reward.media == "video" and media.ndim != 5:
+        raise BenchError(f"a reward of videos cannot score pictures, {list(media.shape)}")
+    if reward.media == "video" or media.ndim != 5:
+        return reward.score(media, prompts)
+    frames = media.shape[1]
+    texts = [prompt for prompt in prompts for _ in range(frames)]
+    return reward.score(media.flatten(0, 1), texts).unflatten(0, (-1, frames)).mean(dim=1)

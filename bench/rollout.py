@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from bench.chain import Chain, Kind, Plan, State, Transition
+from bench.chain import Chain, Kind, MakesVideos, Plan, State, Transition
 from bench.errors import BenchError
 from bench.method import Batch
-from bench.reward import Reward
+from bench.reward import Reward, scores
 from bench.solvers import gaussian_log_prob, per_row
 from bench.stages import DECODE, REWARD, ROLLOUT, stage
-from bench.streams import normal
+from bench.streams import normal, uniform
 
 if TYPE_CHECKING:
     from bench.joint import Graphs
@@ -64,6 +64,7 @@ class MicroBatch:
     onward: Tensor  # [rows, T], the step's cotangent goes on to the step before it
     resets: Tensor  # [rows, T], a multistep solver forgets its memory before the step
     readout: int | None  # the last step is the one-step prediction of x_0
+    frames: Tensor | None = None  # [rows, k], the frames that are decoded and rewarded; None: all
     states: list[State] = field(default_factory=list)  # T + 1
     std: list[Tensor] = field(default_factory=list)  # T, each broadcastable to x
     log_prob: Tensor = field(default_factory=lambda: torch.empty(0))  # [rows, T], 0 at deterministic steps
@@ -120,7 +121,22 @@ class Roller:
             onward=column("onward"),
             resets=column("resets"),
             readout=plans[0].readout,
+            frames=self._drawn_frames(index, plans[0].frames, batch),
         )
+
+    def _drawn_frames(self, index: Sequence[int], count: int | None, batch: Batch) -> Tensor | None:
+        """`count` different frames of each sample, uniformly drawn: [rows, count]. Raises BenchError."""
+        if count is None:
+            return None
+        total = self.chain.frames if isinstance(self.chain, MakesVideos) else 0
+        if count > total:
+            raise BenchError(
+                f"the reward is to see {count} frames, and the model makes {total or 'pictures'}"
+            )
+        drawn = [
+            sorted(uniform("frames", self.seed, batch.step, b).sample(range(total), count)) for b in index
+        ]
+        return torch.tensor(drawn, device=self.chain.device)
 
     def noise(self, micro: MicroBatch, batch: Batch, i: int, rows: list[int], pert: Perturbation) -> Tensor:
         """Standard normal noise injected by step i (x_T for i = -1): [rows, *latent_shape]."""
@@ -219,28 +235,35 @@ class Roller:
 
     def score(self, micro: MicroBatch, need_grad: bool) -> None:
         """Stage 2: rewards and, if asked for, dR/dx_0."""
-        micro.rewards, micro.reward_grad = self.reward_of(micro.states[-1].x, micro.prompts, need_grad)
+        micro.rewards, micro.reward_grad = self.reward_of(
+            micro.states[-1].x, micro.prompts, need_grad, micro.frames
+        )
 
     @stage(REWARD)
-    def reward_of(self, x0: Tensor, prompts: list[str], need_grad: bool) -> tuple[Tensor, Tensor | None]:
-        """Rewards [rows], higher is better, and their gradients with respect to x0 [rows, …]; in chunks."""
+    def reward_of(
+        self, x0: Tensor, prompts: list[str], need_grad: bool, frames: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Rewards [rows], higher is better, and their gradients with respect to x0 [rows, …]; in chunks.
+
+        frames: [rows, k], of videos: those that are rewarded.
+        """
         rewards, grads = [], []
         for start in range(0, len(prompts), self.reward_chunk):
             part = slice(start, start + self.reward_chunk)
             x = x0[part].detach().requires_grad_(need_grad)
             with torch.set_grad_enabled(need_grad):
-                score = self.signed(x, prompts[part])
+                score = self.signed(x, prompts[part], None if frames is None else frames[part])
                 if need_grad:
                     grads.append(torch.autograd.grad(score.sum(), x)[0])
             rewards.append(score.detach().float())
         return torch.cat(rewards), torch.cat(grads) if need_grad else None
 
-    def signed(self, x0: Tensor, prompts: list[str]) -> Tensor:
+    def signed(self, x0: Tensor, prompts: list[str], frames: Tensor | None = None) -> Tensor:
         """Rewards [rows], higher is better, all at once; differentiable in x0."""
         sign = 1.0 if self.reward.higher_is_better else -1.0
         with stage(DECODE):
-            media = self.chain.decode(x0)
-        return sign * self.reward.score(media, prompts)
+            media = self.chain.decode(x0) if frames is None else self.chain.decode(x0, frames)
+        return sign * scores(self.reward, media, prompts)
 
     def _check_noise(self, micro: MicroBatch, i: int, noisy: list[int]) -> None:
         ends = micro.ends[:, i] & (micro.kind[:, i] == KINDS.index(Kind.HO))

@@ -35,7 +35,7 @@ def start(threads: int) -> tuple[World, torch.device]:
 def load_chain(config: ModelConfig, device: torch.device) -> Chain:
     """The model's reverse chain with a fresh LoRA. Fetches hub weights that are not there yet."""
     for need in needs_of(config, "model", "model"):
-        config = config.model_copy(update={"path": locate(need)})
+        config = config.model_copy(update={need.setting.rpartition(".")[2]: locate(need)})
     return registry.load("model", config.family)(config, device)
 
 

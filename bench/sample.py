@@ -9,12 +9,13 @@ import torch
 
 from bench.config import Layers, parse_setting
 from bench.evaluate import noise, sample_images
+from bench.identity import PLACES
+from bench.media import files as files_of
 from bench.models.config import ModelConfig
 from bench.parts import Layer, model_settings
 from bench.prompts.dcot import DcotConfig
 from bench.runtime import find_lora, load_chain, load_lora, schedule_texts, start
 from bench.store import CellDir, write_atomically
-from bench.train import png
 
 
 def write_samples(
@@ -29,7 +30,8 @@ def write_samples(
 ) -> list[Path]:
     """Draw `count` pictures of a prompt by the deterministic sampler. Returns the PNG files.
 
-    Beside each picture a text file has its prompt, where `bench evaluate --images` looks for it.
+    Of a video that is its filmstrip, with a GIF beside it. A text file beside each has its prompt, where
+    `bench evaluate --images` looks for it.
     dcot: coarse, mid and fine steps see the prompt's decomposition; None: as the cell was trained.
     """
     adapter = None if lora is None else find_lora(lora, "--lora")
@@ -48,7 +50,8 @@ def write_samples(
         images = sample_images(chain, [prompt] * count, noise(chain, seed, [(0, k) for k in range(count)]))
     files = [out / f"{k:02d}.png" for k in range(count)]
     for file, image in zip(files, images, strict=True):
-        write_atomically(file, png(image))
+        for suffix, data in files_of(image).items():
+            write_atomically(file.with_suffix(suffix), data)
         write_atomically(file.with_suffix(".txt"), prompt + "\n")
     return files
 
@@ -76,7 +79,7 @@ def trained_model(name: str | None, lora: Path | None, layers: list[Layer]) -> t
         name = "tiny" if name is None else name
         return name, model_settings(name, layers)
     trained = CellDir(lora).config().model
-    kept = trained.config.model_dump(exclude={"source", "path", "revision"})
+    kept = trained.config.model_dump(exclude=set(PLACES))
     own = Layer(str(lora / "config.yaml"), {"model": kept})
     name = trained.name if name is None else name
     return name, model_settings(name, [own, *layers])

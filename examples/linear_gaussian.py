@@ -72,7 +72,7 @@ class LinearGaussianChain:
             state = State(self.transition(state, k, cond, quiet, x_path_only).mean)
         return state.x
 
-    def decode(self, x: Tensor) -> Tensor:
+    def decode(self, x: Tensor, frames: Tensor | None = None) -> Tensor:
         """Media are the latents."""
         return x
 

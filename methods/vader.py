@@ -5,12 +5,19 @@ one; in the two latter the network's output is detached at the steps after it an
 carries the gradient (PASS). Biased: all other steps are dropped. The chain is sampled with eta = 1, as the
 authors do.
 
-Differs from the authors' code: on video models they decode one random frame to save memory; an image model
-has one.
+On videos `frames: 1` decodes and rewards one random frame of each sample, as the authors do to save
+memory, and `frames: k` so many. For a reward that is a mean over frames this estimates the same gradient as
+all frames do, with more variance.
+
+Source: arXiv:2407.08737 and its code: VideoCrafter at 25 steps, guidance 12, eta 1; LoRA rank 16, AdamW 2e-4,
+batch 1 with 8 accumulation steps.
+
+Differs from the authors' code: frames and steps are drawn from streams of the run's seed, not the clock's,
+and frames anew for every sample; an image model has none to draw from.
 """
 
 import random
-from typing import ClassVar, Literal, final
+from typing import Annotated, ClassVar, Literal, final
 
 from pydantic import Field
 
@@ -27,6 +34,9 @@ class VaderConfig(Strict):
         default="last", description="which step is backpropagated"
     )
     step: int | None = Field(default=None, ge=0, description="specific: the step, 0 being the noisiest")
+    frames: Literal["all"] | Annotated[int, Field(ge=1)] = Field(
+        default="all", description="videos: how many randomly drawn frames are decoded and rewarded"
+    )
     eta: float = Field(default=1.0, ge=0, description="noise scale at every step")
 
 
@@ -41,6 +51,7 @@ class Vader(PlanMethod):
     def __init__(self, config: VaderConfig, steps: int) -> None:
         """Raises BenchError if mode `specific` comes without a step of the chain."""
         super().__init__(config, steps)
+        self.reward_frames = None if config.frames == "all" else config.frames
         if (config.mode == "specific") != (config.step is not None):
             raise BenchError("vader.step goes with vader.mode=specific, and the mode needs it")
         if config.step is not None and config.step >= steps:
@@ -54,7 +65,7 @@ class Vader(PlanMethod):
         ]
         edges = ((Kind.SKIP, 0, chosen), (Kind.FO, chosen, chosen + 1), (Kind.PASS, chosen + 1, steps))
         segments = tuple(Segment(kind, start, stop) for kind, start, stop in edges if stop > start)
-        return Plan(segments, (self.config.eta,) * steps)
+        return Plan(segments, (self.config.eta,) * steps, frames=self.reward_frames)
 
     def estimator(self) -> Estimator:
         """One step for the whole batch, as the authors draw it."""

@@ -19,15 +19,16 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
+from bench.chunks import in_chunks
 from bench.errors import BenchError
-from bench.reward import Reward
+from bench.reward import Media, Reward
 from bench.schema import Strict
 from bench.weights import locate
 from rewards.checkpoint import fill_random, freeze, read_model, torch_dtype, without_weights
 from rewards.clip_image import Preprocessor
 from rewards.frames import check_videos, prepared, with_frames
 from rewards.network import VIDEOMAE, NetworkConfig, label_number
-from rewards.passes import HalfPass, in_chunks
+from rewards.passes import HalfPass
 
 SOURCE = "hub:MCG-NJU/videomae-base-finetuned-kinetics"
 RANDOM = "random:VideoMAE-B"
@@ -54,7 +55,7 @@ class ActionReward(Reward):
 
     Config: ClassVar[type[Strict]] = ActionConfig
     differentiable: ClassVar[bool] = True
-    media: ClassVar[str] = "video"
+    media: Media = "video"
     scale: ClassVar[str] = "log-probability of the action: 0 certain, -6.0 as good as a guess among 400"
 
     def __init__(self, config: ActionConfig, device: torch.device) -> None:

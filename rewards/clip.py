@@ -17,6 +17,7 @@ from pydantic import Field, field_validator
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from bench.chunks import in_chunks
 from bench.reward import Reward
 from bench.schema import Strict
 from bench.weights import PROCESSOR_PATTERNS, Need, check_source, locate
@@ -32,7 +33,7 @@ from rewards.checkpoint import (
 )
 from rewards.clip_image import Preprocessor
 from rewards.pairs import check_pairs
-from rewards.passes import HalfPass, in_chunks
+from rewards.passes import HalfPass
 from rewards.random_clip import ARCHITECTURES, random_clip
 
 EMBEDDED = "embedded:clip"

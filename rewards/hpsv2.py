@@ -17,6 +17,7 @@ from pydantic import Field, field_validator
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from bench.chunks import in_chunks
 from bench.reward import Reward
 from bench.schema import Strict
 from bench.weights import Need, check_source, locate
@@ -34,7 +35,7 @@ from rewards.checkpoint import (
 )
 from rewards.clip_image import Preprocessor, fit_square
 from rewards.pairs import check_pairs
-from rewards.passes import HalfPass, in_chunks
+from rewards.passes import HalfPass
 
 FILES = {"v2.0": "HPS_v2_compressed.pt", "v2.1": "HPS_v2.1_compressed.pt"}
 RANDOM = "random:ViT-H-14"

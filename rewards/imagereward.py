@@ -18,6 +18,7 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
+from bench.chunks import in_chunks
 from bench.errors import BenchError
 from bench.reward import Reward
 from bench.schema import Strict
@@ -38,7 +39,7 @@ from rewards.checkpoint import (
 )
 from rewards.clip_image import Preprocessor
 from rewards.pairs import check_pairs
-from rewards.passes import HalfPass, in_chunks
+from rewards.passes import HalfPass
 
 FILE, MED_CONFIG = "ImageReward.pt", "med_config.json"
 RANDOM = "random:BLIP-ViT-L-16"

@@ -1,7 +1,7 @@
 """Whether a video moves as its prompt says: left, right, up, down, growing, shrinking, turning. No network.
 
-Between two frames the picture is taken to move as a whole by a shift, a growth and a turn about its object: a
-similarity. Its four numbers are the least-squares solution of brightness constancy, I_t + ∇I · u = 0 (Lucas
+Between two frames the picture is taken to move as a whole by a shift, a growth and a turn about its object:
+a similarity. Its four numbers are the least-squares solution of brightness constancy, I_t + ∇I · u = 0 (Lucas
 and Kanade 1981; for parametric motions Bergen et al. 1992, "Hierarchical model-based motion estimation"), on
 pictures that are averaged down until a frame's motion is about a pixel. Plain backgrounds have no gradient and
 so no say. Differentiable in the pixels.
@@ -20,8 +20,9 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from bench.errors import BenchError
 from bench.models.embedded.motion import MOTIONS, REACH, TURN, motion_of
-from bench.reward import Reward
+from bench.reward import Media, Reward
 from bench.schema import Strict
+from rewards.frames import check_videos
 
 RIDGE = 1e-2
 """Of the mean of the normal matrix' diagonal: what holds back motions that the pictures say little about."""
@@ -49,7 +50,7 @@ class MotionReward(Reward):
 
     Config: ClassVar[type[Strict]] = MotionConfig
     differentiable: ClassVar[bool] = True
-    media: ClassVar[str] = "video"
+    media: Media = "video"
     scale: ClassVar[str] = "cosine of motion and prompt, in [-1, 1]"
 
     def __init__(self, config: MotionConfig, device: torch.device) -> None:
@@ -58,10 +59,9 @@ class MotionReward(Reward):
 
     def score(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
         """Scores [B] of videos [B, F, 3, H, W] in [0, 1], of at least two frames."""
-        if len(media) != len(prompts):
-            raise BenchError(f"reward motion: {len(media)} videos and {len(prompts)} prompts")
-        if media.ndim != 5 or media.shape[1] < 2:
-            raise BenchError(f"reward motion: takes videos [B, F, 3, H, W], F > 1, got {list(media.shape)}")
+        check_videos(media, prompts, "motion")
+        if media.shape[1] < 2:
+            raise BenchError("reward motion: one frame does not move")
         v = self.motion(media)
         length = (v.pow(2).sum(dim=1) + self.still**2).sqrt()
         asked = torch.tensor([_direction(prompt) for prompt in prompts], dtype=v.dtype, device=v.device)

@@ -24,13 +24,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from bench.chunks import in_chunks
 from bench.reward import Reward
 from bench.schema import Strict
 from bench.weights import locate
 from rewards.checkpoint import fill_random, freeze, read_model, torch_dtype, without_weights
 from rewards.network import NetworkConfig, label_number
 from rewards.pairs import check_pairs
-from rewards.passes import HalfPass, in_chunks
+from rewards.passes import HalfPass
 from rewards.yolos_image import DetectorImages
 
 SOURCE = "hub:hustvl/yolos-base"

@@ -17,7 +17,7 @@ from torch import Tensor
 from bench import registry
 from bench.config import Layers, read_yaml, readable, shipped
 from bench.digests import HasDigest, text_digest
-from bench.reward import Reward, is_differentiable
+from bench.reward import Media, Reward, is_differentiable, media_of, scores
 from bench.schema import Strict
 from bench.weights import Need, needs_of
 
@@ -48,6 +48,12 @@ class WeightedConfig(Strict):
         """Whether every term has a gradient."""
         return all(is_differentiable(registry.load("reward", t.name), t.settings()) for t in self.terms)
 
+    @property
+    def media(self) -> Media:
+        """Videos if any term is a reward of videos; the others then take the mean over frames."""
+        found = (media_of(registry.load("reward", t.name), t.settings()) for t in self.terms)
+        return "video" if "video" in found else "image"
+
     def digest(self) -> str | None:
         """Of the terms that are more than their settings; None without any. Raises BenchError."""
         settings = [term.settings() for term in self.terms]
@@ -73,15 +79,16 @@ class WeightedReward(Reward):
 
     def __init__(self, config: WeightedConfig, device: torch.device) -> None:
         """Loads every term. Raises BenchError."""
+        self.media = config.media
         self.terms = [
             (term.weight, registry.load("reward", term.name)(term.settings(), device))
             for term in config.terms
         ]
 
     def score(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
-        """The sum [B] of images [B, 3, H, W] in [0, 1], float32."""
+        """The sum [B] of images [B, 3, H, W] (with a term of videos: videos) in [0, 1], float32."""
         signed = [
-            (weight if reward.higher_is_better else -weight) * reward.score(media, prompts).float()
+            (weight if reward.higher_is_better else -weight) * scores(reward, media, prompts).float()
             for weight, reward in self.terms
         ]
         return torch.stack(signed).sum(dim=0)

@@ -17,7 +17,8 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from bench.reward import Reward
+from bench.chunks import in_chunks
+from bench.reward import Media, Reward
 from bench.schema import Strict
 from bench.weights import locate
 from rewards.checkpoint import (
@@ -33,7 +34,7 @@ from rewards.checkpoint import (
 from rewards.clip_image import Preprocessor
 from rewards.frames import check_videos, prepared, with_frames
 from rewards.network import VIDEOMAE, NetworkConfig
-from rewards.passes import HalfPass, in_chunks
+from rewards.passes import HalfPass
 from rewards.random_clip import END, START, TOKENS, WORDS, fill_positions
 
 SOURCE = "hub:microsoft/xclip-base-patch32"
@@ -55,7 +56,7 @@ class XclipReward(Reward):
 
     Config: ClassVar[type[Strict]] = XclipConfig
     differentiable: ClassVar[bool] = True
-    media: ClassVar[str] = "video"
+    media: Media = "video"
     scale: ClassVar[str] = "cosine of video and text, in [-1, 1]"
 
     def __init__(self, config: XclipConfig, device: torch.device) -> None:

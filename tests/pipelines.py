@@ -19,8 +19,8 @@ from tests.toys import fill
 
 CPU = torch.device("cpu")
 
-_scratch = Path(tempfile.mkdtemp(prefix="bench-tests-"))
-atexit.register(shutil.rmtree, _scratch, ignore_errors=True)
+SCRATCH = Path(tempfile.mkdtemp(prefix="bench-tests-"))
+atexit.register(shutil.rmtree, SCRATCH, ignore_errors=True)
 
 
 @cache
@@ -28,7 +28,7 @@ def pipeline_dir(prediction_type: Prediction = "epsilon", set_alpha_to_one: bool
     """A random pipeline on disk, removed at exit."""
     name = f"{prediction_type}-{set_alpha_to_one}"
     return build_random_pipeline(
-        _scratch / name, prediction_type=prediction_type, set_alpha_to_one=set_alpha_to_one
+        SCRATCH / name, prediction_type=prediction_type, set_alpha_to_one=set_alpha_to_one
     )
 
 
@@ -55,7 +55,7 @@ _SMALL_UNET: dict[str, Any] = {
     "norm_num_groups": 4,
     "sample_size": 8,
 }
-_SMALL_VAE: dict[str, Any] = {
+SMALL_VAE: dict[str, Any] = {
     "block_out_channels": [8, 8],
     "down_block_types": ["DownEncoderBlock2D"] * 2,
     "up_block_types": ["UpDecoderBlock2D"] * 2,
@@ -63,13 +63,13 @@ _SMALL_VAE: dict[str, Any] = {
     "norm_num_groups": 2,
     "sample_size": 16,
 }
-_SMALL_TEXT = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+SMALL_TEXT = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
 @cache
 def small_architecture(name: str) -> Path:
     """The configs of a shipped architecture with fewer and narrower layers, for a `random:` source."""
-    source, directory = architecture(name), _scratch / f"small-{name}"
+    source, directory = architecture(name), SCRATCH / f"small-{name}"
     shutil.copytree(source, directory)
     sdxl = (source / "text_encoder_2").is_dir()
     unet = _SMALL_UNET | {"cross_attention_dim": 32 if sdxl else 16}
@@ -82,20 +82,20 @@ def small_architecture(name: str) -> Path:
             "addition_time_embed_dim": 8,
             "projection_class_embeddings_input_dim": 6 * 8 + 16,
         }
-        _change(directory / "text_encoder_2" / "config.json", _SMALL_TEXT | {"projection_dim": 16})
+        change(directory / "text_encoder_2" / "config.json", SMALL_TEXT | {"projection_dim": 16})
     else:
         unet |= {
             "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
             "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
             "attention_head_dim": 4,
         }
-    _change(directory / "unet" / "config.json", unet)
-    _change(directory / "vae" / "config.json", _SMALL_VAE)
-    _change(directory / "text_encoder" / "config.json", _SMALL_TEXT)
+    change(directory / "unet" / "config.json", unet)
+    change(directory / "vae" / "config.json", SMALL_VAE)
+    change(directory / "text_encoder" / "config.json", SMALL_TEXT)
     return directory
 
 
-def _change(path: Path, settings: dict[str, Any]) -> None:
+def change(path: Path, settings: dict[str, Any]) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | settings))
 
 

@@ -23,7 +23,7 @@ class Pictures(ToyChain):
     def __init__(self, **settings: float) -> None:
         super().__init__(dim=12, **settings)  # type: ignore[arg-type]
 
-    def decode(self, x: Tensor) -> Tensor:
+    def decode(self, x: Tensor, frames: Tensor | None = None) -> Tensor:
         return torch.sigmoid(x).reshape(-1, 3, 2, 2)
 
 
@@ -164,7 +164,7 @@ def test_without_features_diversity_is_measured_in_pixels():
 
 def test_pixel_distance_of_black_and_white_is_one():
     class Extremes(Pictures):
-        def decode(self, x: Tensor) -> Tensor:
+        def decode(self, x: Tensor, frames: Tensor | None = None) -> Tensor:
             return torch.arange(len(x)).remainder(2)[:, None, None, None].expand(-1, 3, 2, 2).float()
 
     rows = run(Extremes(), per_prompt=2).rows
@@ -173,7 +173,7 @@ def test_pixel_distance_of_black_and_white_is_one():
 
 def test_a_collapsed_model_has_no_diversity():
     class Collapsed(Pictures):
-        def decode(self, x: Tensor) -> Tensor:
+        def decode(self, x: Tensor, frames: Tensor | None = None) -> Tensor:
             return torch.full((len(x), 3, 2, 2), 0.25)
 
     assert run(Collapsed()).summary()[DIVERSITY] == pytest.approx((0, 0))

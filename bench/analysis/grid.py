@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from bench.analysis.groups import Contest, Group
 from bench.analysis.load import Cell
+from bench.media import frames_in
 
 TILE, GAP, MARGIN, LABEL = 192, 12, 16, 240  # pixels
 TEXT, SMALL, TITLE_LINES = 22, 20, 4
@@ -109,11 +110,26 @@ def _left(column: int) -> int:
 
 
 def _tile(path: Path) -> Image.Image:
-    """The picture, resampled so that its longer side is a tile's."""
-    with Image.open(path) as picture:
+    """The picture, resampled so that its longer side is a tile's; a filmstrip folded into rows first."""
+    with Image.open(path) as stored:
+        picture = _folded(stored, frames_in(stored))
         scale = TILE / max(picture.size)
         size = (round(picture.width * scale), round(picture.height * scale))
         return picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+
+
+def _folded(strip: Image.Image, frames: int) -> Image.Image:
+    """A filmstrip's frames in rows, in reading order, as large as they can be in a square."""
+    if frames == 1:
+        return strip
+    width, height = strip.width // frames, strip.height
+    columns = min(range(1, frames + 1), key=lambda n: max(n * width, math.ceil(frames / n) * height))
+    rows = math.ceil(frames / columns)
+    sheet = Image.new("RGB", (columns * width, rows * height), PAPER)
+    for n in range(frames):
+        frame = strip.crop((n * width, 0, (n + 1) * width, height))
+        sheet.paste(frame, (n % columns * width, n // columns * height))
+    return sheet
 
 
 def _font(name: str, size: int) -> ImageFont.FreeTypeFont:

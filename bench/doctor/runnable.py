@@ -17,7 +17,7 @@ from bench.doctor.packages import lacking_for
 from bench.models.config import ModelConfig
 from bench.parts import Layer, model_file
 from bench.pieces import ALL, Piece, complete, evaluation, look, reward_list, reward_piece, training
-from bench.reward import is_differentiable
+from bench.reward import is_differentiable, media_of
 from bench.sizes import Batches, Memory, Use, memory
 
 
@@ -111,6 +111,8 @@ def answer(setup: Setup, reward: Piece, use: Use, here: Room, present: frozenset
     cls = registry.load("reward", reward.name)
     if use == "reward gradient" and reward.config and not is_differentiable(cls, reward.config):
         return Answer("no gradient", NO_GRADIENT)
+    if setup.config.frames is None and reward.config and media_of(cls, reward.config) == "video":
+        return Answer("no: videos only")
     model, loaded = setup.model, setup.rewards(reward)
     for piece in (model, *loaded.values()):
         for problem in (look(need).problem for need in piece.needs):

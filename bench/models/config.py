@@ -4,7 +4,7 @@
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -13,6 +13,10 @@ from bench.weights import HUB_IGNORED, HUB_PATTERNS, Need, check_source
 
 # SDXL's repository holds a second decoder and exports of its parts for other programs.
 IGNORED = (*HUB_IGNORED, "vae_1_0/*", "vae_decoder/*", "vae_encoder/*")
+# Instead of safetensors, in repositories of before there were any.
+BIN_PATTERNS = tuple(f"{part}/*.bin" for part in ("unet", "vae", "text_encoder"))
+UNET_PATTERNS = ("*.json", "*.safetensors", "*.bin")
+Pixels = Annotated[int, Field(ge=8)]
 ATTENTION_PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
 
 
@@ -39,13 +43,21 @@ class ModelConfig(Strict):
     """One model and the way its reverse chain is run."""
 
     family: str = Field(
-        default="image", description="the loader: image (Stable Diffusion format), toy, or a plugin's"
+        default="image", description="the loader: image (Stable Diffusion format), video, or a plugin's"
     )
     source: str | None = Field(
         default=None, description="`embedded:sd`, `hub:org/name`, `path:directory` or `random:architecture`"
     )
     revision: str | None = Field(default=None, description="branch, tag or commit of a hub source")
     path: Path | None = Field(default=None, description="local directory with the weights, instead of source")
+    unet_source: str | None = Field(
+        default=None, description="video: another repository's UNet in the place of the pipeline's own"
+    )
+    unet_revision: str | None = Field(default=None, description="of unet_source: branch, tag or commit")
+    unet_path: Path | None = Field(default=None, description="local directory with that UNet")
+    weight_files: Literal["safetensors", "bin"] = Field(
+        default="safetensors", description="which files to fetch from the hub; bin: of older repositories"
+    )
     steps: int = Field(default=50, ge=1, description="T, the number of denoising steps")
     guidance: float = Field(
         default=7.5, ge=0, description="classifier-free guidance scale; 1 runs no unconditional half"
@@ -64,7 +76,21 @@ class ModelConfig(Strict):
     variant: str | None = Field(
         default=None, description="of the weight files: fp16 reads `*.fp16.safetensors`, half the download"
     )
-    resolution: int | None = Field(default=None, ge=8, description="pixels per side; null: the model's own")
+    resolution: Pixels | tuple[Pixels, Pixels] | None = Field(
+        default=None, description="pixels per side, or [height, width]; null: the model's own"
+    )
+    frames: int | None = Field(default=None, ge=1, description="pictures of a video; null: an image model")
+    fps: int | None = Field(
+        default=None,
+        ge=1,
+        description="frames per second, for UNets that are told them (VideoCrafter2)",
+    )
+    decode_chunk: int | None = Field(
+        default=None,
+        ge=1,
+        description="pictures (of a video: frames) that are decoded at once; a gradient then needs the "
+        "decoder's memory for no more, at the price of one more decoding; null: all",
+    )
     lora: LoraConfig = LoraConfig()
     gradient_checkpointing: bool = Field(
         default=False, description="recompute activations: less memory, more time"
@@ -82,16 +108,42 @@ class ModelConfig(Strict):
     @model_validator(mode="after")
     def _source_is_known(self) -> "ModelConfig":
         check_source(self.source, ("embedded", "hub", "path", "random"))
+        check_source(self.unet_source, ("hub", "path"))
         return self
+
+    @model_validator(mode="after")
+    def _videos_have_frames(self) -> "ModelConfig":
+        if self.family == "video" and self.frames is None:
+            raise ValueError("a model of family video needs `frames`, the number of pictures of a video")
+        if self.family == "image" and self.frames is not None:
+            raise ValueError("`frames` is for videos (family video), and family image makes pictures")
+        if self.family == "image" and (self.unet_source, self.unet_path) != (None, None):
+            raise ValueError("`unet_source` and `unet_path` are for family video")
+        return self
+
+    @property
+    def pixels(self) -> tuple[int, int] | None:
+        """Height and width, if they are given."""
+        size = self.resolution
+        return (size, size) if isinstance(size, int) else size
 
     def needs(self, name: str, section: str) -> tuple[Need, ...]:
         """The weights, unless they are random or the family has none."""
         if self.path is None and (self.source is None or self.source.startswith("random:")):
             return ()
-        setting = f"{section}.path"
-        if self.variant is None:
-            return (Need(name, self.source, setting, self.path, self.revision, HUB_PATTERNS, IGNORED),)
+        setting, (files, ignored) = f"{section}.path", self._patterns()
+        whole = Need(name, self.source, setting, self.path, self.revision, files, ignored)
+        if self.unet_source is None and self.unet_path is None:
+            return (whole,)
+        setting, place = f"{section}.unet_path", (self.unet_path, self.unet_revision)
+        return whole, Need(f"{name} unet", self.unet_source, setting, *place, UNET_PATTERNS)
+
+    def _patterns(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """(wanted, not wanted) files of a hub source."""
+        if self.variant is None and self.weight_files == "safetensors":
+            return HUB_PATTERNS, IGNORED
         files = tuple(p for p in HUB_PATTERNS if not p.endswith(".safetensors"))
-        files += (f"*/*.{self.variant}.safetensors",)
-        ignored = tuple(p for p in IGNORED if p != f"*.{self.variant}.*")
-        return (Need(name, self.source, setting, self.path, self.revision, files, ignored),)
+        if self.variant is None:
+            return (*files, *BIN_PATTERNS), IGNORED
+        files += (f"*/*.{self.variant}.{self.weight_files}",)
+        return files, tuple(p for p in IGNORED if p != f"*.{self.variant}.*")

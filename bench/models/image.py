@@ -1,184 +1,36 @@
-"""Text-to-image models in Stable Diffusion format as reverse chains: SD 1.x, 2.x and XL.
-
-The network, the decoder and the text encoder are diffusers' and transformers'; the transitions are
-`bench.solvers`. Latents are float32 whatever the network's dtype, so that x_{i+1} is rounded in one place.
-"""
+"""Text-to-image models in Stable Diffusion format as reverse chains: SD 1.x, 2.x and XL."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
-from typing import Any
+from typing import final
 
 import torch
-from diffusers import StableDiffusionXLPipeline
-from torch import Tensor, nn
+from torch import Tensor
 
-from bench.chain import State, Transition
 from bench.errors import BenchError
-from bench.models import lora_files
 from bench.models.config import ModelConfig
-from bench.models.grid import make_grid
-from bench.models.lora import add_lora, lora_parameters, perturbable, perturbed
-from bench.models.pipeline import Pipeline, decoder_dtype, load_pipeline, network_dtype, use_sdpa
-from bench.models.text import Schedule, TextCondition, TextEncoder, Texts, make_schedule
-from bench.solvers import ddim_transition, dpmpp_transition, split_prediction
+from bench.models.latent_chain import LatentChain
+from bench.models.pipeline import Pipeline, load_pipeline, network_dtype
+from bench.models.text import Texts
 
 
-class ImageChain:
-    """The reverse chain of a Stable Diffusion pipeline with a LoRA on its UNet."""
+@final
+class ImageChain(LatentChain):
+    """The reverse chain of a Stable Diffusion pipeline: latents [B, C, h, w], images [B, 3, H, W]."""
 
     def __init__(self, pipeline: Pipeline, config: ModelConfig, device: torch.device) -> None:
-        """pipeline: from `load_pipeline`; frozen and moved to the device, its UNet gets a fresh LoRA."""
-        self.pipeline, self.config, self.device, self.steps = pipeline, config, device, config.steps
-        self.unet, self.vae = pipeline.unet, pipeline.vae
-        self.dtype = network_dtype(config, device)
-        self._sdxl = isinstance(pipeline, StableDiffusionXLPipeline)
-        self._place()
-        self._text = TextEncoder(pipeline, device, self.dtype)
-        add_lora(self.unet, config.lora)
-        self.adopt_lora()
-        if config.gradient_checkpointing:
-            self.unet.enable_gradient_checkpointing()
-            self.vae.enable_gradient_checkpointing()
-        size = self.unet.config["sample_size"]
-        if config.resolution is not None:
-            size, rest = divmod(config.resolution, pipeline.vae_scale_factor)
-            if rest:
-                raise BenchError(
-                    f"model.resolution: {config.resolution} is no multiple of {pipeline.vae_scale_factor}, "
-                    "the pixels per side of one latent"
-                )
-        self.latent_shape = (self.unet.config["in_channels"], size, size)
-        self.guided = config.guidance != 1.0
-        self.evaluations_per_step = 2 if self.guided else 1
-        settings = dict(pipeline.scheduler.config)
-        self.prediction_type = (
-            str(settings["prediction_type"]) if "prediction_type" in settings else "epsilon"
-        )
-        self.grid = make_grid(settings, config.solver, self.steps).to(device)
-        self.schedule: Schedule | None = None
+        """See LatentChain. Raises BenchError if the resolution does not fit."""
+        super().__init__(pipeline, config, device)
+        self.latent_shape = (self.unet.config["in_channels"], *self._latent_size())
 
-    def _place(self) -> None:
-        """Freeze, cast and move UNet and decoder; let go of the image encoder, which nothing uses."""
-        self.vae.encoder = self.vae.quant_conv = None
-        for module in (self.unet, self.vae):
-            module.requires_grad_(False).eval().to(self.device)
-        # Not diffusers' own `to`, which warns of modules that it keeps in float32: there are none.
-        nn.Module.to(self.vae, decoder_dtype(self.config, self.vae.config, self.dtype, self._sdxl))
-        use_sdpa(self.pipeline)
-        if self.config.channels_last:
-            self.unet.to(memory_format=torch.channels_last)
-            self.vae.to(memory_format=torch.channels_last)
+    def decode(self, x: Tensor, frames: Tensor | None = None) -> Tensor:
+        """Images [B, 3, H, W]; they have no frames to choose from."""
+        if frames is not None:
+            raise BenchError("frames can be chosen of videos, and this model makes pictures")
+        return self._decoded(x)
 
-    def adopt_lora(self) -> None:
-        """Take what depends on the adapter from the UNet, after its adapter was replaced."""
-        self._parameters = lora_parameters(self.unet)
-        self._perturbable: list[nn.Linear] | None = None
-        self._run: Callable[..., Any] = torch.compile(self.unet) if self.config.compile else self.unet
-
-    def set_schedule(self, stages: Mapping[str, Sequence[str]], stage_at: Sequence[int]) -> None:
-        """Condition steps on texts of their own.
-
-        stages: every prompt's texts, one per stage; stage_at: the stage of every step, length T. Conditions
-        made before do not know of it. `chain.schedule = None` ends it. Raises BenchError.
-        """
-        self.schedule = make_schedule(stages, stage_at, self.steps)
-
-    def condition(self, prompts: Sequence[str]) -> TextCondition:
-        """Text states of the prompts, each computed once; with a schedule, those of every stage."""
-        texts = [(p,) if self.schedule is None else self.schedule.texts(p) for p in prompts]
-        positive = self._text(texts)
-        return TextCondition(positive, self._text.empty(*positive.states.shape[:2]) if self.guided else None)
-
-    def prior(self, noise: Tensor) -> State:
-        """x_T is the noise itself."""
-        if self.config.solver == "ddim":
-            return State(noise)
-        return State(
-            noise, torch.zeros_like(noise), torch.zeros(len(noise), dtype=torch.bool, device=noise.device)
-        )
-
-    def transition(
-        self, state: State, i: int, cond: TextCondition, eta: Tensor, x_path_only: bool = False
-    ) -> Transition:
-        """DDIM, or DPM-Solver++ 2M with its SDE form where eta > 0."""
-        x0, eps = self._predict(state, i, cond, x_path_only)
-        a_t, a_prev = self.grid.a_t[i], self.grid.a_prev[i]
-        if self.config.solver == "ddim":
-            return ddim_transition(x0, eps, a_t, a_prev, eta)
-        return dpmpp_transition(
-            state.x,
-            x0,
-            a_t,
-            a_prev,
-            eta,
-            older=state.history,
-            older_valid=state.valid,
-            a_older=self.grid.a_t[i - 1] if i > 0 else None,
-        )
-
-    def predict_x0(self, state: State, i: int, cond: TextCondition, x_path_only: bool = False) -> Tensor:
-        """x_0 predicted in one step from x_i."""
-        return self._predict(state, i, cond, x_path_only)[0]
-
-    def decode(self, x: Tensor) -> Tensor:
-        """Images [B, 3, H, W] in [0, 1] from latents; the gradient is zero where the decoder saturates.
-
-        Raises BenchError if the decoder leaves the range of its dtype.
-        """
-        latents = (x / self.vae.config["scaling_factor"]).to(self.vae.dtype)
-        pixels = self.vae.decode(latents).sample.float()
-        if not bool(pixels.isfinite().all()) and bool(x.isfinite().all()):
-            raise BenchError(
-                f"the image decoder overflowed in {self.vae.dtype}: --set model.vae_dtype=float32"
-            )
-        return (pixels / 2 + 0.5).clamp(0, 1)
-
-    def parameters(self) -> list[nn.Parameter]:
-        """The LoRA."""
-        return self._parameters
-
-    def perturbed(self, delta: Tensor) -> AbstractContextManager[None]:
-        """Row b runs with LoRA + delta[b]."""
-        if self._perturbable is None:
-            self._perturbable = perturbable(self.unet)
-        return self._uncompiled(perturbed(self._perturbable, delta))
-
-    @contextmanager
-    def _uncompiled(self, inner: AbstractContextManager[None]) -> Iterator[None]:
-        """A compiled network does not see hooks that come later, and perturbations are hooks."""
-        run, self._run = self._run, self.unet
-        try:
-            with inner:
-                yield
-        finally:
-            self._run = run
-
-    def save_lora(self, directory: Path) -> None:
-        """Write the LoRA in diffusers' format: `pipe.load_lora_weights(directory)` reads it."""
-        lora_files.save_lora(self.pipeline, directory)
-
-    def load_lora(self, directory: Path) -> None:
-        """Replace the LoRA by the one in a directory, of any rank (`bench.models.lora_files`)."""
-        lora_files.load_lora(self.pipeline, directory)
-        self.adopt_lora()
-
-    def _predict(self, state: State, i: int, cond: TextCondition, detach: bool) -> tuple[Tensor, Tensor]:
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not detach):
-            output = self._network(state.x, i, cond)
-        return split_prediction(output, state.x, self.grid.a_t[i], self.prediction_type)
-
-    def _network(self, x: Tensor, i: int, cond: TextCondition) -> Tensor:
-        """The UNet's output with classifier-free guidance, float32; gradient flows through both halves."""
-        x, stage = x.to(self.dtype), 0 if self.schedule is None else self.schedule.stage_of(i)
-        positive = cond.positive.stage(stage)
-        if cond.negative is None:
-            return self._unet(x, i, positive)
-        both = self._unet(torch.cat([x, x]), i, positive.below(cond.negative.stage(stage)))
-        without, with_text = both.chunk(2)
-        return without + self.config.guidance * (with_text - without)
+    def _checkpoint_unet(self) -> None:
+        self.unet.enable_gradient_checkpointing()
 
     def _unet(self, x: Tensor, i: int, texts: Texts) -> Tensor:
         added = None

@@ -18,11 +18,12 @@ from torch import Tensor, nn
 
 from bench.errors import BenchError
 from bench.models.config import LoraConfig
+from bench.models.unet3d import Unet3D
 
 ADAPTER = "default"
 
 
-def add_lora(unet: UNet2DConditionModel, config: LoraConfig) -> None:
+def add_lora(unet: UNet2DConditionModel | Unet3D, config: LoraConfig) -> None:
     """Freeze the network and add a fresh float32 LoRA (A normal with std 1 / rank, B zero; global torch
     seed)."""
     unet.requires_grad_(False)
@@ -64,29 +65,31 @@ def perturbable(unet: nn.Module) -> list[nn.Linear]:
 
 
 @contextmanager
-def perturbed(layers: list[nn.Linear], delta: Tensor) -> Iterator[None]:
+def perturbed(layers: list[nn.Linear], delta: Tensor, copies: int = 1) -> Iterator[None]:
     """Within the context, row b of a batch runs with LoRA + delta[b].
 
-    layers: from `perturbable`. delta: [B, d], flat in the order of `lora_parameters`. A layer's input may
-    have k·B rows (guidance halves one after the other): row r belongs to sample r mod B.
+    layers: from `perturbable`. delta: [B, d], flat in the order of `lora_parameters`. copies: how often the
+    batch stands in the network's input, one after the other (guidance: 2). A layer's input has its rows in
+    the order [copies, B, group]: frames fold into the batch in a video's spatial layers, pixels in its
+    temporal ones, and images have a group of 1. So row r belongs to sample (r div group) mod B.
     """
     parts = delta.split([layer.weight.numel() for layer in layers], dim=1)
     with ExitStack() as stack:
         for layer, part in zip(layers, parts, strict=True):
             weight = part.reshape(-1, *layer.weight.shape)
-            stack.callback(layer.register_forward_hook(_added_product(weight)).remove)
+            stack.callback(layer.register_forward_hook(_added_product(weight, copies)).remove)
         yield
 
 
-def _added_product(delta: Tensor) -> Any:
-    """A forward hook that adds x_r delta[r mod B]ᵀ to the layer's output; delta [B, out, in]."""
+def _added_product(delta: Tensor, copies: int) -> Any:
+    """A forward hook that adds x_r delta[(r div group) mod B]ᵀ to the layer's output; delta [B, out, in]."""
+    samples = copies * delta.shape[0]
 
     def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         x = inputs[0]
-        copies, rest = divmod(x.shape[0], delta.shape[0])
-        if rest:
-            raise ValueError(f"{x.shape[0]} rows are not a multiple of {delta.shape[0]} samples")
-        rows = x.reshape(x.shape[0], -1, x.shape[-1])
+        if x.shape[0] % samples:
+            raise ValueError(f"{x.shape[0]} rows are not a multiple of {copies} · {delta.shape[0]} samples")
+        rows = x.reshape(samples, -1, x.shape[-1])  # a sample's group and tokens together
         weight = delta if copies == 1 else delta.repeat(copies, 1, 1)
         return output + torch.bmm(rows, weight.to(rows.dtype).mT).reshape(output.shape)
 

@@ -21,6 +21,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from bench.errors import BenchError, did_you_mean
 from bench.models.clip_bpe import write_clip_tokenizer
+from bench.models.unet3d import Unet3D, add_fps_embedding
 from bench.shapes import only_shapes
 
 ARCHITECTURES = Path(__file__).parent / "architectures"
@@ -29,6 +30,10 @@ ALIASES = {
     "tiny": Path(__file__).parent / "embedded" / "weights" / "sd",
 }
 SEED = 0
+_UNETS: dict[str, type[UNet2DConditionModel] | type[Unet3D]] = {
+    "UNet2DConditionModel": UNet2DConditionModel,
+    "UNet3DConditionModel": Unet3D,
+}
 _TEXT = {"CLIPTextModel": CLIPTextModel, "CLIPTextModelWithProjection": CLIPTextModelWithProjection}
 
 
@@ -63,9 +68,13 @@ def empty_parts(directory: Path) -> dict[str, nn.Module]:
     """The networks of an architecture without memory for their weights (torch's meta device), by name."""
     index, parts = read_json(directory / "model_index.json"), dict[str, nn.Module]()
     with torch.device("meta"):
-        for name, cls in (("unet", UNet2DConditionModel), ("vae", AutoencoderKL)):
-            module = cls.from_config(read_json(directory / name / "config.json"))
+        for name, cls in (("unet", _UNETS[index["unet"][1]]), ("vae", AutoencoderKL)):
+            settings = read_json(directory / name / "config.json")
+            told_fps = settings.pop("fps_cond", False)  # VideoCrafter2's, which diffusers does not know
+            module = cls.from_config(settings)
             assert isinstance(module, nn.Module)
+            if told_fps and isinstance(module, Unet3D):
+                add_fps_embedding(module)
             parts[name] = module
         for name in ("text_encoder", "text_encoder_2"):
             if name in index and index[name][1] in _TEXT:

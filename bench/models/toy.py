@@ -81,8 +81,8 @@ class ToyChain:
             output = output.detach()
         return self.a[i:].prod() * state.x + self.b[i] * output
 
-    def decode(self, x: Tensor) -> Tensor:
-        """Media are the latents: [B, D]."""
+    def decode(self, x: Tensor, frames: Tensor | None = None) -> Tensor:
+        """Media are the latents: [B, D], which have no frames."""
         return x
 
     def parameters(self) -> list[torch.nn.Parameter]:

@@ -124,13 +124,14 @@ def random_model(config: ModelConfig) -> ModelConfig:
     """The same shapes without weights, as on a GPU. Raises BenchError for a model of unknown shapes."""
     dtype = "float16" if config.dtype == "half" else config.dtype
     changes: dict[str, Any] = {"dtype": dtype, "compile": False, "channels_last": False}
-    source = config.source or ""
+    changes |= {"unet_source": None, "unet_path": None}
+    source, known = config.source or "", sizes.architecture_name(config)
     if config.path is not None:
         changes |= {"path": None, "source": f"random:{config.path}"}
     elif source == "embedded:sd":
         changes["source"] = "random:tiny"
-    elif source in sizes.SOURCES and source.startswith("hub:"):
-        changes["source"] = f"random:{sizes.SOURCES[source]}"
+    elif known is not None and source.startswith("hub:"):
+        changes["source"] = f"random:{known}"
     elif not source.startswith("random:"):
         changes["source"] = f"random:{_local(weights.needs_of(config, 'model', 'model'))}"
     return config.model_copy(update=changes)

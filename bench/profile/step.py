@@ -50,10 +50,13 @@ class Subject:
         return str(max(sizes, key=lambda dtype: sizes[dtype])).removeprefix("torch.")
 
     @property
-    def resolution(self) -> int | None:
-        """Pixels per side of the pictures, if the chain's pipeline says it."""
+    def resolution(self) -> int | str | None:
+        """Pixels per side of the pictures, or `320x512`, height first, if the chain's pipeline says it."""
         pipeline = getattr(self.chain, "pipeline", None)
-        return pipeline and self.chain.latent_shape[-1] * pipeline.vae_scale_factor
+        if pipeline is None:
+            return None
+        height, width = (side * pipeline.vae_scale_factor for side in self.chain.latent_shape[-2:])
+        return height if height == width else f"{height}x{width}"
 
 
 def subject_of(config: CellConfig, training: Training, chain: Chain, reward: Reward) -> Subject:

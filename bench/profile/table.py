@@ -65,7 +65,8 @@ def record(one: Profiled) -> dict[str, Any]:
         "checkpointing": model.gradient_checkpointing,
         "offload": model.offload,
         "resolution": usage.resolution,
-        "frames": 1,
+        "frames": model.frames or 1,
+        "decode_chunk": model.decode_chunk,
         "peak_gb": usage.device / GB,
         "peak_stage": usage.peak_stage,
         "weights_gb": usage.of("weights") / GB,
@@ -148,8 +149,9 @@ def show(console: Console, found: Sequence[Profiled]) -> None:
     extras = "".join(f", {name}" for name in ("checkpointing", "offload") if first[name])
     fixed = "" if "graphs" in varied else f"{first['graphs']} graphs, "
     fixed += "" if "T" in varied else f"T {first['T']}, "
+    frames = "" if first["frames"] == 1 else f"{first['frames']} frames of {first['resolution']}, "
     title = (
-        f"{first['model']}, {first['mode']}, {first['dtype']}, batch {first['batch']}, "
+        f"{first['model']}, {frames}{first['mode']}, {first['dtype']}, batch {first['batch']}, "
         f"{fixed}reward {first['reward_name']}{extras}"
     )
     table = Table(title=title, title_justify="left", title_style="bold", padding=(0, 1), box=None)

@@ -24,7 +24,7 @@ class Usage:
     """
 
     dtype: str
-    resolution: int | None
+    resolution: int | str | None
 
     device: int
     host: int

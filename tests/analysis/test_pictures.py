@@ -4,6 +4,7 @@ import io
 from pathlib import Path
 
 import pytest
+import torch
 from matplotlib import rcParams
 from PIL import Image
 
@@ -11,6 +12,7 @@ from bench.analysis import grid, style
 from bench.analysis.curves import held_out
 from bench.analysis.groups import Contest, contests
 from bench.analysis.load import load
+from bench.media import files
 from tests.analysis import fake
 
 
@@ -89,3 +91,15 @@ def test_pictures_fill_their_tile_and_keep_their_shape(
 def test_no_pictures_make_no_grid(tmp_path: Path) -> None:
     root = fake.write(tmp_path / "r", ["rlr"], pictures=False)
     assert grid.picture_grid(contests(load(root))[0]) is None
+
+
+def test_a_filmstrip_is_folded_to_fill_its_tile_in_reading_order(tmp_path: Path) -> None:
+    video = torch.zeros(8, 3, 64, 64, dtype=torch.uint8)
+    for n in range(8):
+        video[n] = 30 * n
+    (tmp_path / "0.png").write_bytes(files(video)[".png"])
+    tile = grid._tile(tmp_path / "0.png")
+    assert tile.size == (192, 192)  # three by three
+    assert [tile.getpixel((32 + 64 * (n % 3), 32 + 64 * (n // 3))) for n in range(8)] == [
+        (30 * n,) * 3 for n in range(8)
+    ]

@@ -78,7 +78,8 @@ class Frames(ToyChain):
     def prior(self, noise: Tensor) -> State:
         return super().prior(noise.flatten(1))
 
-    def decode(self, x: Tensor) -> Tensor:
+    def decode(self, x: Tensor, frames: Tensor | None = None) -> Tensor:
+        assert frames is None
         return torch.sigmoid(x).unflatten(1, (2, 3, 2, 2)).transpose(1, 2)
 
 

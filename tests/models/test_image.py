@@ -13,17 +13,18 @@ from bench.errors import BenchError
 from bench.models.config import LoraConfig, ModelConfig
 from bench.models.embedded.export import Prediction
 from bench.models.image import ImageChain, load_image_chain
+from bench.models.latent_chain import LatentChain
 from bench.rollout import Perturbation
 from tests.pipelines import CPU, image_chain, pipeline_dir
 from tests.toys import PROMPTS, Pattern, batch_of, engine_of, gradient
 
 
-def latents(chain: ImageChain, count: int = 2) -> Tensor:
+def latents(chain: LatentChain, count: int = 2) -> Tensor:
     """x_T."""
     return torch.randn(count, *chain.latent_shape, generator=torch.Generator().manual_seed(5))
 
 
-def picture(chain: ImageChain, x: Tensor) -> Tensor:
+def picture(chain: LatentChain, x: Tensor) -> Tensor:
     """Our deterministic sampler."""
     cond, state = chain.condition(PROMPTS[: len(x)]), chain.prior(x)
     with torch.no_grad():

@@ -10,31 +10,31 @@ from torch import Tensor
 from bench.chain import State
 from bench.errors import BenchError
 from bench.models.config import LoraConfig
-from bench.models.image import ImageChain
+from bench.models.latent_chain import LatentChain
 from tests.models.test_image import diffusers_picture, latents, picture
 from tests.pipelines import image_chain, pipeline_dir
 from tests.toys import PROMPTS, fill
 
 
-def values(chain: ImageChain) -> list[Tensor]:
+def values(chain: LatentChain) -> list[Tensor]:
     """Copies of the parameters."""
     return [p.detach().clone() for p in chain.parameters()]
 
 
-def directions(chain: ImageChain, count: int) -> Tensor:
+def directions(chain: LatentChain, count: int) -> Tensor:
     """Perturbations [count, d] that change the output visibly."""
     d = sum(p.numel() for p in chain.parameters())
     return 0.3 * torch.randn(count, d, generator=torch.Generator().manual_seed(9))
 
 
-def step(chain: ImageChain, x: Tensor, rows: list[int]) -> Tensor:
+def step(chain: LatentChain, x: Tensor, rows: list[int]) -> Tensor:
     """The mean of step 1 for some samples."""
     pick = torch.tensor(rows)
     cond = chain.condition(PROMPTS).select(pick)
     return chain.transition(State(x[pick]), 1, cond, torch.zeros(len(rows))).mean
 
 
-def change(chain: ImageChain, delta: Tensor) -> None:
+def change(chain: LatentChain, delta: Tensor) -> None:
     """Really add delta [d] to the parameters."""
     with torch.no_grad():
         for p, part in zip(
@@ -94,7 +94,7 @@ def test_parameters_and_layers_are_as_before_when_the_forward_raises() -> None:
         with pytest.raises(RuntimeError, match="out of luck"), chain.perturbed(directions(chain, 2)):
             raise RuntimeError("out of luck")
         with (
-            pytest.raises(ValueError, match="4 rows are not a multiple of 3"),
+            pytest.raises(ValueError, match="4 rows are not a multiple of 2 · 3"),
             chain.perturbed(directions(chain, 3)),
         ):
             step(chain, x, [0, 1])

@@ -74,7 +74,7 @@ class DotsChain:
     def predict_x0(self, state: State, i: int, cond: Dots, x_path_only: bool = False) -> Tensor:
         return self.transition(state, i, cond, torch.zeros(len(state.x)), x_path_only).mean
 
-    def decode(self, x: Tensor) -> Tensor:
+    def decode(self, x: Tensor, frames: Tensor | None = None) -> Tensor:
         return torch.sigmoid(x)
 
     def parameters(self) -> list[torch.nn.Parameter]:

@@ -1,0 +1,50 @@
+"""Text-to-video models as reverse chains: diffusers' TextToVideoSDPipeline, a UNet over frames and pixels.
+
+ModelScope (Wang et al. 2023, arXiv:2308.06571), ZeroScope, and VideoCrafter2 (Chen et al. 2024,
+arXiv:2401.09047) in the same architecture. The UNet folds frames into the batch for layers in space, and
+pixels for layers in time; all frames of a video are denoised together, and decoded one by one.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from torch import Tensor
+
+from bench.models.config import ModelConfig
+from bench.models.latent_chain import LatentChain
+from bench.models.pipeline import Pipeline, load_pipeline, network_dtype
+from bench.models.text import Texts
+from bench.models.unet3d import checkpoint_layers, tell_fps
+
+
+@final
+class VideoChain(LatentChain):
+    """The reverse chain of a text-to-video pipeline: latents [B, C, F, h, w], videos [B, F, 3, H, W]."""
+
+    def __init__(self, pipeline: Pipeline, config: ModelConfig, device: torch.device) -> None:
+        """See LatentChain. config.frames: F, checked to be there. Raises BenchError."""
+        tell_fps(pipeline.unet, config.fps)
+        super().__init__(pipeline, config, device)
+        self.frames = config.frames or 1
+        self.latent_shape = (self.unet.config["in_channels"], self.frames, *self._latent_size())
+
+    def decode(self, x: Tensor, frames: Tensor | None = None) -> Tensor:
+        """Videos [B, F, 3, H, W], or with frames [B, k] only those of each, [B, k, 3, H, W]."""
+        by_frame = x.transpose(1, 2)
+        if frames is not None:
+            by_frame = by_frame[torch.arange(len(x), device=x.device)[:, None], frames]
+        pictures = self._decoded(by_frame.flatten(0, 1))
+        return pictures.unflatten(0, by_frame.shape[:2])
+
+    def _checkpoint_unet(self) -> None:
+        checkpoint_layers(self.unet)
+
+    def _unet(self, x: Tensor, i: int, texts: Texts) -> Tensor:
+        return self._run(x, self.grid.timesteps[i], texts.states).sample.float()
+
+
+def load_video_chain(config: ModelConfig, device: torch.device) -> VideoChain:
+    """The chain of the pipeline in config.path or of a `random:` source. Raises BenchError."""
+    return VideoChain(load_pipeline(config, network_dtype(config, device), "video"), config, device)
