@@ -3,8 +3,8 @@
 Between two frames the picture is taken to move as a whole by a shift, a growth and a turn about its object:
 a similarity. Its four numbers are the least-squares solution of brightness constancy, I_t + ∇I · u = 0 (Lucas
 and Kanade 1981; for parametric motions Bergen et al. 1992, "Hierarchical model-based motion estimation"), on
-pictures that are averaged down until a frame's motion is about a pixel. Plain backgrounds have no gradient and
-so no say. Differentiable in the pixels.
+pictures that are averaged down until a frame's motion is about a pixel. Plain backgrounds have no gradient,
+and so no say. Differentiable in the pixels.
 """
 
 from __future__ import annotations
