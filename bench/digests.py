@@ -31,7 +31,9 @@ def digest(directory: Path, wanted: Sequence[str] = ("*",), ignored: Sequence[st
     remembered by path, size and time of change.
     """
     total = hashlib.sha256()
-    files = sorted(p for p in directory.rglob("*") if p.suffix in DIGESTED and p.is_file())
+    walked = os.walk(directory, followlinks=True)  # the embedded models share parts by links
+    files = sorted(Path(place) / name for place, _, names in walked for name in names)
+    files = [file for file in files if file.suffix in DIGESTED and file.is_file()]
     files = [file for file in files if _counts(file.relative_to(directory), wanted, ignored)]
     if not files:
         raise BenchError(

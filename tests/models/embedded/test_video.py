@@ -1,0 +1,97 @@
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from bench.models.embedded.export import make_scheduler
+from bench.models.embedded.unet import noise_loss
+from bench.models.embedded.video import HEAD, VideoModel, grow_unet, make_optimizer
+
+
+def image_unet(channels: tuple[int, ...] = (2 * HEAD, 2 * HEAD)) -> UNet2DConditionModel:
+    torch.manual_seed(0)
+    settings = {
+        "sample_size": 4,
+        "in_channels": 4,
+        "out_channels": 4,
+        "down_block_types": ["CrossAttnDownBlock2D"] * len(channels),
+        "up_block_types": ["CrossAttnUpBlock2D"] * len(channels),
+        "block_out_channels": list(channels),
+        "layers_per_block": 1,
+        "cross_attention_dim": 8,
+        "attention_head_dim": 2,
+        "norm_num_groups": 4,
+    }
+    return UNet2DConditionModel(**settings).eval()  # type: ignore[arg-type]
+
+
+def texts() -> CLIPTextModel:
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=20,
+            hidden_size=8,
+            intermediate_size=8,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            max_position_embeddings=5,
+        )
+    )
+
+
+def test_a_fresh_video_model_gives_every_frame_what_the_image_model_gives() -> None:
+    image = image_unet()
+    video = grow_unet(image)
+    x, states, t = torch.randn(2, 4, 3, 4, 4), torch.randn(2, 5, 8), torch.tensor([10, 500])
+    with torch.no_grad():
+        together = video(x, t, states).sample
+        alone = torch.stack([image(x[:, :, f], t, states).sample for f in range(3)], dim=2)
+    assert torch.allclose(together, alone, atol=1e-5)
+
+
+def test_every_layer_over_time_learns_and_frames_come_to_depend_on_one_another() -> None:
+    model = VideoModel(grow_unet(image_unet()), texts())
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimizer, alphas = make_optimizer(model), make_scheduler().alphas_cumprod
+    rng = torch.Generator().manual_seed(0)
+    latents, ids = torch.randn(4, 4, 3, 4, 4, generator=rng), torch.randint(0, 20, (4, 5), generator=rng)
+    for _ in range(3):
+        optimizer.zero_grad()
+        noise_loss(model, latents, ids, alphas, rng).backward()
+        optimizer.step()
+    stuck = [name for name, p in model.named_parameters() if torch.equal(p, before[name])]
+    assert stuck == []
+    x = latents.clone()
+    x[:, :, 0] += 1
+    with torch.no_grad():
+        one, two = (model(v, torch.full((4,), 500), ids)[:, :, 2] for v in (latents, x))
+    assert (one - two).abs().max() > 1e-4
+
+
+def test_the_frozen_text_encoder_is_not_trained() -> None:
+    model = VideoModel(grow_unet(image_unet()), texts())
+    assert all(name.startswith("unet.") for name, _ in model.named_parameters())
+
+
+def test_parts_that_a_video_unet_lacks_are_an_error() -> None:
+    image = image_unet()
+    image.register_parameter("extra", torch.nn.Parameter(torch.zeros(1)))
+    with pytest.raises((ValueError, KeyError), match="extra"):
+        grow_unet(image)
+
+
+def test_shared_parts_are_linked_beside_their_source_and_copied_elsewhere(tmp_path: Path) -> None:
+    from bench.models.embedded.assemble import _share
+
+    source = tmp_path / "weights" / "sd" / "vae"
+    source.mkdir(parents=True)
+    (source / "config.json").write_text("{}")
+    beside, elsewhere = tmp_path / "weights" / "video", tmp_path / "other" / "video"
+    for target in (beside, elsewhere):
+        target.mkdir(parents=True)
+        for _ in range(2):
+            _share(source, target / "vae")
+        assert (target / "vae" / "config.json").read_text() == "{}"
+    assert (beside / "vae").readlink() == Path("../sd/vae")
+    assert not (elsewhere / "vae").is_symlink()
