@@ -33,6 +33,8 @@ HEAD = 16
 so at the coarser level 4 heads of 24 become 6 of 16."""
 CACHE = 32
 """Composed clips per emoji; their latents are computed once."""
+LAYOUT = 0.5
+"""See `noise_loss`: a motion is a matter of what is drawn where."""
 SAY_STYLE = 0.3
 """Share of captions that name the style."""
 _THREE = {"CrossAttnDownBlock2D": "CrossAttnDownBlock3D", "CrossAttnUpBlock2D": "CrossAttnUpBlock3D"}
@@ -155,7 +157,8 @@ def train_video(
             for i, k in zip(emoji, view, strict=True)
         ]
         latents = cache.latents[emoji, view].float()
-        return noise_loss(training.model, latents, token_ids(tokenizer, captions), alphas, training.torch_rng)
+        ids = token_ids(tokenizer, captions)
+        return noise_loss(training.model, latents, ids, alphas, training.torch_rng, LAYOUT)
 
     training = Training(model, make_optimizer(model), seed, ema_decay=0.9995)
     schedule = Schedule(steps, decay=decay)
