@@ -114,6 +114,20 @@ def test_table_2_has_all_its_cells() -> None:
     assert len(cells) - len(trained) == 2 * 2  # one base per model and prompt set
 
 
+def test_the_papers_video_experiment_has_its_hyperparameters(tmp_path: Path) -> None:
+    """Appendix C."""
+    cells = resolve_all(build(Options(config="table3", out=tmp_path / "x")).parts, fetch=False)
+    assert [cell.config.label for cell in cells][-4:] == ["doodl", "ddpo", "vader", "rlr"]
+    for cell in cells:
+        model = cell.config.model.config
+        assert (model.solver, model.steps, model.guidance, model.lora.rank) == ("ddim", 25, 7.5, 16)
+        if cell.config.training is not None and cell.config.trains:
+            train = cell.config.training.train
+            assert (train.batch, train.micro_batch, train.lr, train.optimizer) == (8, 1, 1e-4, "adam")
+    settings = cells[-1].config.training.method.config  # type: ignore[union-attr]
+    assert (settings["h"], settings["scale"], settings["eta"]) == (2, 1e-4, 0.1)
+
+
 @pytest.mark.parametrize("name", PAPER)
 def test_the_papers_experiments_have_its_hyperparameters(name: str) -> None:
     """Appendix C; Table 8 and Table 9 vary one of them."""
@@ -152,7 +166,7 @@ def test_table_4_restricts_the_block_to_the_papers_steps_where_dcot_is_on() -> N
 
 
 def test_every_experiment_that_ships_is_one_of_the_tested() -> None:
-    assert set(shipped("experiments")) == {*PAPER, "demo", "tuning", "race"}
+    assert set(shipped("experiments")) == {*PAPER, "table3", "demo", "tuning", "race"}
 
 
 def test_weights_from_another_repository_are_not_sought_at_the_commit_of_the_models_own() -> None:
