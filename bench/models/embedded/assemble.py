@@ -11,7 +11,13 @@ from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from bench.models.embedded.clip import build_clip
-from bench.models.embedded.export import make_readable, make_scheduler, write_clip, write_pipeline
+from bench.models.embedded.export import (
+    make_readable,
+    make_scheduler,
+    make_video_scheduler,
+    write_clip,
+    write_pipeline,
+)
 from bench.models.embedded.unet import ImageModel
 from bench.models.embedded.video import VideoModel, grow_unet
 
@@ -65,7 +71,7 @@ def export_video(work: Path, image: Path, target: Path, step: int | None = None)
     load_average(model, work / "video-training", step)
     target.mkdir(parents=True, exist_ok=True)
     model.unet.half().save_pretrained(target / "unet")
-    make_scheduler().save_pretrained(target / "scheduler")
+    make_video_scheduler().save_pretrained(target / "scheduler")
     shared = {
         "vae": ["diffusers", "AutoencoderKL"],
         "text_encoder": ["transformers", "CLIPTextModel"],

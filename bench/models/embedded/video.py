@@ -19,7 +19,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from bench.models.embedded.captions import caption
 from bench.models.embedded.compose import BACKGROUND_NAMES, Library, compose, load_library
-from bench.models.embedded.export import make_scheduler
+from bench.models.embedded.export import make_scheduler, make_video_scheduler
 from bench.models.embedded.loop import Schedule, Training, train
 from bench.models.embedded.motion import FRAMES, MOTIONS, is_heldout_clip, sample_clip
 from bench.models.embedded.muon import MuonAdam
@@ -35,6 +35,8 @@ CACHE = 32
 """Composed clips per emoji; their latents are computed once."""
 LAYOUT = 0.5
 """See `noise_loss`: a motion is a matter of what is drawn where."""
+OWN_NOISE_FROM = 500
+"""Step from which noise levels are the video model's; before, the image model's, which its weights know."""
 SAY_STYLE = 0.3
 """Share of captions that name the style."""
 _THREE = {"CrossAttnDownBlock2D": "CrossAttnDownBlock3D", "CrossAttnUpBlock2D": "CrossAttnUpBlock3D"}
@@ -140,7 +142,7 @@ def train_video(
     flat = UNet2DConditionModel.from_pretrained(image / "unet", torch_dtype=torch.float32)
     model = VideoModel(grow_unet(flat), texts)
     log(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters")
-    alphas = make_scheduler().alphas_cumprod
+    image_alphas, alphas = make_scheduler().alphas_cumprod, make_video_scheduler().alphas_cumprod
 
     def loss(training: Training) -> Tensor:
         rng = training.numpy_rng
@@ -158,7 +160,8 @@ def train_video(
         ]
         latents = cache.latents[emoji, view].float()
         ids = token_ids(tokenizer, captions)
-        return noise_loss(training.model, latents, ids, alphas, training.torch_rng, LAYOUT)
+        levels = image_alphas if training.step < OWN_NOISE_FROM else alphas
+        return noise_loss(training.model, latents, ids, levels, training.torch_rng, LAYOUT)
 
     training = Training(model, make_optimizer(model), seed, ema_decay=0.9995)
     schedule = Schedule(steps, decay=decay)
