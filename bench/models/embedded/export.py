@@ -20,6 +20,26 @@ Prediction = Literal["epsilon", "sample", "v_prediction"]
 TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
 
 
+def make_scheduler(
+    prediction_type: Prediction = "epsilon",
+    set_alpha_to_one: bool = False,
+    beta_end: float = 0.012,
+    timestep_spacing: Literal["leading", "trailing"] = "leading",
+) -> DDIMScheduler:
+    """Stable Diffusion 1.x's noise schedule; trailing: sampling starts at its last level."""
+    return DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=beta_end,
+        beta_schedule="scaled_linear",
+        prediction_type=prediction_type,
+        clip_sample=False,
+        set_alpha_to_one=set_alpha_to_one,
+        steps_offset=1,
+        timestep_spacing=timestep_spacing,
+    )
+
+
 def make_video_scheduler() -> DDIMScheduler:
     """The video model's noise schedule: it ends in twenty times as much noise as Stable Diffusion's.
 
@@ -27,24 +47,7 @@ def make_video_scheduler() -> DDIMScheduler:
     motion can still be read off, and words are not needed to tell it (Lin et al. 2024, arXiv:2305.08891, on
     that flaw in pictures). Sampling starts at the last level.
     """
-    settings = dict(make_scheduler().config) | {"beta_end": 0.02, "timestep_spacing": "trailing"}
-    scheduler = DDIMScheduler.from_config(settings)
-    assert isinstance(scheduler, DDIMScheduler)
-    return scheduler
-
-
-def make_scheduler(prediction_type: Prediction = "epsilon", set_alpha_to_one: bool = False) -> DDIMScheduler:
-    """Stable Diffusion 1.x's noise schedule."""
-    return DDIMScheduler(
-        num_train_timesteps=1000,
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        prediction_type=prediction_type,
-        clip_sample=False,
-        set_alpha_to_one=set_alpha_to_one,
-        steps_offset=1,
-    )
+    return make_scheduler(beta_end=0.02, timestep_spacing="trailing")
 
 
 def _read_tokenizer(directory: Path) -> dict[str, bytes]:
