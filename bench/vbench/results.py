@@ -37,7 +37,8 @@ class Row:
     """One model. scores: dimension → fraction. printed: aggregates that the file states, fractions.
 
     half_unit: half the unit of the last digit of the file's numbers, as a fraction; 0 for full precision.
-    notes: dimension → why its score is not the official one.
+    notes: dimension → why its score is not the official one. whole: all dimensions were to be scored, so that
+    those without a score are missing.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Row:
     printed: dict[str, float] = field(default_factory=dict)
     half_unit: float = 0.0
     notes: dict[str, str] = field(default_factory=dict)
+    whole: bool = False
 
 
 def read(paths: Sequence[Path], unit: Unit = "auto") -> list[Row]:
@@ -84,7 +86,7 @@ def _directory(path: Path) -> Row:
         ask = f"python -m bench vbench score {path}/videos"
         raise BenchError(f"{path}: no *{SUFFIX} in it. Score its videos:  {ask}")
     model = scores.absolute().parent if scores.name == "scores" else scores.absolute()
-    row, origin = Row(model.name, {}), dict[str, Path]()
+    row, origin = Row(model.name, {}, whole=True), dict[str, Path]()
     for file in files:
         (one,) = _read(file, "auto")
         for name, value in one.scores.items():

@@ -28,7 +28,7 @@ TITLES = {
     "weighted_average": "Weighted average",
 }
 HOME = Path("results/vbench")
-MARK = "*"
+MARK, MISSING = "*", "missing"
 
 
 def table(console: Console, paths: Sequence[Path], out: Path, unit: Unit = "auto", draw: bool = True) -> None:
@@ -51,8 +51,8 @@ def table(console: Console, paths: Sequence[Path], out: Path, unit: Unit = "auto
 
 
 def shown(rows: Sequence[Row]) -> list[str]:
-    """The lines of the table: dimensions and aggregates that at least one row has."""
-    found = [name for name in DIMENSIONS if any(name in row.scores for row in rows)]
+    """The lines of the table: dimensions and aggregates that at least one row has, or should have."""
+    found = [name for name in DIMENSIONS if any(row.whole or name in row.scores for row in rows)]
     return [*found, *(name for name in AGGREGATES if _wanted(name, rows))]
 
 
@@ -74,7 +74,7 @@ def cell(row: Row, name: str) -> str:
     """`95.44`, with a star where it is not the official score, or rests on one that is not."""
     number = value(row, name)
     if number is None:
-        return NONE
+        return MISSING if row.whole and name in DIMENSIONS else NONE
     rests = row.notes if name not in DIMENSIONS else {name} & set(row.notes)
     return f"{100 * number:.2f}{MARK if rests else ''}"
 
@@ -124,8 +124,10 @@ def remarks(rows: Sequence[Row]) -> list[str]:
     found: list[str] = []
     for row in rows:
         lacking = [d.title for d in DIMENSIONS.values() if d.name not in row.scores]
-        if lacking and len(lacking) < len(DIMENSIONS) - 6:  # a table of fewer dimensions has no total to miss
+        if lacking and len(lacking) < len(DIMENSIONS) - 6:  # a table of fewer has no total to miss
             found.append(f"{row.name}: no total without {', '.join(lacking)}")
+        elif lacking and row.whole:
+            found.append(f"{row.name}: {len(lacking)} of {len(DIMENSIONS)} dimensions are missing: no total")
         notes: dict[str, list[str]] = {}
         for name, note in row.notes.items():
             notes.setdefault(note, []).append(DIMENSIONS[name].title)

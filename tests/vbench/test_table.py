@@ -121,3 +121,10 @@ def test_help_imports_neither_torch_nor_pandas() -> None:
         "assert not {'torch', 'pandas', 'matplotlib'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_scored_directory_shows_what_is_missing(tmp_path: Path) -> None:
+    write_result(tmp_path / "mine" / "scores" / "all_eval_results.json", {"temporal_flickering": 0.9})
+    shown = run(str(tmp_path / "mine"), "--out", str(tmp_path / "t"))
+    assert shown.count(" missing") == 15 + 1  # the remark
+    assert "15 of 16 dimensions are missing: no total" in " ".join(shown.split())
