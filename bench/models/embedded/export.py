@@ -45,9 +45,9 @@ def make_video_scheduler() -> DDIMScheduler:
 
     A clip has eight frames that agree with one another, so that at Stable Diffusion's last noise level its
     motion can still be read off, and words are not needed to tell it (Lin et al. 2024, arXiv:2305.08891, on
-    that flaw in pictures). Sampling starts at the last level.
+    that flaw in pictures). Sampling starts at the last level. The network predicts velocities.
     """
-    return make_scheduler(beta_end=0.02, timestep_spacing="trailing")
+    return make_scheduler("v_prediction", beta_end=0.02, timestep_spacing="trailing")
 
 
 def _read_tokenizer(directory: Path) -> dict[str, bytes]:

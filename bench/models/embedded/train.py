@@ -27,9 +27,9 @@ STAGES = (
     "sheet",
 )
 DEFAULT_WORK = Path.home() / ".cache" / "reward-finetuning-bench" / "embedded"
-STEPS = {"vae": 6500, "reward": 4700, "unet": 5500, "video": 2000}
+STEPS = {"vae": 6500, "reward": 4700, "unet": 5500, "video": 2200}
 """Training steps of the shipped weights."""
-DECAY = {"reward": 2200, "unet": 3000, "video": 1000}
+DECAY = {"reward": 2200, "unet": 3000, "video": 900}
 """Steps at the end over which the learning rate falls."""
 MILESTONES = tuple(range(1000, 20000, 500))
 """Steps whose averaged weights are kept."""
