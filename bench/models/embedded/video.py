@@ -39,7 +39,7 @@ OWN_NOISE_FROM, VELOCITY_FROM = 500, 1000
 """Steps from which noise levels are the video model's, and from which velocities are predicted.
 
 Before, levels and noise as the image model's weights know them: frames learn to agree. But where noise
-prevails, a prediction of the noise says next to nothing of what is drawn, and motion words stayed without effect.
+prevails, a prediction of the noise says next to nothing of what is drawn, and motion words had no effect.
 """
 SAY_STYLE = 0.3
 """Share of captions that name the style."""
