@@ -83,8 +83,14 @@ class Frames(ToyChain):
         return torch.sigmoid(x).unflatten(1, (2, 3, 2, 2)).transpose(1, 2)
 
 
+class Film(Bowl):
+    """Of all frames together."""
+
+    media = "video"
+
+
 def test_latents_may_have_any_shape() -> None:
-    chain, reward = Frames(), Bowl()
+    chain, reward = Frames(), Film()
     start = start_of(chain)
     _, slope = joint_gradient(chain, reward, start.noise)
     engine = engine_of(chain, reward)
