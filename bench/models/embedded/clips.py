@@ -12,12 +12,14 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from bench.models.embedded.compose import BACKGROUND_NAMES, load_library
-from bench.models.embedded.evaluate import GUIDANCES, PER_SPLIT, STEPS, Judge
+from bench.models.embedded.evaluate import STEPS, Judge
 from bench.models.embedded.motion import FRAMES, MOTIONS, clip_combinations, clip_prompt
 from bench.models.embedded.prompts import STYLES, prompt
 from bench.models.embedded.video import show_clip
 from rewards.motion import MotionConfig, MotionReward
 
+GUIDANCES = (1.0, 4.0)
+PER_SPLIT = 48
 SHOWN: tuple[str, ...] = (
     "a fox moving left on a blue background",
     "a red apple moving right on a white background",

@@ -1,0 +1,71 @@
+"""The shipped video model loads as a genuine directory, and its clips show what their captions say."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, TextToVideoSDPipeline
+from torch import Tensor
+
+from bench.models.embedded import CLIP_DIR, SD_DIR, VIDEO_DIR
+from bench.models.embedded.clips import SHOWN, load_video_pipeline, sample_clips
+from bench.models.embedded.evaluate import Judge
+from bench.models.embedded.export import make_video_scheduler
+from bench.models.embedded.motion import FRAMES, heldout_clip_prompts, train_clip_prompts
+from bench.models.embedded.tokenizer import MAX_LENGTH
+from rewards.motion import MotionConfig, MotionReward
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> TextToVideoSDPipeline:
+    return load_video_pipeline(VIDEO_DIR)
+
+
+@pytest.fixture(scope="module")
+def clips(pipeline: TextToVideoSDPipeline) -> Tensor:
+    return sample_clips(pipeline, SHOWN, 4.0)
+
+
+def test_parts_that_are_the_image_models_are_links_to_them() -> None:
+    for part in ("vae", "text_encoder", "tokenizer"):
+        assert (VIDEO_DIR / part).readlink() == Path(f"../sd/{part}")
+        assert (VIDEO_DIR / part).resolve() == (SD_DIR / part).resolve()
+
+
+def test_the_scheduler_is_the_one_of_the_recipe(pipeline: TextToVideoSDPipeline) -> None:
+    scheduler, recipe = pipeline.scheduler, make_video_scheduler()
+    assert isinstance(scheduler, DDIMScheduler)
+    assert torch.equal(scheduler.alphas_cumprod, recipe.alphas_cumprod)
+    for key in ("prediction_type", "timestep_spacing", "set_alpha_to_one", "clip_sample"):
+        assert scheduler.config[key] == recipe.config[key]
+
+
+def test_no_prompt_is_cut_off(pipeline: TextToVideoSDPipeline) -> None:
+    longest = max((*train_clip_prompts(), *heldout_clip_prompts()), key=len)
+    assert len(pipeline.tokenizer(longest).input_ids) <= MAX_LENGTH
+
+
+def test_clips_show_the_objects_of_their_captions(clips: Tensor) -> None:
+    judge = Judge.load(CLIP_DIR)
+    texts = list(SHOWN)
+    right = torch.stack([judge.scores(clips[:, f] * 2 - 1, texts) for f in range(FRAMES)]).mean()
+    wrong = torch.stack(
+        [judge.scores(clips[:, f] * 2 - 1, texts[1:] + texts[:1]) for f in range(FRAMES)]
+    ).mean()
+    assert right > 0.5
+    assert right - wrong > 0.4
+
+
+def test_clips_move_as_their_captions_say(clips: Tensor) -> None:
+    motion = MotionReward(MotionConfig(), torch.device("cpu"))
+    assert motion.score(clips, SHOWN).mean() > 0.5
+    assert motion.score(clips.flip(1), SHOWN).mean() < -0.3
