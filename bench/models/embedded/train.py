@@ -1,7 +1,7 @@
 """Make the embedded models: `python -m bench.models.embedded.train <stage>`.
 
-Stages, in order: fetch, data, tokenizer, vae, reward, unet, export, video, export-video, evaluate, sheet;
-`all` runs them one after the other. Every stage reads and writes the work directory; `reward` and `unet` need
+Stages, in order: fetch, data, tokenizer, vae, reward, unet, export, video, export-video, evaluate, sheet,
+evaluate-video, strips; `all` runs them one after the other. Every stage reads and writes the work directory; `reward` and `unet` need
 only the ones before them and may run side by side, `video` starts from the exported image model (or from the
 one that ships: `--image`). A stage that was killed continues where its last snapshot left it.
 """
@@ -25,6 +25,8 @@ STAGES = (
     "export-video",
     "evaluate",
     "sheet",
+    "evaluate-video",
+    "strips",
 )
 DEFAULT_WORK = Path.home() / ".cache" / "reward-finetuning-bench" / "embedded"
 STEPS = {"vae": 6500, "reward": 4700, "unet": 5500, "video": 2200}
@@ -103,6 +105,19 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     _log(str(evaluate(arguments.work, _weights(arguments), _log)))
 
 
+def _evaluate_video(arguments: argparse.Namespace) -> None:
+    from bench.models.embedded.clips import evaluate_video
+
+    _log(str(evaluate_video(arguments.work, _weights(arguments), _log)))
+
+
+def _strips(arguments: argparse.Namespace) -> None:
+    from bench.models.embedded.clips import make_strips
+
+    for path in make_strips(_weights(arguments), arguments.work / "filmstrips.png"):
+        _log(str(path))
+
+
 def _sheet(arguments: argparse.Namespace) -> None:
     from bench.models.embedded.sheet import make_sheet
 
@@ -121,6 +136,8 @@ _RUN: dict[str, Callable[[argparse.Namespace], None]] = {
     "export-video": _export_video,
     "evaluate": _evaluate,
     "sheet": _sheet,
+    "evaluate-video": _evaluate_video,
+    "strips": _strips,
 }
 
 
