@@ -61,7 +61,8 @@ def sample_clips(
 def judge_clips(judge: Judge, wanted: Sequence[tuple[str, str, str]], clips: Tensor) -> dict[str, float]:
     """Rewards of clips in [0, 1], how often the motion reward picks the prompt's motion, and steadiness.
 
-    unsteadiness: root mean square of a frame's difference to the mean of its neighbours, in grey levels.
+    kind: of motion, whatever its direction: to the side, up or down, in size, in turn. unsteadiness: root
+    mean square of a frame's difference to the mean of its neighbours, in grey levels.
     """
     motion = MotionReward(MotionConfig(), torch.device("cpu"))
     texts = [clip_prompt(*combination) for combination in wanted]
@@ -75,9 +76,15 @@ def judge_clips(judge: Judge, wanted: Sequence[tuple[str, str, str]], clips: Ten
         "clip": float(torch.stack(frames).mean()),
         "clip, prompt without its motion": float(torch.stack(plain).mean()),
         "motion": float(motion.score(clips, texts).mean()),
+        "kind of motion @1 of 4": float((kinds(motion.motion(clips)) == right // 2).float().mean()),
         "motion @1 of 8": float((choices.argmax(dim=0) == right).float().mean()),
         "unsteadiness": float(second.pow(2).mean().sqrt() * 255),
     }
+
+
+def kinds(motions: Tensor) -> Tensor:
+    """Which of the four numbers of `MotionReward.motion` is the largest in size, [B]."""
+    return motions.abs().argmax(dim=1)
 
 
 def real_clips(work: Path, wanted: Sequence[tuple[str, str, str]], seed: int = 0) -> Tensor:

@@ -1,9 +1,10 @@
 """Make the embedded models: `python -m bench.models.embedded.train <stage>`.
 
 Stages, in order: fetch, data, tokenizer, vae, reward, unet, export, video, export-video, evaluate, sheet,
-evaluate-video, strips; `all` runs them one after the other. Every stage reads and writes the work directory; `reward` and `unet` need
-only the ones before them and may run side by side, `video` starts from the exported image model (or from the
-one that ships: `--image`). A stage that was killed continues where its last snapshot left it.
+evaluate-video, strips; `all` runs them one after the other. Every stage reads and writes the work directory;
+`reward` and `unet` need only the ones before them and may run side by side, `video` starts from the exported
+image model (or from the one that ships: `--image`). A stage that was killed continues where its last snapshot
+left it.
 """
 
 import argparse
