@@ -69,4 +69,4 @@ def test_clips_are_steady_and_things_that_are_to_move_do(clips: Tensor) -> None:
     jump = clips[:, 1:-1] - (clips[:, :-2] + clips[:, 2:]) / 2
     assert jump.pow(2).mean().sqrt() * 255 < 30  # real clips: 20; frames without regard to one another: 44
     moved = MotionReward(MotionConfig(), torch.device("cpu")).motion(clips)[:4, :2].norm(dim=1)
-    assert moved.min() > 0.3  # which way is not learnt (docs/embedded-model.md)
+    assert moved.mean() > 0.5  # which way is not learnt (docs/embedded-model.md)
