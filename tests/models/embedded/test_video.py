@@ -5,9 +5,9 @@ import torch
 from diffusers import UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from bench.models.embedded.export import make_scheduler
+from bench.models.embedded.export import make_scheduler, make_video_scheduler
 from bench.models.embedded.unet import noise_loss
-from bench.models.embedded.video import HEAD, VideoModel, grow_unet, make_optimizer
+from bench.models.embedded.video import HEAD, VideoModel, grow_unet, make_optimizer, velocity_loss
 
 
 def image_unet(channels: tuple[int, ...] = (2 * HEAD, 2 * HEAD)) -> UNet2DConditionModel:
@@ -95,3 +95,24 @@ def test_shared_parts_are_linked_beside_their_source_and_copied_elsewhere(tmp_pa
         assert (target / "vae" / "config.json").read_text() == "{}"
     assert (beside / "vae").readlink() == Path("../sd/vae")
     assert not (elsewhere / "vae").is_symlink()
+
+
+class Knowing(torch.nn.Module):
+    """Predicts the true velocity of noisy versions of one latent; off by `error`."""
+
+    def __init__(self, latents: torch.Tensor, alphas: torch.Tensor, error: float) -> None:
+        super().__init__()
+        self.latents, self.alphas, self.error = latents, alphas, error
+
+    def forward(self, noisy: torch.Tensor, timestep: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        a = self.alphas[timestep].view(-1, 1, 1, 1, 1)
+        noise = (noisy - a.sqrt() * self.latents) / (1 - a).sqrt()
+        return a.sqrt() * noise - (1 - a).sqrt() * self.latents + self.error
+
+
+@pytest.mark.parametrize("error", [0.0, 0.5])
+def test_the_velocity_loss_is_the_squared_error_of_the_velocity(error: float) -> None:
+    rng, alphas = torch.Generator().manual_seed(0), make_video_scheduler().alphas_cumprod
+    latents = torch.randn(4, 2, 3, 4, 4, generator=rng)
+    loss = velocity_loss(Knowing(latents, alphas, error), latents, torch.zeros(4, 5), alphas, rng)
+    assert float(loss) == pytest.approx(error**2, abs=1e-4)
