@@ -61,7 +61,9 @@ class MotionReward(Reward):
         """Scores [B] of videos [B, F, 3, H, W] in [0, 1], of at least two frames."""
         check_videos(media, prompts, "motion")
         if media.shape[1] < 2:
-            raise BenchError("reward motion: one frame does not move")
+            raise BenchError(
+                "reward motion: one frame does not move, it needs at least two (vader: --set vader.frames=all)"
+            )
         v = self.motion(media)
         length = (v.pow(2).sum(dim=1) + self.still**2).sqrt()
         asked = torch.tensor([_direction(prompt) for prompt in prompts], dtype=v.dtype, device=v.device)
