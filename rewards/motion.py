@@ -62,7 +62,7 @@ class MotionReward(Reward):
         check_videos(media, prompts, "motion")
         if media.shape[1] < 2:
             raise BenchError(
-                "reward motion: one frame does not move, it needs at least two (vader: --set vader.frames=all)"
+                "reward motion: one frame does not move, it needs two or more (vader: --set vader.frames=all)"
             )
         v = self.motion(media)
         length = (v.pow(2).sum(dim=1) + self.still**2).sqrt()
