@@ -1,7 +1,6 @@
 """Pictures and videos as numbers a file can hold, and as files.
 
-A video is stored as a filmstrip, its frames side by side in one PNG whose text field `frames` says how many
-there are, and as an animated GIF to look at.
+A video is stored as a filmstrip (`bench.strips`), and as an animated GIF to look at.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from bench.errors import BenchError
+from bench.strips import FRAMES, frames_in
 
-FRAMES = "frames"
 FRAME_MS = 125  # a GIF's: eight frames a second
 
 
@@ -51,13 +50,6 @@ def _gif(video: Tensor) -> bytes:
     stream = io.BytesIO()
     first.save(stream, "GIF", save_all=True, append_images=others, duration=FRAME_MS, loop=0)
     return stream.getvalue()
-
-
-def frames_in(image: Image.Image) -> int:
-    """How many frames stand side by side in a picture: more than one in a filmstrip of ours."""
-    text = str(image.info[FRAMES]) if FRAMES in image.info else ""
-    count = int(text) if text.isdecimal() else 1
-    return count if count > 0 and image.width % count == 0 else 1
 
 
 def read(file: Path) -> Tensor:

@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from bench.errors import BenchError
-from bench.media import files, frames_in, read, to_bytes
+from bench.media import files, read, to_bytes
+from bench.strips import frames_in
 
 
 def test_an_image_is_one_png_and_comes_back(tmp_path: Path) -> None:

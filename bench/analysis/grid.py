@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from bench.analysis.groups import Contest, Group
 from bench.analysis.load import Cell
-from bench.media import frames_in
+from bench.strips import frames_in
 
 TILE, GAP, MARGIN, LABEL = 192, 12, 16, 240  # pixels
 TEXT, SMALL, TITLE_LINES = 22, 20, 4

@@ -5,9 +5,11 @@ import json
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import save_file
 from torch import Tensor
 from typer.testing import CliRunner, Result
@@ -61,7 +63,8 @@ def chain(monkeypatch: pytest.MonkeyPatch) -> VideoToy:
 
 def run(*arguments: str) -> Result:
     given = ["vbench", "generate", "--model", "tiny", "--dimension", "scene", *arguments]
-    return CliRunner().invoke(app, given, env={"COLUMNS": "200"}, catch_exceptions=False)
+    with mock.patch("bench.cli_vbench.console", Console(width=200)):
+        return CliRunner().invoke(app, given, catch_exceptions=False)
 
 
 def digests(directory: Path) -> dict[str, str]:

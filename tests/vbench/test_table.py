@@ -4,10 +4,12 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from unittest import mock
 
 import pandas as pd
 import pytest
 from PIL import Image
+from rich.console import Console
 from typer.testing import CliRunner
 
 from bench.cli import app
@@ -27,7 +29,8 @@ NAMES = {
 
 def run(*arguments: str, width: int = 80, draw: bool = False) -> str:
     given = ["vbench", "table", *arguments, *([] if draw else ["--no-figures"])]
-    found = CliRunner().invoke(app, given, env={"COLUMNS": str(width)}, catch_exceptions=False)
+    with mock.patch("bench.cli_vbench.console", Console(width=width)):
+        found = CliRunner().invoke(app, given, catch_exceptions=False)
     assert found.exit_code == 0, found.output
     return found.output
 

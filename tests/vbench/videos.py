@@ -3,8 +3,10 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from bench.cli import app
@@ -40,7 +42,8 @@ def write_result(path: Path, scores: Mapping[str, float]) -> Path:
 def score(videos: Path, *arguments: str) -> Result:
     """`bench vbench score` in this process."""
     given = ["vbench", "score", str(videos), *arguments]
-    return CliRunner().invoke(app, given, env={"COLUMNS": "80"}, catch_exceptions=False)
+    with mock.patch("bench.cli_vbench.console", Console(width=80)):
+        return CliRunner().invoke(app, given, catch_exceptions=False)
 
 
 def empty_videos(directory: Path, *names: str) -> Path:
