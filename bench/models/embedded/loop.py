@@ -139,5 +139,6 @@ def train(
         if training.step % snapshot_every == 0 or training.step == schedule.steps:
             training.save(snapshot)
         if report is not None and training.step % report_every == 0:
+            before = time.process_time()
             log(f"step {training.step} {report(training)}")
-            cpu = time.process_time()
+            cpu += time.process_time() - before  # a report is no part of a step

@@ -30,9 +30,9 @@ STAGES = (
     "strips",
 )
 DEFAULT_WORK = Path.home() / ".cache" / "reward-finetuning-bench" / "embedded"
-STEPS = {"vae": 6500, "reward": 4700, "unet": 5500, "video": 2200}
+STEPS = {"vae": 6500, "reward": 4700, "unet": 5500, "video": 4000}
 """Training steps of the shipped weights."""
-DECAY = {"reward": 2200, "unet": 3000, "video": 900}
+DECAY = {"reward": 2200, "unet": 3000, "video": 1500}
 """Steps at the end over which the learning rate falls."""
 MILESTONES = tuple(range(1000, 20000, 500))
 """Steps whose averaged weights are kept."""

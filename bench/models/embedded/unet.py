@@ -101,26 +101,18 @@ def token_ids(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
 
 
 def noise_loss(
-    model: nn.Module,
-    latents: Tensor,
-    ids: Tensor,
-    alphas: Tensor,
-    rng: torch.Generator,
-    layout: float = 0.0,
+    model: nn.Module, latents: Tensor, ids: Tensor, alphas: Tensor, rng: torch.Generator
 ) -> Tensor:
     """Min-SNR weighted squared error of the predicted noise at random timesteps.
 
-    layout: where noise prevails (SNR < 1) the weight is SNR^−layout. There the error of the noise says little
-    of what is drawn where, and with 0.5 all timesteps count about alike.
-
-    latents [B, 8, 8, 8], of clips [B, 8, frames, 8, 8]; ids [B, 24]; alphas: cumulative products, [1000].
+    latents [B, 8, 8, 8]; ids [B, 24]; alphas: cumulative products, [1000].
     """
     timestep = torch.randint(0, len(alphas), (len(latents),), generator=rng)
     noise = torch.randn(latents.shape, generator=rng)
-    alpha = alphas[timestep].view(-1, *[1] * (latents.ndim - 1))
+    alpha = alphas[timestep].view(-1, 1, 1, 1)
     predicted = model(alpha.sqrt() * latents + (1 - alpha).sqrt() * noise, timestep, ids)
     snr = alpha / (1 - alpha)
-    weight = snr.clamp(max=_MAX_SNR) / snr * snr.clamp(max=1) ** -layout
+    weight = snr.clamp(max=_MAX_SNR) / snr
     return (weight * (predicted - noise).pow(2)).mean()
 
 

@@ -19,11 +19,18 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from bench.models.embedded.captions import caption
 from bench.models.embedded.compose import BACKGROUND_NAMES, Library, compose, load_library
-from bench.models.embedded.export import make_scheduler, make_video_scheduler
+from bench.models.embedded.export import make_video_scheduler
 from bench.models.embedded.loop import Schedule, Training, train
-from bench.models.embedded.motion import FRAMES, MOTIONS, is_heldout_clip, sample_clip
+from bench.models.embedded.motion import (
+    FRAMES,
+    MOTIONS,
+    clip_combinations,
+    clip_prompt,
+    is_heldout_clip,
+    sample_clip,
+)
 from bench.models.embedded.muon import MuonAdam
-from bench.models.embedded.unet import DROP_CAPTION, noise_loss, token_ids
+from bench.models.embedded.unet import DROP_CAPTION, token_ids
 from bench.models.embedded.vae import encode, scaling_factor
 
 BATCH = 8
@@ -33,14 +40,8 @@ HEAD = 16
 so at the coarser level 4 heads of 24 become 6 of 16."""
 CACHE = 32
 """Composed clips per emoji; their latents are computed once."""
-LAYOUT = 0.5
-"""See `noise_loss`: a motion is a matter of what is drawn where."""
-OWN_NOISE_FROM, VELOCITY_FROM = 500, 1000
-"""Steps from which noise levels are the video model's, and from which velocities are predicted.
-
-Before, levels and noise as the image model's weights know them: frames learn to agree. But where noise
-prevails, a prediction of the noise says next to nothing of what is drawn, and motion words had no effect.
-"""
+ORDER = 6.0
+"""Size of the frames' places in the features of an untrained video UNet; see `tell_order`."""
 SAY_STYLE = 0.3
 """Share of captions that name the style."""
 _THREE = {"CrossAttnDownBlock2D": "CrossAttnDownBlock3D", "CrossAttnUpBlock2D": "CrossAttnUpBlock3D"}
@@ -73,7 +74,31 @@ def grow_unet(image: UNet2DConditionModel) -> UNet3DConditionModel:
     for name, parameter in video.named_parameters():
         if name not in space and ".proj_out." in name:  # diffusers' convolutions over time start so
             nn.init.zeros_(parameter)
+    tell_order(video)
     return video.eval()  # no dropout: it would draw from a generator that no snapshot holds
+
+
+@torch.no_grad()
+def tell_order(unet: UNet3DConditionModel) -> None:
+    """Let an untrained UNet know which frame is which.
+
+    Attention over frames has no encoding of their order in this architecture. Only the zeros with which
+    convolutions over time are padded tell the first and the last frames from others, and in features that
+    come from an image model this is too faint for a direction of motion to be learned from. So on the way
+    down, in every such layer, one group of channels is cut off from the input: it carries constants and
+    the padding's trace in them, a code of the frame's place, and is added to the features. (Three paddings
+    reach three frames from each end: the middle two of eight have one code at first.)
+    """
+    for block in (*unet.down_blocks, unet.mid_block):
+        for layer in block.temp_convs:  # four convolutions, each after a norm, of all its channels
+            first, *inner, last = (part[-1] for part in (layer.conv1, layer.conv2, layer.conv3, layer.conv4))
+            width = first.out_channels // layer.conv2[0].num_groups
+            first.weight[:width] = 0
+            nn.init.normal_(first.bias[:width])
+            for convolution in inner:
+                convolution.weight[:width] = 0
+                nn.init.normal_(convolution.weight[:width, :width], std=(3 * width) ** -0.5)
+            nn.init.normal_(last.weight[:, :width], std=ORDER * (3 * width) ** -0.5)
 
 
 class VideoModel(nn.Module):
@@ -95,13 +120,24 @@ def velocity_loss(
 ) -> Tensor:
     """Squared error of the predicted velocity √ᾱ ε − √(1 − ᾱ) x_0 (Salimans and Ho 2022) at random timesteps.
 
+    Timesteps are drawn in proportion to themselves: where noise prevails, words decide what moves where.
+
     latents [B, 8, frames, 8, 8]; ids [B, 24]; alphas: cumulative products, [1000].
     """
-    timestep = torch.randint(0, len(alphas), (len(latents),), generator=rng)
+    uniform = torch.rand(len(latents), generator=rng)
+    timestep = (uniform.sqrt() * len(alphas)).long()
+    return velocity_errors(model, latents, ids, alphas, timestep, rng).mean()
+
+
+def velocity_errors(
+    model: nn.Module, latents: Tensor, ids: Tensor, alphas: Tensor, timestep: Tensor, rng: torch.Generator
+) -> Tensor:
+    """Mean squared error of each clip's velocity at its timestep, [B]."""
     noise = torch.randn(latents.shape, generator=rng)
     alpha = alphas[timestep].view(-1, 1, 1, 1, 1)
     predicted = model(alpha.sqrt() * latents + (1 - alpha).sqrt() * noise, timestep, ids)
-    return (predicted - alpha.sqrt() * noise + (1 - alpha).sqrt() * latents).pow(2).mean()
+    wrong = predicted - alpha.sqrt() * noise + (1 - alpha).sqrt() * latents
+    return wrong.pow(2).flatten(1).mean(dim=1)
 
 
 @dataclass(frozen=True)
@@ -139,6 +175,43 @@ def show_clip(picture: Tensor, background: int, words: str, rng: np.random.Gener
     return compose(picture.expand(FRAMES, -1, -1, -1), [background] * FRAMES, placements)
 
 
+class DirectionTest:
+    """By how much the error rises on held-out clips if captions say the opposite direction."""
+
+    def __init__(self, vae: AutoencoderKL, library: Library, tokenizer: CLIPTokenizer) -> None:
+        rng, words = np.random.default_rng(0), list(MOTIONS)
+        index = {row.name: i for i, row in enumerate(library.rows)}
+        shown = clip_combinations(heldout=True)[:32]
+        opposite = [(name, colour, words[words.index(m) ^ 1]) for name, colour, m in shown]
+        clips = [
+            show_clip(library.pictures[index[name]], BACKGROUND_NAMES.index(colour), m, rng)
+            for name, colour, m in shown
+        ]
+        with torch.no_grad():
+            flat = encode(vae, torch.cat(clips)).mean * scaling_factor(vae)
+        self._latents = flat.unflatten(0, (len(shown), FRAMES)).transpose(1, 2)
+        self._ids = [token_ids(tokenizer, [clip_prompt(*c) for c in texts]) for texts in (shown, opposite)]
+
+    @torch.no_grad()
+    def __call__(self, training: Training) -> str:
+        """A line for the log, at two noise levels."""
+        alphas, found = make_video_scheduler().alphas_cumprod, []
+        for t in (700, 950):
+            timestep = torch.full((len(self._latents),), t)
+            right, wrong = (
+                velocity_errors(
+                    training.model, self._latents, ids, alphas, timestep, torch.Generator().manual_seed(t)
+                )
+                for ids in self._ids
+            )
+            gap = wrong - right
+            found.append(
+                f"t={t} error {right.mean():.4f}, opposite direction {gap.mean():+.4f}"
+                f" ± {gap.std() / len(gap) ** 0.5:.4f}"
+            )
+        return "; ".join(found)
+
+
 def train_video(
     work: Path,
     image: Path,
@@ -160,7 +233,8 @@ def train_video(
     flat = UNet2DConditionModel.from_pretrained(image / "unet", torch_dtype=torch.float32)
     model = VideoModel(grow_unet(flat), texts)
     log(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters")
-    image_alphas, alphas = make_scheduler().alphas_cumprod, make_video_scheduler().alphas_cumprod
+    alphas = make_video_scheduler().alphas_cumprod
+    report = DirectionTest(vae, library, tokenizer)
 
     def loss(training: Training) -> Tensor:
         rng = training.numpy_rng
@@ -178,14 +252,20 @@ def train_video(
         ]
         latents = cache.latents[emoji, view].float()
         ids = token_ids(tokenizer, captions)
-        if training.step >= VELOCITY_FROM:
-            return velocity_loss(training.model, latents, ids, alphas, training.torch_rng)
-        levels = image_alphas if training.step < OWN_NOISE_FROM else alphas
-        return noise_loss(training.model, latents, ids, levels, training.torch_rng, LAYOUT)
+        return velocity_loss(training.model, latents, ids, alphas, training.torch_rng)
 
     training = Training(model, make_optimizer(model), seed, ema_decay=0.9995)
     schedule = Schedule(steps, decay=decay)
-    train(training, loss, schedule, work / "video-training", log=log, milestones=milestones)
+    train(
+        training,
+        loss,
+        schedule,
+        work / "video-training",
+        log=log,
+        milestones=milestones,
+        report=report,
+        report_every=250,
+    )
     log(f"cpu-s {time.process_time() - start:.0f}")
     return work / "video-training"
 

@@ -2,12 +2,25 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from bench.models.embedded.export import make_scheduler, make_video_scheduler
-from bench.models.embedded.unet import noise_loss
-from bench.models.embedded.video import HEAD, VideoModel, grow_unet, make_optimizer, velocity_loss
+from bench.models.embedded import SD_DIR
+from bench.models.embedded.compose import Library
+from bench.models.embedded.data import Picture
+from bench.models.embedded.export import make_video_scheduler
+from bench.models.embedded.loop import Training
+from bench.models.embedded.motion import FRAMES
+from bench.models.embedded.prompts import CONCEPTS
+from bench.models.embedded.unet import token_ids
+from bench.models.embedded.video import (
+    HEAD,
+    DirectionTest,
+    VideoModel,
+    grow_unet,
+    make_optimizer,
+    velocity_loss,
+)
 
 
 def image_unet(channels: tuple[int, ...] = (2 * HEAD, 2 * HEAD)) -> UNet2DConditionModel:
@@ -40,7 +53,10 @@ def texts() -> CLIPTextModel:
     )
 
 
-def test_a_fresh_video_model_gives_every_frame_what_the_image_model_gives() -> None:
+def test_but_for_the_frames_places_a_fresh_video_model_gives_what_the_image_model_gives(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bench.models.embedded.video.ORDER", 0.0)
     image = image_unet()
     video = grow_unet(image)
     x, states, t = torch.randn(2, 4, 3, 4, 4), torch.randn(2, 5, 8), torch.tensor([10, 500])
@@ -50,15 +66,26 @@ def test_a_fresh_video_model_gives_every_frame_what_the_image_model_gives() -> N
     assert torch.allclose(together, alone, atol=1e-5)
 
 
+def test_a_fresh_video_model_knows_all_frames_but_the_middle_ones_from_one_another() -> None:
+    video, one = grow_unet(image_unet()), torch.randn(1, 4, 1, 4, 4)
+    with torch.no_grad():
+        frames = (
+            video(one.expand(-1, -1, FRAMES, -1, -1), 999, torch.randn(1, 5, 8)).sample[0].transpose(0, 1)
+        )
+    known = torch.cat([frames[: FRAMES // 2], frames[FRAMES // 2 + 1 :]])
+    apart = (known[:, None] - known[None]).pow(2).flatten(2).mean(dim=2).sqrt()
+    assert apart[~torch.eye(len(known), dtype=torch.bool)].min() > 0.01 * frames.std()
+
+
 def test_every_layer_over_time_learns_and_frames_come_to_depend_on_one_another() -> None:
     model = VideoModel(grow_unet(image_unet()), texts())
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    optimizer, alphas = make_optimizer(model), make_scheduler().alphas_cumprod
+    optimizer, alphas = make_optimizer(model), make_video_scheduler().alphas_cumprod
     rng = torch.Generator().manual_seed(0)
     latents, ids = torch.randn(4, 4, 3, 4, 4, generator=rng), torch.randint(0, 20, (4, 5), generator=rng)
     for _ in range(3):
         optimizer.zero_grad()
-        noise_loss(model, latents, ids, alphas, rng).backward()
+        velocity_loss(model, latents, ids, alphas, rng).backward()
         optimizer.step()
     stuck = [name for name, p in model.named_parameters() if torch.equal(p, before[name])]
     assert stuck == []
@@ -116,3 +143,46 @@ def test_the_velocity_loss_is_the_squared_error_of_the_velocity(error: float) ->
     latents = torch.randn(4, 2, 3, 4, 4, generator=rng)
     loss = velocity_loss(Knowing(latents, alphas, error), latents, torch.zeros(4, 5), alphas, rng)
     assert float(loss) == pytest.approx(error**2, abs=1e-4)
+
+
+def test_noisy_timesteps_are_drawn_more_often() -> None:
+    seen: list[torch.Tensor] = []
+
+    def note(noisy: torch.Tensor, timestep: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        seen.append(timestep)
+        return noisy
+
+    rng, count = torch.Generator().manual_seed(0), 20_000
+    latents = torch.zeros(count, 1, 1, 1, 1)
+    velocity_loss(note, latents, latents, make_video_scheduler().alphas_cumprod, rng)  # type: ignore[arg-type]
+    drawn = seen[0].double() / 1000
+    assert drawn.min() >= 0 and drawn.max() < 1
+    assert abs(float(drawn.mean()) - 2 / 3) < 4 * (1 / 18 / count) ** 0.5  # density 2t: sd sqrt(1/18)
+
+
+class Reading(torch.nn.Module):
+    """Predicts velocities that are off by 0 for captions with "left", "up", "growing", else by 0.5."""
+
+    def __init__(self, inner: Knowing, tokenizer: CLIPTokenizer) -> None:
+        super().__init__()
+        self.inner, self.tokenizer = inner, tokenizer
+        self.bias = torch.nn.Parameter(torch.zeros(8))
+
+    def forward(self, noisy: torch.Tensor, timestep: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        texts = self.tokenizer.batch_decode(ids)
+        wrong = torch.tensor([not any(w in text for w in ("left", "up ", "growing")) for text in texts])
+        return self.inner(noisy, timestep, ids) + 0.5 * wrong.view(-1, 1, 1, 1, 1)
+
+
+def test_the_direction_test_is_the_rise_of_the_error() -> None:
+    rows = [Picture("0", name, (), "noto") for name in CONCEPTS]
+    library = Library(torch.rand(len(rows), 4, 64, 64, generator=torch.Generator().manual_seed(0)), rows)
+    tokenizer = CLIPTokenizer.from_pretrained(SD_DIR / "tokenizer", local_files_only=True)
+    vae = AutoencoderKL.from_pretrained(SD_DIR / "vae", torch_dtype=torch.float32).eval()
+    measure = DirectionTest(vae, library, tokenizer)
+    assert [len(i) for i in measure._ids] == [32, 32] == [len(token_ids(tokenizer, ["a"] * 32))] * 2
+    model = Reading(Knowing(measure._latents, make_video_scheduler().alphas_cumprod, 0.0), tokenizer)
+    right = sum("left" in t or "up " in t or "growing" in t for t in tokenizer.batch_decode(measure._ids[0]))
+    line = measure(Training(model, make_optimizer(model), seed=0))
+    assert f"error {0.25 * (32 - right) / 32:.4f}" in line  # captions are right where they say "left" ...
+    assert f"opposite direction {0.25 * (2 * right - 32) / 32:+.4f} ± " in line
