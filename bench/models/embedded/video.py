@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel, UNet3DConditionModel
+from diffusers.models.resnet import TemporalConvLayer
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -89,16 +90,18 @@ def tell_order(unet: UNet3DConditionModel) -> None:
     the padding's trace in them, a code of the frame's place, and is added to the features. (Three paddings
     reach three frames from each end: the middle two of eight have one code at first.)
     """
-    for block in (*unet.down_blocks, unet.mid_block):
-        for layer in block.temp_convs:  # four convolutions, each after a norm, of all its channels
-            first, *inner, last = (part[-1] for part in (layer.conv1, layer.conv2, layer.conv3, layer.conv4))
-            width = first.out_channels // layer.conv2[0].num_groups
-            first.weight[:width] = 0
-            nn.init.normal_(first.bias[:width])
-            for convolution in inner:
-                convolution.weight[:width] = 0
-                nn.init.normal_(convolution.weight[:width, :width], std=(3 * width) ** -0.5)
-            nn.init.normal_(last.weight[:, :width], std=ORDER * (3 * width) ** -0.5)
+    for name, layer in unet.named_modules():
+        if not isinstance(layer, TemporalConvLayer) or name.startswith("up_blocks."):
+            continue
+        first, *inner, last = [m for m in layer.modules() if isinstance(m, nn.Conv3d)]
+        norm = next(m for m in layer.conv2 if isinstance(m, nn.GroupNorm))
+        width = first.out_channels // norm.num_groups
+        first.weight[:width] = 0
+        nn.init.normal_(cast(Tensor, first.bias)[:width])
+        for convolution in inner:
+            convolution.weight[:width] = 0
+            nn.init.normal_(convolution.weight[:width, :width], std=(3 * width) ** -0.5)
+        nn.init.normal_(last.weight[:, :width], std=ORDER * (3 * width) ** -0.5)
 
 
 class VideoModel(nn.Module):
