@@ -181,7 +181,7 @@ class _Resolver:
         cls = registry.load("method", name)
         config = self._over(settings, name).build(cls.Config)
         fitted = _fitted(name, config, model.steps)
-        self._check_frames(name, fitted.reward_frames, model.frames)
+        self._check_frames(name, fitted.reward_frames, model.frames, reward)
         if fitted.needs_reward_grad:
             self._check_differentiable(name, reward, "fo" in cls.Config.model_fields)
         resolved = self._over(train, "train", f"{name}.train").build(TrainConfig)
@@ -203,20 +203,24 @@ class _Resolver:
             + way_out
         )
 
-    def _check_frames(self, method: str, wanted: int | None, frames: int | None) -> None:
-        """What the reward is to see of a video must be there."""
-        if wanted is not None and wanted > (frames or 0):
+    def _check_frames(self, method: str, wanted: int | None, frames: int | None, reward: Choice) -> None:
+        """Frames that are drawn must be there, and a reward of whole videos sees no motion in them."""
+        if wanted is None:
+            return
+        wrong = None
+        if wanted > (frames or 0):
             made = "pictures, which have no frames" if frames is None else f"videos of {frames} frames"
-            raise BenchError(
-                f"{method}.frames: the reward is to see {wanted}, and model '{self.part.model}' makes {made}:"
-                f" --set {method}.frames=all"
-            )
+            wrong = f"model '{self.part.model}' makes {made}"
+        elif _scores_videos(reward):
+            wrong = f"reward '{reward.name}' scores whole videos"
+        if wrong is not None:
+            way_out = f"--set {method}.frames=all"
+            raise BenchError(f"{method}.frames: the reward is to see {wanted}, and {wrong}: {way_out}")
 
     def _check_media(self, model: ModelConfig, rewards: Iterable[Choice]) -> None:
         """A reward of videos needs a model that makes them."""
         for choice in rewards:
-            cls = registry.load("reward", choice.name)
-            if model.frames is None and media_of(cls, cls.Config.model_validate(choice.config)) == "video":
+            if model.frames is None and _scores_videos(choice):
                 raise BenchError(
                     f"reward '{choice.name}' scores videos, and model '{self.part.model}' makes pictures: "
                     "choose another reward, or a model of family video"
@@ -278,6 +282,11 @@ def _random_digest(model: ModelConfig) -> str:
 
     place = (model.source or "").removeprefix(f"{RANDOM}:")
     return f"{RANDOM}:{digests.digest(architecture(place), ('*.json',))}"
+
+
+def _scores_videos(reward: Choice) -> bool:
+    cls = registry.load("reward", reward.name)
+    return media_of(cls, cls.Config.model_validate(reward.config)) == "video"
 
 
 def _fitted(name: str, config: Strict, steps: int) -> Method:

@@ -1,9 +1,9 @@
-"""VADER: backpropagation through one step of a stochastic chain (Prabhudesai et al. 2024).
+"""VADER: backpropagation through the end of a stochastic chain (Prabhudesai et al. 2024).
 
-`last` backpropagates through the last step alone, `rand` through one random step, `specific` through a given
-one; in the two latter the network's output is detached at the steps after it and the solver's linear x-path
-carries the gradient (PASS). Biased: all other steps are dropped. The chain is sampled with eta = 1, as the
-authors do.
+`last` backpropagates through the last step alone, `rand` from a random step to the end, `specific` from a
+given one. Biased: the steps before are dropped. `single` is not the authors': one random step, while the
+network's output is detached at the steps after it and the solver's linear x-path carries the gradient (PASS).
+The chain is sampled with eta = 1, as the authors do.
 
 On videos `frames: 1` decodes and rewards one random frame of each sample, as the authors do to save
 memory, and `frames: k` so many. For a reward that is a mean over frames this estimates the same gradient as
@@ -30,10 +30,12 @@ from bench.schema import Strict
 class VaderConfig(Strict):
     """Settings of VADER."""
 
-    mode: Literal["last", "rand", "specific"] = Field(
-        default="last", description="which step is backpropagated"
+    mode: Literal["last", "rand", "specific", "single"] = Field(
+        default="last",
+        description="last: the last step is backpropagated; rand, specific: all from a random or the given "
+        "one on; single: one random step",
     )
-    step: int | None = Field(default=None, ge=0, description="specific: the step, 0 being the noisiest")
+    step: int | None = Field(default=None, ge=0, description="specific: the first step, 0 being the noisiest")
     frames: Literal["all"] | Annotated[int, Field(ge=1)] = Field(
         default="all", description="videos: how many randomly drawn frames are decoded and rewarded"
     )
@@ -42,7 +44,7 @@ class VaderConfig(Strict):
 
 @final
 class Vader(PlanMethod):
-    """SKIP, FO × 1, PASS to the end."""
+    """SKIP, FO to the end; mode `single`: SKIP, FO × 1, PASS to the end."""
 
     Config: ClassVar[type[Strict]] = VaderConfig
     biased = True
@@ -58,15 +60,15 @@ class Vader(PlanMethod):
             raise BenchError(f"vader.step is {config.step}; the chain's steps are 0 to {steps - 1}")
 
     def plan(self, rng: random.Random) -> Plan:
-        """One step is backpropagated."""
-        steps = self.steps
-        chosen = {"last": steps - 1, "rand": rng.randrange(steps), "specific": self.config.step}[
-            self.config.mode
-        ]
-        edges = ((Kind.SKIP, 0, chosen), (Kind.FO, chosen, chosen + 1), (Kind.PASS, chosen + 1, steps))
+        """Where backpropagation begins, and what comes behind."""
+        steps, mode = self.steps, self.config.mode
+        drawn = rng.randrange(steps) if mode in ("rand", "single") else steps - 1
+        first = drawn if self.config.step is None else self.config.step
+        last = first + 1 if mode == "single" else steps
+        edges = ((Kind.SKIP, 0, first), (Kind.FO, first, last), (Kind.PASS, last, steps))
         segments = tuple(Segment(kind, start, stop) for kind, start, stop in edges if stop > start)
         return Plan(segments, (self.config.eta,) * steps, frames=self.reward_frames)
 
     def estimator(self) -> Estimator:
-        """One step for the whole batch, as the authors draw it."""
+        """One draw for the whole batch, as the authors draw it."""
         return Estimator(one_plan=True)

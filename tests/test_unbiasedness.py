@@ -141,6 +141,7 @@ def test_rlr_that_drops_or_weights_terms_is_biased_and_says_so(settings: dict[st
         ("truncated_bp", {"k": 3}),
         ("alignprop", {"truncation": "mask"}),
         ("vader", {"mode": "rand"}),
+        ("vader", {"mode": "single"}),
         ("vader", {"mode": "specific", "step": 1}),
     ],
 )

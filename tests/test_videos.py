@@ -189,10 +189,14 @@ def test_settings_that_do_not_fit_pictures_or_videos_are_refused_while_planning(
         cells("vader.frames=2", model="tiny")
     with pytest.raises(BenchError, match=r"vader.frames: the reward is to see 17.*videos of 16 frames"):
         cells("vader.frames=17", reward="colourfulness")
+    assert cells(reward="colourfulness", prompts="hand")
     monkeypatch.setattr(ColourfulnessReward, "media", "video")
     with pytest.raises(BenchError, match=r"reward 'colourfulness' scores videos.*makes pictures"):
         cells(model="tiny", reward="colourfulness")
-    assert cells(reward="colourfulness", prompts="hand")
+    for reward in ("colourfulness", "colourfulness:0.5,colourfulness:0.5"):
+        with pytest.raises(BenchError, match=r"see 1, .* scores whole videos: --set vader.frames=all"):
+            cells(reward=reward, prompts="hand")
+        assert cells("vader.frames=all", reward=reward, prompts="hand")
 
 
 def test_all_frames_is_the_cell_from_before_there_were_frames() -> None:

@@ -73,11 +73,21 @@ def test_alignprops_mask_keeps_step_i_with_probability_i_over_t_for_the_whole_ba
     assert method.estimator().one_plan
 
 
-def test_vader_keeps_one_step_and_the_linear_path_behind_it() -> None:
+def test_vader_backpropagates_from_a_step_to_the_end() -> None:
     assert kinds(drawn(make("vader"))[0]) == [SKIP] * 9 + [FO]
-    assert kinds(drawn(make("vader", mode="specific", step=4))[0]) == [SKIP] * 4 + [FO] + [PASS] * 5
-    positions = {kinds(p).index(FO) for p in drawn(make("vader", mode="rand"))}
-    assert positions == set(range(STEPS))
+    assert kinds(drawn(make("vader", mode="specific", step=4))[0]) == [SKIP] * 4 + [FO] * 6
+    plans = [kinds(p) for p in drawn(make("vader", mode="rand"), 2000)]
+    starts = [p.index(FO) for p in plans]
+    assert all(p == [SKIP] * start + [FO] * (10 - start) for p, start in zip(plans, starts, strict=True))
+    for step in range(STEPS):
+        assert abs(starts.count(step) / 2000 - 0.1) < 4 * (0.09 / 2000) ** 0.5
+
+
+def test_vaders_single_step_keeps_the_linear_path_behind_it() -> None:
+    plans = [kinds(p) for p in drawn(make("vader", mode="single"), 200)]
+    starts = [p.index(FO) for p in plans]
+    assert all(p == [SKIP] * i + [FO] + [PASS] * (9 - i) for p, i in zip(plans, starts, strict=True))
+    assert set(starts) == set(range(STEPS))
 
 
 @pytest.mark.parametrize(
