@@ -164,10 +164,18 @@ class Layers:
         try:
             return model.model_validate(self.tree)
         except ValidationError as error:
-            raise BenchError("\n".join(self._explain(e, model, section) for e in error.errors())) from error
+            found: dict[tuple[str, str], list[str]] = {}
+            for one in error.errors():
+                where, message, got = self._explain(one, model, section)
+                found.setdefault((where, got), []).append(message)
+            lines = [f"{where}: {', or '.join(said)}{got}" for (where, got), said in found.items()]
+            raise BenchError("\n".join(lines)) from error
 
-    def _explain(self, error: ErrorDetails, model: type[Strict], otherwise: str) -> str:
+    def _explain(self, error: ErrorDetails, model: type[Strict], otherwise: str) -> tuple[str, str, str]:
+        """Where the mistake is, what is wrong, and what was given."""
         place = tuple(str(part) for part in error["loc"])
+        if not isinstance(error["input"], Mapping):  # behind a value pydantic names the kind that it tried
+            place = next((place[:n] for n in range(len(place), 0, -1) if place[:n] in self._origins), place)
         above = (place[:n] for n in range(len(place), 0, -1))
         origin, section = next((self._origins[p] for p in above if p in self._origins), ("", otherwise))
         key = ".".join(part for part in (section, *place) if part)
@@ -175,15 +183,16 @@ class Layers:
         if error["type"] == "extra_forbidden":
             known = _fields(model, place[:-1])
             hint = did_you_mean(place[-1], known) or f" Known: {', '.join(known) if known else 'none'}"
-            return f"{where}: unknown key.{hint}"
+            return where, f"unknown key.{hint}", ""
         if error["type"] == "missing":
             field = model.model_fields[place[0]] if len(place) == 1 else None
-            return f"{where}: is missing" + (f" ({field.description})" if field and field.description else "")
+            means = f" ({field.description})" if field and field.description else ""
+            return where, f"is missing{means}", ""
         message = error["msg"].removeprefix("Value error, ")
         got = "" if isinstance(error["input"], Mapping) else f" (got {error['input']!r})"
         if not place:
             where = ", ".join(dict.fromkeys(o for o, _ in self._origins.values() if o))
-        return f"{where}: {message[:1].lower()}{message[1:]}{got}"
+        return where, f"{message[:1].lower()}{message[1:]}", got
 
 
 def _fields(model: type[BaseModel], place: tuple[str, ...]) -> list[str]:

@@ -1,7 +1,9 @@
 import re
 from pathlib import Path
+from typing import Annotated, Literal
 
 import pytest
+from pydantic import Field
 
 from bench.config import (
     Layers,
@@ -16,6 +18,7 @@ from bench.config import (
 from bench.errors import BenchError
 from bench.method_files import blocks, shipped_config
 from bench.models.config import ModelConfig
+from bench.schema import Strict
 from bench.settings import ModelFile, Request, TrainConfig
 
 
@@ -157,3 +160,13 @@ def test_shipped_method_files_have_valid_blocks(name: str) -> None:
 def test_configs_are_found_from_anywhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     assert (config_dir() / "experiments" / "demo.yaml").is_file()
+
+
+def test_a_value_that_fits_none_of_several_kinds_is_one_line() -> None:
+    class Frames(Strict):
+        frames: Literal["all"] | Annotated[int, Field(ge=1)] = "all"
+
+    with pytest.raises(BenchError) as caught:
+        Layers().add("--set a.frames=0", "", {"frames": 0}).build(Frames, "a")
+    kinds = "input should be 'all', or input should be greater than or equal to 1"
+    assert str(caught.value) == f"--set a.frames=0: a.frames: {kinds} (got 0)"

@@ -28,6 +28,7 @@ ARCHITECTURES = Path(__file__).parent / "architectures"
 ALIASES = {
     "sd15": ARCHITECTURES / "sd14",
     "tiny": Path(__file__).parent / "embedded" / "weights" / "sd",
+    "tiny-video": Path(__file__).parent / "embedded" / "weights" / "video",
 }
 SEED = 0
 _UNETS: dict[str, type[UNet2DConditionModel] | type[Unet3D]] = {

@@ -178,6 +178,23 @@ def show_clip(picture: Tensor, background: int, words: str, rng: np.random.Gener
     return compose(picture.expand(FRAMES, -1, -1, -1), [background] * FRAMES, placements)
 
 
+def draw_clips(cache: ClipCache, library: Library, rng: np.random.Generator) -> tuple[Tensor, list[str]]:
+    """Latents [BATCH, 8, FRAMES, 8, 8] and captions of random clips; some captions are empty (guidance)."""
+    emoji, view = rng.integers(len(library), size=BATCH), rng.integers(CACHE, size=BATCH)
+    captions = [
+        ""
+        if rng.random() < DROP_CAPTION
+        else caption(
+            library.rows[i].name,
+            BACKGROUND_NAMES[cache.backgrounds[i][k]],
+            library.rows[i].style if rng.random() < SAY_STYLE else None,
+            after=cache.motions[i][k],
+        )
+        for i, k in zip(emoji, view, strict=True)
+    ]
+    return cache.latents[emoji, view].float(), captions
+
+
 class DirectionTest:
     """By how much the error rises on held-out clips if captions say the opposite direction."""
 
@@ -240,20 +257,7 @@ def train_video(
     report = DirectionTest(vae, library, tokenizer)
 
     def loss(training: Training) -> Tensor:
-        rng = training.numpy_rng
-        emoji, view = rng.integers(len(library), size=BATCH), rng.integers(CACHE, size=BATCH)
-        captions = [
-            ""
-            if rng.random() < DROP_CAPTION
-            else caption(
-                library.rows[i].name,
-                BACKGROUND_NAMES[cache.backgrounds[i][k]],
-                library.rows[i].style if rng.random() < SAY_STYLE else None,
-                after=cache.motions[i][k],
-            )
-            for i, k in zip(emoji, view, strict=True)
-        ]
-        latents = cache.latents[emoji, view].float()
+        latents, captions = draw_clips(cache, library, training.numpy_rng)
         ids = token_ids(tokenizer, captions)
         return velocity_loss(training.model, latents, ids, alphas, training.torch_rng)
 
