@@ -14,8 +14,8 @@ batch 1 with 8 accumulation steps.
 
 Differs from the authors' code: frames and steps are drawn from streams of the run's seed, not the clock's,
 and frames anew for every sample; an image model has none to draw from. The score is maximised as it is
-(docs/rewards.md has their losses). Their LoRA is on queries, keys and values, has alpha 8 at rank 16 (so scale
-1/2) and dropout 0.01; here it is what the model's settings say, on the output layers too, without dropout.
+(docs/rewards.md has their losses). Their LoRA is on queries, keys and values, has alpha 8 at rank 16 (so
+scale 1/2) and dropout 0.01; here it is what the model's settings say, on output layers too, without dropout.
 """
 
 import random

@@ -167,6 +167,6 @@ def test_a_value_that_fits_none_of_several_kinds_is_one_line() -> None:
         frames: Literal["all"] | Annotated[int, Field(ge=1)] = "all"
 
     with pytest.raises(BenchError) as caught:
-        Layers().add("--set a.frames=0", "", {"frames": 0}).build(Frames, "a")
+        Layers().add("--set a.frames=0", "a", {"frames": 0}).build(Frames)
     kinds = "input should be 'all', or input should be greater than or equal to 1"
     assert str(caught.value) == f"--set a.frames=0: a.frames: {kinds} (got 0)"
