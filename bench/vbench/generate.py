@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,7 +128,7 @@ def generate(console: Console, asked: Asked) -> None:
 
 def make(
     found: Order, videos: Sequence[Video], threads: int
-) -> Iterator[tuple[Sequence[Video], Sequence[Video]]]:
+) -> Generator[tuple[Sequence[Video], Sequence[Video]]]:
     """Make these videos. Yields after every batch (made here, made by other processes); both may be empty
     while this one waits for videos that others are making. No video is half made then.
     """

@@ -1,7 +1,7 @@
 """Who makes which video just now: no two processes make the same one, whatever each was asked for.
 
-One file beside the videos, of which a process locks one byte for each video that it is making. The kernel takes
-the lock back when the process ends in whatever way, also on another machine that sees the file by NFS.
+One file beside the videos, of which a process locks one byte for each video that it is making. The kernel
+takes the lock back when the process ends in whatever way. Other machines see it where files can be locked.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Turns:
             if error.errno in TAKEN:
                 return False
             raise BenchError(
-                f"{self.out}: this file system locks no files ({error.strerror}), so that two processes could "
+                f"{self.out}: this file system locks no files ({error.strerror}), so two processes could "
                 "make the same video. Choose another --out"
             ) from error
         return True
