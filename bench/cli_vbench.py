@@ -185,7 +185,11 @@ def score(
     needing = {"--with": changes, "--max-parallel": max_parallel, "--wait": wait, "--dry-run": dry_run}
     _with_slurm(slurm, needing)
     if slurm is None:
-        sys.exit(scoring.score(console, asked))
+        from bench.vbench.live import without_sent
+
+        left = without_sent(console, asked)
+        code = scoring.score(console, left) if left.dimensions else 1
+        sys.exit(code if len(left.dimensions) == len(asked.dimensions) else 1)
     from bench.slurm import sweep
     from bench.vbench import submit
 

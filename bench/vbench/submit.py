@@ -8,19 +8,18 @@ from typing import TypeVar
 
 from rich.console import Console
 
-from bench import claims
 from bench.errors import BenchError
 from bench.process import Task
 from bench.slurm import profile, sweep
 from bench.slurm import submit as sending
 from bench.slurm.profile import Profile
-from bench.slurm.settle import settle
 from bench.store import ResultsDir
 from bench.vbench import generate as making
 from bench.vbench import parts
 from bench.vbench import score as scoring
 from bench.vbench.cells import Cell, Status
 from bench.vbench.dimensions import DIMENSIONS
+from bench.vbench.live import live
 from bench.vbench.parts import Part, ScorePart, VideosPart
 from bench.weights import locate, needs_of
 
@@ -41,19 +40,21 @@ def generate(console: Console, asked: making.Asked, how: sweep.Asked, cells: int
     left = [part for part in division if how.force or not part.finished()]
     if how.dry_run:
         return _dry(console, parts.tasks(left, results), chosen, how)
-    live = _live(results)
-    _check_force(how, list(live), results)
+    sent = live(results)
+    _check_force(how, list(sent), results)
     for need in needs_of(found.config, "model", "model"):
         locate(need)
     making.record(found)
-    free = left if how.force else _not_others(left, live)
+    free = left if how.force else _not_others(left, sent)
     if len(free) < len(left):
         console.print(
-            f"{len(left) - len(free)} cells not sent: their videos are being made by cells of another "
-            f"division ({results.path})",
+            f"{len(left) - len(free)} of {len(division)} cells not sent: other cells, which are queued or "
+            f"running, make their videos\n  python -m bench status {results.path} --watch",
             highlight=False,
             soft_wrap=True,
         )
+    if left and not free:
+        return 0
     return _send(console, results, parts.tasks(free, results), chosen, how, len(division) - len(left))
 
 
@@ -63,15 +64,15 @@ def score(console: Console, asked: scoring.Asked, how: sweep.Asked) -> int:
     chosen = _profile(how)
     cells, scores = scoring.cells_of(asked), scoring.scores_of(asked)
     results, known = parts.jobs_of(scores), scoring.read_status(scores)
-    live = {} if how.dry_run else _live(results)
-    _check_force(how, [c.dimension.name for c in cells if c.dimension.name in live], results)
+    sent = {} if how.dry_run else live(results)
+    _check_force(how, [c.dimension.name for c in cells if c.dimension.name in sent], results)
     done = [cell for cell in cells if not how.force and scoring.finished(cell, known)]
     lacking = dict[str, Status]()
     for cell in cells:
         name = cell.dimension.name
         if cell in done:
             scoring.show(console, cell.dimension, known[name], "already scored")
-        elif name not in live and (status := _lacks(cell, chosen, asked.fetch and not how.dry_run)):
+        elif name not in sent and (status := _lacks(cell, chosen, asked.fetch and not how.dry_run)):
             lacking[name] = status
             scoring.show(console, cell.dimension, status)
     scoring.show_ways(console, lacking.values())
@@ -146,32 +147,21 @@ def _threads(part: P, chosen: Profile) -> P:
     return part.model_copy(update={"threads": part.resources(chosen).cpus or 1})
 
 
-def _live(results: ResultsDir) -> dict[str, Part]:
-    """The cells that are queued or running. Those whose job is gone are given free."""
-    cells = results.cells()
-    queue, found = settle(results, cells), dict[str, Part]()
-    for cell in cells:
-        held, part = claims.read(cell), parts.read(cell)
-        if held is not None and part is not None and queue.alive(cell, *held):
-            found[cell.id] = part
-    return found
-
-
-def _check_force(how: sweep.Asked, live: Sequence[str], results: ResultsDir) -> None:
-    if how.force and live:
-        names = ", ".join(live) if len(live) <= 3 else f"{len(live)} cells"
+def _check_force(how: sweep.Asked, sent: Sequence[str], results: ResultsDir) -> None:
+    if how.force and sent:
+        names = ", ".join(sent) if len(sent) <= 3 else f"{len(sent)} cells"
         raise BenchError(
             f"--force: {names}: queued or running. Wait for the end, or: "
             f"python -m bench cancel {results.path}"
         )
 
 
-def _not_others(left: Sequence[VideosPart], live: dict[str, Part]) -> list[VideosPart]:
+def _not_others(left: Sequence[VideosPart], sent: dict[str, Part]) -> list[VideosPart]:
     """Those with a video that no live cell of another division is going to make."""
     own = {part.id for part in left}
-    others = [part for name, part in live.items() if name not in own and isinstance(part, VideosPart)]
+    others = [part for name, part in sent.items() if name not in own and isinstance(part, VideosPart)]
     taken = {video for part in others for video in part.listed()}
-    return [part for part in left if part.id in live or not taken.issuperset(part.missing())]
+    return [part for part in left if part.id in sent or not taken.issuperset(part.missing())]
 
 
 def _lacks(cell: Cell, chosen: Profile, fetch: bool) -> Status | None:
@@ -193,7 +183,7 @@ def _send(
     console: Console, results: ResultsDir, tasks: Sequence[Task], chosen: Profile, how: sweep.Asked, done: int
 ) -> int:
     if not tasks:
-        console.print(f"nothing to send: {done} cells are done", highlight=False)
+        console.print(f"{done} cells are done: nothing to send", highlight=False)
         return 0
     return sweep.send(console, results, tasks, chosen, how, done)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from bench.env import environment
+from bench.errors import BenchError
 from bench.process import COMMAND_VARIABLE, Exit
 from bench.runtime import start
 from bench.store import Cause, CellDir, CellInUse, JobDir, State, append_rows, read_rows, write_atomically
@@ -21,7 +22,8 @@ from bench.vbench import generate, parts, score
 from bench.vbench.parts import Part, ScorePart, VideosPart
 from bench.worker import ENDINGS, REASONS, StopRequest, record_failure
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
+SIGNALS = (signal.SIGTERM, signal.SIGINT)  # SLURM's warning comes to the job, which passes it on as SIGTERM
+LATE = 1.0  # seconds by which a signal to all processes of a job may reach this one after its child
 
 
 class Stopped(BaseException):
@@ -61,10 +63,10 @@ def _recorded(cell: CellDir, part: Part) -> Exit:
 def _videos(cell: CellDir, part: VideosPart) -> Exit:
     """Make those that are not there. One line in the log for every batch: how many are there, how many of
     them it made itself, in how many seconds."""
-    rows, stop, state = read_rows(cell.metrics), StopRequest(None), State.DONE
+    rows, stop, step = read_rows(cell.metrics), StopRequest(None), cell.status().step
     made = rows[-1]["made"] if rows else 0
     seconds, started = cell.status().seconds, time.monotonic()
-    with stop.listening():
+    with stop.listening(), _stopped_encoder_is_no_error(stop):
         found = generate.order(asked(part))
         generate.record(found)
         left = part.missing()
@@ -76,9 +78,9 @@ def _videos(cell: CellDir, part: VideosPart) -> Exit:
                 if mine or others:
                     append_rows(cell.metrics, [{"step": step, "made": made, "seconds": round(took, 3)}])
                     cell.write_status(State.RUNNING, step, took)
-                if step < part.total and (reason := stop()) is not None:
-                    state = reason
+                if step < part.total and stop() is not None:
                     break
+    state = State.DONE if step == part.total else State.PREEMPTED
     cell.write_status(state, step, seconds + time.monotonic() - started, REASONS[state])
     return ENDINGS[state]
 
@@ -108,6 +110,8 @@ def _score(cell: CellDir, part: Part) -> Exit:
     try:
         with _stopped_by_signals():
             status = work.run(fetch=False)
+            if status.state == "failed":
+                time.sleep(LATE)
     except Stopped:
         cell.write_status(State.PREEMPTED, 0, seconds, REASONS[State.PREEMPTED])
         return Exit.STOPPED
@@ -122,12 +126,26 @@ def _score(cell: CellDir, part: Part) -> Exit:
 
 
 @contextmanager
+def _stopped_encoder_is_no_error(stop: StopRequest) -> Iterator[None]:
+    """Within the context an error is none if it comes with a request to stop: SLURM may send its signals to
+    all processes of a job, and so to the encoder."""
+    try:
+        yield
+    except BenchError:
+        time.sleep(LATE)
+        if stop() is None:
+            raise
+
+
+@contextmanager
 def _stopped_by_signals() -> Iterator[None]:
-    """Within the context they raise Stopped, at which a process that is waited for is killed."""
+    """Within the context they raise Stopped, at which a process that is waited for is killed. Warnings are
+    ignored, and so by the process, too."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise Stopped
 
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     before = [signal.signal(number, stop) for number in SIGNALS]
     try:
         yield
