@@ -77,7 +77,10 @@ def _by_imageio(path: Path, frames: Frames, fps: float) -> None:
     stream.close()
     if not path.is_file() or not path.stat().st_size:
         raise OSError(f"ffmpeg wrote nothing to {path}")
-    found, _ = ffmpeg.count_frames_and_secs(str(path))
+    try:
+        found, _ = ffmpeg.count_frames_and_secs(str(path))
+    except RuntimeError as error:
+        raise OSError("ffmpeg cannot read what it wrote") from error
     if found != len(frames):  # a signal to all processes of a job makes ffmpeg end early, and content
         raise OSError(f"ffmpeg wrote {found} of {len(frames)} frames")
 

@@ -145,10 +145,10 @@ def _stopped_by_signals() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         raise Stopped
 
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-    before = [signal.signal(number, stop) for number in SIGNALS]
+    wanted = dict.fromkeys(SIGNALS, stop) | {signal.SIGUSR2: signal.SIG_IGN}
+    before = {number: signal.signal(number, handler) for number, handler in wanted.items()}
     try:
         yield
     finally:
-        for number, handler in zip(SIGNALS, before, strict=True):
+        for number, handler in before.items():
             signal.signal(number, handler)
