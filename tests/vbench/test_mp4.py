@@ -81,7 +81,7 @@ def test_without_an_encoder_the_command_that_installs_one_is_told(monkeypatch: p
 def test_a_video_that_its_encoder_cut_short_is_an_error_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As SIGTERM to ffmpeg does, which then ends as if it had seen all frames."""
+    """As if ffmpeg had ended early, and content."""
     ffmpeg: Any = importlib.import_module("imageio_ffmpeg")
     whole = ffmpeg.write_frames
 
