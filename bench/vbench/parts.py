@@ -28,7 +28,8 @@ SCORE: Literal["vbench score"] = "vbench score"
 
 
 class Part(Strict):
-    """config.yaml of such a cell. Paths are absolute: a job may be sent again from elsewhere."""
+    """config.yaml of such a cell. Paths are absolute, as a job may be sent again from elsewhere; but a model
+    that is a path is kept as it was typed, since videos.json names it so."""
 
     work: Literal["vbench generate", "vbench score"]
     threads: int = 1
@@ -198,7 +199,7 @@ def jobs_of(directory: Path) -> ResultsDir:
 def read(cell: JobDir) -> Part | None:
     """The settings of such a cell; None for a cell that trains or evaluates."""
     path = cell.path / "config.yaml"
-    with path.open(encoding="utf-8") as stream:
+    with path.open(encoding="utf-8", errors="replace") as stream:
         key, _, kind = stream.readline().partition(":")
     if key != KEY:
         return None

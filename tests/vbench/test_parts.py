@@ -3,7 +3,10 @@
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from bench.analysis.report import write_report
+from bench.errors import BenchError
 from bench.slurm.profile import Profile
 from bench.vbench import parts
 from bench.vbench.dimensions import DIMENSIONS
@@ -55,6 +58,12 @@ def test_settings_come_back_from_the_cell(tmp_path: Path) -> None:
         assert cell.path.parents[1] == tmp_path / "videos.jobs"
     (cell.path / "config.yaml").write_text("model: {name: tiny}\n")
     assert parts.read(cell) is None  # a cell that trains
+
+
+def test_there_is_no_report_of_them(tmp_path: Path) -> None:
+    planned(videos_part(tmp_path / "videos"), tmp_path / "videos")
+    with pytest.raises(BenchError, match="vbench table"):
+        write_report(tmp_path / "videos.jobs", Console())
 
 
 def test_resources_are_by_model_and_by_dimension_for_one_process(tmp_path: Path) -> None:
