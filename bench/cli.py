@@ -148,6 +148,22 @@ def cell(
     sys.exit(run_cell(CellDir(directory), timeout))
 
 
+@app.command("vbench-cell", hidden=True)
+def vbench_cell(
+    directory: Path,
+    with_parent: Annotated[bool, typer.Option("--with-parent")] = False,
+) -> None:
+    """Do one planned part of `vbench generate` or `vbench score` in this process."""
+    os.environ.setdefault(*NO_BARS)
+    from bench.store import CellDir
+    from bench.vbench.work import run_part
+    from bench.worker import end_with_parent
+
+    if with_parent:
+        end_with_parent()
+    sys.exit(run_part(CellDir(directory)))
+
+
 @app.command()
 def gradients(
     methods: Annotated[str, typer.Option(help="names with commas between them, or `all`")] = "all",

@@ -11,6 +11,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from bench.cli_sweep import With
+
 console = Console()
 app = typer.Typer(
     help="VBench: make videos of its prompts, score them, tabulate the scores.", no_args_is_help=True
@@ -21,6 +23,21 @@ Dimensions = Annotated[
         "--dimension", help="names with commas between them, or all; may be repeated", show_default="all"
     ),
 ]
+
+
+Slurm = Annotated[
+    str | None,
+    typer.Option(
+        "--slurm",
+        help="send what is missing to SLURM by this profile",
+        show_default="work here",
+        metavar="PROFILE",
+    ),
+]
+MaxParallel = Annotated[
+    int | None, typer.Option(min=1, help="with --slurm: cells that run at once", show_default="the profile's")
+]
+Wait = Annotated[bool, typer.Option("--wait", help="with --slurm: to the end; exit code 1 if one failed")]
 
 
 class Unit(StrEnum):
@@ -58,8 +75,18 @@ def generate(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="make also those that are there")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="count them, make none")] = False,
+    slurm: Slurm = None,
+    cells: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="with --slurm: that share the videos", show_default="as many as run at once; 8"
+        ),
+    ] = None,
+    changes: With = None,
+    max_parallel: MaxParallel = None,
+    wait: Wait = False,
 ) -> None:
-    """Make the videos of VBench's prompts that are not there yet."""
+    """Make the videos of VBench's prompts that are not there yet, here or by SLURM."""
     os.environ.setdefault("TQDM_DISABLE", "1")
     from bench.errors import BenchError
     from bench.vbench import dimensions
@@ -67,26 +94,41 @@ def generate(
     chosen = dimensions.chosen(dimension or ())
     if model is None and lora is None:
         raise BenchError("say whose videos: --model NAME, or --lora DIRECTORY of a trained cell")
+    _with_slurm(slurm, {"--cells": cells, "--with": changes, "--max-parallel": max_parallel, "--wait": wait})
     from bench.vbench import generate as making
 
-    making.generate(
-        console,
-        making.Asked(
-            dimensions=chosen,
-            model=model,
-            lora=lora,
-            out=out,
-            subset=subset,
-            per_prompt=per_prompt,
-            shard=shard,
-            seed=seed,
-            batch=batch,
-            fps=fps,
-            settings=settings or (),
-            force=force,
-            dry_run=dry_run,
-        ),
+    asked = making.Asked(
+        dimensions=chosen,
+        model=model,
+        lora=lora,
+        out=out,
+        subset=subset,
+        per_prompt=per_prompt,
+        shard=shard,
+        seed=seed,
+        batch=batch,
+        fps=fps,
+        settings=settings or (),
+        force=force,
+        dry_run=dry_run,
     )
+    if slurm is None:
+        making.generate(console, asked)
+        return
+    from bench.slurm import sweep
+    from bench.vbench import submit
+
+    how = sweep.Asked(slurm, tuple(changes or ()), max_parallel, wait, dry_run, force)
+    sys.exit(submit.generate(console, asked, how, cells))
+
+
+def _with_slurm(slurm: str | None, options: dict[str, object]) -> None:
+    """Raise BenchError for options that mean nothing without --slurm."""
+    from bench.errors import BenchError
+
+    alone = [name for name, value in options.items() if value]
+    if slurm is None and alone:
+        raise BenchError(f"{', '.join(alone)}: only with --slurm PROFILE")
 
 
 @app.command()
@@ -114,30 +156,45 @@ def score(
     jobs: Annotated[int, typer.Option(min=1, help="dimensions at a time")] = 1,
     timeout: Annotated[float | None, typer.Option(min=1, help="seconds of each dimension")] = None,
     force: Annotated[bool, typer.Option("--force", help="score again what has a score")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="with --slurm: show what would be sent and what is missing")
+    ] = False,
+    slurm: Slurm = None,
+    changes: With = None,
+    max_parallel: MaxParallel = None,
+    wait: Wait = False,
 ) -> None:
-    """Score videos with the vbench package, each dimension in a process of its own."""
+    """Score videos with the vbench package, each dimension in a process of its own, here or by SLURM."""
     from bench.vbench import dimensions
     from bench.vbench import score as scoring
 
-    sys.exit(
-        scoring.score(
-            console,
-            scoring.Asked(
-                videos=videos,
-                dimensions=dimensions.chosen(dimension or (), custom),
-                out=out,
-                custom=custom,
-                prompts_file=prompts_file,
-                device=device,
-                python=python,
-                static_filter=not no_static_filter,
-                fetch=fetch,
-                jobs=jobs,
-                timeout=timeout,
-                force=force,
-            ),
-        )
+    asked = scoring.Asked(
+        videos=videos,
+        dimensions=dimensions.chosen(dimension or (), custom),
+        out=out,
+        custom=custom,
+        prompts_file=prompts_file,
+        device=device,
+        python=python,
+        static_filter=not no_static_filter,
+        fetch=fetch,
+        jobs=jobs,
+        timeout=timeout,
+        force=force,
     )
+    needing = {"--with": changes, "--max-parallel": max_parallel, "--wait": wait, "--dry-run": dry_run}
+    _with_slurm(slurm, needing)
+    if slurm is None:
+        from bench.vbench.live import without_sent
+
+        left = without_sent(console, asked)
+        code = scoring.score(console, left) if left.dimensions else 1
+        sys.exit(code if len(left.dimensions) == len(asked.dimensions) else 1)
+    from bench.slurm import sweep
+    from bench.vbench import submit
+
+    how = sweep.Asked(slurm, tuple(changes or ()), max_parallel, wait, dry_run, force)
+    sys.exit(submit.score(console, asked, how))
 
 
 @app.command()

@@ -20,6 +20,8 @@ from bench.process import Outcome, Process, Task, Way, unchanged
 from bench.settings import CellConfig
 from bench.slurm.queue import Queue
 from bench.store import CellDir, CellInUse, ResultsDir, State
+from bench.vbench import parts
+from bench.vbench.parts import Part
 
 POLL_SECONDS = 0.2
 
@@ -106,6 +108,7 @@ def prepare(
                 continue
             with directory.locked():
                 if not force and _finished(task):
+                    _say_so(task)
                     claims.release(directory, mine.token)
                     busy.append(Outcome(task, directory.status()))
                     continue
@@ -121,9 +124,25 @@ def prepare(
     return ready, busy
 
 
+def task_of(cell: CellDir) -> Task:
+    """The work of a cell that is in the store already."""
+    part = parts.read(cell)
+    return cell_task(cell.config(), cell, cell.id) if part is None else parts.task(part, cell)
+
+
 def _finished(task: Task) -> bool:
     directory, config = task.directory, task.config
+    if isinstance(config, Part):
+        return config.finished()
     return isinstance(directory, CellDir) and isinstance(config, CellConfig) and directory.finished(config)
+
+
+def _say_so(task: Task) -> None:
+    """Of a finished cell whose work others did: videos and scores are there whoever made them."""
+    status = task.directory.status()
+    if status.state is not State.DONE and task.total is not None:
+        task.directory.write_config(task.config)
+        task.directory.write_status(State.DONE, task.total, status.seconds, total=task.total)
 
 
 def run(

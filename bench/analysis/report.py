@@ -24,6 +24,7 @@ from bench.analysis.style import Drawing
 from bench.analysis.summary import comparison, rows
 from bench.errors import BenchError
 from bench.store import ResultsDir, write_atomically
+from bench.vbench import parts as vbench
 
 if TYPE_CHECKING:
     from bench.analysis.gradients import Profiles
@@ -35,6 +36,10 @@ def write_report(results_dir: Path, console: Console) -> Path:
     Works on what is there: unfinished and failed cells and gradient profiles are shown as such. Raises
     BenchError if nothing can be shown.
     """
+    if any(vbench.read(cell) for cell in ResultsDir(results_dir).cells()):
+        raise BenchError(
+            f"{results_dir}: cells of VBench, which has a table and no report: python -m bench vbench table"
+        )
     experiment, profiles = load(results_dir), _profiles(results_dir)
     parts = []
     for contest in contests(experiment):

@@ -27,7 +27,7 @@ from submitit.core.job_environment import JobEnvironment
 from submitit.core.utils import DelayedSubmission
 
 from bench import claims
-from bench.launch import cell_task
+from bench.launch import task_of
 from bench.process import Machines, Outcome, Process, Way
 from bench.slurm import memory
 from bench.store import Cause, CellDir, State, Status, write_atomically
@@ -67,9 +67,7 @@ class CellJob:
         self._began, self._first_step, self._kills = time.monotonic(), cell.status().step, memory.kills()
         if environment.global_rank == 0:
             _note(cell, environment)
-        self._process = Process(
-            cell_task(cell.config(), cell, cell.id), self._way(environment), self.command_line
-        )
+        self._process = Process(task_of(cell), self._way(environment), self.command_line)
         before = signal.signal(signal.SIGTERM, self._on_sigterm)
         try:
             if environment.global_rank != 0:

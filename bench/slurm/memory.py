@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bench.estimate import memory_advice
 from bench.store import CellDir
+from bench.vbench import parts
 
 CGROUP = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
@@ -47,7 +48,6 @@ def told_in(logs: Iterable[Path]) -> str | None:
 def story(cell: CellDir, gpu: bool = False, words: str | None = None) -> str:
     """What to say of a cell that was killed for its memory."""
     said = "" if words is None else f" SLURM: {words}."
-    return (
-        f"out of main memory: killed at the job's limit.{said} {memory_advice(cell.config(), gpu)} "
-        "More for a retry: --with mem=…"
-    )
+    part = parts.read(cell)
+    advice = memory_advice(cell.config(), gpu) if part is None else part.memory_advice
+    return f"out of main memory: killed at the job's limit.{said} {advice} More for a retry: --with mem=…"

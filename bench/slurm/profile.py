@@ -14,10 +14,12 @@ from bench.config import Layers, Tree, parse_setting, read_yaml, readable, shipp
 from bench.errors import BenchError, did_you_mean
 from bench.schema import Strict
 from bench.settings import CellConfig
+from bench.vbench.dimensions import DIMENSIONS
 
 UNITS = {"m": 1, "h": 60, "d": 24 * 60}
 MEMORY_UNITS = {"M": 1, "G": 1024, "T": 1024 * 1024}
 RESERVED = {"array", "output", "error", "signal", "requeue", "no-requeue", "time", "mem", "job-name"}
+SECTIONS = ("methods", "models", "dimensions")  # of other resources
 LEAST_AFTER_WARNING = 30  # seconds of the warning that a checkpoint may not use
 
 
@@ -100,6 +102,11 @@ class Resources(Strict):
         """Processes of a cell on each node."""
         return self.processes or max(1, self.gpus_per_node)
 
+    def for_one_process(self) -> Resources:
+        """The same on one node for one process, which uses one GPU at most."""
+        gres = self.gres if self.gres is None else f"{self.gres.rpartition(':')[0]}:1"
+        return self.model_copy(update={"nodes": 1, "processes": 1, "gpus": min(1, self.gpus), "gres": gres})
+
 
 class Profile(Resources):
     """A cluster: what a cell asks for, by default and for some methods and models, and how jobs start."""
@@ -131,14 +138,22 @@ class Profile(Resources):
     methods: dict[str, Tree] = Field(default_factory=dict, description="other resources of these methods")
     models: dict[str, Tree] = Field(default_factory=dict, description="other resources of these models")
 
+    dimensions: dict[str, Tree] = Field(
+        default_factory=dict, description="other resources to score these dimensions of VBench"
+    )
+
     def resources(self, config: CellConfig) -> Resources:
         """What a cell asks for: the profile, what it says of the model, of the method (of a preset: of its
         base's, then its own)."""
-        layers = Layers().add("profile", "", self.model_dump(include=set(Resources.model_fields)))
         entry = registry.entries("method").get(config.label)
         names = [config.label] if entry is None else [n for n in (entry.base, entry.name) if n]
-        _over(layers, "profile", "models", self.models, [config.model.name])
-        _over(layers, "profile", "methods", self.methods, names)
+        return self.layered(models=[config.model.name], methods=names)
+
+    def layered(self, **names: list[str]) -> Resources:
+        """The profile, and over it what it says of these, section by section: models=["tiny"]."""
+        layers = Layers().add("profile", "", self.model_dump(include=set(Resources.model_fields)))
+        for section in names:
+            _over(layers, "profile", section, getattr(self, section), names[section])
         return layers.build(Resources)
 
 
@@ -180,7 +195,7 @@ def _changed(layers: Layers, changes: tuple[str, ...]) -> Layers:
 def _drop_from_blocks(tree: Tree, keys: Iterable[str]) -> None:
     """What was typed holds for all cells: `retry --with mem=80GB` is for the method that has a block, too."""
     gone = {"gpus", "gres"} if {"gpus", "gres"} & set(keys) else set(keys)
-    blocks = [tree[section] for section in ("methods", "models") if isinstance(tree.get(section), dict)]
+    blocks = [tree[section] for section in SECTIONS if isinstance(tree.get(section), dict)]
     for block in (block for found in blocks for block in found.values() if isinstance(block, dict)):
         for key in gone & block.keys():
             del block[key]
@@ -190,8 +205,13 @@ def checked(layers: Layers, origin: str) -> Profile:
     """The profile, each of its blocks tried. Raises BenchError."""
     profile = layers.build(Profile)
     base = profile.model_dump(include=set(Resources.model_fields))
-    known = {"methods": [*registry.entries("method"), "base"], "models": list(shipped("models"))}
-    for section, blocks in (("methods", profile.methods), ("models", profile.models)):
+    known = {
+        "methods": [*registry.entries("method"), "base"],
+        "models": list(shipped("models")),
+        "dimensions": list(DIMENSIONS),
+    }
+    for section in SECTIONS:
+        blocks: dict[str, Tree] = getattr(profile, section)
         for name in blocks:
             outside = section == "models" and (":" in name or name.endswith((".yaml", ".yml")))
             if name not in known[section] and not outside:

@@ -66,13 +66,14 @@ def _standing(cell: CellDir, queue: Queue) -> Standing:
     row = _last_row(cell)
     eta = None
     if state == "running" and row is not None and status.total is not None:
-        eta = row["seconds"] / row["step"] * max(0, status.total - row["step"])
+        own = row["made"] if "made" in row else row["step"]  # videos that others made took no time here
+        eta = row["seconds"] / own * max(0, status.total - row["step"]) if own else None
     return Standing(
         cell=cell.id,
         state=state,
         step=status.step if row is None or status.state is State.DONE else max(status.step, row["step"]),
         total=status.total,
-        reward=None if row is None else row["reward_mean"],
+        reward=row["reward_mean"] if row is not None and "reward_mean" in row else None,
         eta=eta,
         node=node or (place["node"] if place else ""),
         job=job or (place["job"] if place else ""),

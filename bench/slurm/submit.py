@@ -25,7 +25,8 @@ from bench.slurm.job import CellJob, ReportJob
 from bench.slurm.profile import Profile, Resources
 from bench.slurm.queue import Queue
 from bench.slurm.record import Submission
-from bench.store import CellDir, ResultsDir
+from bench.store import ResultsDir
+from bench.vbench.parts import Part
 
 NEVER = 10**6  # times that submitit lets a job time out: `CellJob` decides itself
 REPORT = Resources(cpus=1, mem=2048, time=30)
@@ -54,8 +55,7 @@ def arrays(tasks: Sequence[Task], profile: Profile, max_parallel: int | None, la
     array runs after the other."""
     groups: dict[str, tuple[Resources, list[Task]]] = {}
     for task in tasks:
-        assert isinstance(task.config, CellConfig)
-        resources = profile.resources(task.config)
+        resources = resources_of(task, profile)
         key = f"{resources.model_dump_json()} {cpus(resources, task)}"
         groups.setdefault(key, (resources, []))[1].append(task)
     pieces = [
@@ -69,6 +69,14 @@ def arrays(tasks: Sequence[Task], profile: Profile, max_parallel: int | None, la
         return [Array(resources, found, max_parallel, n > 0) for n, (resources, found) in enumerate(pieces)]
     shares = _shares(max_parallel, [len(found) for _, found in pieces])
     return [Array(resources, found, share) for (resources, found), share in zip(pieces, shares, strict=True)]
+
+
+def resources_of(task: Task, profile: Profile) -> Resources:
+    """What a cell asks for."""
+    if isinstance(task.config, Part):
+        return task.config.resources(profile)
+    assert isinstance(task.config, CellConfig)
+    return profile.resources(task.config)
 
 
 def _shares(total: int, sizes: list[int]) -> list[int]:
@@ -244,11 +252,13 @@ def _refusal(error: str, submission: Submission, results: ResultsDir) -> str:
 def show(console: Console, found: Sequence[Array]) -> None:
     """What would be sent."""
     table = Table(title_justify="left", box=None, padding=(0, 1))
-    for header in ("cells", "at once", "partition", "nodes", "gpus", "cpus", "memory", "time", "methods"):
+    trains = any(isinstance(task.config, CellConfig) for array in found for task in array.tasks)
+    columns = ("cells", "at once", "partition", "nodes", "gpus", "cpus", "memory", "time")
+    for header in (*columns, "methods" if trains else "of"):
         table.add_column(header, overflow="fold")
     for array in found:
         shape, configs = array.resources, [task.config for task in array.tasks]
-        labels = dict.fromkeys(config.label for config in configs if isinstance(config, CellConfig))
+        labels = dict.fromkeys(config.label for config in configs if isinstance(config, CellConfig | Part))
         table.add_row(
             str(len(array.tasks)),
             str(array.parallel),
@@ -261,10 +271,3 @@ def show(console: Console, found: Sequence[Array]) -> None:
             ", ".join(labels),
         )
     console.print(table)
-
-
-def tasks_of(results: ResultsDir, cells: Sequence[CellDir]) -> list[Task]:
-    """Cells that are in the store already, as work."""
-    configs = [cell.config() for cell in cells]
-    names = launch.titles(configs)
-    return [launch.cell_task(c, d, n) for c, d, n in zip(configs, cells, names, strict=True)]

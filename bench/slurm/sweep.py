@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from bench import experiment, request
+from bench import experiment, launch, request
 from bench.errors import BenchError
 from bench.process import Task
 from bench.request import Options
@@ -51,14 +51,14 @@ def submit(console: Console, options: Options, asked: Asked) -> int:
     planned = experiment.plan(request.build(options), asked.force, fetch=not asked.dry_run)
     if asked.dry_run:
         experiment.show(console, planned)
-        return _dry(console, planned.tasks, chosen, asked)
+        return dry(console, planned.tasks, chosen, asked)
     done = len(planned.cells) - len(planned.tasks)
     if not planned.tasks:
         console.print(f"all {done} cells in {planned.results.path} are done: nothing to send", soft_wrap=True)
         return 0
     settle(planned.results, planned.results.cells())
     experiment.record(planned)
-    return _send(console, planned.results, planned.tasks, chosen, asked, done)
+    return send(console, planned.results, planned.tasks, chosen, asked, done)
 
 
 def retry(console: Console, results: ResultsDir, which: str, asked: Asked) -> int:
@@ -77,13 +77,13 @@ def retry(console: Console, results: ResultsDir, which: str, asked: Asked) -> in
             f"{results.path} was never submitted to SLURM: name a --profile, or give the command again that "
             "ran it here, which tries failed cells again"
         )
-    tasks = sending.tasks_of(results, cells)
+    tasks = [launch.task_of(cell) for cell in cells]
     if asked.dry_run:
-        return _dry(console, tasks, chosen, asked)
-    return _send(console, results, tasks, chosen, asked, 0)
+        return dry(console, tasks, chosen, asked)
+    return send(console, results, tasks, chosen, asked, 0)
 
 
-def _dry(console: Console, tasks: Sequence[Task], chosen: Profile, asked: Asked) -> int:
+def dry(console: Console, tasks: Sequence[Task], chosen: Profile, asked: Asked) -> int:
     parallel = asked.max_parallel or chosen.max_parallel
     largest = scheduler.largest_array() if scheduler.available() else scheduler.DEFAULT_ARRAY
     found = sending.arrays(tasks, chosen, parallel, largest)
@@ -92,7 +92,7 @@ def _dry(console: Console, tasks: Sequence[Task], chosen: Profile, asked: Asked)
     return 0
 
 
-def _send(
+def send(
     console: Console, results: ResultsDir, tasks: Sequence[Task], chosen: Profile, asked: Asked, done: int
 ) -> int:
     sent = sending.submit(

@@ -38,7 +38,7 @@ class Status(Strict):
 
     videos: that were given; scored: that VBench has a score of; expected: of the full suite, None for custom
     videos. ways: commands that get missing weights. partial: why the score is not the official one; empty if
-    it is. fingerprint: of what was scored.
+    it is. fingerprint: of what was scored. killed: its process was, perhaps for its memory.
     """
 
     state: Literal["done", "missing", "failed"]
@@ -51,6 +51,7 @@ class Status(Strict):
     partial: str = ""
     fingerprint: str = ""
     seconds: float = 0.0
+    killed: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,20 +104,36 @@ class Cell:
             digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
         return digest.hexdigest()[:16]
 
-    def run(self, fetch: bool) -> Status:
-        """Score it. Never raises for what is missing or goes wrong in the process: the status says it."""
-        names, expected = self.given()
-        common: dict[str, Any] = {
+    def missing(self, fetch: bool) -> Status | None:
+        """The status that says what it lacks: videos, packages, weights. None if it can be scored.
+
+        fetch: download weights that are not here.
+        """
+        names, _ = self.given()
+        lacking, ways = self._no_weights(fetch)
+        unmet = [text for text in (self._no_videos(names), self._no_packages(), lacking) if text]
+        if not unmet:
+            return None
+        return Status(state="missing", message="\n".join(unmet), ways=tuple(ways), **self._common(names))
+
+    def _common(self, names: Sequence[str]) -> dict[str, Any]:
+        """What every status says."""
+        _, expected = self.given()
+        return {
             "videos": len(names),
             "expected": expected,
             "partial": self._partial(len(names), expected),
             "fingerprint": self.fingerprint(names),
         }
+
+    def run(self, fetch: bool) -> Status:
+        """Score it. Never raises for what is missing or goes wrong in the process: the status says it."""
         self.result.unlink(missing_ok=True)  # of other videos
-        lacking, ways = self._no_weights(fetch)
-        unmet = [text for text in (self._no_videos(names), self._no_packages(), lacking) if text]
-        if unmet:
-            return Status(state="missing", message="\n".join(unmet), ways=tuple(ways), **common)
+        lacking = self.missing(fetch)
+        if lacking is not None:
+            return lacking
+        names, _ = self.given()
+        common = self._common(names)
         self._prepare(names)
         started = time.monotonic()
         outcome = self._process()
@@ -242,4 +259,5 @@ class Cell:
         code = ended.returncode
         why = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         hint = " (out of memory?)" if code == -signal.SIGKILL else ""
-        return {"state": "failed", "message": f"its process {why}{hint}"}
+        message = f"its process {why}{hint}"
+        return {"state": "failed", "message": message, "killed": code == -signal.SIGKILL}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,9 @@ from bench.runtime import find_lora, load_chain, load_lora, schedule_texts, star
 from bench.sample import trained_dcot, trained_model
 from bench.store import write_atomically
 from bench.vbench import mp4, suite
-from bench.vbench.dimensions import Dimension
+from bench.vbench.dimensions import DIMENSIONS, Dimension
 from bench.vbench.suite import Video
+from bench.vbench.turns import Turns
 
 # Frames per second that VBench's authors sampled these models with (their sampled_videos/README.md).
 FPS = {
@@ -63,8 +64,38 @@ class Asked:
     dry_run: bool = False
 
 
-def generate(console: Console, asked: Asked) -> None:
-    """Make the videos that are not there yet. Raises BenchError, before the first where that is possible."""
+@dataclass(frozen=True)
+class Order:
+    """What was asked for, looked up. wanted: all videos; mine: those of the shard."""
+
+    asked: Asked
+    name: str
+    config: ModelConfig
+    adapter: Path | None
+    out: Path
+    fps: float
+    wanted: list[Video]
+    mine: list[Video]
+
+    def missing(self) -> list[Video]:
+        """The shard's videos that are not there yet."""
+        return [video for video in self.mine if self.asked.force or not suite.complete(self.out / video.name)]
+
+    def show(self, console: Console) -> None:
+        """How many there are and are missing."""
+        prompts = len({video.prompt for video in self.wanted})
+        part = "" if self.asked.shard is None else f", part {self.asked.shard}: {len(self.mine)}"
+        there = len(self.mine) - len(self.missing())
+        text = f"{len(self.wanted)} videos of {prompts} prompts{part}; {there} are there already"
+        console.print(
+            f"{text}. {self.name}, {self.fps:g} frames per second → {self.out}",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def order(asked: Asked) -> Order:
+    """Look up what was asked for. Raises BenchError."""
     mp4.encoder()
     adapter = None if asked.lora is None else find_lora(asked.lora, "--lora")
     layers = [Layer(*parse_setting(text)) for text in asked.settings]
@@ -72,40 +103,58 @@ def generate(console: Console, asked: Asked) -> None:
     out = asked.out or Path("results/vbench") / directory_name(name, asked.lora) / "videos"
     fps = frame_rate(name, config) if asked.fps is None else asked.fps
     wanted = suite.videos(asked.dimensions, asked.subset, asked.per_prompt)
-    mine = suite.shard(wanted, asked.shard)
-    missing = [video for video in mine if asked.force or not complete(out / video.name)]
-    prompts = len({video.prompt for video in wanted})
-    part = "" if asked.shard is None else f", part {asked.shard}: {len(mine)}"
-    text = f"{len(wanted)} videos of {prompts} prompts{part}; {len(mine) - len(missing)} are there already"
-    console.print(f"{text}. {name}, {fps:g} frames per second → {out}", highlight=False)
+    return Order(asked, name, config, adapter, out, fps, wanted, suite.shard(wanted, asked.shard))
+
+
+def generate(console: Console, asked: Asked) -> None:
+    """Make the videos that are not there yet. Raises BenchError, before the first where that is possible."""
+    found = order(asked)
+    found.show(console)
     if asked.dry_run:
         return
-    _record(out, _identity(name, config, adapter, asked.seed, fps), asked.force)
+    record(found)
+    missing = found.missing()
     if not missing:
         return
-    _, device = start(threads=torch.get_num_threads())
-    chain = load_chain(config, device)
-    if adapter is not None:
-        load_lora(chain, adapter)
-    own = trained_dcot(asked.lora)
-    if own is not None:
-        schedule_texts(chain, list(dict.fromkeys(video.prompt for video in missing)), own)
+    made = 0
     with Progress(console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("videos", total=len(missing))
-        for video, media in _sampled(chain, missing, asked):
-            mp4.write_mp4(out / video.name, frames(media, name), fps)
-            bar.advance(task)
-    console.print(f"wrote {len(missing)} videos to {out}", highlight=False)
+        for mine, others in make(found, missing, torch.get_num_threads()):
+            made += len(mine)
+            bar.advance(task, len(mine) + len(others))
+    rest = "" if made == len(missing) else f"; other processes wrote {len(missing) - made}"
+    console.print(f"wrote {made} videos to {found.out}{rest}", highlight=False, soft_wrap=True)
 
 
-def _sampled(chain: Chain, videos: Sequence[Video], asked: Asked) -> Iterator[tuple[Video, Tensor]]:
+def make(
+    found: Order, videos: Sequence[Video], threads: int
+) -> Generator[tuple[Sequence[Video], Sequence[Video]]]:
+    """Make these videos. Yields after every batch (made here, made by other processes); both may be empty
+    while this one waits for videos that others are making. No video is half made then.
+    """
+    asked = found.asked
+    _, device = start(threads)
+    chain = load_chain(found.config, device)
+    if found.adapter is not None:
+        load_lora(chain, found.adapter)
+    own = trained_dcot(asked.lora)
+    if own is not None:
+        schedule_texts(chain, list(dict.fromkeys(video.prompt for video in videos)), own)
+    with Turns(found.out) as turns:
+        for mine, others in turns.rounds(videos, asked.batch):
+            for video, media in _sampled(chain, mine, asked.seed):
+                mp4.write_mp4(found.out / video.name, frames(media, found.name), found.fps)
+            yield mine, others
+
+
+def _sampled(chain: Chain, videos: Sequence[Video], seed: int) -> Iterator[tuple[Video, Tensor]]:
     """Every video with its media [F, 3, H, W]."""
+    if not videos:
+        return
     with torch.no_grad():
-        for first in range(0, len(videos), asked.batch):
-            part = videos[first : first + asked.batch]
-            start_noise = noise(chain, asked.seed, [(video.place, video.number) for video in part])
-            media = sample_images(chain, [video.prompt for video in part], start_noise)
-            yield from zip(part, media, strict=True)
+        start_noise = noise(chain, seed, [(video.place, video.number) for video in videos])
+        media = sample_images(chain, [video.prompt for video in videos], start_noise)
+    yield from zip(videos, media, strict=True)
 
 
 def frames(media: Tensor, name: str) -> mp4.Frames:
@@ -115,11 +164,6 @@ def frames(media: Tensor, name: str) -> mp4.Frames:
             f"model '{name}' makes pictures, not videos: VBench scores videos. Choose a video model"
         )
     return to_bytes(media).permute(0, 2, 3, 1).contiguous().numpy()
-
-
-def complete(path: Path) -> bool:
-    """Whether a video is there. They are moved into place when they are finished, so there is no half one."""
-    return path.is_file() and path.stat().st_size > 0
 
 
 def frame_rate(name: str, config: ModelConfig) -> float:
@@ -136,30 +180,37 @@ def directory_name(model: str, lora: Path | None) -> str:
     return "".join(c if c.isalnum() or c in "-_.=" else "_" for c in text)
 
 
-def _identity(name: str, config: ModelConfig, adapter: Path | None, seed: int, fps: float) -> dict[str, Any]:
+def _identity(found: Order) -> dict[str, Any]:
     """What makes two runs' videos the same: everything but which of them were asked for."""
     digest = hashlib.sha256()
-    for file in sorted(adapter.glob("*.safetensors")) if adapter is not None else ():
+    for file in sorted(found.adapter.glob("*.safetensors")) if found.adapter is not None else ():
         digest.update(file.read_bytes())
     return {
-        "model": name,
-        "settings": config.model_dump(mode="json"),
-        "lora": None if adapter is None else str(adapter),
-        "lora_sha256": None if adapter is None else digest.hexdigest(),
-        "seed": seed,
-        "fps": fps,
+        "model": found.name,
+        "settings": found.config.model_dump(mode="json"),
+        "lora": None if found.adapter is None else str(found.adapter),
+        "lora_sha256": None if found.adapter is None else digest.hexdigest(),
+        "seed": found.asked.seed,
+        "fps": found.fps,
     }
 
 
-def _record(out: Path, identity: dict[str, Any], force: bool) -> None:
-    """Write what the videos are made with beside their directory; refuse to mix two kinds in one."""
+def record(found: Order) -> None:
+    """Write what the videos are made with beside their directory; refuse to mix two kinds in one.
+
+    With `force` what was made before goes: the videos that were asked for and, if they were made with other
+    settings, all the others of the suite too.
+    """
+    out, identity = found.out, _identity(found)
     path = out.with_name(out.name + ".json")
-    if path.is_file() and not force:
-        before = json.loads(path.read_text(encoding="utf-8"))
-        keys = [k for k in identity if k != "lora" and (k not in before or before[k] != identity[k])]
-        if keys:
-            raise BenchError(
-                f"{out} holds videos made with another {', '.join(keys)} ({path.name} says which): choose "
-                "another --out, or make them again with --force"
-            )
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else identity
+    keys = [k for k in identity if k != "lora" and (k not in before or before[k] != identity[k])]
+    if keys and not found.asked.force:
+        raise BenchError(
+            f"{out} holds videos made with another {', '.join(keys)} ({path.name} says which): choose "
+            "another --out, or make them again with --force"
+        )
+    if found.asked.force:
+        for video in suite.videos(tuple(DIMENSIONS.values())) if keys else found.mine:
+            (out / video.name).unlink(missing_ok=True)
     write_atomically(path, json.dumps(identity, indent=2, ensure_ascii=False) + "\n")

@@ -58,7 +58,8 @@ def write_mp4(path: Path, frames: Frames, fps: float) -> None:
         write(temporary, np.ascontiguousarray(frames), fps)
         temporary.replace(path)
     except OSError as error:
-        raise BenchError(f"cannot write {path}: {error.strerror or error}") from error
+        why = error.strerror or str(error).partition("\n")[0]  # imageio adds the whole command
+        raise BenchError(f"cannot write {path}: {why}") from error
     finally:
         if temporary.is_file():
             temporary.unlink()
@@ -77,6 +78,12 @@ def _by_imageio(path: Path, frames: Frames, fps: float) -> None:
     stream.close()
     if not path.is_file() or not path.stat().st_size:
         raise OSError(f"ffmpeg wrote nothing to {path}")
+    try:
+        found, _ = ffmpeg.count_frames_and_secs(str(path))
+    except RuntimeError as error:
+        raise OSError("ffmpeg cannot read what it wrote") from error
+    if found != len(frames):  # whatever ended ffmpeg early, such as a signal to all of a job
+        raise OSError(f"ffmpeg wrote {found} of {len(frames)} frames")
 
 
 def _by_av(path: Path, frames: Frames, fps: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,28 +43,9 @@ def score(console: Console, asked: Asked) -> int:
 
     Raises BenchError for what is wrong with the request itself.
     """
-    if not asked.videos.is_dir():
-        raise BenchError(f"{asked.videos}: no such directory. It should hold videos, such as 'a cat-0.mp4'")
-    if asked.prompts_file is not None and not asked.custom:
-        raise BenchError("--prompts-file goes with --custom; VBench's own videos are named by their prompts")
-    scores = (asked.out or asked.videos.absolute().parent) / "scores"
-    prompts = {} if asked.prompts_file is None else _prompts(asked.prompts_file, asked.videos)
-    cells = [
-        Cell(
-            dimension=dimension,
-            videos=asked.videos,
-            scores=scores,
-            custom=asked.custom,
-            prompts=prompts,
-            device=asked.device,
-            python=asked.python,
-            static_filter=asked.static_filter,
-            timeout=asked.timeout,
-        )
-        for dimension in asked.dimensions
-    ]
+    cells, scores = cells_of(asked), scores_of(asked)
     known = read_status(scores)
-    todo = [cell for cell in cells if asked.force or not _finished(cell, known)]
+    todo = [cell for cell in cells if asked.force or not finished(cell, known)]
     with ThreadPoolExecutor(asked.jobs) as pool:
         running = {pool.submit(cell.run, asked.fetch): cell for cell in todo}
         for ended in as_completed(running):
@@ -75,17 +56,41 @@ def score(console: Console, asked: Asked) -> int:
     for cell in cells:
         if cell not in todo:
             show(console, cell.dimension, known[cell.dimension.name], "already scored")
-    ways = dict.fromkeys(way for cell in todo for way in known[cell.dimension.name].ways)
-    if ways:
-        console.print("Weights that are missing: --fetch downloads them, or by hand:")
-        for way in ways:
-            console.print(Text(f"  {way}", "dim"), soft_wrap=True)
+    show_ways(console, [known[cell.dimension.name] for cell in todo])
     done = [cell for cell in cells if known[cell.dimension.name].state == "done"]
     console.print(f"{len(done)} of {len(cells)} dimensions have a score: {scores}", highlight=False)
     return 0 if len(done) == len(cells) else 1
 
 
-def _finished(cell: Cell, known: Mapping[str, Status]) -> bool:
+def scores_of(asked: Asked) -> Path:
+    """The directory that the scores go to."""
+    return (asked.out or asked.videos.absolute().parent) / "scores"
+
+
+def cells_of(asked: Asked) -> list[Cell]:
+    """The dimensions as work. Raises BenchError for what is wrong with the request."""
+    if not asked.videos.is_dir():
+        raise BenchError(f"{asked.videos}: no such directory. It should hold videos, such as 'a cat-0.mp4'")
+    if asked.prompts_file is not None and not asked.custom:
+        raise BenchError("--prompts-file goes with --custom; VBench's own videos are named by their prompts")
+    prompts = {} if asked.prompts_file is None else _prompts(asked.prompts_file, asked.videos)
+    return [
+        Cell(
+            dimension=dimension,
+            videos=asked.videos,
+            scores=scores_of(asked),
+            custom=asked.custom,
+            prompts=prompts,
+            device=asked.device,
+            python=asked.python,
+            static_filter=asked.static_filter,
+            timeout=asked.timeout,
+        )
+        for dimension in asked.dimensions
+    ]
+
+
+def finished(cell: Cell, known: Mapping[str, Status]) -> bool:
     """Whether there is a score of these very videos."""
     name = cell.dimension.name
     if name not in known or known[name].state != "done" or not cell.result.is_file():
@@ -104,6 +109,21 @@ def show(console: Console, dimension: Dimension, status: Status, remark: str = "
     if status.message:
         text = status.message.replace("\n", "\n  ")
         console.print(Text(f"  {text}", "dim"), soft_wrap=True)
+
+
+def show_ways(console: Console, found: Iterable[Status]) -> None:
+    """How to get the weights that these lack."""
+    ways = dict.fromkeys(way for status in found for way in status.ways)
+    if ways:
+        console.print("Weights that are missing: --fetch downloads them, or by hand:")
+        for way in ways:
+            console.print(Text(f"  {way}", "dim"), soft_wrap=True)
+
+
+def forget(cell: Cell) -> None:
+    """Drop a dimension's score."""
+    (cell.scores / "status" / f"{cell.dimension.name}.json").unlink(missing_ok=True)
+    cell.result.unlink(missing_ok=True)
 
 
 def read_status(scores: Path) -> dict[str, Status]:

@@ -90,6 +90,11 @@ def shard(found: Sequence[Video], text: str | None) -> list[Video]:
     return list(found[int(part) - 1 :: int(parts)])
 
 
+def complete(path: Path) -> bool:
+    """Whether a video is there. They are moved into place when they are finished, so there is no half one."""
+    return path.is_file() and path.stat().st_size > 0
+
+
 def present(directory: Path, dimension: Dimension) -> tuple[list[Video], int]:
     """The dimension's videos that lie in a directory, and how many the full suite has.
 

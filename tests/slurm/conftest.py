@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.running import ROOT
+from tests.slurm.fakes import SBATCH, Programs
 
 VARIABLE = "BENCH_TEST_SLURM"
 SCRIPTS = ROOT / "slurm" / "cluster"
@@ -33,3 +34,14 @@ def cluster() -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
         yield folder
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Programs:
+    """A SLURM that takes every job and lets it wait."""
+    found = Programs(tmp_path, monkeypatch)
+    found.script("sbatch", SBATCH.format(folder=found.folder))
+    found.say("srun")
+    found.say("scontrol", "MaxArraySize = 1001\n")
+    found.queue(*(f"{job}_{n}|PENDING||Priority|N/A" for job in (77, 78, 79) for n in range(9)))
+    return found

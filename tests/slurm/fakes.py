@@ -16,6 +16,13 @@ from bench.store import ResultsDir
 
 SUBMISSION = "20260102-030405-abcdef"
 ARRAY = "77"
+# submitit gives the batch script's path; each job gets the next number, and the script is kept
+SBATCH = """\
+n=77; while [ -e {folder}/$n.sh ]; do n=$((n+1)); done
+for last; do :; done
+while IFS= read -r line; do echo "$line"; done < "$last" > {folder}/$n.sh
+echo "Submitted batch job $n"
+"""
 
 
 class Programs:

@@ -14,26 +14,7 @@ from bench.slurm.submit import Sent
 from bench.slurm.sweep import Asked
 from bench.store import ResultsDir, State
 from tests.running import DOTS, command, environment, plan_dots
-from tests.slurm.fakes import Programs
-
-# submitit gives the batch script's path; each job gets the next number, and the script is kept
-SBATCH = """\
-n=77; while [ -e {folder}/$n.sh ]; do n=$((n+1)); done
-for last; do :; done
-while IFS= read -r line; do echo "$line"; done < "$last" > {folder}/$n.sh
-echo "Submitted batch job $n"
-"""
-
-
-@pytest.fixture
-def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Programs:
-    """A SLURM that takes every job and lets it wait."""
-    found = Programs(tmp_path, monkeypatch)
-    found.script("sbatch", SBATCH.format(folder=found.folder))
-    found.say("srun")
-    found.say("scontrol", "MaxArraySize = 1001\n")
-    found.queue(*(f"{job}_{n}|PENDING||Priority|N/A" for job in (77, 78, 79) for n in range(9)))
-    return found
+from tests.slurm.fakes import SBATCH, Programs
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from unittest import mock
@@ -11,54 +10,19 @@ import pytest
 import torch
 from rich.console import Console
 from safetensors.torch import save_file
-from torch import Tensor
 from typer.testing import CliRunner, Result
 
-from bench.chain import State, Transition
 from bench.cli import app
 from bench.errors import BenchError
 from bench.models.config import ModelConfig
-from bench.models.toy import ToyChain, ToyCondition
 from bench.vbench import generate, mp4, suite
 from bench.vbench.dimensions import DIMENSIONS
+from tests.vbench.toy import VideoToy
 
 pytestmark = pytest.mark.skipif(
     not any(find_spec(name) for name in mp4.PACKAGES),
     reason="pip install -e '.[vbench]'",
 )
-FRAMES, SIZE = 4, 16
-
-
-class VideoToy:
-    """A toy chain over F·3 numbers; a frame is one colour. `pictures`: decodes to [B, 3, H, W] instead."""
-
-    def __init__(self, pictures: bool = False) -> None:
-        self.chain, self.pictures = ToyChain(steps=2, dim=3 * FRAMES), pictures
-        self.steps, self.device, self.latent_shape = 2, self.chain.device, self.chain.latent_shape
-        self.loaded: list[Path] = []
-
-    def condition(self, prompts: Sequence[str]) -> ToyCondition:
-        return self.chain.condition(prompts)
-
-    def prior(self, noise: Tensor) -> State:
-        return self.chain.prior(noise)
-
-    def transition(self, state: State, i: int, cond: ToyCondition, eta: Tensor) -> Transition:
-        return self.chain.transition(state, i, cond, eta)
-
-    def decode(self, x: Tensor) -> Tensor:
-        media = torch.sigmoid(x).reshape(len(x), FRAMES, 3, 1, 1).expand(-1, -1, -1, SIZE, SIZE)
-        return media[:, 0] if self.pictures else media
-
-    def load_lora(self, directory: Path) -> None:
-        self.loaded.append(directory)
-
-
-@pytest.fixture
-def chain(monkeypatch: pytest.MonkeyPatch) -> VideoToy:
-    toy = VideoToy()
-    monkeypatch.setattr(generate, "load_chain", lambda config, device: toy)
-    return toy
 
 
 def run(*arguments: str) -> Result:

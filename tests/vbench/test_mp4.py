@@ -1,6 +1,7 @@
 """Videos that are written are read back as they were, by the reader that VBench uses."""
 
 import importlib
+from collections.abc import Generator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -74,3 +75,29 @@ def test_without_an_encoder_the_command_that_installs_one_is_told(monkeypatch: p
     monkeypatch.setattr(mp4, "PACKAGES", ("no_such_encoder",))
     with pytest.raises(BenchError, match=r"\.\[vbench\]"):
         mp4.encoder()
+
+
+@pytest.mark.skipif("imageio_ffmpeg" not in ENCODERS, reason="pip install -e '.[vbench]'")
+def test_a_video_that_its_encoder_cut_short_is_an_error_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if ffmpeg had ended early, and content."""
+    ffmpeg: Any = importlib.import_module("imageio_ffmpeg")
+    whole = ffmpeg.write_frames
+
+    def stopped(*arguments: Any, **options: Any) -> Generator[None, Any]:
+        writer, given = whole(*arguments, **options), 0
+        writer.send(None)
+        try:
+            while True:
+                frame = yield
+                given += 1
+                if given <= 4:
+                    writer.send(frame)
+        finally:
+            writer.close()
+
+    monkeypatch.setattr(ffmpeg, "write_frames", stopped)
+    with pytest.raises(BenchError, match="ffmpeg wrote 4 of 6 frames"):
+        mp4.write_mp4(tmp_path / "a-0.mp4", moving(16), 8.0)
+    assert not list(tmp_path.iterdir())
