@@ -12,7 +12,13 @@ from bench.models.embedded import CLIP_DIR, SD_DIR, VIDEO_DIR
 from bench.models.embedded.clips import SHOWN, load_video_pipeline, sample_clips
 from bench.models.embedded.evaluate import Judge
 from bench.models.embedded.export import make_video_scheduler
-from bench.models.embedded.motion import FRAMES, heldout_clip_prompts, train_clip_prompts
+from bench.models.embedded.motion import (
+    FRAMES,
+    MOTIONS,
+    heldout_clip_prompts,
+    motion_of,
+    train_clip_prompts,
+)
 from bench.models.embedded.tokenizer import MAX_LENGTH
 from rewards.motion import MotionConfig, MotionReward
 
@@ -68,5 +74,17 @@ def test_clips_show_the_objects_of_their_captions(clips: Tensor) -> None:
 def test_clips_are_steady_and_things_that_are_to_move_do(clips: Tensor) -> None:
     jump = clips[:, 1:-1] - (clips[:, :-2] + clips[:, 2:]) / 2
     assert jump.pow(2).mean().sqrt() * 255 < 30  # real clips: 20; frames without regard to one another: 44
-    moved = MotionReward(MotionConfig(), torch.device("cpu")).motion(clips)[:4, :2].norm(dim=1)
-    assert moved.mean() > 0.5  # which way is not learnt (docs/embedded-model.md)
+    reward = MotionReward(MotionConfig(), torch.device("cpu"))
+    assert reward.motion(clips)[:4, :2].norm(dim=1).mean() > 0.5
+    assert reward.score(clips[:4], SHOWN[:4]).min() > 0.5  # left, right, up and down as said
+
+
+@pytest.mark.slow
+def test_most_held_out_clips_move_as_their_captions_say(pipeline: TextToVideoSDPipeline) -> None:
+    texts = heldout_clip_prompts()[:32]
+    reward = MotionReward(MotionConfig(), torch.device("cpu"))
+    clips = sample_clips(pipeline, texts, 1.0)
+    choices = torch.stack([reward.score(clips, [words] * len(clips)) for words in MOTIONS])
+    wanted = torch.tensor([list(MOTIONS).index(str(motion_of(text))) for text in texts])
+    right = float((choices.argmax(dim=0) == wanted).float().mean())
+    assert right > 0.125 + 4 * (0.125 * 0.875 / len(texts)) ** 0.5  # chance, and four standard errors
