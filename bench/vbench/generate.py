@@ -101,7 +101,7 @@ def order(asked: Asked) -> Order:
     layers = [Layer(*parse_setting(text)) for text in asked.settings]
     name, config = trained_model(asked.model, asked.lora, layers)
     out = asked.out or Path("results/vbench") / directory_name(name, asked.lora) / "videos"
-    fps = frame_rate(name, config) if asked.fps is None else asked.fps
+    fps = frame_rate(name) if asked.fps is None else asked.fps
     wanted = suite.videos(asked.dimensions, asked.subset, asked.per_prompt)
     return Order(asked, name, config, adapter, out, fps, wanted, suite.shard(wanted, asked.shard))
 
@@ -166,11 +166,10 @@ def frames(media: Tensor, name: str) -> mp4.Frames:
     return to_bytes(media).permute(0, 2, 3, 1).contiguous().numpy()
 
 
-def frame_rate(name: str, config: ModelConfig) -> float:
-    """What the model's settings say, else what VBench's authors used for it, else 8."""
-    own = getattr(config, "fps", None)
-    if isinstance(own, int | float) and own > 0:
-        return float(own)
+def frame_rate(name: str) -> float:
+    """What VBench's authors used for this model, else 8. `model.fps` is another number: what VideoCrafter2's
+    UNet is told. Scores depend on the file's rate: dynamic_degree looks at every round(fps / 8)-th frame.
+    """
     return next((fps for known, fps in FPS.items() if name.lower().startswith(known)), USUAL_FPS)
 
 

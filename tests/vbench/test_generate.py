@@ -14,7 +14,6 @@ from typer.testing import CliRunner, Result
 
 from bench.cli import app
 from bench.errors import BenchError
-from bench.models.config import ModelConfig
 from bench.vbench import generate, mp4, suite
 from bench.vbench.dimensions import DIMENSIONS
 from tests.vbench.toy import VideoToy
@@ -104,11 +103,18 @@ def test_the_directory_is_named_by_the_model_and_the_cell() -> None:
     assert generate.directory_name("tiny", Path("cells/rlr.0")) == "tiny-rlr.0"
 
 
-def test_frame_rates_are_those_of_vbenchs_authors_unless_the_model_says_another() -> None:
-    config = ModelConfig()
-    assert generate.frame_rate("videocrafter2", config) == 10
-    assert generate.frame_rate("modelscope", config) == 8
-    assert generate.frame_rate("another", config) == generate.USUAL_FPS
+@pytest.mark.parametrize(("model", "fps"), [("videocrafter2", 10), ("modelscope", 8), ("tiny-video", 8)])
+def test_frame_rates_of_shipped_models_are_those_of_vbenchs_authors(
+    model: str, fps: float, tmp_path: Path
+) -> None:
+    """VideoCrafter2's UNet is told 24 frames per second, but its authors' files have 10."""
+    asked = generate.Asked([DIMENSIONS["scene"]], model, out=tmp_path / "videos")
+    assert generate.order(asked).fps == fps
+
+
+def test_a_frame_rate_can_be_asked_for(tmp_path: Path) -> None:
+    asked = generate.Asked([DIMENSIONS["scene"]], "videocrafter2", out=tmp_path / "videos", fps=12)
+    assert generate.order(asked).fps == 12
 
 
 @pytest.mark.parametrize(
