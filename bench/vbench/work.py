@@ -116,7 +116,7 @@ def _score(cell: CellDir, part: Part) -> Exit:
     except Stopped:
         cell.write_status(State.PREEMPTED, 0, seconds, REASONS[State.PREEMPTED])
         return Exit.STOPPED
-    score.write_status(work.scores, part.dimension, status)
+    score.settle(work, status, {})
     seconds += status.seconds
     if status.state == "done":
         cell.write_status(State.DONE, part.total, seconds)
