@@ -180,7 +180,10 @@ class Cell:
         lacking, repositories = fetching.absent(files), fetching.absent_hub(self.dimension)
         ways = [*map(fetching.how_to, lacking), *(f"hf download {name}" for name in repositories)]
         names = [fetching.sized(file) for file in lacking] + repositories
-        return (f"no weights: {', '.join(names)}", ways) if names else ("", [])
+        if not names:
+            return "", []
+        instead = ". Or score moving ones too: --no-static-filter (marked in the table)" * self.filtered
+        return f"no weights: {', '.join(names)}{instead}", ways
 
     def _no_packages(self) -> str:
         """What this environment lacks; another one says it itself."""

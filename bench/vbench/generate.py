@@ -26,6 +26,7 @@ from bench.parts import Layer
 from bench.prompts.dcot import DcotConfig
 from bench.runtime import find_lora, load_chain, load_lora, schedule_texts, start
 from bench.sample import trained_dcot, trained_model
+from bench.store import CellDir
 from bench.vbench import mp4, suite
 from bench.vbench.dimensions import Dimension
 from bench.vbench.record import check, record
@@ -97,7 +98,7 @@ class Order:
 def order(asked: Asked) -> Order:
     """Look up what was asked for. Raises BenchError."""
     mp4.encoder()
-    adapter = None if asked.lora is None else find_lora(asked.lora, "--lora")
+    adapter = None if asked.lora is None else _adapter(asked.lora)
     layers = [Layer(*parse_setting(text)) for text in asked.settings]
     name, config = trained_model(asked.model, asked.lora, layers)
     if config.frames is None:
@@ -107,6 +108,17 @@ def order(asked: Asked) -> Order:
     wanted = suite.videos(asked.dimensions, asked.subset, asked.per_prompt)
     mine = suite.shard(wanted, asked.shard)
     return Order(asked, name, config, adapter, trained_dcot(asked.lora), out, fps, wanted, mine)
+
+
+def _adapter(lora: Path) -> Path:
+    """The directory with the LoRA. Raises BenchError, also for a cell of a method that trains nothing."""
+    training = CellDir(lora).config().training if (lora / "config.yaml").is_file() else None
+    if training is not None and training.train.steps == 0:
+        raise BenchError(
+            f"--lora {lora}: {training.method.name} trains nothing: it chooses the noise of each video, "
+            "which this command does not do. It has no VBench score here (docs/inference.md)"
+        )
+    return find_lora(lora, "--lora")
 
 
 def generate(console: Console, asked: Asked) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import json
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -168,6 +169,14 @@ def test_a_lora_is_loaded_and_recorded(chain: VideoToy, tmp_path: Path) -> None:
     save_file({"a": torch.ones(1)}, str(adapter / "adapter_model.safetensors"))
     with pytest.raises(BenchError, match="another lora_sha256"):
         run("--subset", "1", "--lora", str(tmp_path / "cell"), "--out", str(tmp_path / "v"))
+
+
+def test_a_cell_that_trained_nothing_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config.yaml").touch()
+    training = SimpleNamespace(method=SimpleNamespace(name="doodl"), train=SimpleNamespace(steps=0))
+    monkeypatch.setattr(generate.CellDir, "config", lambda _: SimpleNamespace(training=training))
+    with pytest.raises(BenchError, match="doodl trains nothing"):
+        run("--lora", str(tmp_path), "--dry-run")
 
 
 def test_the_directory_is_named_by_the_model_and_the_cell() -> None:

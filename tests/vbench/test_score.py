@@ -29,6 +29,7 @@ def test_what_is_missing_is_told_with_what_to_fetch_and_nothing_is_run(
     assert "amt-s.pth (12 MB)" in status["motion_smoothness"].message
     assert "vbench generate --dimension scene" in status["scene"].message
     assert "raft-things.pth" in status["temporal_flickering"].message
+    assert "score moving ones too: --no-static-filter" in status["temporal_flickering"].message
 
 
 def python(tmp_path: Path, body: str) -> Path:
