@@ -94,6 +94,12 @@ def test_ones_own_model_has_the_weighted_average() -> None:
     assert "weighted_average" in table.shown([Row("mine", dict.fromkeys(aggregate.TABLE3, 0.5), whole=True)])
 
 
+def test_out_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(BenchError, match="cannot write"):
+        run(str(TABLE10), "--out", str(tmp_path / "file"))
+
+
 def test_without_files_all_scored_models_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BenchError, match="nothing was scored"):
