@@ -19,7 +19,13 @@ from bench.vbench.dimensions import DIMENSIONS, QUALITY, SEMANTIC
 
 QUALITY_SHARE, SEMANTIC_SHARE = 4.0, 1.0
 TABLE3 = tuple(name for name in QUALITY if name != "temporal_flickering")
-AGGREGATES = ("quality", "semantic", "total", "weighted_average")
+PARTS = {  # the dimensions that each one is of
+    "quality": QUALITY,
+    "semantic": SEMANTIC,
+    "total": (*QUALITY, *SEMANTIC),
+    "weighted_average": TABLE3,
+}
+AGGREGATES = tuple(PARTS)
 Scores = Mapping[str, float]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -127,8 +128,10 @@ class Cell:
         }
 
     def run(self, fetch: bool) -> Status:
-        """Score it. Never raises for what is missing or goes wrong in the process: the status says it."""
-        self.result.unlink(missing_ok=True)  # of other videos
+        """Score it. Never raises for what is missing or goes wrong in the process: the status says it.
+
+        A score of before is there until the process starts.
+        """
         lacking = self.missing(fetch)
         if lacking is not None:
             return lacking
@@ -136,6 +139,7 @@ class Cell:
         common = self._common(names)
         self._prepare(names)
         started = time.monotonic()
+        self.result.unlink(missing_ok=True)
         outcome = self._process()
         if outcome["state"] == "missing":
             outcome["message"] += f". {self._remedy()}"
@@ -176,7 +180,10 @@ class Cell:
         lacking, repositories = fetching.absent(files), fetching.absent_hub(self.dimension)
         ways = [*map(fetching.how_to, lacking), *(f"hf download {name}" for name in repositories)]
         names = [fetching.sized(file) for file in lacking] + repositories
-        return (f"no weights: {', '.join(names)}", ways) if names else ("", [])
+        if not names:
+            return "", []
+        instead = ". Or score moving ones too: --no-static-filter (marked in the table)" * self.filtered
+        return f"no weights: {', '.join(names)}{instead}", ways
 
     def _no_packages(self) -> str:
         """What this environment lacks; another one says it itself."""
@@ -197,8 +204,9 @@ class Cell:
         shutil.rmtree(self.work, ignore_errors=True)
         links = self.work / "videos"
         links.mkdir(parents=True)
-        for name in names:
-            (links / name).symlink_to((self.videos / name).resolve())
+        shown = self._shown(names)
+        for link, name in shown.items():
+            (links / link).symlink_to((self.videos / name).resolve())
         if self.dimension.name == "subject_consistency":
             # DINO's hubconf.py takes the weights from torch's own cache, whatever path VBench gives it.
             weights = self.work / "torch" / "hub" / "checkpoints" / "dino_vitbase16_pretrain.pth"
@@ -213,7 +221,8 @@ class Cell:
             "work": str(self.work.absolute()),
             "full_info": str(suite.FULL_INFO),
             "mode": "custom_input" if self.custom else "vbench_standard",
-            "prompts": {name: self.prompts[name] for name in names} if self.prompts else {},
+            "names": shown,
+            "prompts": {link: self.prompts[name] for link, name in shown.items()} if self.prompts else {},
             "device": self.device,
             "packages": list(self.dimension.packages),
             "limits": dict(self.dimension.limits),
@@ -222,6 +231,19 @@ class Cell:
             "outcome": str((self.work / "outcome.json").absolute()),
         }
         write_atomically(self.work / "request.json", json.dumps(request, indent=2, ensure_ascii=False))
+
+    def _shown(self, names: Sequence[str]) -> dict[str, str]:
+        """What the process sees each video as → its name. VBench takes the action from the file's name,
+        whatever its prompt is, so custom videos are called by the action there."""
+        if not self.custom or self.dimension.name != "human_action":
+            return {name: name for name in names}
+        found: dict[str, str] = {}
+        for n, name in enumerate(names):
+            stem, _, suffix = name.rpartition(".")
+            prompt = self.prompts[name] if self.prompts else re.sub(r"-\d+$", "", stem)
+            action = prompt.lower().split("person is ")[-1].strip(" .").replace("/", " ")
+            found[f"{action}-{n}.{suffix}"] = name
+        return found
 
     def _process(self) -> dict[str, Any]:
         """Run the worker. Returns its outcome, or what can be said of one that left none."""
@@ -252,7 +274,7 @@ class Cell:
         except subprocess.TimeoutExpired:
             return {"state": "failed", "message": f"stopped after {self.timeout:g} seconds"}
         except OSError as error:
-            raise BenchError(f"--python {self.python}: {error.strerror}") from error
+            return {"state": "failed", "message": f"--python {self.python}: {error.strerror}"}
         outcome = self.work / "outcome.json"
         if outcome.is_file():
             return json.loads(outcome.read_text(encoding="utf-8"))

@@ -6,8 +6,6 @@ noise, whatever the subset, the shard and the batch. So a run can be broken off,
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +23,13 @@ from bench.evaluate import noise, sample_images
 from bench.media import to_bytes
 from bench.models.config import ModelConfig
 from bench.parts import Layer
+from bench.prompts.dcot import DcotConfig
 from bench.runtime import find_lora, load_chain, load_lora, schedule_texts, start
 from bench.sample import trained_dcot, trained_model
-from bench.store import write_atomically
+from bench.store import CellDir
 from bench.vbench import mp4, suite
-from bench.vbench.dimensions import DIMENSIONS, Dimension
+from bench.vbench.dimensions import Dimension
+from bench.vbench.record import check, record
 from bench.vbench.suite import Video
 from bench.vbench.turns import Turns
 
@@ -72,6 +72,7 @@ class Order:
     name: str
     config: ModelConfig
     adapter: Path | None
+    dcot: DcotConfig | None
     out: Path
     fps: float
     wanted: list[Video]
@@ -97,13 +98,27 @@ class Order:
 def order(asked: Asked) -> Order:
     """Look up what was asked for. Raises BenchError."""
     mp4.encoder()
-    adapter = None if asked.lora is None else find_lora(asked.lora, "--lora")
+    adapter = None if asked.lora is None else _adapter(asked.lora)
     layers = [Layer(*parse_setting(text)) for text in asked.settings]
     name, config = trained_model(asked.model, asked.lora, layers)
+    if config.frames is None:
+        raise _pictures(name)
     out = asked.out or Path("results/vbench") / directory_name(name, asked.lora) / "videos"
-    fps = frame_rate(name, config) if asked.fps is None else asked.fps
+    fps = frame_rate(name) if asked.fps is None else asked.fps
     wanted = suite.videos(asked.dimensions, asked.subset, asked.per_prompt)
-    return Order(asked, name, config, adapter, out, fps, wanted, suite.shard(wanted, asked.shard))
+    mine = suite.shard(wanted, asked.shard)
+    return Order(asked, name, config, adapter, trained_dcot(asked.lora), out, fps, wanted, mine)
+
+
+def _adapter(lora: Path) -> Path:
+    """The directory with the LoRA. Raises BenchError, also for a cell of a method that trains nothing."""
+    training = CellDir(lora).config().training if (lora / "config.yaml").is_file() else None
+    if training is not None and training.train.steps == 0:
+        raise BenchError(
+            f"--lora {lora}: {training.method.name} trains nothing: it chooses the noise of each video, "
+            "which this command does not do. It has no VBench score here (docs/inference.md)"
+        )
+    return find_lora(lora, "--lora")
 
 
 def generate(console: Console, asked: Asked) -> None:
@@ -112,14 +127,14 @@ def generate(console: Console, asked: Asked) -> None:
     found.show(console)
     if asked.dry_run:
         return
-    record(found)
+    same = record(found)
     missing = found.missing()
     if not missing:
         return
     made = 0
     with Progress(console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("videos", total=len(missing))
-        for mine, others in make(found, missing, torch.get_num_threads()):
+        for mine, others in make(found, missing, torch.get_num_threads(), same):
             made += len(mine)
             bar.advance(task, len(mine) + len(others))
     rest = "" if made == len(missing) else f"; other processes wrote {len(missing) - made}"
@@ -127,22 +142,24 @@ def generate(console: Console, asked: Asked) -> None:
 
 
 def make(
-    found: Order, videos: Sequence[Video], threads: int
+    found: Order, videos: Sequence[Video], threads: int, same: dict[str, Any]
 ) -> Generator[tuple[Sequence[Video], Sequence[Video]]]:
     """Make these videos. Yields after every batch (made here, made by other processes); both may be empty
     while this one waits for videos that others are making. No video is half made then.
+
+    same: what `record` returned. Raises BenchError if another process has begun to make other videos there.
     """
     asked = found.asked
     _, device = start(threads)
     chain = load_chain(found.config, device)
     if found.adapter is not None:
         load_lora(chain, found.adapter)
-    own = trained_dcot(asked.lora)
-    if own is not None:
-        schedule_texts(chain, list(dict.fromkeys(video.prompt for video in videos)), own)
+    if found.dcot is not None:
+        schedule_texts(chain, list(dict.fromkeys(video.prompt for video in videos)), found.dcot)
     with Turns(found.out) as turns:
         for mine, others in turns.rounds(videos, asked.batch):
             for video, media in _sampled(chain, mine, asked.seed):
+                check(found.out, same)
                 mp4.write_mp4(found.out / video.name, frames(media, found.name), found.fps)
             yield mine, others
 
@@ -160,17 +177,20 @@ def _sampled(chain: Chain, videos: Sequence[Video], seed: int) -> Iterator[tuple
 def frames(media: Tensor, name: str) -> mp4.Frames:
     """Media [F, 3, H, W] in [0, 1] as bytes [F, H, W, 3]. Raises BenchError for pictures [3, H, W]."""
     if media.ndim != 4:
-        raise BenchError(
-            f"model '{name}' makes pictures, not videos: VBench scores videos. Choose a video model"
-        )
+        raise _pictures(name)
     return to_bytes(media).permute(0, 2, 3, 1).contiguous().numpy()
 
 
-def frame_rate(name: str, config: ModelConfig) -> float:
-    """What the model's settings say, else what VBench's authors used for it, else 8."""
-    own = getattr(config, "fps", None)
-    if isinstance(own, int | float) and own > 0:
-        return float(own)
+def _pictures(name: str) -> BenchError:
+    return BenchError(
+        f"model '{name}' makes pictures, not videos: VBench scores videos. Choose a video model"
+    )
+
+
+def frame_rate(name: str) -> float:
+    """What VBench's authors used for this model, else 8. `model.fps` is another number: what VideoCrafter2's
+    UNet is told. Scores depend on the file's rate: dynamic_degree looks at every round(fps / 8)-th frame.
+    """
     return next((fps for known, fps in FPS.items() if name.lower().startswith(known)), USUAL_FPS)
 
 
@@ -178,39 +198,3 @@ def directory_name(model: str, lora: Path | None) -> str:
     """`videocrafter2`, or with the cell's name for a trained one."""
     text = model if lora is None else f"{model}-{lora.resolve().name}"
     return "".join(c if c.isalnum() or c in "-_.=" else "_" for c in text)
-
-
-def _identity(found: Order) -> dict[str, Any]:
-    """What makes two runs' videos the same: everything but which of them were asked for."""
-    digest = hashlib.sha256()
-    for file in sorted(found.adapter.glob("*.safetensors")) if found.adapter is not None else ():
-        digest.update(file.read_bytes())
-    return {
-        "model": found.name,
-        "settings": found.config.model_dump(mode="json"),
-        "lora": None if found.adapter is None else str(found.adapter),
-        "lora_sha256": None if found.adapter is None else digest.hexdigest(),
-        "seed": found.asked.seed,
-        "fps": found.fps,
-    }
-
-
-def record(found: Order) -> None:
-    """Write what the videos are made with beside their directory; refuse to mix two kinds in one.
-
-    With `force` what was made before goes: the videos that were asked for and, if they were made with other
-    settings, all the others of the suite too.
-    """
-    out, identity = found.out, _identity(found)
-    path = out.with_name(out.name + ".json")
-    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else identity
-    keys = [k for k in identity if k != "lora" and (k not in before or before[k] != identity[k])]
-    if keys and not found.asked.force:
-        raise BenchError(
-            f"{out} holds videos made with another {', '.join(keys)} ({path.name} says which): choose "
-            "another --out, or make them again with --force"
-        )
-    if found.asked.force:
-        for video in suite.videos(tuple(DIMENSIONS.values())) if keys else found.mine:
-            (out / video.name).unlink(missing_ok=True)
-    write_atomically(path, json.dumps(identity, indent=2, ensure_ascii=False) + "\n")

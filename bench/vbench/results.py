@@ -124,6 +124,8 @@ def _table(path: Path, records: Sequence[Mapping[str, Any]], unit: Unit) -> list
         {known[c]: str(record[c]) for c in known if c in record and _text(record[c]) not in NOTHING}
         for record in records
     ]
+    if not any(row.keys() & DIMENSIONS.keys() for row in texts):
+        raise BenchError(f"{path}: no score in it: every row is empty. Leave the file out")
     numbers = [{key: _number(path, key, text) for key, text in row.items()} for row in texts]
     percent = _percent(path, texts, numbers, unit)
     factor = 0.01 if percent else 1.0

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from rich.text import Text
 
 from bench.errors import BenchError
 from bench.store import write_atomically
-from bench.vbench.cells import Cell, Status
+from bench.vbench.cells import SUFFIXES, Cell, Status
 from bench.vbench.dimensions import Dimension
 
 STYLES = {"done": "green", "missing": "yellow", "failed": "red"}
@@ -44,22 +45,44 @@ def score(console: Console, asked: Asked) -> int:
     Raises BenchError for what is wrong with the request itself.
     """
     cells, scores = cells_of(asked), scores_of(asked)
-    known = read_status(scores)
+    if asked.python is not None and shutil.which(asked.python) is None:
+        raise BenchError(f"--python {asked.python}: no program is there. Nothing was scored or removed")
+    known, found = read_status(scores), dict[str, Status]()
     todo = [cell for cell in cells if asked.force or not finished(cell, known)]
     with ThreadPoolExecutor(asked.jobs) as pool:
         running = {pool.submit(cell.run, asked.fetch): cell for cell in todo}
         for ended in as_completed(running):
             cell = running[ended]
-            status = known[cell.dimension.name] = ended.result()
-            write_status(scores, cell.dimension.name, status)
+            status = found[cell.dimension.name] = _ended(ended)
+            settle(cell, status, known)
             show(console, cell.dimension, status)
     for cell in cells:
         if cell not in todo:
-            show(console, cell.dimension, known[cell.dimension.name], "already scored")
-    show_ways(console, [known[cell.dimension.name] for cell in todo])
-    done = [cell for cell in cells if known[cell.dimension.name].state == "done"]
+            found[cell.dimension.name] = known[cell.dimension.name]
+            show(console, cell.dimension, found[cell.dimension.name], "already scored")
+    show_ways(console, [found[cell.dimension.name] for cell in todo])
+    done = [cell for cell in cells if found[cell.dimension.name].state == "done"]
     console.print(f"{len(done)} of {len(cells)} dimensions have a score: {scores}", highlight=False)
     return 0 if len(done) == len(cells) else 1
+
+
+def _ended(ended: Future[Status]) -> Status:
+    """How a dimension ended; whatever it raised fails it and no other."""
+    try:
+        return ended.result()
+    except Exception as error:
+        message = str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
+        return Status(state="failed", message=message)
+
+
+def settle(cell: Cell, status: Status, known: Mapping[str, Status]) -> None:
+    """Put on record how it ended. A score of these very videos outlives that something is missing now; one of
+    other videos does not."""
+    if status.state == "missing" and finished(cell, known):
+        return
+    if status.state != "done":
+        cell.result.unlink(missing_ok=True)
+    write_status(cell.scores, cell.dimension.name, status)
 
 
 def scores_of(asked: Asked) -> Path:
@@ -150,7 +173,7 @@ def _prompts(path: Path, videos: Path) -> dict[str, str]:
         raise BenchError(f"--prompts-file {path}: cannot be read: {error}") from error
     if not isinstance(found, dict) or not all(isinstance(v, str) for v in found.values()):
         raise BenchError(f'--prompts-file {path}: expected an object such as {{"a.mp4": "a cat"}}')
-    lacking = sorted(p.name for p in videos.iterdir() if p.suffix == ".mp4" and p.name not in found)
+    lacking = sorted(p.name for p in videos.iterdir() if p.suffix.lower() in SUFFIXES and p.name not in found)
     if lacking:
         raise BenchError(f"--prompts-file {path}: no prompt for {', '.join(lacking[:3])}")
     return found

@@ -21,7 +21,7 @@ from bench.vbench.cells import Cell, Status
 from bench.vbench.dimensions import DIMENSIONS
 from bench.vbench.live import live
 from bench.vbench.parts import Part, ScorePart, VideosPart
-from bench.weights import locate, needs_of
+from bench.vbench.record import record
 
 CELLS = 8  # that share the videos, unless something limits how many run at once
 P = TypeVar("P", bound=Part)
@@ -42,9 +42,7 @@ def generate(console: Console, asked: making.Asked, how: sweep.Asked, cells: int
         return _dry(console, parts.tasks(left, results), chosen, how)
     sent = live(results)
     _check_force(how, list(sent), results)
-    for need in needs_of(found.config, "model", "model"):
-        locate(need)
-    making.record(found)
+    record(found)
     free = left if how.force else _not_others(left, sent)
     if len(free) < len(left):
         console.print(

@@ -59,8 +59,7 @@ def shown(rows: Sequence[Row]) -> list[str]:
 def _wanted(name: str, rows: Sequence[Row]) -> bool:
     if any(name in row.printed for row in rows):
         return True
-    computed = any(aggregate.FUNCTIONS[name](row.scores) is not None for row in rows)
-    return computed and name != "weighted_average"  # it is of one paper's Table 3
+    return any(aggregate.FUNCTIONS[name](row.scores) is not None for row in rows)
 
 
 def value(row: Row, name: str) -> float | None:
@@ -75,7 +74,7 @@ def cell(row: Row, name: str) -> str:
     number = value(row, name)
     if number is None:
         return MISSING if row.whole and name in DIMENSIONS else NONE
-    rests = row.notes if name not in DIMENSIONS else {name} & set(row.notes)
+    rests = {name, *aggregate.PARTS.get(name, ())} & set(row.notes)
     return f"{100 * number:.2f}{MARK if rests else ''}"
 
 

@@ -20,6 +20,7 @@ from bench.runtime import start
 from bench.store import Cause, CellDir, CellInUse, JobDir, State, append_rows, read_rows, write_atomically
 from bench.vbench import generate, parts, score
 from bench.vbench.parts import Part, ScorePart, VideosPart
+from bench.vbench.record import record
 from bench.worker import ENDINGS, REASONS, StopRequest, record_failure
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)  # SLURM's warning comes to the job, which passes it on as SIGTERM
@@ -68,10 +69,10 @@ def _videos(cell: CellDir, part: VideosPart) -> Exit:
     seconds, started = cell.status().seconds, time.monotonic()
     with stop.listening(), _stopped_encoder_is_no_error(stop):
         found = generate.order(asked(part))
-        generate.record(found)
+        same = record(found)
         left = part.missing()
         step = part.total - len(left)
-        with closing(generate.make(found, left, part.threads)) as batches:
+        with closing(generate.make(found, left, part.threads, same)) as batches:
             for mine, others in batches:
                 made, step = made + len(mine), step + len(mine) + len(others)
                 took = seconds + time.monotonic() - started
@@ -115,7 +116,7 @@ def _score(cell: CellDir, part: Part) -> Exit:
     except Stopped:
         cell.write_status(State.PREEMPTED, 0, seconds, REASONS[State.PREEMPTED])
         return Exit.STOPPED
-    score.write_status(work.scores, part.dimension, status)
+    score.settle(work, status, {})
     seconds += status.seconds
     if status.state == "done":
         cell.write_status(State.DONE, part.total, seconds)

@@ -135,7 +135,11 @@ def evaluate(request: dict[str, Any]) -> dict[str, Any]:
     vbench = load(request["root"], "utils") and sys.modules["vbench"]
     if "detectron2" in request["packages"]:
         watch = Watch(importlib.import_module(GRIT_MODULE).DenseCaptioning, "run_caption_tensor")
-    load(request["root"], name)
+    module = load(request["root"], name)
+    if name == "human_action" and request["mode"] == "custom_input":
+        unknown = without_action(request["names"], module.build_dict())
+        if unknown:
+            return _failed(unknown)
     scored, copies = request["videos"], {}
     if request["raft"] is not None:
         copies = keep_static(request, device)
@@ -150,6 +154,25 @@ def evaluate(request: dict[str, Any]) -> dict[str, Any]:
     written = Path(request["work"]) / f"{name}_eval_results.json"
     results = json.loads(written.read_text(encoding="utf-8"))[name]
     return checked(request, results, copies, watch)
+
+
+def without_action(names: dict[str, str], actions: dict[str, str]) -> str:
+    """What to say of videos whose name is no action that UMT knows; empty if there are none.
+
+    names: `ACTION-0.mp4` → the video's own. actions: of Kinetics 400, in lower case.
+    """
+    known = set(actions.values())
+    lost = [
+        own
+        for link, own in names.items()
+        if link.lower().split("-")[0].split("person is ")[-1].split("_")[0] not in known
+    ]
+    if not lost:
+        return ""
+    return (
+        f"no action of Kinetics 400 in the prompt of {', '.join(sorted(lost)[:3])} ({len(lost)} of "
+        f"{len(names)}): prompts should be like 'a person is riding a bike'. No score is kept"
+    )
 
 
 def checked(
@@ -169,7 +192,8 @@ def checked(
         return _failed(f"VBench scored no video (its score is {score})")
     for row in rows:
         path = copies[row["video_path"]] if row["video_path"] in copies else row["video_path"]
-        row["video_path"] = str(Path(request["source"]) / Path(path).name)
+        name = Path(path).name
+        row["video_path"] = str(Path(request["source"]) / request.get("names", {}).get(name, name))
     given = len(copies) or request["count"]
     scored = len({row["video_path"] for row in rows})
     if scored < given and request["dimension"] not in MAY_LEAVE_OUT:

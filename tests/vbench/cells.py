@@ -13,8 +13,8 @@ def videos_part(out: Path, **changes: Any) -> VideosPart:
     settings: dict[str, Any] = {
         "work": parts.GENERATE,
         "videos": str(out),
-        "model": "tiny",
-        "name": "tiny",
+        "model": "tiny-video",
+        "name": "tiny-video",
         "lora": None,
         "settings": (),
         "dimensions": ("scene",),

@@ -70,7 +70,7 @@ def test_resources_are_by_model_and_by_dimension_for_one_process(tmp_path: Path)
     tree = {
         "gres": "gpu:a100:4",
         "nodes": 2,
-        "models": {"tiny": {"mem": "2GB"}},
+        "models": {"tiny-video": {"mem": "2GB"}},
         "dimensions": {"motion_smoothness": {"gpus": 3, "gres": None}, "scene": {"mem": "9GB"}},
     }
     profile = Profile.model_validate(tree)

@@ -63,6 +63,8 @@ def test_a_unit_can_be_said(tmp_path: Path) -> None:
         ("a.csv", "scene,color\n52,30\n", "whose scores these are"),
         ("a.json", "{", "not valid json"),
         ("a.json", "{}", "expected VBench's results"),
+        ("a.csv", "method,scene\nx,\n", "no score in it"),
+        ("a.json", '{"subject_consistency": [null, []]}', "no score in it"),
         ("a.json", "3", "expected VBench's results"),
         ("a.txt", "", "expected a .csv or .json file"),
     ],

@@ -2,12 +2,15 @@
 
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bench.errors import BenchError
-from bench.vbench import cells
+from bench.vbench import cells, worker
+from bench.vbench.dimensions import DIMENSIONS
 from bench.vbench.score import read_status
 from tests.vbench.videos import empty_videos, score
 
@@ -26,6 +29,7 @@ def test_what_is_missing_is_told_with_what_to_fetch_and_nothing_is_run(
     assert "amt-s.pth (12 MB)" in status["motion_smoothness"].message
     assert "vbench generate --dimension scene" in status["scene"].message
     assert "raft-things.pth" in status["temporal_flickering"].message
+    assert "score moving ones too: --no-static-filter" in status["temporal_flickering"].message
 
 
 def python(tmp_path: Path, body: str) -> Path:
@@ -115,11 +119,77 @@ def test_prompts_that_are_not_those_of_the_videos(tmp_path: Path, text: str) -> 
         score(videos, "--custom", "--prompts-file", str(tmp_path / "prompts.json"))
 
 
+def test_prompts_are_wanted_for_every_kind_of_video(tmp_path: Path) -> None:
+    (tmp_path / "prompts.json").write_text('{"a.mp4": "a cat"}')
+    videos = empty_videos(tmp_path / "videos", "a.mp4", "b.GIF")
+    with pytest.raises(BenchError, match=r"no prompt for b\.GIF"):
+        score(videos, "--custom", "--prompts-file", str(tmp_path / "prompts.json"))
+
+
 def test_a_python_that_is_not_there(tmp_path: Path, cache: Path) -> None:
     empty_videos(cache / "amt_model", "amt-s.pth")
     videos = empty_videos(tmp_path / "videos", "a.mp4")
     with pytest.raises(BenchError, match="--python /nowhere/python"):
         score(videos, "--custom", "--dimension", "motion_smoothness", "--python", "/nowhere/python")
+
+
+DONE = '{"state": "done", "message": "", "score": 0.5, "scored": 1, "results": [0.5, []]}'
+
+
+@pytest.mark.parametrize("harm", ["no python", "no weights"])
+def test_a_score_outlives_a_command_that_cannot_score(tmp_path: Path, cache: Path, harm: str) -> None:
+    empty_videos(cache / "amt_model", "amt-s.pth")
+    videos = empty_videos(tmp_path / "videos", "a cat.mp4")
+    fake = python(tmp_path, f"echo '{DONE}' > $(dirname $2)/outcome.json")
+    options = ("--custom", "--dimension", "motion_smoothness", "--python")
+    assert score(videos, *options, str(fake)).exit_code == 0
+    if harm == "no python":
+        with pytest.raises(BenchError, match="--python /nowhere"):
+            score(videos, *options, "/nowhere", "--force")
+    else:
+        (cache / "amt_model" / "amt-s.pth").unlink()
+        found = score(videos, *options, str(fake), "--force")
+        assert found.exit_code == 1 and "no weights" in found.output
+    assert (tmp_path / "scores" / "motion_smoothness_eval_results.json").is_file()
+    assert read_status(tmp_path / "scores")["motion_smoothness"].state == "done"
+    (videos / "a cat.mp4").write_bytes(b"another video")
+    (cache / "amt_model" / "amt-s.pth").unlink(missing_ok=True)
+    score(videos, *options, str(fake))
+    assert not (tmp_path / "scores" / "motion_smoothness_eval_results.json").is_file()
+    assert read_status(tmp_path / "scores")["motion_smoothness"].state == "missing"
+
+
+def test_a_dimension_that_raises_fails_alone(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for file in ("amt_model/amt-s.pth", "pyiqa_model/musiq_spaq_ckpt-358bb6af.pth"):
+        empty_videos((cache / file).parent, Path(file).name)
+    fake = python(tmp_path, f"echo '{DONE}' > $(dirname $2)/outcome.json")
+    prepare = cells.Cell._prepare
+
+    def full(cell: cells.Cell, names: Sequence[str]) -> None:
+        if cell.dimension.name == "motion_smoothness":
+            raise OSError("disk full")
+        prepare(cell, names)
+
+    monkeypatch.setattr(cells.Cell, "_prepare", full)
+    options = ("--custom", "--dimension", "motion_smoothness,imaging_quality", "--python", str(fake))
+    assert score(empty_videos(tmp_path / "videos", "a.mp4"), *options).exit_code == 1
+    found = read_status(tmp_path / "scores")
+    assert (found["motion_smoothness"].state, found["imaging_quality"].state) == ("failed", "done")
+    assert "disk full" in found["motion_smoothness"].message
+
+
+def test_the_action_of_a_custom_video_is_its_prompts(tmp_path: Path) -> None:
+    videos = empty_videos(tmp_path / "videos", "x.mp4", "A person is riding a bike-3.mp4")
+    cell = cells.Cell(DIMENSIONS["human_action"], videos, tmp_path / "scores", custom=True)
+    names = [video.name for video in sorted(videos.iterdir())]
+    assert cell._shown(names) == {"riding a bike-0.mp4": names[0], "x-1.mp4": "x.mp4"}
+    prompts = {"x.mp4": "A person is dancing.", names[0]: "A person is riding a bike"}
+    shown = replace(cell, prompts=prompts)._shown(names)
+    assert shown == {"riding a bike-0.mp4": names[0], "dancing-1.mp4": "x.mp4"}
+    assert not worker.without_action({"riding a bike-0.mp4": "a"}, {"1": "riding a bike"})
+    assert "in the prompt of x.mp4 (1 of 1)" in worker.without_action({"x-1.mp4": "x.mp4"}, {"1": "yoga"})
 
 
 def test_a_damaged_status_is_named(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from bench.cli import app
 from bench.errors import BenchError
-from bench.vbench import figures, table
+from bench.vbench import aggregate, figures, table
 from bench.vbench.cells import Status
 from bench.vbench.dimensions import DIMENSIONS
 from bench.vbench.results import Row, read
@@ -82,6 +82,22 @@ def test_scored_directories_stand_beside_published_models(tmp_path: Path) -> Non
     written = pd.read_csv(tmp_path / "t" / "vbench.csv").set_index("method")
     assert written.loc["mine", ["total_score", "semantic_score", "scene"]].isna().all()
     assert pd.notna(written.loc["mine", "quality_score"])
+
+
+def test_only_an_aggregates_own_dimensions_star_it() -> None:
+    row = Row("mine", dict.fromkeys(DIMENSIONS, 0.5), notes={"temporal_flickering": "partial"})
+    starred = {name for name in table.AGGREGATES if table.cell(row, name).endswith("*")}
+    assert starred == {"quality", "total"}
+
+
+def test_ones_own_model_has_the_weighted_average() -> None:
+    assert "weighted_average" in table.shown([Row("mine", dict.fromkeys(aggregate.TABLE3, 0.5), whole=True)])
+
+
+def test_out_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(BenchError, match="cannot write"):
+        run(str(TABLE10), "--out", str(tmp_path / "file"))
 
 
 def test_without_files_all_scored_models_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,115 @@
+"""What the videos of a directory were made with: `videos.json` beside `videos/`. Two kinds are not mixed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench import digests
+from bench.errors import BenchError
+from bench.store import write_atomically
+from bench.vbench import suite
+from bench.vbench.dimensions import DIMENSIONS
+from bench.weights import locate, needs_of
+
+if TYPE_CHECKING:
+    from bench.vbench.generate import Order
+
+SAME_ANYWHERE = ("lora",)  # a path: what lies there is in lora_sha256
+
+
+def place(out: Path) -> Path:
+    """The record of a directory of videos."""
+    return out.with_name(out.name + ".json")
+
+
+def read(out: Path) -> dict[str, Any] | None:
+    """What is on record; None if nothing is. Raises BenchError if it is damaged."""
+    path = place(out)
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise _damaged(path, out, str(error)) from error
+    if not isinstance(found, dict):
+        raise _damaged(path, out, "not an object")
+    return found
+
+
+def _damaged(path: Path, out: Path, why: str) -> BenchError:
+    return BenchError(
+        f"{path}: damaged ({why}): nothing says what made {out}. Remove both, or choose another"
+    )
+
+
+def identity(found: Order) -> dict[str, Any]:
+    """What makes two runs' videos the same: everything but which of them were asked for.
+
+    Fetches hub weights that are not there yet. Raises BenchError.
+    """
+    digest = hashlib.sha256()
+    for file in sorted(found.adapter.glob("*.safetensors")) if found.adapter is not None else ():
+        digest.update(file.read_bytes())
+    return {
+        "model": found.name,
+        "settings": found.config.model_dump(mode="json"),
+        "weights": _weights(found),
+        "lora": None if found.adapter is None else str(found.adapter),
+        "lora_sha256": None if found.adapter is None else digest.hexdigest(),
+        "dcot": None if found.dcot is None else found.dcot.model_dump(mode="json"),
+        "seed": found.asked.seed,
+        "fps": found.fps,
+    }
+
+
+def _weights(found: Order) -> dict[str, str]:
+    """Digests of the base model's files."""
+    chosen: dict[str, str] = {}
+    for need in needs_of(found.config, "model", "model"):
+        directory = locate(need)
+        filters = (need.files, need.ignored) if need.kind == "hub" else ()
+        chosen[need.name] = digests.digest(directory, *filters)
+    return chosen
+
+
+def record(found: Order) -> dict[str, Any]:
+    """Write what the videos are made with beside their directory; refuse to mix two kinds in one.
+
+    With `force` what was made before goes, and only then the record changes: the videos that were asked for
+    and, if they were made with other settings, all the others of the suite too. Without a video a record
+    binds nobody. Returns the record.
+    """
+    out, mine, force = found.out, identity(found), found.asked.force
+    made = suite.videos(tuple(DIMENSIONS.values()))
+    there = [video for video in made if (out / video.name).is_file()]
+    others = differing(out, mine) if there else []
+    if others and not force:
+        raise BenchError(
+            f"{out} holds videos made with another {', '.join(others)} ({place(out).name} says which): "
+            "choose another --out, or make them again with --force"
+        )
+    if force:
+        for video in there if others else found.mine:
+            (out / video.name).unlink(missing_ok=True)
+    write_atomically(place(out), json.dumps(mine, indent=2, ensure_ascii=False) + "\n")
+    return mine
+
+
+def differing(out: Path, mine: dict[str, Any]) -> list[str]:
+    """The settings in which the record of a directory is not this one. None on record: none."""
+    before = read(out)
+    if before is None:
+        return []
+    return [k for k in mine if k not in SAME_ANYWHERE and (k not in before or before[k] != mine[k])]
+
+
+def check(out: Path, mine: dict[str, Any]) -> None:
+    """Raise BenchError if another process has begun to make other videos there."""
+    if others := differing(out, mine):
+        raise BenchError(
+            f"{out}: another process began to make videos there with another {', '.join(others)}: choose "
+            "another --out"
+        )
