@@ -1,42 +1,42 @@
-"""Before and after: the untuned model's pictures in the first row, a row per method, a column per prompt."""
+"""Before and after: the untuned model's pictures in the first row, a row per method, a column per prompt.
+
+Videos are shown as filmstrips instead: bench.analysis.filmstrips.
+"""
 
 from __future__ import annotations
 
-import io
 import math
-from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from bench.analysis.filmstrips import film_sheets
 from bench.analysis.groups import Contest, Group
 from bench.analysis.load import Cell
+from bench.analysis.sheet import INK, PALE, PAPER, RULE, GridRow, Sheet, encoded, font, score_text, wrapped
 from bench.strips import frames_in
 
 TILE, GAP, MARGIN, LABEL = 192, 12, 16, 240  # pixels
 TEXT, SMALL, TITLE_LINES = 22, 20, 4
-INK, PALE, PAPER, RULE = "#1A1A1A", "#6E6E6E", "#FFFFFF", "#D8D8D8"
 
 
-@dataclass(frozen=True)
-class GridRow:
-    """A method's pictures by column and their scores (nan: not scored)."""
-
-    label: str
-    note: str
-    pictures: dict[int, Path]
-    scores: dict[int, float]
-
-
-def picture_grid(contest: Contest) -> bytes | None:
-    """The grid as png; None if no cell kept pictures. Of several seeds the first one's pictures are shown."""
+def picture_sheets(contest: Contest) -> list[Sheet]:
+    """A sheet of pictures, or sheets of filmstrips, of the first of several seeds; none without pictures."""
     members = [*([contest.base] if contest.base else []), *contest.ranked()]
     prompts = next((p for g in members for c in g.cells if (p := prompts_in_order(c))), [])
     rows = [_row(contest, group, prompts) for group in members if group.cells]
     rows = [row for row in rows if row.pictures]
     columns = sorted({n for row in rows for n in row.pictures})
-    return _paint(rows, columns, prompts) if rows else None
+    if not rows:
+        return []
+    if _are_clips(rows):
+        return film_sheets(rows, columns, prompts)
+    return [Sheet(_paint(rows, columns, prompts), len(columns))]
+
+
+def _are_clips(rows: list[GridRow]) -> bool:
+    with Image.open(next(iter(rows[0].pictures.values()))) as stored:
+        return frames_in(stored) > 1
 
 
 def prompts_in_order(cell: Cell) -> list[str]:
@@ -68,8 +68,10 @@ def latest_pictures(samples: Path) -> tuple[int, dict[int, Path]]:
 
 
 def _paint(rows: list[GridRow], columns: list[int], prompts: list[str]) -> bytes:
-    text, small, bold = _font("DejaVuSans", TEXT), _font("DejaVuSans", SMALL), _font("DejaVuSans-Bold", TEXT)
-    titles = [_wrapped(prompts[n] if n < len(prompts) else f"prompt {n}", small, TILE) for n in columns]
+    text, small, bold = font("DejaVuSans", TEXT), font("DejaVuSans", SMALL), font("DejaVuSans-Bold", TEXT)
+    titles = [
+        wrapped(prompts[n] if n < len(prompts) else f"prompt {n}", small, TILE, TITLE_LINES) for n in columns
+    ]
     head = MARGIN + max(map(len, titles)) * (SMALL + 5) + GAP
     pitch = TILE + SMALL + 2 * GAP
     size = (2 * MARGIN + LABEL + len(columns) * (TILE + GAP) - GAP, head + len(rows) * pitch + MARGIN // 2)
@@ -81,7 +83,7 @@ def _paint(rows: list[GridRow], columns: list[int], prompts: list[str]) -> bytes
             draw.text((_left(c), top + k * (SMALL + 5)), line, INK, small)
     for r, row in enumerate(rows):
         top = head + r * pitch
-        labels = _wrapped(row.label, bold, LABEL - GAP)
+        labels = wrapped(row.label, bold, LABEL - GAP, TITLE_LINES)
         middle = top + TILE // 2 - len(labels) * (TEXT + 6) // 2
         for k, line in enumerate([*labels, row.note]):
             pale = k == len(labels)
@@ -92,17 +94,11 @@ def _paint(rows: list[GridRow], columns: list[int], prompts: list[str]) -> bytes
                 draw.rectangle((_left(c), top, _left(c) + TILE - 1, top + TILE - 1), outline=RULE)
             if n in row.scores and math.isfinite(row.scores[n]):
                 place = (_left(c) + TILE // 2, top + TILE + 4)
-                draw.text(place, _score(row.scores[n]), PALE, small, anchor="ma")
+                draw.text(place, score_text(row.scores[n]), PALE, small, anchor="ma")
         if r == 0 and len(rows) > 1:
             line = top + pitch - GAP // 2 - 1
             draw.line((MARGIN, line, size[0] - MARGIN, line), RULE, 2)
-    buffer = io.BytesIO()
-    sheet.save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-def _score(value: float) -> str:
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+    return encoded(sheet)
 
 
 def _left(column: int) -> int:
@@ -110,42 +106,8 @@ def _left(column: int) -> int:
 
 
 def _tile(path: Path) -> Image.Image:
-    """The picture, resampled so that its longer side is a tile's; a filmstrip folded into rows first."""
-    with Image.open(path) as stored:
-        picture = _folded(stored, frames_in(stored))
+    """The picture, resampled so that its longer side is a tile's."""
+    with Image.open(path) as picture:
         scale = TILE / max(picture.size)
         size = (round(picture.width * scale), round(picture.height * scale))
         return picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
-
-
-def _folded(strip: Image.Image, frames: int) -> Image.Image:
-    """A filmstrip's frames in rows, in reading order, as large as they can be in a square."""
-    if frames == 1:
-        return strip
-    width, height = strip.width // frames, strip.height
-    columns = min(range(1, frames + 1), key=lambda n: max(n * width, math.ceil(frames / n) * height))
-    rows = math.ceil(frames / columns)
-    sheet = Image.new("RGB", (columns * width, rows * height), PAPER)
-    for n in range(frames):
-        frame = strip.crop((n * width, 0, (n + 1) * width, height))
-        sheet.paste(frame, (n % columns * width, n // columns * height))
-    return sheet
-
-
-def _font(name: str, size: int) -> ImageFont.FreeTypeFont:
-    """A font that travels with matplotlib, so the picture is the same everywhere."""
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{name}.ttf"), size)
-
-
-def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
-    """Lines no wider than `width` pixels where words allow; an ellipsis after the last line that fits."""
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if font.getlength(longer) <= width or not lines[-1]:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    if len(lines) > TITLE_LINES:
-        lines = [*lines[: TITLE_LINES - 1], lines[TITLE_LINES - 1] + " …"]
-    return lines

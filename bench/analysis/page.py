@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from bench.analysis.groups import Contest
 from bench.analysis.load import Experiment
 from bench.analysis.overview import TITLE, Overview
+from bench.analysis.sheet import Sheet
 from bench.analysis.style import Drawing
 from bench.analysis.summary import Row
 from bench.analysis.tables import headline, legend, sections
@@ -34,7 +35,7 @@ class Part:
     rows: Sequence[Row]
     comparison: pd.DataFrame
     figures: Sequence[Drawing]
-    grid: bytes | None
+    sheets: Sequence[Sheet]
 
 
 def render_page(
@@ -87,7 +88,8 @@ def _part(part: Part) -> dict[str, Any]:
         "names": names,
         "tables": [group for group in (columns[:-1], columns[-1:]) if group],
         "figures": part.figures,
-        "grid": _base64(part.grid) if part.grid else "",
+        "sheets": part.sheets,
+        "clips": any(sheet.narrow for sheet in part.sheets),
         "grid_note": " Of several seeds the first one is shown." if max(seeds) > 1 else "",
         "matrix": _matrix(part.comparison),
         "settings": [_settings(row) for row in part.rows if not row.is_base],

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from bench.analysis import overview, tables
 from bench.analysis.figures import all_figures
-from bench.analysis.grid import picture_grid
+from bench.analysis.grid import picture_sheets
 from bench.analysis.groups import contests
 from bench.analysis.load import Experiment, has_profiles, load
 from bench.analysis.page import Part, render_page
@@ -47,7 +47,7 @@ def write_report(results_dir: Path, console: Console) -> Path:
         console.print(f"\n[bold]{contest.title}[/bold]  {tables.headline(lines)}", highlight=False)
         tables.show(lines, console)
         figures = all_figures(contest)
-        parts.append(Part(contest, lines, comparison(contest), figures, picture_grid(contest)))
+        parts.append(Part(contest, lines, comparison(contest), figures, picture_sheets(contest)))
     glance = overview.overview([(part.contest, part.rows) for part in parts])
     if glance is not None:
         overview.show(glance, console)
@@ -129,8 +129,8 @@ def _write_cells(experiment: Experiment, parts: list[Part], folder: Path) -> Non
     for part in parts:
         suffix = "" if len(parts) == 1 else "-" + re.sub(r"\W+", "_", part.contest.title).strip("_")
         _write_figures(part.figures, suffix, folder)
-        if part.grid:
-            write_atomically(folder / f"grid{suffix}.png", part.grid)
+        for n, sheet in enumerate(part.sheets, start=1):
+            write_atomically(folder / f"grid{suffix}{'' if n == 1 else f'_{n}'}.png", sheet.png)
 
 
 def _write_figures(figures: Sequence[Drawing], suffix: str, folder: Path) -> None:

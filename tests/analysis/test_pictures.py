@@ -4,7 +4,6 @@ import io
 from pathlib import Path
 
 import pytest
-import torch
 from matplotlib import rcParams
 from PIL import Image
 
@@ -12,7 +11,6 @@ from bench.analysis import grid, style
 from bench.analysis.curves import held_out
 from bench.analysis.groups import Contest, contests
 from bench.analysis.load import load
-from bench.media import files
 from tests.analysis import fake
 
 
@@ -63,9 +61,9 @@ def test_a_figure_has_the_same_bytes_each_time() -> None:
 
 
 def test_the_grid_has_a_row_per_method_and_a_column_per_prompt(contest: Contest) -> None:
-    png = grid.picture_grid(contest)
-    assert png
-    image = Image.open(io.BytesIO(png))
+    (sheet,) = grid.picture_sheets(contest)
+    assert (sheet.prompts, sheet.wide, sheet.narrow) == (8, b"", b"")
+    image = Image.open(io.BytesIO(sheet.png))
     rows = 4  # base, vader, ddpo, rlr; zo failed
     assert image.width == 2 * grid.MARGIN + grid.LABEL + 8 * (grid.TILE + grid.GAP) - grid.GAP
     assert rows * grid.TILE < image.height < (rows + 1.2) * grid.TILE + 120
@@ -90,16 +88,4 @@ def test_pictures_fill_their_tile_and_keep_their_shape(
 
 def test_no_pictures_make_no_grid(tmp_path: Path) -> None:
     root = fake.write(tmp_path / "r", ["rlr"], pictures=False)
-    assert grid.picture_grid(contests(load(root))[0]) is None
-
-
-def test_a_filmstrip_is_folded_to_fill_its_tile_in_reading_order(tmp_path: Path) -> None:
-    video = torch.zeros(8, 3, 64, 64, dtype=torch.uint8)
-    for n in range(8):
-        video[n] = 30 * n
-    (tmp_path / "0.png").write_bytes(files(video)[".png"])
-    tile = grid._tile(tmp_path / "0.png")
-    assert tile.size == (192, 192)  # three by three
-    assert [tile.getpixel((32 + 64 * (n % 3), 32 + 64 * (n // 3))) for n in range(8)] == [
-        (30 * n,) * 3 for n in range(8)
-    ]
+    assert grid.picture_sheets(contests(load(root))[0]) == []
