@@ -1,13 +1,16 @@
 """Running `python -m bench` in tests, with the plugin of tests/plugin installed."""
 
+import io
 import json
 import os
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
-from bench import claims, launch, process
+from bench import claims, cli, launch, process
 from bench.experiment import plan
 from bench.request import Options, build
 from bench.store import CellDir, ResultsDir, read_rows
@@ -84,3 +87,15 @@ def numbers(directory: CellDir) -> tuple[Any, ...]:
 def status(directory: CellDir) -> dict[str, Any]:
     """status.json."""
     return json.loads((directory.path / "status.json").read_text())
+
+
+def here(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """`python -m bench …` in this process, where its start is not what is tested: imports take seconds."""
+    words, out, err = list(map(str, arguments)), io.StringIO(), io.StringIO()
+    code: object = 0
+    with patch.object(sys, "argv", ["bench", *words]), redirect_stdout(out), redirect_stderr(err):
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code
+    return subprocess.CompletedProcess(["bench", *words], int(str(code or 0)), out.getvalue(), err.getvalue())

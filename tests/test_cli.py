@@ -9,7 +9,7 @@ from bench import cells, experiment, request
 from bench.errors import BenchError
 from bench.process import Exit
 from bench.request import Options
-from tests.running import DOTS, ROOT, bench, environment, plan_dots, run_dots, train_dots
+from tests.running import DOTS, ROOT, bench, environment, here, plan_dots, run_dots, train_dots
 
 
 def planned(**options: object) -> experiment.Planned:
@@ -264,7 +264,7 @@ def test_sample_draws_with_the_lora_and_the_settings_of_a_cell(tmp_path: Path) -
 
     model = build_random_pipeline(tmp_path / "sd")
     options = ("--model", f"path:{model}", "--prompt", "a cat", "--n", 2, "--set", "model.steps=3")
-    first = bench("sample", *options, "--out", tmp_path / "a")
+    first = here("sample", *options, "--out", tmp_path / "a")
     assert first.returncode == 0, first.stderr
     assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["00.png", "00.txt", "01.png", "01.txt"]
     pictures = {(tmp_path / "a" / f"0{k}.png").read_bytes() for k in (0, 1)}
@@ -272,10 +272,10 @@ def test_sample_draws_with_the_lora_and_the_settings_of_a_cell(tmp_path: Path) -
     cells_dir = tmp_path / "out" / "cells"
     options = ("--methods", "full_bp", "--model", f"path:{model}", "--set", "model.steps=3", "--steps", 2)
     quick = ("--set", "eval.prompts=1", "--reward", "colourfulness", "--set", "train.lr=0.1")
-    trained = bench("run", *options, *quick, "--out", tmp_path / "out", "--no-report")
+    trained = here("run", "--in-process", *options, *quick, "--out", tmp_path / "out", "--no-report")
     assert trained.returncode == 0, trained.stdout
     (full_bp,) = cells_dir.glob("full_bp-*")
-    second = bench("sample", "--lora", full_bp, "--prompt", "a cat", "--n", 1, "--out", tmp_path / "b")
+    second = here("sample", "--lora", full_bp, "--prompt", "a cat", "--n", 1, "--out", tmp_path / "b")
     assert second.returncode == 0, second.stderr
     assert (tmp_path / "b" / "00.png").read_bytes() not in pictures
 

@@ -13,7 +13,7 @@ from bench.runtime import load_reward
 from bench.sample import write_samples
 from bench.settings import Choice
 from bench.store import read_rows
-from tests.running import bench, cell, train_dots
+from tests.running import bench, cell, here, train_dots
 
 CPU = torch.device("cpu")
 
@@ -117,12 +117,13 @@ def test_a_trained_cell_of_the_embedded_model_is_scored_again_to_the_last_bit(tm
         "--set",
         "train.prompts_per_step=2",
     )
-    done = bench("run", "--methods", "alignprop", "--steps", "2", "--no-report", "--out", tmp_path, *few)
+    how = ("--methods", "alignprop", "--steps", "2", "--no-report", "--in-process")
+    done = here("run", *how, "--out", tmp_path, *few)
     assert done.returncode == 0, done.stderr
     for prefix in ("base", "alignprop"):
         directory = cell(tmp_path, prefix)
         names = ("clip", "colourfulness", "jpeg")
-        done = bench("evaluate", "--cell", directory.path, "--rewards", ",".join(names))
+        done = here("evaluate", "--cell", directory.path, "--rewards", ",".join(names))
         assert done.returncode == 0, done.stderr
         again = read_rows(directory.path / "evaluations" / f"{'-'.join(names)}.jsonl")
         own = read_rows(directory.evaluations)

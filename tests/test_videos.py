@@ -25,7 +25,7 @@ from bench.weights import fetch_flag
 from rewards.colourfulness import ColourfulnessConfig, ColourfulnessReward
 from rewards.weighted_sum import Term, WeightedConfig, WeightedReward
 from tests.profile.cells import planned
-from tests.running import bench, cell
+from tests.running import cell, here
 from tests.toys import PROMPTS, Pattern, batch_of, engine_of, flat, gradient
 from tests.videos import FRAMES, small_video_architecture, video_chain
 
@@ -252,7 +252,7 @@ def test_a_run_on_videos_leaves_filmstrips_gifs_a_lora_and_a_report_with_its_gri
     out = tmp_path / "out"
     asked = ("--methods", "rlr,vader", "--prompts", "hand", "--reward", "colourfulness")
     settings = ("--set", "rlr.h=1", "--set", "vader.frames=1")
-    found = bench("run", "--model", file, "--out", out, *asked, *settings)
+    found = here("run", "--in-process", "--model", file, "--out", out, *asked, *settings)
     assert found.returncode == 0, found.stderr
     for name in ("base", "rlr", "vader"):
         samples = sorted(cell(out, name).path.glob("samples/*/*"))
@@ -260,7 +260,7 @@ def test_a_run_on_videos_leaves_filmstrips_gifs_a_lora_and_a_report_with_its_gri
         assert read(samples[-1].with_suffix(".png")).shape == (3, 3, 16, 16)
     assert list((out / "report").rglob("*grid*.png"))
     trained, drawn_to = cell(out, "vader").path, tmp_path / "drawn"
-    drawn = bench("sample", "--prompt", "a fox", "--lora", trained, "--model", file, "--out", drawn_to)
+    drawn = here("sample", "--prompt", "a fox", "--lora", trained, "--model", file, "--out", drawn_to)
     assert drawn.returncode == 0, drawn.stderr
-    scored = bench("evaluate", "--images", drawn_to, "--rewards", "colourfulness")
+    scored = here("evaluate", "--images", drawn_to, "--rewards", "colourfulness")
     assert scored.returncode == 0 and "colourfulness" in scored.stdout, scored.stderr
