@@ -30,7 +30,7 @@ from tests import fast_streams
 STEPS = 6  # the least that every preset fits
 MARGIN = 0.05
 SHARP = {"eta": 1.0, "scale": 0.5}
-SIZE = 1024
+SIZE, MOST = 1024, 16 * 1024  # samples of a batch, at first and where that does not decide
 LEVEL = 0.99
 
 
@@ -71,10 +71,11 @@ def judged() -> list[str]:
 @pytest.mark.parametrize("name", judged())
 def test_every_method_is_found_to_be_what_it_declares(name: str) -> None:
     method = honest(name)
-    found = measured(method)
-    for size in (4 * SIZE, 16 * SIZE):  # what is clear at once need not be measured for longer
-        if found.own.verdict is Verdict.UNDECIDED:
-            found = measured(method, size=size)
+    found, size = measured(method), SIZE
+    while found.own.verdict is Verdict.UNDECIDED and size < MOST:  # what is clear at once takes no longer
+        times = min(found.own.needed / found.draws, MOST)  # it is infinite where nothing is known
+        size = min(MOST, size * max(2, math.ceil(1.2 * times)))
+        found = measured(method, size=size)
     assert found.own.verdict == (Verdict.BIASED if method.biased else Verdict.UNBIASED), found.own.relative
 
 
