@@ -34,7 +34,7 @@ demo: $(STAMP)
 	$(BIN)/python -m bench run
 
 test: $(STAMP) $(SCORERS)
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -r sfE
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder -r sfE
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

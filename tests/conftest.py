@@ -1,6 +1,7 @@
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +17,37 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_xdist_auto_num_workers() -> Generator[None, int, int]:
+    """Tests with a real SLURM mostly wait for it: one worker more than cores."""
+    return (yield) + (os.environ.get("BENCH_TEST_SLURM") == "1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The order of files for several workers (`--no-loadscope-reorder`): nothing long is left to the end.
+
+    Files with the most slow tests come first, among them those with a real SLURM, which one worker is to run
+    while the others are busy.
+    """
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+
+    def slow(file: Path) -> int:
+        return sum(item.get_closest_marker("slow") is not None for item in files[file])
+
+    ordered = sorted(files, key=lambda file: (-slow(file), -len(files[file]), file))
+    waiting = [file for file in ordered if any("cluster" in _fixtures(item) for item in files[file])]
+    busy = [file for file in ordered if file not in waiting]
+    items[:] = [item for file in (*waiting[:1], *busy[:2], *waiting[1:], *busy[2:]) for item in files[file]]
+
+
+def _fixtures(item: pytest.Item) -> list[str]:
+    return item.fixturenames if isinstance(item, pytest.Function) else []
 
 
 @pytest.fixture

@@ -76,6 +76,7 @@ def dead_claim(path: Path) -> JobDir:
     return JobDir(path)
 
 
+@pytest.mark.slow
 def test_of_many_processes_that_claim_a_cell_at_once_one_wins(tmp_path: Path) -> None:
     for n in range(10):
         (tmp_path / str(n)).mkdir()
@@ -83,6 +84,7 @@ def test_of_many_processes_that_claim_a_cell_at_once_one_wins(tmp_path: Path) ->
         assert [p.name for p in (tmp_path / str(n)).iterdir() if p.name != "lock"] == [FILE]
 
 
+@pytest.mark.slow
 def test_claim_of_a_killed_process_goes_to_one_of_many(tmp_path: Path) -> None:
     for n in range(10):
         dead_claim(tmp_path / str(n))

@@ -50,6 +50,7 @@ def test_list_answers_in_under_a_second_and_names_everything() -> None:
         assert f" {name} " in done.stdout
 
 
+@pytest.mark.slow
 def test_describe_shows_documentation_settings_and_shipped_values() -> None:
     done = bench("describe", "rlr")
     assert done.returncode == 0
@@ -84,6 +85,7 @@ def test_mistake_is_one_message_with_exit_code_2_and_no_traceback(tmp_path: Path
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.slow
 def test_missing_hub_weights_without_network_fail_in_seconds_with_the_ways_to_get_them(
     tmp_path: Path,
 ) -> None:
@@ -217,6 +219,7 @@ def test_without_options_it_is_the_demo(monkeypatch: pytest.MonkeyPatch) -> None
     assert request.build(Options(methods="all")).request.methods is None
 
 
+@pytest.mark.slow
 def test_dry_run_prints_cells_and_writes_nothing_and_knows_only_times_that_were_measured(
     tmp_path: Path, plugin: None
 ) -> None:
@@ -229,6 +232,7 @@ def test_dry_run_prints_cells_and_writes_nothing_and_knows_only_times_that_were_
     assert "unknown" not in second.stdout.partition("Times are")[0]
 
 
+@pytest.mark.slow
 def test_cell_that_another_run_is_busy_with_is_left_alone(tmp_path: Path, plugin: None) -> None:
     (_, task) = plan_dots(tmp_path)
     with task.directory.locked():
@@ -238,6 +242,7 @@ def test_cell_that_another_run_is_busy_with_is_left_alone(tmp_path: Path, plugin
     assert task.directory.status().state == "pending"
 
 
+@pytest.mark.slow
 def test_cells_end_when_their_parent_is_gone(tmp_path: Path, plugin: None) -> None:
     (_, task) = plan_dots(tmp_path, "push.pause=0.2", steps=1000)
     process = subprocess.Popen(
@@ -280,6 +285,7 @@ def test_sample_draws_with_the_lora_and_the_settings_of_a_cell(tmp_path: Path) -
     assert (tmp_path / "b" / "00.png").read_bytes() not in pictures
 
 
+@pytest.mark.slow
 def test_sample_without_a_lora_at_the_named_place_says_so(tmp_path: Path) -> None:
     done = bench("sample", "--prompt", "a cat", "--lora", tmp_path)
     assert done.returncode == 2

@@ -59,6 +59,7 @@ def test_every_third_of_the_chain_sees_its_prompt_and_the_reward_the_original(
     assert set(scored) == {prompt}
 
 
+@pytest.mark.slow
 def test_a_cell_with_dcot_draws_other_pictures_and_samples_are_drawn_as_it_was_trained(
     tmp_path: Path,
 ) -> None:

@@ -89,6 +89,7 @@ def gradients(method: Rlr, engine: Engine, batches: range) -> Tensor:
     return torch.stack(found)
 
 
+@pytest.mark.slow
 def test_first_batch_is_plain_and_later_ones_have_less_variance() -> None:
     settings = {"h": 1, "eta": 1.0, "completion": "resampled", "drawn": STEPS, "fo": False}
     first, spread = {}, {}

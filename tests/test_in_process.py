@@ -49,6 +49,7 @@ def test_failing_cell_does_not_keep_the_next_ones_from_running(tmp_path: Path, p
     assert states == {"base": State.DONE, "broken": State.FAILED, "push": State.DONE}
 
 
+@pytest.mark.slow
 def test_cell_out_of_time_leaves_the_others_theirs(tmp_path: Path, plugin: None) -> None:
     assert run_here(tmp_path, "push.pause=0.4", timeout=0.2) == 1
     states = {cell.id.partition("-")[0]: cell.status().state for cell in ResultsDir(tmp_path).cells()}

@@ -97,10 +97,11 @@ def test_interrupt_checkpoints_says_how_to_continue_and_continuing_gives_the_sam
     assert 0 < interrupted["step"] < 20
     assert len(read_rows(cell(out, "push").metrics)) == interrupted["step"]
     assert train_dots(out, "push.pause=0.2", steps=20)[-1] is Exit.DONE
-    train_dots(tmp_path / "whole", "push.pause=0.2", steps=20)
+    train_dots(tmp_path / "whole", steps=20)
     assert numbers(cell(out, "push")) == numbers(cell(tmp_path / "whole", "push"))
 
 
+@pytest.mark.slow
 def test_timeout_ends_a_cell_with_a_checkpoint_and_the_same_command_goes_on(
     tmp_path: Path, plugin: None
 ) -> None:
@@ -110,7 +111,7 @@ def test_timeout_ends_a_cell_with_a_checkpoint_and_the_same_command_goes_on(
     assert timed_out["state"] == "timeout"
     assert 0 < timed_out["step"] < 12
     assert train_dots(tmp_path / "out", "push.pause=0.1", steps=12)[-1] is Exit.DONE
-    train_dots(tmp_path / "whole", "push.pause=0.1", steps=12)
+    train_dots(tmp_path / "whole", steps=12)
     assert numbers(CellDir(task.directory.path)) == numbers(cell(tmp_path / "whole", "push"))
 
 
@@ -192,6 +193,7 @@ def test_two_processes_give_the_numbers_of_one_to_rounding(tmp_path: Path, plugi
     assert [row["samples"] for row in two] == [row["samples"] for row in one]
 
 
+@pytest.mark.slow
 def test_second_identical_run_does_nothing_quickly_and_says_so(tmp_path: Path, plugin: None) -> None:
     train_dots(tmp_path)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}

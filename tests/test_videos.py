@@ -126,6 +126,7 @@ def test_one_drawn_frame_has_the_gradient_of_all_frames_as_its_mean() -> None:
     assert abs(float(single.mean()) - 1) < 3 * error
 
 
+@pytest.mark.slow
 def test_frames_are_drawn_for_each_sample_whatever_the_micro_batch() -> None:
     chain = video_chain(steps=2)
     found = []

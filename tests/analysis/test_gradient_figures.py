@@ -24,6 +24,7 @@ def dot(name: str, bias: float, variance: float, seconds: float = 1.0, high: flo
     return Dot(name, bias, bias / 2, high, variance, seconds, 100.0, True, False)
 
 
+@pytest.mark.slow
 def test_every_figure_is_drawn_in_both_formats(tmp_path: Path) -> None:
     table = rows(fake_gradients.write(tmp_path))
     found = gradient_figures(frame(table), parts(table, by_step=True), curves(table))

@@ -89,6 +89,7 @@ def test_a_directory_without_results_is_an_error_and_not_an_empty_report(tmp_pat
     assert not (tmp_path / "report").exists()
 
 
+@pytest.mark.slow
 def test_reporting_imports_no_torch() -> None:
     code = "import sys, bench.analysis.report; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

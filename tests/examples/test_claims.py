@@ -54,6 +54,7 @@ def test_plot_of_a_claim_without_one_is_refused(capsys: pytest.CaptureFixture[st
     assert "eq8 has no plot" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_eq_6_read_literally_counts_the_last_step_twice() -> None:
     outcome = eq6.run(30_000)
     assert not refuted(outcome)
@@ -62,12 +63,14 @@ def test_eq_6_read_literally_counts_the_last_step_twice() -> None:
     assert excluded.relative_bias.error < 0.05
 
 
+@pytest.mark.slow
 def test_prop_6_1_holds_bias_of_truncation_is_what_it_drops() -> None:
     outcome = prop6_1.run(8_000)
     assert not refuted(outcome)
     assert all(row.relative_bias.error < 0.03 for row in outcome.tables[0])
 
 
+@pytest.mark.slow
 def test_prop_6_2_is_not_universal() -> None:
     outcome = prop6_2.run(2_400)
     assert refuted(outcome) == ["Var(FO) ≤ Var(likelihood ratio) for every omega"]

@@ -7,6 +7,7 @@ import pytest
 from examples import profile_your_own
 
 
+@pytest.mark.slow
 def test_it_finds_the_wrong_weight_biased_and_the_right_one_unbiased(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

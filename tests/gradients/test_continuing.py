@@ -29,6 +29,7 @@ STATEFUL = {
 LONGER = "model.steps=4"  # more than one block
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", STATEFUL)
 def test_profile_that_goes_on_has_the_sums_of_one_that_never_stopped(
     method: str, tmp_path: Path, plugin: None
@@ -42,6 +43,7 @@ def test_profile_that_goes_on_has_the_sums_of_one_that_never_stopped(
         assert sums(probe(tmp_path / "parts", base)) == sums(probe(tmp_path / "whole", base))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", STATEFUL)
 def test_methods_of_that_test_would_show_a_lost_state(
     method: str, tmp_path: Path, plugin: None, monkeypatch: pytest.MonkeyPatch
@@ -78,6 +80,7 @@ def test_killed_profile_ends_in_the_same_sums(
     assert int(done.stdout.split()[-2]) >= least
 
 
+@pytest.mark.slow
 def test_damaged_checkpoint_falls_back_and_two_damaged_ones_fail_clearly(
     tmp_path: Path, plugin: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -140,6 +140,7 @@ def test_method_that_trains_nothing_raises_the_reward_of_every_picture(name: str
     assert (now > was).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", IDLE)
 def test_method_that_trains_nothing_treats_every_picture_by_itself_and_the_same_each_time(name: str) -> None:
     whole, again = (improved(name, start_of(range(4))).noise for _ in range(2))

@@ -77,6 +77,7 @@ def test_random_weights_are_the_same_in_two_runs_whatever_the_global_seed() -> N
     assert all(torch.equal(loaded[0][key], loaded[1][key]) for key in plain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sd14", "sd21", "sdxl"])
 def test_random_pictures_after_50_steps_depend_on_prompt_and_noise_and_fit_float16(name: str) -> None:
     chain = small_chain(name, spread=0.0, steps=50, guidance=7.5, dtype="half")

@@ -82,6 +82,7 @@ def _old_tokenizer(directory: Path, pad: str) -> None:
     (directory / "special_tokens_map.json").write_text(json.dumps(tokens | {"pad_token": pad}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sd14", "sd21-base"])
 def test_a_directory_as_published_gives_the_same_picture_bit_for_bit(name: str, tmp_path: Path) -> None:
     today = publish(name, tmp_path)

@@ -12,6 +12,7 @@ from tests.models.test_image import diffusers_picture, latents, picture
 from tests.pipelines import small_architecture, small_chain
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("solver", "steps"), [("ddim", 50), ("dpmpp", 20)])
 @pytest.mark.parametrize("name", ["sd14", "sd21", "sd21-base", "sdxl"])
 def test_deterministic_chain_is_diffusers_sampler(name: str, solver: str, steps: int) -> None:
@@ -35,6 +36,7 @@ def test_ddim_at_50_steps_runs_from_981_to_1_and_ends_at_the_first_training_nois
     assert float(chain.grid.a_prev[-1]) == pytest.approx(1 - 0.00085, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sd14", "sd21"])
 def test_dpmpp_at_20_steps_ends_without_noise(name: str) -> None:
     chain = small_chain(name, solver="dpmpp", steps=20)

@@ -39,6 +39,7 @@ def means(chain: ImageChain) -> list[Tensor]:
         return [chain.transition(State(x), i, cond, torch.zeros(2)).mean for i in range(chain.steps)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sd", "sdxl"])
 @pytest.mark.parametrize("stage", [0, 1, 2])
 def test_another_text_changes_the_steps_of_its_stage_alone(name: str, stage: int) -> None:

@@ -106,6 +106,7 @@ def test_joint_peaks_grow_by_one_graph_for_every_step_that_has_one(simulate: Sim
     assert (full[1] - full[0]) / 2 == pytest.approx(h[1] - h[0], rel=0.1)
 
 
+@pytest.mark.slow
 def test_half_means_float16_as_on_a_gpu(simulate: Simulator) -> None:
     usage = simulate(cell("zo", "model.dtype=half", steps=2))
     assert usage.dtype == "float16"

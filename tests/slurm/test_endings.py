@@ -76,9 +76,10 @@ def test_every_ending_has_its_own_state_and_retry_completes_those_alone(
 def test_preempted_cell_is_queued_again_and_ends_in_the_numbers_of_an_undisturbed_one(
     cluster: None, tmp_path: Path
 ) -> None:
-    arguments = ("--methods", "push", "--steps", "30", "--set", "push.pause=0.3")
+    arguments = ("--methods", "push", "--steps", "30")
+    slowly = ("--set", "push.pause=0.3")
     by = profile(tmp_path, partition="low", time="30m", options={"exclusive": True}, max_parallel=1)
-    assert submit(tmp_path / "out", by, *arguments).returncode == 0
+    assert submit(tmp_path / "out", by, *arguments, *slowly).returncode == 0
     until(lambda: step(tmp_path / "out", "push") > 3)
     high = ["sbatch", "--parsable", "-p", "high", "--exclusive", "-N2", "--mem=100", "-o", "/dev/null"]
     subprocess.run([*high, "--wrap", "sleep 1"], check=True, capture_output=True)
@@ -96,8 +97,8 @@ def test_preempted_cell_is_queued_again_and_ends_in_the_numbers_of_an_undisturbe
 @pytest.mark.slow
 def test_cancelled_cells_say_so_and_go_on_where_they_stopped(cluster: None, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    arguments = ("--methods", "push", "--steps", "30", "--seeds", "0,1", "--set", "push.pause=0.3")
-    submit(out, profile(tmp_path), *arguments, "--max-parallel", 1)
+    arguments = ("--methods", "push", "--steps", "30", "--seeds", "0,1")
+    submit(out, profile(tmp_path), *arguments, "--set", "push.pause=0.3", "--max-parallel", 1)
     until(lambda: step(out, "push-dots-brightness-s0") > 2)
     cancelled = bench("cancel", out)
     assert cancelled.returncode == 0, cancelled.stdout + cancelled.stderr

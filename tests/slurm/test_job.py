@@ -90,6 +90,7 @@ def test_several_machines_meet_at_the_first_one(
     assert "--main_process_port 20077" in text
 
 
+@pytest.mark.slow
 def test_dead_process_of_another_machine_fails_its_task(tmp_path: Path, inside: SimpleNamespace) -> None:
     task = planned(tmp_path / "out", "broken.how=kill", "broken.at=1", methods="broken")
     inside.global_rank = 1

@@ -21,6 +21,7 @@ def inside(tmp_path: Path, plugin: None, monkeypatch: pytest.MonkeyPatch) -> Sim
     return enter_a_job(tmp_path, monkeypatch)
 
 
+@pytest.mark.slow
 def test_warning_stops_the_cell_with_a_checkpoint_and_puts_the_job_back_to_the_same_numbers(
     tmp_path: Path,
 ) -> None:
@@ -74,6 +75,7 @@ def test_time_limit_without_a_step_is_a_timeout_and_not_queued_again(
     assert free(task)
 
 
+@pytest.mark.slow
 def test_batch_longer_than_the_warning_costs_the_steps_since_the_checkpoint_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -94,6 +94,7 @@ def _take_at_once(out: Path, ready: Callable[[], int]) -> None:
     os._exit(0 if (code / "snapshot.json").is_file() else 1)
 
 
+@pytest.mark.slow
 def test_several_submitters_at_once_share_one_copy(checkout: Path, tmp_path: Path) -> None:
     for n in range(5):
         ready = FORK.Barrier(4)

@@ -164,6 +164,7 @@ def test_without_slurm_it_is_one_message(tmp_path: Path, arguments: tuple[str, .
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_dry_run_shows_the_arrays_where_there_is_no_slurm_and_writes_nothing(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     arguments = ("submit", "--profile", "local", "--dry-run", "--model", DOTS, "--methods", "push")

@@ -37,6 +37,7 @@ def digests(directory: Path) -> dict[str, str]:
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in directory.glob("*.mp4")}
 
 
+@pytest.mark.slow
 def test_the_videos_of_a_subset_are_written_under_vbenchs_names(chain: VideoToy, tmp_path: Path) -> None:
     found = run("--subset", "2", "--out", str(tmp_path / "videos"), "--batch", "3")
     assert found.exit_code == 0, found.output
@@ -52,6 +53,7 @@ def test_the_videos_of_a_subset_are_written_under_vbenchs_names(chain: VideoToy,
     )
 
 
+@pytest.mark.slow
 def test_a_video_does_not_depend_on_batch_shard_and_subset(chain: VideoToy, tmp_path: Path) -> None:
     run("--subset", "2", "--per-prompt", "2", "--batch", "4", "--out", str(tmp_path / "a"))
     for part in ("1/3", "2/3", "3/3"):
@@ -62,6 +64,7 @@ def test_a_video_does_not_depend_on_batch_shard_and_subset(chain: VideoToy, tmp_
     assert len(set(large.values())) == 6  # all are different
 
 
+@pytest.mark.slow
 def test_what_is_there_is_skipped_and_a_broken_off_run_continued(chain: VideoToy, tmp_path: Path) -> None:
     out = tmp_path / "videos"
     run("--subset", "1", "--out", str(out))

@@ -60,6 +60,7 @@ def test_no_prompt_is_cut_off(pipeline: TextToVideoSDPipeline) -> None:
     assert len(pipeline.tokenizer(longest).input_ids) <= MAX_LENGTH
 
 
+@pytest.mark.slow
 def test_clips_show_the_objects_of_their_captions(clips: Tensor) -> None:
     judge = Judge.load(CLIP_DIR)
     texts = list(SHOWN)
