@@ -128,7 +128,8 @@ class CellJob:
     def _way(self, environment: JobEnvironment) -> Way:
         if environment.num_nodes == 1:
             return Way(self.processes)
-        port = 20_000 + int(os.environ["SLURM_JOB_ID"]) % 20_000  # the same on all machines
+        # The same on all machines, and below 32768: above it, Linux gives ports to outgoing connections.
+        port = 20_000 + int(os.environ["SLURM_JOB_ID"]) % 12_000
         first = os.environ["SLURM_LAUNCH_NODE_IPADDR"]  # srun runs on the first machine of the job
         machines = Machines(environment.num_nodes, environment.node, first, port)
         return Way(self.processes, machines=machines)
