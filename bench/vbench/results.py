@@ -1,7 +1,8 @@
 """Scores from files: VBench's own result files, tables (CSV), and JSON as leaderboards have it.
 
 Every reader gives rows: one model each, dimension → fraction. A file's numbers are percent if one of them has
-a percent sign or is above 1, else fractions; `unit` overrides that.
+a percent sign or is above 1, else fractions; its column `unit` overrides that, and the option `unit` both. Its
+column `notes` says of which scores are not official, as `vbench table` writes it.
 """
 
 from __future__ import annotations
@@ -127,7 +128,7 @@ def _table(path: Path, records: Sequence[Mapping[str, Any]], unit: Unit) -> list
     if not any(row.keys() & DIMENSIONS.keys() for row in texts):
         raise BenchError(f"{path}: no score in it: every row is empty. Leave the file out")
     numbers = [{key: _number(path, key, text) for key, text in row.items()} for row in texts]
-    percent = _percent(path, texts, numbers, unit)
+    percent = _percent(path, texts, numbers, _stated(records) if unit == "auto" else unit)
     factor = 0.01 if percent else 1.0
     digits = max((_decimals(text) for row in texts for text in row.values()), default=0)
     half_unit = 0.5 * 10.0**-digits * factor
@@ -140,8 +141,41 @@ def _table(path: Path, records: Sequence[Mapping[str, Any]], unit: Unit) -> list
                 raise BenchError(f"{path}: {key} is {values[key]:g}, not a score (read as {kind})")
         scores = {key: value for key, value in scaled.items() if key in DIMENSIONS}
         printed = {PRINTED[key]: value for key, value in scaled.items() if key in PRINTED}
-        rows.append(Row(_plain(str(record[label])), scores, printed, half_unit))
+        notes = {key: why for key, why in read_notes(_field(record, "notes")).items() if key in scores}
+        rows.append(Row(_plain(str(record[label])), scores, printed, half_unit, notes))
     return rows
+
+
+def _field(record: Mapping[str, Any], name: str) -> str:
+    """What a column that is no score says; empty without one."""
+    return next((str(record[c] or "").strip() for c in record if canonical(c) == name), "")
+
+
+def _stated(records: Sequence[Mapping[str, Any]]) -> Unit:
+    """The unit that the rows' own column `unit` gives, if they agree."""
+    found = {_field(record, "unit").lower() for record in records}
+    if found == {"percent"}:
+        return "percent"
+    return "fraction" if found == {"fraction"} else "auto"
+
+
+def write_notes(notes: Mapping[str, str]) -> str:
+    """`dimension: why; dimension: why`, the text of a column `notes`."""
+    return "; ".join(f"{name}: {why}" for name, why in notes.items())
+
+
+def read_notes(text: str) -> dict[str, str]:
+    """What `write_notes` wrote. Words before the first dimension are somebody's own and say nothing of one."""
+    found: dict[str, str] = {}
+    last = None
+    for part in text.split(";"):
+        name, colon, why = part.partition(":")
+        if colon and canonical(name) in DIMENSIONS:
+            last = canonical(name)
+            found[last] = why.strip()
+        elif last is not None:
+            found[last] += f";{part}"
+    return found
 
 
 def _columns(path: Path, columns: Sequence[str]) -> dict[str, str]:

@@ -19,7 +19,7 @@ from bench.store import write_atomically
 from bench.vbench import aggregate, figures
 from bench.vbench.aggregate import AGGREGATES, Check
 from bench.vbench.dimensions import DIMENSIONS
-from bench.vbench.results import PRINTED, SUFFIX, Row, Unit, read
+from bench.vbench.results import PRINTED, SUFFIX, Row, Unit, read, write_notes
 
 TITLES = {
     "quality": "Quality",
@@ -166,7 +166,7 @@ def write(out: Path, rows: Sequence[Row]) -> list[Path]:
 
 
 def frame(rows: Sequence[Row]) -> pd.DataFrame:
-    """One line per model in percent; empty where there is no score."""
+    """One line per model in percent, with what is not official about its scores; empty where there is none."""
     lines = shown(rows)
     back = {name: column for column, name in PRINTED.items()}
     records: list[dict[str, object]] = []
@@ -175,7 +175,9 @@ def frame(rows: Sequence[Row]) -> pd.DataFrame:
         record: dict[str, object] = {"method": row.name}
         for name, number in values.items():
             record[back.get(name, name)] = None if number is None else round(100 * number, 4)
-        records.append(record)
+        records.append(record | {"unit": "percent"})
+        if any(other.notes for other in rows):
+            records[-1]["notes"] = write_notes(row.notes)
     return pd.DataFrame(records)
 
 

@@ -50,6 +50,13 @@ def test_a_unit_can_be_said(tmp_path: Path) -> None:
     assert read([tmp_path / "a.csv"], "percent")[0].scores["scene"] == pytest.approx(0.005)
 
 
+def test_notes_of_ones_own_name_dimensions_or_say_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(
+        "method,scene,color,Notes\nx,52,,Scene: five videos; color: old\ny,53,50,our run; see: logs\n"
+    )
+    assert [row.notes for row in read([tmp_path / "a.csv"])] == [{"scene": "five videos"}, {}]
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
