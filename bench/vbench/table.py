@@ -19,7 +19,8 @@ from bench.store import write_atomically
 from bench.vbench import aggregate, figures
 from bench.vbench.aggregate import AGGREGATES, Check
 from bench.vbench.dimensions import DIMENSIONS
-from bench.vbench.results import PRINTED, SUFFIX, Row, Unit, read, write_notes
+from bench.vbench.entries import Unit, write_notes
+from bench.vbench.results import PRINTED, SUFFIX, Row, read
 
 TITLES = {
     "quality": "Quality",
@@ -166,7 +167,7 @@ def write(out: Path, rows: Sequence[Row]) -> list[Path]:
 
 
 def frame(rows: Sequence[Row]) -> pd.DataFrame:
-    """One line per model in percent, with what is not official about its scores; empty where there is none."""
+    """One line per model in percent, with what is not official of it; empty where there is no score."""
     lines = shown(rows)
     back = {name: column for column, name in PRINTED.items()}
     records: list[dict[str, object]] = []

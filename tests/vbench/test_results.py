@@ -50,6 +50,12 @@ def test_a_unit_can_be_said(tmp_path: Path) -> None:
     assert read([tmp_path / "a.csv"], "percent")[0].scores["scene"] == pytest.approx(0.005)
 
 
+def test_blank_lines_cells_and_zeros_are_no_mistakes(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('method,scene,color\n"x,\n1",52,0,\n,,\n\ny,0.5%,50\n')
+    assert [row.name for row in read([tmp_path / "a.csv"])] == ["x,\n1", "y"]
+    assert [row.scores["scene"] for row in read([tmp_path / "a.csv"])] == pytest.approx([0.52, 0.005])
+
+
 def test_notes_of_ones_own_name_dimensions_or_say_nothing(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(
         "method,scene,color,Notes\nx,52,,Scene: five videos; color: old\ny,53,50,our run; see: logs\n"
@@ -74,6 +80,25 @@ def test_notes_of_ones_own_name_dimensions_or_say_nothing(tmp_path: Path) -> Non
         ("a.json", '{"subject_consistency": [null, []]}', "no score in it"),
         ("a.json", "3", "expected VBench's results"),
         ("a.txt", "", "expected a .csv or .json file"),
+        ("a.csv", "", "a.csv: empty"),
+        ("a.json", "\n", "a.json: empty"),
+        ("a.csv", "method,scene\n\n,\n", "no line under the header"),
+        ("a.csv", "method,scene,Scene\nx,52,53\n", "'scene' and 'Scene' are both scene"),
+        ("a.csv", "method,scene,scene\nx,52,53\n", "are both scene"),
+        ("a.csv", "method,scene,Total Score,total_score\nx,52,53,\n", "are both total_score"),
+        ("a.json", '{"scene": 0.5, "scene": 0.6}', "are both scene"),
+        ("a.json", '{"x": {"scene": 0.5}, "x": {"scene": 0.6}}', "'x' is twice"),
+        ("a.csv", "method,scene,color\nx,95,0.8\n", "color of x is 0.8, which looks like a fraction"),
+        ("a.csv", "method,scene,color\nx,95%,0.8\n", "say --unit"),
+        ("a.csv", "method,scene\nx,52\ny,53,54\n", r"model 2 \(y\) has 3 cells, the header 2"),
+        ("a.csv", "method,scene\nx,52\n ,53\n", "model 2 of 2 has no name"),
+        ("a.json", '{"": {"scene": 0.5}}', "has no name"),
+        ("a.json", '[{"scene": 0.5, "model": "a"}, {"scene": 0.5}]', "model 2 of 2 has no name"),
+        ("a.json", '{"quality": {"color": 0.5}, "semantic": {"scene": 0.5}}', "'quality' groups dimensions"),
+        ("a.json", '{"Quality Score": {"color": 0.5}, "total": 0.5}', "groups dimensions"),
+        ("a.json", '{"color": [0.9, []], "scene": 0.5}', "mixed forms are not supported"),
+        ("a.json", '[{"name": "x", "color": {"score": 0.5}}]', "mixed forms are not supported"),
+        ("a.json", '{"scene": []}', r"scene is \[\] where a number is expected"),
     ],
 )
 def test_files_that_say_nothing_are_refused(tmp_path: Path, name: str, text: str, message: str) -> None:
