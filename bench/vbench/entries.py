@@ -63,9 +63,25 @@ def is_percent(path: Path, names: Sequence[str], rows: Sequence[Mapping[str, str
     return True
 
 
-def decimals(text: str) -> int:
-    """Digits after the point."""
-    return len(text.strip().removesuffix("%").partition(".")[2])
+def half_units(rows: Sequence[Mapping[str, str]], kept_zeros: bool) -> dict[str, float]:
+    """Dimension or printed aggregate → half the unit of the last digit that its column shows.
+
+    kept_zeros: whether 92.40 is written so; if not, dimensions are all as exact as the most exact one.
+    """
+    digits: dict[str, int] = {}
+    for row in rows:
+        for key, text in row.items():
+            digits[key] = max(_decimals(text), digits.get(key, 0))
+    longest = max((n for key, n in digits.items() if key in DIMENSIONS), default=0)
+    if not kept_zeros:
+        digits |= {key: longest for key in digits if key in DIMENSIONS}
+    return {key: 0.5 * 10.0**-n for key, n in digits.items()}
+
+
+def _decimals(text: str) -> int:
+    """Digits after the point of a number, which may be written as 1e-05."""
+    digits, _, exponent = text.strip().removesuffix("%").lower().partition("e")
+    return max(0, len(digits.strip().partition(".")[2]) - int(exponent or 0))
 
 
 def field(record: Mapping[str, Any], name: str) -> str:

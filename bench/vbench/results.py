@@ -37,7 +37,8 @@ NAMES = ("method", "model", "name")  # beginnings of the column that names a row
 class Row:
     """One model. scores: dimension → fraction. printed: aggregates that the file states, fractions.
 
-    half_unit: half the unit of the last digit of the file's numbers, as a fraction; 0 for full precision.
+    half_units: dimension or printed aggregate → half the unit of the last digit that its column shows, as a
+    fraction; none for full precision.
     notes: dimension → why its score is not the official one. whole: all dimensions were to be scored, so that
     those without a score are missing.
     """
@@ -45,7 +46,7 @@ class Row:
     name: str
     scores: dict[str, float]
     printed: dict[str, float] = field(default_factory=dict)
-    half_unit: float = 0.0
+    half_units: dict[str, float] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
     whole: bool = False
 
@@ -176,8 +177,11 @@ def _table(path: Path, records: Sequence[Mapping[str, Any]], unit: Unit) -> list
     unit = entries.stated_unit(records) if unit == "auto" else unit
     percent = unit == "percent" or (unit == "auto" and entries.is_percent(path, names, texts))
     factor = 0.01 if percent else 1.0
-    digits = max((entries.decimals(text) for row in texts for text in row.values()), default=0)
-    half_unit = 0.5 * 10.0**-digits * factor
+    text_only = not any(
+        isinstance(record[c], int | float) for record in records for c in known if c in record
+    )
+    units = entries.half_units(texts, kept_zeros=text_only)
+    half_units = {PRINTED.get(key, key): factor * half for key, half in units.items()}
     rows: list[Row] = []
     for name, record, values in zip(names, records, numbers, strict=True):
         scaled = {key: value * factor for key, value in values.items()}
@@ -188,7 +192,7 @@ def _table(path: Path, records: Sequence[Mapping[str, Any]], unit: Unit) -> list
         scores = {key: value for key, value in scaled.items() if key in DIMENSIONS}
         printed = {PRINTED[key]: value for key, value in scaled.items() if key in PRINTED}
         notes = {key: why for key, why in entries.read_notes(record).items() if key in scores}
-        rows.append(Row(name, scores, printed, half_unit, notes))
+        rows.append(Row(name, scores, printed, half_units, notes))
     return rows
 
 

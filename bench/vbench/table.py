@@ -149,7 +149,7 @@ def remarks(rows: Sequence[Row]) -> list[str]:
 
 def checks(row: Row) -> list[Check]:
     """A row's printed aggregates beside the recomputed ones."""
-    return aggregate.checks(row.scores, row.printed, row.half_unit)
+    return aggregate.checks(row.scores, row.printed, row.half_units)
 
 
 def write(out: Path, rows: Sequence[Row]) -> list[Path]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench.errors import BenchError
+from bench.vbench.aggregate import TABLE3, checks, weighted_average
 from bench.vbench.results import read
 from tests.vbench.videos import write_result
 
@@ -34,7 +35,9 @@ def test_leaderboards_in_percent_and_in_fractions(tmp_path: Path) -> None:
     assert (lavie.name, show.name) == ("LaVie", "Show-1")
     assert lavie.scores == {"subject_consistency": pytest.approx(0.9141), "scene": pytest.approx(0.5269)}
     assert lavie.printed == {"total": pytest.approx(0.7708)}
-    assert lavie.half_unit == pytest.approx(0.00005)
+    assert lavie.half_units == pytest.approx(
+        dict.fromkeys(["subject_consistency", "scene", "total"], 0.00005)
+    )
     flat, nested, rows = (tmp_path / f"{name}.json" for name in ("flat", "nested", "rows"))
     flat.write_text(json.dumps({"subject consistency": 0.91, "scene": 0.5}))
     nested.write_text(json.dumps({"a": {"scene": 52.0}, "b": {"scene": 47.5, "color": None}}))
@@ -54,6 +57,29 @@ def test_blank_lines_cells_and_zeros_are_no_mistakes(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text('method,scene,color\n"x,\n1",52,0,\n,,\n\ny,0.5%,50\n')
     assert [row.name for row in read([tmp_path / "a.csv"])] == ["x,\n1", "y"]
     assert [row.scores["scene"] for row in read([tmp_path / "a.csv"])] == pytest.approx([0.52, 0.005])
+
+
+def test_every_column_is_rounded_by_itself(tmp_path: Path) -> None:
+    """Dimensions in full precision beside an aggregate with two decimals."""
+    scores = {name: 0.9 + n * 0.0123456789 for n, name in enumerate(TABLE3)}
+    mean = weighted_average(scores)
+    assert mean is not None
+    names, numbers = ",".join(scores), ",".join(f"{100 * value:.8f}" for value in scores.values())
+    (tmp_path / "a.csv").write_text(f"method,{names},weighted_average\nx,{numbers},{100 * mean:.2f}\n")
+    (row,) = read([tmp_path / "a.csv"])
+    assert row.half_units["weighted_average"] == pytest.approx(0.00005)
+    assert row.half_units["dynamic_degree"] == pytest.approx(0.5e-10)
+    (check,) = checks(row.scores, row.printed, row.half_units)
+    assert check.consistent
+
+
+def test_numbers_of_json_drop_zeros_and_are_as_exact_as_the_others(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(
+        '{"dynamic_degree": 1, "scene": 0.51234, "color": 1.5e-05, "total_score": 0.7}'
+    )
+    (row,) = read([tmp_path / "a.json"])
+    assert row.half_units["dynamic_degree"] == row.half_units["color"] == pytest.approx(0.5e-6)
+    assert row.half_units["total"] == pytest.approx(0.05)
 
 
 def test_notes_of_ones_own_name_dimensions_or_say_nothing(tmp_path: Path) -> None:
