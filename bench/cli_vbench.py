@@ -6,12 +6,15 @@ import os
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from bench.cli_sweep import With
+
+if TYPE_CHECKING:
+    from bench.slurm import sweep
 
 console = Console()
 app = typer.Typer(
@@ -23,8 +26,18 @@ Dimensions = Annotated[
         "--dimension", help="names with commas between them, or all; may be repeated", show_default="all"
     ),
 ]
-
-
+Model = Annotated[str | None, typer.Option(help="a video model, as for run", show_default="the cell's")]
+VideosOut = Annotated[
+    Path | None, typer.Option(help="for the videos", show_default="results/vbench/MODEL/videos")
+]
+Subset = Annotated[
+    int | None, typer.Option(min=1, help="prompts of each dimension, a fixed choice", show_default="all")
+]
+PerPrompt = Annotated[
+    int | None, typer.Option(min=1, help="videos of each prompt", show_default="5; flickering 25")
+]
+Fps = Annotated[float | None, typer.Option(min=1, help="frames per second", show_default="the model's")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="model.KEY=VALUE; may be repeated")]
 Slurm = Annotated[
     str | None,
     typer.Option(
@@ -36,6 +49,10 @@ Slurm = Annotated[
 ]
 MaxParallel = Annotated[
     int | None, typer.Option(min=1, help="with --slurm: cells that run at once", show_default="the profile's")
+]
+Cells = Annotated[
+    int | None,
+    typer.Option(min=1, help="with --slurm: that share the videos", show_default="as many as run at once; 8"),
 ]
 Wait = Annotated[bool, typer.Option("--wait", help="with --slurm: to the end; exit code 1 if one failed")]
 
@@ -51,51 +68,33 @@ class Unit(StrEnum):
 @app.command()
 def generate(
     dimension: Dimensions = None,
-    model: Annotated[
-        str | None, typer.Option(help="a video model, as for run", show_default="the cell's")
-    ] = None,
+    model: Model = None,
     lora: Annotated[Path | None, typer.Option(help="a cell's directory, or one with a LoRA in it")] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="for the videos", show_default="results/vbench/MODEL/videos")
-    ] = None,
-    subset: Annotated[
-        int | None, typer.Option(min=1, help="prompts of each dimension, a fixed choice", show_default="all")
-    ] = None,
-    per_prompt: Annotated[
-        int | None, typer.Option(min=1, help="videos of each prompt", show_default="5; flickering 25")
-    ] = None,
+    out: VideosOut = None,
+    subset: Subset = None,
+    per_prompt: PerPrompt = None,
     shard: Annotated[str | None, typer.Option(help="K/N: only that part, for array jobs")] = None,
     seed: Annotated[int, typer.Option(min=0, help="of the starting noise")] = 0,
     batch: Annotated[int, typer.Option(min=1, help="videos at a time")] = 1,
-    fps: Annotated[
-        float | None, typer.Option(min=1, help="frames per second", show_default="the model's")
-    ] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="model.KEY=VALUE; may be repeated")
-    ] = None,
+    fps: Fps = None,
+    settings: Settings = None,
     force: Annotated[bool, typer.Option("--force", help="make also those that are there")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="count them, make none")] = False,
     slurm: Slurm = None,
-    cells: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="with --slurm: that share the videos", show_default="as many as run at once; 8"
-        ),
-    ] = None,
+    cells: Cells = None,
     changes: With = None,
     max_parallel: MaxParallel = None,
     wait: Wait = False,
 ) -> None:
     """Make the videos of VBench's prompts that are not there yet, here or by SLURM."""
     os.environ.setdefault("TQDM_DISABLE", "1")
-    from bench.errors import BenchError
     from bench.vbench import dimensions
 
     chosen = dimensions.chosen(dimension or ())
-    if model is None and lora is None:
-        raise BenchError("say whose videos: --model NAME, or --lora DIRECTORY of a trained cell")
+    _whose(model, lora)
     _with_slurm(slurm, {"--cells": cells, "--with": changes, "--max-parallel": max_parallel, "--wait": wait})
     from bench.vbench import generate as making
+    from bench.vbench import submit
 
     asked = making.Asked(
         dimensions=chosen,
@@ -115,11 +114,24 @@ def generate(
     if slurm is None:
         making.generate(console, asked)
         return
-    from bench.slurm import sweep
-    from bench.vbench import submit
+    sys.exit(submit.generate(console, asked, _how(slurm, changes, max_parallel, wait, dry_run, force), cells))
 
-    how = sweep.Asked(slurm, tuple(changes or ()), max_parallel, wait, dry_run, force)
-    sys.exit(submit.generate(console, asked, how, cells))
+
+def _how(
+    slurm: str, changes: list[str] | None, max_parallel: int | None, wait: bool, dry_run: bool, force: bool
+) -> sweep.Asked:
+    """How the cells are sent."""
+    from bench.slurm import sweep
+
+    return sweep.Asked(slurm, tuple(changes or ()), max_parallel, wait, dry_run, force)
+
+
+def _whose(model: str | None, lora: Path | None) -> None:
+    """Raise BenchError if nothing says which model makes the videos."""
+    from bench.errors import BenchError
+
+    if model is None and lora is None:
+        raise BenchError("say whose videos: --model NAME, or --lora DIRECTORY of a trained cell")
 
 
 def _with_slurm(slurm: str | None, options: dict[str, object]) -> None:
@@ -190,11 +202,9 @@ def score(
         left = without_sent(console, asked)
         code = scoring.score(console, left) if left.dimensions else 1
         sys.exit(code if len(left.dimensions) == len(asked.dimensions) else 1)
-    from bench.slurm import sweep
     from bench.vbench import submit
 
-    how = sweep.Asked(slurm, tuple(changes or ()), max_parallel, wait, dry_run, force)
-    sys.exit(submit.score(console, asked, how))
+    sys.exit(submit.score(console, asked, _how(slurm, changes, max_parallel, wait, dry_run, force)))
 
 
 @app.command()

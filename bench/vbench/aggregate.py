@@ -68,21 +68,28 @@ FUNCTIONS: dict[str, Callable[[Scores], float | None]] = {
 }
 
 
-def rounding(aggregate: str, half_unit: float) -> float:
+def rounding(aggregate: str, half_units: Mapping[str, float]) -> float:
     """How far an aggregate can be from the printed one because all printed numbers are rounded.
 
-    half_unit: half of their last digit's unit, such as 0.00005 for percent with two decimals. The bound holds
-    for the worst case, in which all errors add up.
+    half_units: dimension or aggregate → half of its last digit's unit, such as 0.00005 for percent with two
+    decimals; without one it counts as exact. The bound holds for the worst case, in which all errors add up.
     """
     if aggregate == "total":
-        parts = QUALITY_SHARE * (rounding("quality", half_unit) - half_unit)
-        parts += SEMANTIC_SHARE * (rounding("semantic", half_unit) - half_unit)
-        return parts / (QUALITY_SHARE + SEMANTIC_SHARE) + half_unit
-    names = {"quality": QUALITY, "semantic": SEMANTIC, "weighted_average": TABLE3}[aggregate]
-    found = [DIMENSIONS[name] for name in names]
+        error = QUALITY_SHARE * _error("quality", half_units) + SEMANTIC_SHARE * _error(
+            "semantic", half_units
+        )
+        error /= QUALITY_SHARE + SEMANTIC_SHARE
+    else:
+        error = _error(aggregate, half_units)
+    return error + half_units.get(aggregate, 0.0)
+
+
+def _error(aggregate: str, half_units: Mapping[str, float]) -> float:
+    """How far a mean can be off because its dimensions are rounded."""
+    found = [DIMENSIONS[name] for name in PARTS[aggregate]]
     spans = [1.0 if aggregate == "weighted_average" else d.high - d.low for d in found]
-    error = sum(d.weight / span for d, span in zip(found, spans, strict=True)) / sum(d.weight for d in found)
-    return (error + 1.0) * half_unit
+    errors = [d.weight * half_units.get(d.name, 0.0) / span for d, span in zip(found, spans, strict=True)]
+    return sum(errors) / sum(d.weight for d in found)
 
 
 @dataclass(frozen=True)
@@ -105,11 +112,11 @@ class Check:
         return abs(self.difference) <= self.allowed + 1e-9
 
 
-def checks(scores: Scores, printed: Scores, half_unit: float) -> list[Check]:
+def checks(scores: Scores, printed: Scores, half_units: Mapping[str, float]) -> list[Check]:
     """Every printed aggregate that can be recomputed."""
     found: list[Check] = []
     for name in AGGREGATES:
         value = FUNCTIONS[name](scores)
         if name in printed and value is not None and math.isfinite(printed[name]):
-            found.append(Check(name, printed[name], value, rounding(name, half_unit)))
+            found.append(Check(name, printed[name], value, rounding(name, half_units)))
     return found

@@ -24,7 +24,7 @@ from typing import Any, Literal
 from bench.errors import BenchError
 from bench.schema import Strict
 from bench.store import write_atomically
-from bench.vbench import fetching, suite
+from bench.vbench import fetching, record, suite
 from bench.vbench.dimensions import GRIT, Dimension
 from bench.vbench.worker import Missing, check_packages
 
@@ -123,7 +123,7 @@ class Cell:
         return {
             "videos": len(names),
             "expected": expected,
-            "partial": self._partial(len(names), expected),
+            "partial": self.partial(),
             "fingerprint": self.fingerprint(names),
         }
 
@@ -151,13 +151,16 @@ class Cell:
         shutil.rmtree(self.work / "static", ignore_errors=True)
         return Status(**outcome, **common, seconds=round(time.monotonic() - started, 2))
 
-    def _partial(self, videos: int, expected: int | None) -> str:
+    def partial(self) -> str:
         """Why a score of these is not the official one; empty if it is."""
+        names, expected = self.given()
         if expected is None:
             return "custom videos"
-        found = [f"{videos} of the suite's {expected} videos"] if videos < expected else []
+        found = [f"{len(names)} of the suite's {expected} videos"] if len(names) < expected else []
         if self.dimension.name == "temporal_flickering" and not self.filtered:
             found.append("without the static filter")
+        if trained := record.trained_note(self.videos):
+            found.append(trained)
         return ", ".join(found)
 
     def _no_videos(self, names: Sequence[str]) -> str:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import digests
+from bench import prompts as prompt_sets
 from bench.errors import BenchError
-from bench.store import write_atomically
+from bench.store import CellDir, write_atomically
 from bench.vbench import suite
 from bench.vbench.dimensions import DIMENSIONS
 from bench.weights import locate, needs_of
@@ -17,7 +18,7 @@ from bench.weights import locate, needs_of
 if TYPE_CHECKING:
     from bench.vbench.generate import Order
 
-SAME_ANYWHERE = ("lora",)  # a path: what lies there is in lora_sha256
+IN_LORA = ("lora", "trained_on")  # of the LoRA, which lora_sha256 stands for
 
 
 def place(out: Path) -> Path:
@@ -59,10 +60,41 @@ def identity(found: Order) -> dict[str, Any]:
         "weights": _weights(found),
         "lora": None if found.adapter is None else str(found.adapter),
         "lora_sha256": None if found.adapter is None else digest.hexdigest(),
+        "trained_on": None if found.asked.lora is None else trained_on(found.asked.lora),
         "dcot": None if found.dcot is None else found.dcot.model_dump(mode="json"),
         "seed": found.asked.seed,
         "fps": found.fps,
     }
+
+
+def trained_on(lora: Path) -> dict[str, Any] | None:
+    """The prompt set of a trained cell and how many of the suite's prompts it was trained on.
+
+    None for an adapter from elsewhere; no number if the set is not on this machine.
+    """
+    cell = next(
+        (place for place in (lora, lora.absolute().parent) if (place / "config.yaml").is_file()), None
+    )
+    if cell is None:
+        return None
+    name = CellDir(cell).config().prompts
+    try:
+        of_suite = len(set(prompt_sets.load(name).train) & set(suite.distinct()))
+    except BenchError:
+        of_suite = None
+    return {"prompts": name, "of_suite": of_suite}
+
+
+def trained_note(out: Path) -> str:
+    """That the model of these videos was trained on the suite's prompts; empty if not, or if it is not known.
+
+    Raises BenchError for a damaged record.
+    """
+    match read(out):
+        case {"trained_on": {"of_suite": int(count)}} if count:
+            return f"trained on {count} of the suite's {len(suite.distinct())} prompts"
+        case _:
+            return ""
 
 
 def _weights(found: Order) -> dict[str, str]:
@@ -103,7 +135,7 @@ def differing(out: Path, mine: dict[str, Any]) -> list[str]:
     before = read(out)
     if before is None:
         return []
-    return [k for k in mine if k not in SAME_ANYWHERE and (k not in before or before[k] != mine[k])]
+    return [k for k in mine if k not in IN_LORA and (k not in before or before[k] != mine[k])]
 
 
 def check(out: Path, mine: dict[str, Any]) -> None:

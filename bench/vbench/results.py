@@ -1,26 +1,28 @@
 """Scores from files: VBench's own result files, tables (CSV), and JSON as leaderboards have it.
 
 Every reader gives rows: one model each, dimension → fraction. A file's numbers are percent if one of them has
-a percent sign or is above 1, else fractions; `unit` overrides that.
+a percent sign or is above 1, else fractions; its column `unit` overrides that, and the option `unit` both.
+Its column `notes` says which scores are not official, as `vbench table` writes it.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from bench.errors import BenchError
+from bench.vbench import entries
 from bench.vbench.dimensions import DIMENSIONS, canonical
+from bench.vbench.entries import Unit
 from bench.vbench.score import read_status
 
-Unit = Literal["auto", "percent", "fraction"]
 PRINTED = {
     "quality_score": "quality",
     "semantic_score": "semantic",
@@ -28,7 +30,6 @@ PRINTED = {
     "weighted_average": "weighted_average",
 }
 SUFFIX = "_eval_results.json"
-NOTHING = ("", "-", "–", "—", "n/a", "na", "nan", "none", "null")
 NAMES = ("method", "model", "name")  # beginnings of the column that names a row
 
 
@@ -36,7 +37,8 @@ NAMES = ("method", "model", "name")  # beginnings of the column that names a row
 class Row:
     """One model. scores: dimension → fraction. printed: aggregates that the file states, fractions.
 
-    half_unit: half the unit of the last digit of the file's numbers, as a fraction; 0 for full precision.
+    half_units: dimension or printed aggregate → half the unit of the last digit that its column shows, as a
+    fraction; none for full precision.
     notes: dimension → why its score is not the official one. whole: all dimensions were to be scored, so that
     those without a score are missing.
     """
@@ -44,7 +46,7 @@ class Row:
     name: str
     scores: dict[str, float]
     printed: dict[str, float] = field(default_factory=dict)
-    half_unit: float = 0.0
+    half_units: dict[str, float] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
     whole: bool = False
 
@@ -67,10 +69,12 @@ def _read(path: Path, unit: Unit) -> list[Row]:
         return [_directory(path)]
     try:
         text = path.read_text(encoding="utf-8-sig")
+        if path.suffix.lower() in (".csv", ".json") and not text.strip():
+            raise BenchError(f"{path}: empty. Leave the file out")
         if path.suffix.lower() == ".csv":
-            return _table(path, list(csv.DictReader(text.splitlines())), unit)
+            return _table(path, _csv(path, text), unit)
         if path.suffix.lower() == ".json":
-            return _json(path, json.loads(text), unit)
+            return _json(path, json.loads(text, object_pairs_hook=lambda pairs: _object(path, pairs)), unit)
     except (OSError, UnicodeDecodeError) as error:
         raise BenchError(f"{path}: cannot be read: {error}") from error
     except (ValueError, csv.Error) as error:
@@ -99,6 +103,42 @@ def _directory(path: Path) -> Row:
     return row
 
 
+def _csv(path: Path, text: str) -> list[dict[str, Any]]:
+    """The lines that are not empty, by the header's names."""
+    header, *lines = [line for line in csv.reader(io.StringIO(text, newline="")) if any(map(str.strip, line))]
+    if not lines:
+        raise BenchError(f"{path}: empty: there is no line under the header. Leave the file out")
+    _once(path, header)
+    for n, line in enumerate(lines, 1):
+        if any(map(str.strip, line[len(header) :])):
+            raise BenchError(
+                f"{path}: model {n} ({line[0]}) has {len(line)} cells, the header {len(header)}: put text "
+                "with commas in quotes, or add the columns"
+            )
+    return [dict(zip(header, line, strict=False)) for line in lines]
+
+
+def _object(path: Path, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object in which nothing is said twice."""
+    _once(path, [name for name, _ in pairs])
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(name for n, (name, _) in enumerate(pairs) if name in dict(pairs[:n]))
+        raise BenchError(f"{path}: '{twice}' is twice in one object: keep one")
+    return found
+
+
+def _once(path: Path, columns: Sequence[str]) -> None:
+    """Raise BenchError if two columns are of one dimension or aggregate."""
+    found: dict[str, str] = {}
+    for column in columns:
+        name = canonical(column)
+        if name in found:
+            raise BenchError(f"{path}: '{found[name]}' and '{column}' are both {name}: keep one of them")
+        if name in DIMENSIONS or name in PRINTED:
+            found[name] = column
+
+
 def _json(path: Path, tree: Any, unit: Unit) -> list[Row]:
     """VBench's {dimension: [score, videos]}, {dimension: score}, {model: {dimension: score}}, or rows."""
     stem = path.name.removesuffix(".json").removesuffix(SUFFIX.removesuffix(".json"))
@@ -109,6 +149,12 @@ def _json(path: Path, tree: Any, unit: Unit) -> list[Row]:
     if all(isinstance(value, list) and value for value in tree.values()):
         flat = {name: value[0] for name, value in tree.items()}
         return _table(path, [{"name": stem, **flat}], "fraction")
+    for name, value in tree.items():
+        if isinstance(value, dict) and canonical(name) in (*PRINTED, *PRINTED.values()):
+            raise BenchError(
+                f"{path}: '{name}' groups dimensions, which is not supported: put the dimensions of all "
+                "groups side by side in one object"
+            )
     if all(isinstance(value, dict) for value in tree.values()):
         return _table(path, [{**values, "name": name} for name, values in tree.items()], unit)
     return _table(path, [{"name": stem, **tree}], unit)
@@ -120,19 +166,24 @@ def _table(path: Path, records: Sequence[Mapping[str, Any]], unit: Unit) -> list
     label = next((c for c in columns if canonical(c).startswith(NAMES) and c not in known), None)
     if label is None:
         raise BenchError(f"{path}: no column says whose scores these are: call one `method`")
-    texts = [
-        {known[c]: str(record[c]) for c in known if c in record and _text(record[c]) not in NOTHING}
-        for record in records
-    ]
+    names = [_unlinked(entries.plain(record.get(label))) for record in records]
+    if "" in names:
+        n = names.index("") + 1
+        raise BenchError(f"{path}: model {n} of {len(names)} has no name: write one under '{label}'")
+    texts = [entries.numerals(path, record, known) for record in records]
     if not any(row.keys() & DIMENSIONS.keys() for row in texts):
         raise BenchError(f"{path}: no score in it: every row is empty. Leave the file out")
-    numbers = [{key: _number(path, key, text) for key, text in row.items()} for row in texts]
-    percent = _percent(path, texts, numbers, unit)
+    numbers = [{key: entries.number(path, key, text) for key, text in row.items()} for row in texts]
+    unit = entries.stated_unit(records) if unit == "auto" else unit
+    percent = unit == "percent" or (unit == "auto" and entries.is_percent(path, names, texts))
     factor = 0.01 if percent else 1.0
-    digits = max((_decimals(text) for row in texts for text in row.values()), default=0)
-    half_unit = 0.5 * 10.0**-digits * factor
+    text_only = not any(
+        isinstance(record[c], int | float) for record in records for c in known if c in record
+    )
+    units = entries.half_units(texts, kept_zeros=text_only)
+    half_units = {PRINTED.get(key, key): factor * half for key, half in units.items()}
     rows: list[Row] = []
-    for record, values in zip(records, numbers, strict=True):
+    for name, record, values in zip(names, records, numbers, strict=True):
         scaled = {key: value * factor for key, value in values.items()}
         kind = "percent" if percent else "fractions"
         for key, value in scaled.items():
@@ -140,7 +191,8 @@ def _table(path: Path, records: Sequence[Mapping[str, Any]], unit: Unit) -> list
                 raise BenchError(f"{path}: {key} is {values[key]:g}, not a score (read as {kind})")
         scores = {key: value for key, value in scaled.items() if key in DIMENSIONS}
         printed = {PRINTED[key]: value for key, value in scaled.items() if key in PRINTED}
-        rows.append(Row(_plain(str(record[label])), scores, printed, half_unit))
+        notes = {key: why for key, why in entries.read_notes(record).items() if key in scores}
+        rows.append(Row(name, scores, printed, half_units, notes))
     return rows
 
 
@@ -157,38 +209,6 @@ def _columns(path: Path, columns: Sequence[str]) -> dict[str, str]:
     return known
 
 
-def _text(value: Any) -> str:
-    return "" if value is None else str(value).strip().lower()
-
-
-def _number(path: Path, key: str, text: str) -> float:
-    try:
-        number = float(text.strip().removesuffix("%"))
-    except ValueError:
-        raise BenchError(f"{path}: {key} is '{text}', not a number") from None
-    if not math.isfinite(number):
-        raise BenchError(f"{path}: {key} is {text}")
-    return number
-
-
-def _percent(
-    path: Path, texts: Sequence[Mapping[str, str]], numbers: Sequence[Mapping[str, float]], unit: Unit
-) -> bool:
-    """Whether a file's numbers are percent. Raises BenchError if its rows do not agree on it."""
-    if unit != "auto":
-        return unit == "percent"
-    if any("%" in text for row in texts for text in row.values()):
-        return True
-    largest = [max(row.values()) for row in numbers if row]
-    if any(value > 1 for value in largest) and any(0 < value <= 1 for value in largest):
-        raise BenchError(f"{path}: some rows look like percent, others like fractions: say --unit")
-    return any(value > 1 for value in largest)
-
-
-def _decimals(text: str) -> int:
-    return len(text.strip().removesuffix("%").partition(".")[2])
-
-
-def _plain(name: str) -> str:
+def _unlinked(name: str) -> str:
     """`[LaVie](https://…)` → `LaVie`."""
     return re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", name).strip()

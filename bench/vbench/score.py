@@ -58,8 +58,7 @@ def score(console: Console, asked: Asked) -> int:
             show(console, cell.dimension, status)
     for cell in cells:
         if cell not in todo:
-            found[cell.dimension.name] = known[cell.dimension.name]
-            show(console, cell.dimension, found[cell.dimension.name], "already scored")
+            found[cell.dimension.name] = show_finished(console, cell, known)
     show_ways(console, [found[cell.dimension.name] for cell in todo])
     done = [cell for cell in cells if found[cell.dimension.name].state == "done"]
     console.print(f"{len(done)} of {len(cells)} dimensions have a score: {scores}", highlight=False)
@@ -132,6 +131,17 @@ def show(console: Console, dimension: Dimension, status: Status, remark: str = "
     if status.message:
         text = status.message.replace("\n", "\n  ")
         console.print(Text(f"  {text}", "dim"), soft_wrap=True)
+
+
+def show_finished(console: Console, cell: Cell, known: Mapping[str, Status], keep: bool = True) -> Status:
+    """The line of a dimension that has its score already. Why that is not official may have come to be known
+    since; keep: put it on record. Returns how it stands."""
+    before, partial = known[cell.dimension.name], cell.partial()
+    status = before.model_copy(update={"partial": partial})
+    if keep and status != before:
+        write_status(cell.scores, cell.dimension.name, status)
+    show(console, cell.dimension, status, "already scored")
+    return status
 
 
 def show_ways(console: Console, found: Iterable[Status]) -> None:

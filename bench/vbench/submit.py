@@ -69,7 +69,7 @@ def score(console: Console, asked: scoring.Asked, how: sweep.Asked) -> int:
     for cell in cells:
         name = cell.dimension.name
         if cell in done:
-            scoring.show(console, cell.dimension, known[name], "already scored")
+            scoring.show_finished(console, cell, known, keep=not how.dry_run)
         elif name not in sent and (status := _lacks(cell, chosen, asked.fetch and not how.dry_run)):
             lacking[name] = status
             scoring.show(console, cell.dimension, status)

@@ -19,7 +19,8 @@ from bench.store import write_atomically
 from bench.vbench import aggregate, figures
 from bench.vbench.aggregate import AGGREGATES, Check
 from bench.vbench.dimensions import DIMENSIONS
-from bench.vbench.results import PRINTED, SUFFIX, Row, Unit, read
+from bench.vbench.entries import Unit, write_notes
+from bench.vbench.results import PRINTED, SUFFIX, Row, read
 
 TITLES = {
     "quality": "Quality",
@@ -148,7 +149,7 @@ def remarks(rows: Sequence[Row]) -> list[str]:
 
 def checks(row: Row) -> list[Check]:
     """A row's printed aggregates beside the recomputed ones."""
-    return aggregate.checks(row.scores, row.printed, row.half_unit)
+    return aggregate.checks(row.scores, row.printed, row.half_units)
 
 
 def write(out: Path, rows: Sequence[Row]) -> list[Path]:
@@ -166,7 +167,7 @@ def write(out: Path, rows: Sequence[Row]) -> list[Path]:
 
 
 def frame(rows: Sequence[Row]) -> pd.DataFrame:
-    """One line per model in percent; empty where there is no score."""
+    """One line per model in percent, with what is not official of it; empty where there is no score."""
     lines = shown(rows)
     back = {name: column for column, name in PRINTED.items()}
     records: list[dict[str, object]] = []
@@ -175,7 +176,9 @@ def frame(rows: Sequence[Row]) -> pd.DataFrame:
         record: dict[str, object] = {"method": row.name}
         for name, number in values.items():
             record[back.get(name, name)] = None if number is None else round(100 * number, 4)
-        records.append(record)
+        records.append(record | {"unit": "percent"})
+        if any(other.notes for other in rows):
+            records[-1]["notes"] = write_notes(row.notes)
     return pd.DataFrame(records)
 
 

@@ -12,6 +12,7 @@ is refused), and taking a detector that fails for one that sees nothing (its err
 from __future__ import annotations
 
 import functools
+import glob
 import importlib
 import importlib.metadata
 import importlib.util
@@ -100,7 +101,7 @@ def keep_static(request: dict[str, Any], device: str) -> dict[str, str]:
     shutil.rmtree(place, ignore_errors=True)
     arguments = Namespace(
         model=request["raft"],
-        videos_path=request["videos"],
+        videos_path=glob.escape(request["videos"]),  # what it puts "*.mp4" behind
         result_path=str(place),
         store_name="static.json",
         filter_scope="temporal_flickering",

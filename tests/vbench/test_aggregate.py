@@ -38,7 +38,7 @@ def test_modelscope_follows_if_its_background_consistency_repeats_the_subjects_n
     """With 89.87 for the subject and 95.29 for the background, all three printed aggregates follow."""
     row = ROWS["modelscope"]
     scores = row.scores | {"subject_consistency": 0.8987, "background_consistency": 0.9529}
-    found = checks(Row("", scores, row.printed, row.half_unit))
+    found = checks(Row("", scores, row.printed, row.half_units))
     assert len(found) == 3
     assert all(check.consistent for check in found)
 
@@ -72,8 +72,9 @@ def test_dynamic_degree_counts_half() -> None:
 
 def test_rounding_covers_the_worst_case() -> None:
     scores, unit = dict.fromkeys(DIMENSIONS, 0.9), 0.00005
+    units = dict.fromkeys([*DIMENSIONS, *aggregate.AGGREGATES], unit)
     pushed = {name: value + unit for name, value in scores.items()}
     for name, compute in aggregate.FUNCTIONS.items():
         before, after = compute(scores), compute(pushed)
         assert before is not None and after is not None
-        assert after - before + unit == pytest.approx(aggregate.rounding(name, unit))
+        assert after - before + unit == pytest.approx(aggregate.rounding(name, units))

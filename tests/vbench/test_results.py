@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench.errors import BenchError
+from bench.vbench.aggregate import TABLE3, checks, weighted_average
 from bench.vbench.results import read
 from tests.vbench.videos import write_result
 
@@ -34,7 +35,9 @@ def test_leaderboards_in_percent_and_in_fractions(tmp_path: Path) -> None:
     assert (lavie.name, show.name) == ("LaVie", "Show-1")
     assert lavie.scores == {"subject_consistency": pytest.approx(0.9141), "scene": pytest.approx(0.5269)}
     assert lavie.printed == {"total": pytest.approx(0.7708)}
-    assert lavie.half_unit == pytest.approx(0.00005)
+    assert lavie.half_units == pytest.approx(
+        dict.fromkeys(["subject_consistency", "scene", "total"], 0.00005)
+    )
     flat, nested, rows = (tmp_path / f"{name}.json" for name in ("flat", "nested", "rows"))
     flat.write_text(json.dumps({"subject consistency": 0.91, "scene": 0.5}))
     nested.write_text(json.dumps({"a": {"scene": 52.0}, "b": {"scene": 47.5, "color": None}}))
@@ -48,6 +51,42 @@ def test_a_unit_can_be_said(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("method,scene\nx,0.5\n")
     assert read([tmp_path / "a.csv"])[0].scores["scene"] == 0.5
     assert read([tmp_path / "a.csv"], "percent")[0].scores["scene"] == pytest.approx(0.005)
+
+
+def test_blank_lines_cells_and_zeros_are_no_mistakes(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('method,scene,color\n"x,\n1",52,0,\n,,\n\ny,0.5%,50\n')
+    assert [row.name for row in read([tmp_path / "a.csv"])] == ["x,\n1", "y"]
+    assert [row.scores["scene"] for row in read([tmp_path / "a.csv"])] == pytest.approx([0.52, 0.005])
+
+
+def test_every_column_is_rounded_by_itself(tmp_path: Path) -> None:
+    """Dimensions in full precision beside an aggregate with two decimals."""
+    scores = {name: 0.9 + n * 0.0123456789 for n, name in enumerate(TABLE3)}
+    mean = weighted_average(scores)
+    assert mean is not None
+    names, numbers = ",".join(scores), ",".join(f"{100 * value:.8f}" for value in scores.values())
+    (tmp_path / "a.csv").write_text(f"method,{names},weighted_average\nx,{numbers},{100 * mean:.2f}\n")
+    (row,) = read([tmp_path / "a.csv"])
+    assert row.half_units["weighted_average"] == pytest.approx(0.00005)
+    assert row.half_units["dynamic_degree"] == pytest.approx(0.5e-10)
+    (check,) = checks(row.scores, row.printed, row.half_units)
+    assert check.consistent
+
+
+def test_numbers_of_json_drop_zeros_and_are_as_exact_as_the_others(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(
+        '{"dynamic_degree": 1, "scene": 0.51234, "color": 1.5e-05, "total_score": 0.7}'
+    )
+    (row,) = read([tmp_path / "a.json"])
+    assert row.half_units["dynamic_degree"] == row.half_units["color"] == pytest.approx(0.5e-6)
+    assert row.half_units["total"] == pytest.approx(0.05)
+
+
+def test_notes_of_ones_own_name_dimensions_or_say_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(
+        "method,scene,color,Notes\nx,52,,Scene: five videos; color: old\ny,53,50,our run; see: logs\n"
+    )
+    assert [row.notes for row in read([tmp_path / "a.csv"])] == [{"scene": "five videos"}, {}]
 
 
 @pytest.mark.parametrize(
@@ -67,6 +106,25 @@ def test_a_unit_can_be_said(tmp_path: Path) -> None:
         ("a.json", '{"subject_consistency": [null, []]}', "no score in it"),
         ("a.json", "3", "expected VBench's results"),
         ("a.txt", "", "expected a .csv or .json file"),
+        ("a.csv", "", "a.csv: empty"),
+        ("a.json", "\n", "a.json: empty"),
+        ("a.csv", "method,scene\n\n,\n", "no line under the header"),
+        ("a.csv", "method,scene,Scene\nx,52,53\n", "'scene' and 'Scene' are both scene"),
+        ("a.csv", "method,scene,scene\nx,52,53\n", "are both scene"),
+        ("a.csv", "method,scene,Total Score,total_score\nx,52,53,\n", "are both total_score"),
+        ("a.json", '{"scene": 0.5, "scene": 0.6}', "are both scene"),
+        ("a.json", '{"x": {"scene": 0.5}, "x": {"scene": 0.6}}', "'x' is twice"),
+        ("a.csv", "method,scene,color\nx,95,0.8\n", "color of x is 0.8, which looks like a fraction"),
+        ("a.csv", "method,scene,color\nx,95%,0.8\n", "say --unit"),
+        ("a.csv", "method,scene\nx,52\ny,53,54\n", r"model 2 \(y\) has 3 cells, the header 2"),
+        ("a.csv", "method,scene\nx,52\n ,53\n", "model 2 of 2 has no name"),
+        ("a.json", '{"": {"scene": 0.5}}', "has no name"),
+        ("a.json", '[{"scene": 0.5, "model": "a"}, {"scene": 0.5}]', "model 2 of 2 has no name"),
+        ("a.json", '{"quality": {"color": 0.5}, "semantic": {"scene": 0.5}}', "'quality' groups dimensions"),
+        ("a.json", '{"Quality Score": {"color": 0.5}, "total": 0.5}', "groups dimensions"),
+        ("a.json", '{"color": [0.9, []], "scene": 0.5}', "mixed forms are not supported"),
+        ("a.json", '[{"name": "x", "color": {"score": 0.5}}]', "mixed forms are not supported"),
+        ("a.json", '{"scene": []}', r"scene is \[\] where a number is expected"),
     ],
 )
 def test_files_that_say_nothing_are_refused(tmp_path: Path, name: str, text: str, message: str) -> None:

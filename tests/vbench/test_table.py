@@ -84,6 +84,21 @@ def test_scored_directories_stand_beside_published_models(tmp_path: Path) -> Non
     assert pd.notna(written.loc["mine", "quality_score"])
 
 
+def test_stars_and_unit_are_read_again_from_the_csv_that_was_written(tmp_path: Path) -> None:
+    scores = dict.fromkeys(DIMENSIONS, 0.5) | {"scene": 0.004}  # 0.4 %: beside 50 it looks like a fraction
+    notes = {"scene": "10 of the suite's 430 videos, custom; see: below", "color": "without the filter"}
+    before = [Row("mine", scores, notes=notes), Row("published", scores)]
+    table.write(tmp_path, before)
+    after = read([tmp_path / "vbench.csv"])
+    assert [row.notes for row in after] == [notes, {}]
+    assert [row.scores for row in after] == [pytest.approx(scores)] * 2
+    for name in (*DIMENSIONS, *table.AGGREGATES):
+        assert [table.cell(row, name) for row in after] == [table.cell(row, name) for row in before]
+    assert table.cell(after[0], "total").endswith(table.MARK)
+    table.write(tmp_path, [Row("one", {"scene": 0.004})])
+    assert read([tmp_path / "vbench.csv"])[0].scores == {"scene": pytest.approx(0.004)}
+
+
 def test_only_an_aggregates_own_dimensions_star_it() -> None:
     row = Row("mine", dict.fromkeys(DIMENSIONS, 0.5), notes={"temporal_flickering": "partial"})
     starred = {name for name in table.AGGREGATES if table.cell(row, name).endswith("*")}

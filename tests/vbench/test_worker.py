@@ -1,11 +1,17 @@
 """What the worker makes of VBench's results, and what it counts behind VBench's back."""
 
+import glob
+import json
 import sys
+from argparse import Namespace
 from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from bench.vbench import worker
 from bench.vbench.dimensions import DIMENSIONS, GRIT, VICLIP
 from bench.vbench.worker import Missing, Watch, check_packages, checked
 from rewards import compat
@@ -29,6 +35,25 @@ def test_static_copies_are_traced_back() -> None:
     copies = {"/work/a-0.mp4": "/links/a-7.mp4"}
     found = checked(dict(REQUEST), [0.5, [dict(ROWS[0])]], copies, None)
     assert found["results"][1][0]["video_path"] == "/videos/a-7.mp4"
+
+
+def test_the_static_filter_finds_videos_whatever_their_directory_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def static_filter(arguments: Namespace) -> None:
+        """Looks for videos as VBench's does, and keeps all."""
+        paths = sorted(glob.glob(f"{arguments.videos_path}/*.mp4"))  # noqa: PTH207
+        place = Path(arguments.result_path)
+        place.mkdir()
+        (place / arguments.store_name).write_text(json.dumps({"a": {"static_path": paths}}))
+
+    monkeypatch.setattr(worker, "load", lambda *_: SimpleNamespace(static_filter=static_filter))
+    work = tmp_path / "lr=[1e-4] *?"
+    (work / "videos").mkdir(parents=True)
+    (work / "videos" / "a-0.mp4").touch()
+    request = {"root": None, "work": str(work), "videos": str(work / "videos"), "raft": "raft.pth"}
+    copy = str(work / "static" / "filtered_videos" / "a-0.mp4")
+    assert worker.keep_static(request, "cpu") == {copy: str(work / "videos" / "a-0.mp4")}
 
 
 @pytest.mark.parametrize("score", [float("nan"), float("inf")])
