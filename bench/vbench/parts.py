@@ -7,6 +7,7 @@ What fills a directory DIR is on record in `DIR.jobs`, a results directory besid
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -27,7 +28,7 @@ GENERATE: Literal["vbench generate"] = "vbench generate"
 SCORE: Literal["vbench score"] = "vbench score"
 
 
-class Part(Strict):
+class Part(Strict, ABC):
     """config.yaml of such a cell. Paths are absolute, as a job may be sent again from elsewhere; but a model
     that is a path is kept as it was typed, since videos.json names it so."""
 
@@ -35,32 +36,32 @@ class Part(Strict):
     threads: int = 1
 
     @property
+    @abstractmethod
     def id(self) -> str:
         """The cell's name, the same whenever the same is asked for."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def label(self) -> str:
         """What it is a part of."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def total(self) -> int:
         """Its steps."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def memory_advice(self) -> str:
         """What to say where it ran out of memory."""
-        raise NotImplementedError
 
+    @abstractmethod
     def finished(self) -> bool:
         """Whether there is nothing left to do."""
-        raise NotImplementedError
 
+    @abstractmethod
     def resources(self, profile: Profile) -> Resources:
         """What it asks for, by the profile: it is one process, so one GPU at most."""
-        raise NotImplementedError
 
 
 class VideosPart(Part):
