@@ -2,7 +2,8 @@
 
 M_i = a_i I + b_i W with trainable W [D, D] and v [D], x_T ~ N(0, I). Mean and covariance of x_i have a closed
 form, so a quadratic reward's expectation and its gradient are exact: estimators are compared with the truth,
-not with another estimate. `LinearGaussianChain` is all that the engine asks of a model (bench/chain.py).
+not with another estimate. `LinearGaussianChain` is all that the engine asks of a model
+(bench/engine/chain.py).
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from bench.chain import State, Transition
-from bench.reward import Reward
-from bench.solvers import per_row
+from bench.engine.chain import State, Transition
+from bench.engine.reward import Reward
+from bench.models.solvers import per_row
 
 
 class NoCondition:

@@ -14,11 +14,11 @@ from scipy.stats import norm
 from tabulate import tabulate
 from torch import Tensor
 
-from bench.chain import Kind, Plan
-from bench.engine import Engine
-from bench.method import Batch, Method
-from bench.plan_method import Estimator, PlanMethod
-from bench.schema import Strict
+from bench.base.strict import Strict
+from bench.engine.chain import Kind, Plan
+from bench.engine.engine import Engine
+from bench.engine.method import Batch, Method
+from bench.engine.plan_method import Estimator, PlanMethod
 from examples.linear_gaussian import LinearGaussianChain, QuadraticReward, exact_gradient
 
 NO_CHOICE = random.Random(0)  # for plans that leave nothing to draw

@@ -6,9 +6,9 @@ second sample. Counting the early half twice where it is there makes up for it; 
 
 import random
 
-from bench.chain import Kind, Plan, Segment
-from bench.gradients.probe import profile
-from bench.plan_method import Estimator, PlanMethod
+from bench.engine.chain import Kind, Plan, Segment
+from bench.engine.plan_method import Estimator, PlanMethod
+from bench.measure.gradients.probe import profile
 from examples.linear_gaussian import LinearGaussianChain, QuadraticReward
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from scipy import stats
 from tabulate import tabulate
 
-from bench.analysis.load import Cell, load
+from bench.report.load import Cell, load
 
 
 def mean_score(cell: Cell, reward: str, step: int) -> float:

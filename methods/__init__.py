@@ -1,1 +1,1 @@
-"""One file per method; `bench.registry` knows them by name."""
+"""One file per method; `bench.base.registry` knows them by name."""

@@ -15,9 +15,9 @@ from typing import ClassVar, Literal, final
 
 from pydantic import Field
 
-from bench.chain import Kind, Plan, tiled
-from bench.plan_method import Estimator, PlanMethod, last_steps
-from bench.schema import Strict
+from bench.base.strict import Strict
+from bench.engine.chain import Kind, Plan, tiled
+from bench.engine.plan_method import Estimator, PlanMethod, last_steps
 
 
 class AlignPropConfig(Strict):

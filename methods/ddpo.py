@@ -18,14 +18,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from bench.advantages import whiten
-from bench.chain import Kind, tiled
-from bench.engine import Engine
-from bench.errors import BenchError
-from bench.half_order import Clipped
-from bench.method import Batch, Method, Report
-from bench.schema import Strict
-from bench.streams import uniform
+from bench.base.errors import BenchError
+from bench.base.strict import Strict
+from bench.engine.advantages import whiten
+from bench.engine.chain import Kind, tiled
+from bench.engine.engine import Engine
+from bench.engine.likelihood_ratio import Clipped
+from bench.engine.method import Batch, Method, Report
+from bench.engine.random_streams import uniform
 
 
 class DdpoConfig(Strict):

@@ -27,12 +27,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from bench.engine import Engine
-from bench.errors import BenchError
-from bench.method import Improved, InferenceMethod, Start
-from bench.schema import Strict
-from bench.solvers import per_row
-from bench.streams import normal
+from bench.base.errors import BenchError
+from bench.base.strict import Strict
+from bench.engine.engine import Engine
+from bench.engine.method import Improved, InferenceMethod, Start
+from bench.engine.random_streams import normal
+from bench.models.solvers import per_row
 
 
 class DoodlConfig(Strict):

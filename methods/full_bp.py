@@ -10,9 +10,9 @@ from typing import ClassVar, final
 
 from pydantic import Field
 
-from bench.chain import Kind, Plan
-from bench.plan_method import Estimator, PlanMethod, last_steps
-from bench.schema import Strict
+from bench.base.strict import Strict
+from bench.engine.chain import Kind, Plan
+from bench.engine.plan_method import Estimator, PlanMethod, last_steps
 
 
 class FullBpConfig(Strict):

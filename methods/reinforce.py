@@ -16,11 +16,11 @@ from typing import ClassVar, final
 
 from pydantic import Field
 
-from bench.advantages import Baseline
-from bench.chain import Kind, Plan, Segment
-from bench.errors import BenchError
-from bench.plan_method import Estimator, PlanMethod
-from bench.schema import Strict
+from bench.base.errors import BenchError
+from bench.base.strict import Strict
+from bench.engine.advantages import Baseline
+from bench.engine.chain import Kind, Plan, Segment
+from bench.engine.plan_method import Estimator, PlanMethod
 
 
 class ReinforceConfig(Strict):

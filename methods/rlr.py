@@ -14,8 +14,8 @@ them ("w/o ZO", biased). `resampled` is ours: blocks of h tile the chain with no
 block (or `drawn` of them) is drawn and weighted by 1/p, which is unbiased without any perturbation.
 
 Ours too: first order on the last `fo_steps` steps instead of one; `mirrored` pairs of samples with opposite
-noise; `control`, a control variate for the half-order term (`bench.half_order`), the reward's gradient
-through the one-step prediction, whose scale at every step is fitted to earlier batches.
+noise; `control`, a control variate for the half-order term (`bench.engine.likelihood_ratio`), the reward's
+gradient through the one-step prediction, whose scale at every step is fitted to earlier batches.
 
 Without a differentiable reward set `fo: false`: the last step is then handled like the others (ZO; or part of
 the tiling with `resampled`; with `none` it is dropped too).
@@ -31,13 +31,13 @@ from typing import ClassVar, Literal, final
 
 from pydantic import Field
 
-from bench.advantages import Baseline
-from bench.chain import Kind, Plan, Segment
-from bench.errors import BenchError
-from bench.half_order import Control
-from bench.plan_method import Estimator, PlanMethod
-from bench.rollout import Perturbation
-from bench.schema import Strict
+from bench.base.errors import BenchError
+from bench.base.strict import Strict
+from bench.engine.advantages import Baseline
+from bench.engine.chain import Kind, Plan, Segment
+from bench.engine.likelihood_ratio import Control
+from bench.engine.plan_method import Estimator, PlanMethod
+from bench.engine.rollout import Perturbation
 
 # Share of resampled blocks' law: a softmax of norms forgets some blocks, and 1/p then never makes up for it.
 UNIFORM_SHARE = 0.2

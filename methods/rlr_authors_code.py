@@ -20,14 +20,14 @@ from typing import ClassVar, final
 
 from pydantic import Field
 
-from bench.advantages import whiten
-from bench.chain import Kind, Plan, Segment
-from bench.engine import Engine
-from bench.errors import BenchError
-from bench.half_order import Clipped
-from bench.method import Batch, Method, Report
-from bench.schema import Strict
-from bench.streams import uniform
+from bench.base.errors import BenchError
+from bench.base.strict import Strict
+from bench.engine.advantages import whiten
+from bench.engine.chain import Kind, Plan, Segment
+from bench.engine.engine import Engine
+from bench.engine.likelihood_ratio import Clipped
+from bench.engine.method import Batch, Method, Report
+from bench.engine.random_streams import uniform
 
 
 class RlrAuthorsCodeConfig(Strict):

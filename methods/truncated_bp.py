@@ -10,10 +10,10 @@ from typing import ClassVar, final
 
 from pydantic import Field
 
-from bench.chain import Kind, Plan
-from bench.errors import BenchError
-from bench.plan_method import Estimator, PlanMethod, last_steps
-from bench.schema import Strict
+from bench.base.errors import BenchError
+from bench.base.strict import Strict
+from bench.engine.chain import Kind, Plan
+from bench.engine.plan_method import Estimator, PlanMethod, last_steps
 
 
 class TruncatedBpConfig(Strict):

@@ -20,10 +20,10 @@ from typing import ClassVar, final
 
 from pydantic import Field
 
-from bench.chain import Kind, Plan, Segment
-from bench.errors import BenchError
-from bench.plan_method import Estimator, PlanMethod
-from bench.schema import Strict
+from bench.base.errors import BenchError
+from bench.base.strict import Strict
+from bench.engine.chain import Kind, Plan, Segment
+from bench.engine.plan_method import Estimator, PlanMethod
 
 
 class TruncatedBpWeightedConfig(Strict):

@@ -23,10 +23,10 @@ from typing import Annotated, ClassVar, Literal, final
 
 from pydantic import Field
 
-from bench.chain import Kind, Plan, Segment
-from bench.errors import BenchError
-from bench.plan_method import Estimator, PlanMethod
-from bench.schema import Strict
+from bench.base.errors import BenchError
+from bench.base.strict import Strict
+from bench.engine.chain import Kind, Plan, Segment
+from bench.engine.plan_method import Estimator, PlanMethod
 
 
 class VaderConfig(Strict):

@@ -15,11 +15,11 @@ from typing import ClassVar, final
 
 from pydantic import Field
 
-from bench.advantages import Baseline
-from bench.chain import Kind, Plan, Segment
-from bench.plan_method import Estimator, PlanMethod
-from bench.rollout import Perturbation
-from bench.schema import Strict
+from bench.base.strict import Strict
+from bench.engine.advantages import Baseline
+from bench.engine.chain import Kind, Plan, Segment
+from bench.engine.plan_method import Estimator, PlanMethod
+from bench.engine.rollout import Perturbation
 
 
 class ZoConfig(Strict):

@@ -1,1 +1,1 @@
-"""Rewards, one per file. `bench.registry` finds them by name; docs/rewards.md compares them."""
+"""Rewards, one per file. `bench.base.registry` finds them by name; docs/rewards.md compares them."""

@@ -19,11 +19,11 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from bench.chunks import in_chunks
-from bench.errors import BenchError
-from bench.reward import Media, Reward
-from bench.schema import Strict
-from bench.weights import locate
+from bench.base.errors import BenchError
+from bench.base.strict import Strict
+from bench.data.locate import locate
+from bench.engine.chunks import in_chunks
+from bench.engine.reward import Media, Reward
 from rewards.checkpoint import fill_random, freeze, read_model, torch_dtype, without_weights
 from rewards.clip_image import Preprocessor
 from rewards.frames import check_videos, prepared, with_frames

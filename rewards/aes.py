@@ -16,10 +16,10 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from bench.errors import BenchError
-from bench.reward import Reward
-from bench.schema import Strict
-from bench.weights import Need, check_source, locate
+from bench.base.errors import BenchError
+from bench.base.strict import Strict
+from bench.data.locate import Need, check_source, locate
+from bench.engine.reward import Reward
 from rewards.checkpoint import CHUNK, HALF, Dtype, assign, fill_random, freeze, read_state
 from rewards.clip import ClipConfig, ClipReward
 from rewards.pairs import check_pairs

@@ -13,8 +13,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from bench.errors import BenchError
-from bench.shapes import only_shapes
+from bench.base.errors import BenchError
+from bench.models.only_shapes import only_shapes
 
 Dtype = Literal["half", "float32", "float16", "bfloat16"]
 HALF = "of the frozen model; half: float16 on CUDA, bfloat16 elsewhere; scores are float32"

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
-from bench.errors import BenchError
+from bench.base.errors import BenchError
 
 Size = tuple[int, int]
 Parsed = TypeVar("Parsed")

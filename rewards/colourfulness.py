@@ -18,9 +18,9 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from bench.errors import BenchError
-from bench.reward import Reward
-from bench.schema import Strict
+from bench.base.errors import BenchError
+from bench.base.strict import Strict
+from bench.engine.reward import Reward
 
 
 class ColourfulnessConfig(Strict):

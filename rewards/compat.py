@@ -20,8 +20,8 @@ from typing import Any
 
 import torch
 
-from bench.errors import BenchError
-from bench.packages import APART, INSTALL
+from bench.base.errors import BenchError
+from bench.data.packages import APART, INSTALL
 
 SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",

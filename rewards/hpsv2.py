@@ -17,10 +17,10 @@ from pydantic import Field, field_validator
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from bench.chunks import in_chunks
-from bench.reward import Reward
-from bench.schema import Strict
-from bench.weights import Need, check_source, locate
+from bench.base.strict import Strict
+from bench.data.locate import Need, check_source, locate
+from bench.engine.chunks import in_chunks
+from bench.engine.reward import Reward
 from rewards import compat
 from rewards.checkpoint import (
     CHUNK,

@@ -18,11 +18,11 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from bench.chunks import in_chunks
-from bench.errors import BenchError
-from bench.reward import Reward
-from bench.schema import Strict
-from bench.weights import PROCESSOR_PATTERNS, Need, check_source, locate
+from bench.base.errors import BenchError
+from bench.base.strict import Strict
+from bench.data.locate import PROCESSOR_PATTERNS, Need, check_source, locate
+from bench.engine.chunks import in_chunks
+from bench.engine.reward import Reward
 from rewards import compat
 from rewards.checkpoint import (
     CHUNK,

@@ -17,10 +17,10 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
-from bench.errors import BenchError
-from bench.media import to_pil
-from bench.reward import Reward
-from bench.schema import Strict
+from bench.base.errors import BenchError
+from bench.base.media import to_pil
+from bench.base.strict import Strict
+from bench.engine.reward import Reward
 
 
 class JpegConfig(Strict):

@@ -18,10 +18,10 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from bench.errors import BenchError
-from bench.models.embedded.motion import MOTIONS, REACH, TURN, motion_of
-from bench.reward import Media, Reward
-from bench.schema import Strict
+from bench.base.errors import BenchError
+from bench.base.strict import Strict
+from bench.data.prompts.emoji_motion import MOTIONS, REACH, TURN, motion_of
+from bench.engine.reward import Media, Reward
 from rewards.frames import check_videos
 
 RIDGE = 1e-2
@@ -44,8 +44,8 @@ class MotionReward(Reward):
     """v · d / √(|v|² + still²): the cosine between what a video does and what its prompt says.
 
     v: the whole video's shift, growth and turn, each in units of the motions that the embedded video model
-    was shown (`bench.models.embedded.motion`); d: the prompt's, a unit vector. A prompt without a motion asks
-    for none: still / √(|v|² + still²).
+    was shown (`bench.data.prompts.emoji_motion`); d: the prompt's, a unit vector. A prompt without a motion
+    asks for none: still / √(|v|² + still²).
     """
 
     Config: ClassVar[type[Strict]] = MotionConfig

@@ -24,10 +24,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from bench.chunks import in_chunks
-from bench.reward import Reward
-from bench.schema import Strict
-from bench.weights import locate
+from bench.base.strict import Strict
+from bench.data.locate import locate
+from bench.engine.chunks import in_chunks
+from bench.engine.reward import Reward
 from rewards.checkpoint import fill_random, freeze, read_model, torch_dtype, without_weights
 from rewards.network import NetworkConfig, label_number
 from rewards.pairs import check_pairs

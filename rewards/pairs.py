@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from bench.errors import BenchError
+from bench.base.errors import BenchError
 
 
 def check_pairs(media: Tensor, prompts: Sequence[str], reward: str) -> None:

@@ -14,8 +14,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from bench.reward import Reward
-from bench.schema import Strict
+from bench.base.strict import Strict
+from bench.engine.reward import Reward
 from rewards.checkpoint import CHUNK, HALF, Dtype
 from rewards.clip import ClipConfig, ClipReward
 

@@ -20,10 +20,10 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from bench.digests import text_digest
-from bench.errors import BenchError, did_you_mean
-from bench.reward import Reward
-from bench.schema import Strict
+from bench.base.errors import BenchError, did_you_mean
+from bench.base.strict import Strict
+from bench.data.digests import text_digest
+from bench.engine.reward import Reward
 from rewards.pairs import check_pairs
 
 NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")

@@ -14,12 +14,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from bench import registry
-from bench.config import Layers, read_yaml, readable, shipped
-from bench.digests import HasDigest, text_digest
-from bench.reward import Media, Reward, is_differentiable, media_of, scores
-from bench.schema import Strict
-from bench.weights import Need, needs_of
+from bench.base import registry
+from bench.base.layers import Layers, read_yaml, readable, shipped
+from bench.base.strict import Strict
+from bench.data.digests import HasDigest, text_digest
+from bench.data.locate import Need, needs_of
+from bench.engine.reward import Media, Reward, is_differentiable, media_of, scores
 
 
 class Term(Strict):

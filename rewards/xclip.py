@@ -17,10 +17,10 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from bench.chunks import in_chunks
-from bench.reward import Media, Reward
-from bench.schema import Strict
-from bench.weights import locate
+from bench.base.strict import Strict
+from bench.data.locate import locate
+from bench.engine.chunks import in_chunks
+from bench.engine.reward import Media, Reward
 from rewards.checkpoint import (
     HashTokenizer,
     check_vocabulary,

@@ -51,7 +51,7 @@ def measure(directory: Path, options: dict[str, object], device_name: str, repea
     """Seconds of the first call, median seconds of the later ones, peak gigabytes of the process."""
     import torch
 
-    from bench.chain import State
+    from bench.engine.chain import State
     from bench.models.config import ModelConfig
     from bench.models.image import load_image_chain
 

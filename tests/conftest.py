@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import registry
-from tests.running import PLUGIN
+from bench.base import registry
+from tests.support.running import PLUGIN
 
 # A shell that starts the suite in the background makes it ignore Ctrl-C, and what it runs inherits that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

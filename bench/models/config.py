@@ -1,6 +1,6 @@
 """Settings of a model: which weights, how the chain is run, what is trained. No torch in here.
 
-`source`: see `bench.weights`; `path` overrides it.
+`source`: see `bench.data.locate`; `path` overrides it.
 """
 
 from pathlib import Path
@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from bench.schema import Strict
-from bench.weights import HUB_IGNORED, HUB_PATTERNS, Need, check_source
+from bench.base.strict import Strict
+from bench.data.locate import HUB_IGNORED, HUB_PATTERNS, Need, check_source
 
 # SDXL's repository holds a second decoder and exports of its parts for other programs.
 IGNORED = (*HUB_IGNORED, "vae_1_0/*", "vae_decoder/*", "vae_encoder/*")

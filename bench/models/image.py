@@ -7,7 +7,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from bench.errors import BenchError
+from bench.base.errors import BenchError
 from bench.models.config import ModelConfig
 from bench.models.latent_chain import LatentChain
 from bench.models.pipeline import Pipeline, load_pipeline, network_dtype

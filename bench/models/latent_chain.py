@@ -1,7 +1,8 @@
 """What text-to-image and text-to-video models of diffusers share as reverse chains.
 
 The network, the decoder and the text encoder are diffusers' and transformers'; the transitions are
-`bench.solvers`. Latents are float32 whatever the network's dtype, so that x_{i+1} is rounded in one place.
+`bench.models.solvers`. Latents are float32 whatever the network's dtype, so that x_{i+1} is rounded in one
+place.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 from torch import Tensor, nn
 
-from bench.chain import State, Transition
-from bench.chunks import in_chunks
-from bench.errors import BenchError
+from bench.base.errors import BenchError
+from bench.engine.chain import State, Transition
+from bench.engine.chunks import in_chunks
 from bench.models import lora_files
 from bench.models.config import ModelConfig
-from bench.models.grid import make_grid
 from bench.models.lora import add_lora, lora_parameters, perturbable, perturbed
+from bench.models.noise_levels import make_grid
 from bench.models.pipeline import Pipeline, decoder_dtype, network_dtype, use_sdpa
+from bench.models.solvers import ddim_transition, dpmpp_transition, split_prediction
 from bench.models.text import Schedule, TextCondition, TextEncoder, Texts, make_schedule
-from bench.solvers import ddim_transition, dpmpp_transition, split_prediction
 
 
 class LatentChain(ABC):

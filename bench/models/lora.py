@@ -16,7 +16,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from bench.errors import BenchError
+from bench.base.errors import BenchError
 from bench.models.config import LoraConfig
 from bench.models.unet3d import Unet3D
 

@@ -15,7 +15,7 @@ from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from bench.errors import BenchError
+from bench.base.errors import BenchError
 from bench.models.lora import ADAPTER, lora_parameters
 from bench.models.pipeline import Pipeline
 from bench.models.random_weights import read_json

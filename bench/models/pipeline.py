@@ -12,7 +12,7 @@ from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline, TextTo
 from diffusers.models.attention_processor import AttnProcessor2_0
 from diffusers.utils import logging
 
-from bench.errors import BenchError
+from bench.base.errors import BenchError
 from bench.models.config import ModelConfig
 from bench.models.random_weights import architecture, random_parts, read_json
 from bench.models.unet3d import Unet3D, read_fps_embedding

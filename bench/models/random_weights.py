@@ -19,10 +19,10 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from bench.errors import BenchError, did_you_mean
+from bench.base.errors import BenchError, did_you_mean
 from bench.models.clip_bpe import write_clip_tokenizer
+from bench.models.only_shapes import only_shapes
 from bench.models.unet3d import Unet3D, add_fps_embedding
-from bench.shapes import only_shapes
 
 ARCHITECTURES = Path(__file__).parent / "architectures"
 ALIASES = {

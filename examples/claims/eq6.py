@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 import torch
 
-from bench.advantages import advantages
-from bench.chain import Kind, Plan, Segment
-from bench.engine import Engine
-from bench.method import Batch
-from bench.rollout import Perturbation
-from bench.streams import uniform
+from bench.engine.advantages import advantages
+from bench.engine.chain import Kind, Plan, Segment
+from bench.engine.engine import Engine
+from bench.engine.method import Batch
+from bench.engine.random_streams import uniform
+from bench.engine.rollout import Perturbation
 from examples import measure
 from examples.linear_gaussian import LinearGaussianChain, QuadraticReward, exact_contributions
 from examples.measure import Number, Outcome, Update

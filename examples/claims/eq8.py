@@ -19,9 +19,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bench.chain import Kind, Plan, Segment, State
-from bench.engine import Engine
-from bench.method import Batch
+from bench.engine.chain import Kind, Plan, Segment, State
+from bench.engine.engine import Engine
+from bench.engine.method import Batch
 from examples import measure
 from examples.linear_gaussian import LinearGaussianChain, QuadraticReward
 from examples.measure import Inline, Outcome

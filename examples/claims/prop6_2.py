@@ -15,9 +15,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from bench.chain import Kind, Plan, Segment
-from bench.plan_method import Estimator
-from bench.reward import Reward
+from bench.engine.chain import Kind, Plan, Segment
+from bench.engine.plan_method import Estimator
+from bench.engine.reward import Reward
 from examples import measure
 from examples.linear_gaussian import LinearGaussianChain
 from examples.measure import Inline, Number, Outcome

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import bench.rollout
+import bench.engine.rollout
 from examples import measure
 from examples.claims import (
     __main__,
@@ -20,12 +20,12 @@ from examples.claims import (
     variance_h,
 )
 from examples.measure import Number, Outcome
-from tests import fast_streams
+from tests.support import fast_streams
 
 
 @pytest.fixture(autouse=True)
 def _fast_streams(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench.rollout, "normal", fast_streams.normal)
+    monkeypatch.setattr(bench.engine.rollout, "normal", fast_streams.normal)
 
 
 def refuted(outcome: Outcome) -> list[str]:

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-import bench.rollout
-from bench.chain import Chain, Kind, Plan, Segment, State
-from bench.engine import Engine
-from bench.method import Batch
-from bench.plan_method import Estimator
-from bench.rollout import Perturbation
+import bench.engine.rollout
+from bench.engine.chain import Chain, Kind, Plan, Segment, State
+from bench.engine.engine import Engine
+from bench.engine.method import Batch
+from bench.engine.plan_method import Estimator
+from bench.engine.rollout import Perturbation
 from examples import measure
 from examples.linear_gaussian import (
     LinearGaussianChain,
@@ -19,7 +19,7 @@ from examples.linear_gaussian import (
     parameters_of,
 )
 from examples.measure import Inline
-from tests import fast_streams
+from tests.support import fast_streams
 
 STEPS = 4
 ETA = (0.5, 0.0, 1.0, 0.3)
@@ -27,7 +27,7 @@ ETA = (0.5, 0.0, 1.0, 0.3)
 
 @pytest.fixture(autouse=True)
 def _fast_streams(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench.rollout, "normal", fast_streams.normal)
+    monkeypatch.setattr(bench.engine.rollout, "normal", fast_streams.normal)
 
 
 @pytest.mark.parametrize("dim", [1, 2])

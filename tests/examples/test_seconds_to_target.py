@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from bench.analysis.load import Cell, Experiment
+from bench.report.load import Cell, Experiment
 from examples import seconds_to_target
 
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from bench import registry
-from bench.chain import Kind, Plan
-from bench.errors import BenchError
-from bench.plan_method import PlanMethod
+from bench.base import registry
+from bench.base.errors import BenchError
+from bench.engine.chain import Kind, Plan
+from bench.engine.plan_method import PlanMethod
 
 STEPS = 10
 FO, SKIP, PASS = Kind.FO, Kind.SKIP, Kind.PASS

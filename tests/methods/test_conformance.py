@@ -12,15 +12,15 @@ import pytest
 import torch
 from pydantic import BaseModel
 
-from bench import registry
-from bench.evaluate import noise, sample_images
-from bench.method import Improved, InferenceMethod, Method, Report, Start
-from bench.method_files import shipped_config
+from bench.base import registry
+from bench.base.strict import Strict
+from bench.engine.method import Improved, InferenceMethod, Method, Report, Start
+from bench.experiment.method_files import shipped_config
 from bench.models.image import ImageChain
-from bench.schema import Strict
+from bench.run.evaluate import noise, sample_images
 from methods.rlr import Rlr, RlrConfig
-from tests.pipelines import image_chain
-from tests.toys import PROMPTS, Pattern, batch_of, engine_of, gradient
+from tests.support.pipelines import image_chain
+from tests.support.toys import PROMPTS, Pattern, batch_of, engine_of, gradient
 
 STEPS, COUNT = 6, 4  # room for the longest preset, h = 4, and for a truncation at 5
 NAMES = list(registry.entries("method"))

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 import torch
 
-from bench.errors import BenchError
-from bench.method import Batch
-from bench.models.toy import ToyChain
+from bench.base.errors import BenchError
+from bench.engine.method import Batch
 from methods.ddpo import Ddpo, DdpoConfig
-from tests.toys import batch_of, engine_of
+from tests.support.toy import ToyChain
+from tests.support.toys import batch_of, engine_of
 
 
 def ddpo(**settings: Any) -> Ddpo:

@@ -10,22 +10,22 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from bench.chain import Chain, State
-from bench.engine import Engine
-from bench.errors import BenchError
-from bench.evaluate import noise, sample_images
-from bench.method import Start
-from bench.models.toy import ToyChain
-from bench.process import Exit
-from bench.reward import Reward
-from bench.store import CellDir, read_rows
-from bench.streams import normal
-from bench.worker import run_cell
+from bench.base.errors import BenchError
+from bench.engine.chain import Chain, State
+from bench.engine.engine import Engine
+from bench.engine.method import Start
+from bench.engine.random_streams import normal
+from bench.engine.reward import Reward
+from bench.run.cell import run_cell
+from bench.run.evaluate import noise, sample_images
+from bench.run.process import Exit
+from bench.run.store import CellDir, read_rows
 from methods.doodl import Doodl, DoodlConfig
-from tests.pipelines import image_chain
-from tests.running import cell, numbers, plan_dots, status, train_dots
-from tests.saved import saved_bytes
-from tests.toys import PROMPTS, Bowl, Distance, Pattern, engine_of
+from tests.support.pipelines import image_chain
+from tests.support.running import cell, numbers, plan_dots, status, train_dots
+from tests.support.saved import saved_bytes
+from tests.support.toy import ToyChain
+from tests.support.toys import PROMPTS, Bowl, Distance, Pattern, engine_of
 
 PICTURES = ((0, 0), (0, 1), (1, 0), (3, 1))
 TEXTS = tuple(PROMPTS[p] for p, _ in PICTURES)
@@ -226,11 +226,11 @@ def test_a_cell_that_is_stopped_between_batches_goes_on_with_the_next(
         return original(self, engine, start)
 
     monkeypatch.setattr(Doodl, "improve", counting)
-    monkeypatch.setattr("bench.worker.StopRequest.left", lambda _: -1.0 if len(calls) == 2 else 1.0)
+    monkeypatch.setattr("bench.run.cell.StopRequest.left", lambda _: -1.0 if len(calls) == 2 else 1.0)
     assert run_cell(directory, timeout=100) is Exit.STOPPED
     assert status(directory)["state"] == "timeout"
     assert len(list(directory.latents.iterdir())) == 4
-    monkeypatch.setattr("bench.worker.StopRequest.left", lambda _: 1.0)
+    monkeypatch.setattr("bench.run.cell.StopRequest.left", lambda _: 1.0)
     assert run_cell(directory, timeout=100) is Exit.DONE
     assert len(calls) == 3
     assert numbers(directory) == numbers(cell(tmp_path / "whole", "doodl"))
@@ -251,7 +251,7 @@ def test_bench_evaluate_draws_a_cells_pictures_from_the_noise_that_it_kept(
 ) -> None:
     from rich.console import Console
 
-    from bench.score import Asked, score_cells
+    from bench.run.score import Asked, score_cells
 
     train_dots(tmp_path, *SETTINGS, methods="doodl")
     directory = cell(tmp_path, "doodl")
@@ -265,7 +265,7 @@ def test_bench_evaluate_draws_a_cells_pictures_from_the_noise_that_it_kept(
 
 
 def test_it_has_no_gradient_to_profile_and_other_methods_need_steps(tmp_path: Path, plugin: None) -> None:
-    from tests.profile.cells import planned
+    from tests.measure.cost.cells import planned
 
     with pytest.raises(BenchError, match="method 'doodl' trains nothing"):
         planned("tiny", "doodl,zo")
@@ -275,10 +275,10 @@ def test_it_has_no_gradient_to_profile_and_other_methods_need_steps(tmp_path: Pa
 
 
 def test_the_summary_has_its_cost_by_picture(tmp_path: Path, plugin: None) -> None:
-    from bench.analysis import tables
-    from bench.analysis.groups import contests
-    from bench.analysis.load import load
-    from bench.analysis.summary import rows
+    from bench.report import tables
+    from bench.report.groups import contests
+    from bench.report.load import load
+    from bench.report.summary import rows
 
     train_dots(tmp_path, *SETTINGS, methods="doodl,push", steps=2)
     lines = rows(contests(load(tmp_path))[0])

@@ -5,13 +5,13 @@ from collections import Counter
 
 import pytest
 
-from bench.chain import Kind
-from bench.errors import BenchError
-from bench.method import Batch
-from bench.models.toy import ToyChain
+from bench.base.errors import BenchError
+from bench.engine.chain import Kind
+from bench.engine.method import Batch
 from methods.reinforce import Reinforce, ReinforceConfig
 from methods.rlr_authors_code import RlrAuthorsCode, RlrAuthorsCodeConfig
-from tests.toys import batch_of, engine_of
+from tests.support.toy import ToyChain
+from tests.support.toys import batch_of, engine_of
 
 STEPS = 8
 

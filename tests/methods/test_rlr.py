@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from bench.chain import Kind, Plan
-from bench.errors import BenchError
-from bench.method import Batch
+from bench.base.errors import BenchError
+from bench.engine.chain import Kind, Plan
+from bench.engine.method import Batch
 from methods.rlr import UNIFORM_SHARE, Rlr, RlrConfig
 
 STEPS = 6

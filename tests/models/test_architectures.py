@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.errors import BenchError
+from bench.base.errors import BenchError
 from bench.models.clip_bpe import read_bpe
 from bench.models.config import ModelConfig
 from bench.models.image import ImageChain, load_image_chain
 from bench.models.pipeline import load_pipeline
 from bench.models.random_weights import architecture, empty_parts, fill
 from tests.models.test_image import latents, picture
-from tests.pipelines import CPU, small_architecture, small_chain
+from tests.support.pipelines import CPU, small_architecture, small_chain
 
 # Parameters of the published checkpoints.
 SD1 = {"unet": 859_520_964, "vae": 83_653_863, "text_encoder": 123_060_480}

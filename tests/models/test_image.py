@@ -8,15 +8,15 @@ import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 from torch import Tensor
 
-from bench.chain import Kind, Plan, Segment, State
-from bench.errors import BenchError
+from bench.base.errors import BenchError
+from bench.engine.chain import Kind, Plan, Segment, State
+from bench.engine.rollout import Perturbation
 from bench.models.config import LoraConfig, ModelConfig
-from bench.models.embedded.export import Prediction
 from bench.models.image import ImageChain, load_image_chain
 from bench.models.latent_chain import LatentChain
-from bench.rollout import Perturbation
-from tests.pipelines import CPU, image_chain, pipeline_dir
-from tests.toys import PROMPTS, Pattern, batch_of, engine_of, gradient
+from scripts.embedded.export import Prediction
+from tests.support.pipelines import CPU, image_chain, pipeline_dir
+from tests.support.toys import PROMPTS, Pattern, batch_of, engine_of, gradient
 
 
 def latents(chain: LatentChain, count: int = 2) -> Tensor:

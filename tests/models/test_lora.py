@@ -7,13 +7,13 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
-from bench.chain import State
-from bench.errors import BenchError
+from bench.base.errors import BenchError
+from bench.engine.chain import State
 from bench.models.config import LoraConfig
 from bench.models.latent_chain import LatentChain
 from tests.models.test_image import diffusers_picture, latents, picture
-from tests.pipelines import image_chain, pipeline_dir
-from tests.toys import PROMPTS, fill
+from tests.support.pipelines import image_chain, pipeline_dir
+from tests.support.toys import PROMPTS, fill
 
 
 def values(chain: LatentChain) -> list[Tensor]:

@@ -12,12 +12,12 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bench.errors import BenchError
+from bench.base.errors import BenchError
 from bench.models.config import LoraConfig, ModelConfig
 from bench.models.image import ImageChain
 from bench.models.pipeline import load_pipeline
 from tests.models.test_image import diffusers_picture, latents, picture
-from tests.pipelines import image_chain, pipeline_dir, small_architecture, small_chain
+from tests.support.pipelines import image_chain, pipeline_dir, small_architecture, small_chain
 
 FILE = "pytorch_lora_weights.safetensors"
 

@@ -8,14 +8,14 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor2_0
 from torch import Tensor
 
-from bench.chain import Kind, Plan, Segment, State
-from bench.errors import BenchError
+from bench.base.errors import BenchError
+from bench.engine.chain import Kind, Plan, Segment, State
+from bench.engine.rollout import Perturbation
 from bench.models.config import ModelConfig
 from bench.models.pipeline import decoder_dtype, network_dtype
-from bench.rollout import Perturbation
 from tests.models.test_image import latents, picture
-from tests.pipelines import CPU, image_chain, small_chain
-from tests.toys import PROMPTS, Pattern, batch_of, engine_of, gradient
+from tests.support.pipelines import CPU, image_chain, small_chain
+from tests.support.toys import PROMPTS, Pattern, batch_of, engine_of, gradient
 
 CUDA = torch.device("cuda")
 PLAN = Plan((Segment(Kind.ZO, 0, 1), Segment(Kind.HO, 1, 2), Segment(Kind.FO, 2, 3)), (0, 1, 0))

@@ -9,13 +9,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bench.hub import holds
+from bench.data.hub import holds
 from bench.models.clip_bpe import write_clip_tokenizer
 from bench.models.config import ModelConfig
 from bench.models.image import ImageChain, load_image_chain
 from bench.models.pipeline import load_pipeline
 from tests.models.test_image import latents, picture
-from tests.pipelines import CPU, small_architecture
+from tests.support.pipelines import CPU, small_architecture
 
 # Of the decoder's attention, as diffusers named it before 0.15.
 OLD_NAMES = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}

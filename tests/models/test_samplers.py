@@ -9,7 +9,7 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from bench.models.config import ModelConfig
 from bench.models.pipeline import load_pipeline
 from tests.models.test_image import diffusers_picture, latents, picture
-from tests.pipelines import small_architecture, small_chain
+from tests.support.pipelines import small_architecture, small_chain
 
 
 @pytest.mark.slow

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.chain import Kind, Plan, Segment, State
-from bench.errors import BenchError
+from bench.base.errors import BenchError
+from bench.engine.chain import Kind, Plan, Segment, State
+from bench.engine.rollout import Perturbation
 from bench.models.image import ImageChain
-from bench.rollout import Perturbation
 from tests.models.test_image import latents, picture
-from tests.pipelines import image_chain, small_chain
-from tests.toys import PROMPTS, Pattern, batch_of, engine_of, gradient
+from tests.support.pipelines import image_chain, small_chain
+from tests.support.toys import PROMPTS, Pattern, batch_of, engine_of, gradient
 
 STAGE_AT = (0, 0, 1, 2)
 

@@ -8,18 +8,18 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bench.chain import Kind, Plan, Segment, State
-from bench.errors import BenchError
+from bench.base.errors import BenchError
+from bench.engine.chain import Kind, Plan, Segment, State
+from bench.engine.rollout import Perturbation
 from bench.models.config import LoraConfig, ModelConfig
 from bench.models.image import load_image_chain
 from bench.models.random_weights import architecture, empty_parts, random_parts
 from bench.models.video import VideoChain, load_video_chain
-from bench.rollout import Perturbation
 from tests.models.test_image import latents, picture
 from tests.models.test_lora import change, directions, step
-from tests.pipelines import CPU
-from tests.toys import PROMPTS, Pattern, batch_of, engine_of, gradient
-from tests.videos import FRAMES, plain_pipeline, small_video_architecture, video_chain, video_dir
+from tests.support.pipelines import CPU
+from tests.support.toys import PROMPTS, Pattern, batch_of, engine_of, gradient
+from tests.support.videos import FRAMES, plain_pipeline, small_video_architecture, video_chain, video_dir
 
 
 def diffusers_video(chain: VideoChain, x: Tensor, lora: Path | None = None) -> Tensor:

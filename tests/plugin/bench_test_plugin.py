@@ -23,14 +23,14 @@ from pydantic import Field
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bench.chain import Kind, Plan, Segment, State, Transition
-from bench.engine import UNIT_WEIGHTS, Engine
-from bench.method import Batch, Method, Report, Term
+from bench.base.strict import Strict
+from bench.engine.chain import Kind, Plan, Segment, State, Transition
+from bench.engine.engine import UNIT_WEIGHTS, Engine
+from bench.engine.method import Batch, Method, Report, Term
+from bench.engine.plan_method import Estimator, PlanMethod
+from bench.engine.random_streams import normal
+from bench.engine.reward import Reward
 from bench.models.config import ModelConfig
-from bench.plan_method import Estimator, PlanMethod
-from bench.reward import Reward
-from bench.schema import Strict
-from bench.streams import normal
 
 
 @dataclass(frozen=True)

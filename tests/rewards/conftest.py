@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.scorers import NAMES, build
+from tests.support.scorers import NAMES, build
 
 
 @pytest.fixture(scope="session")

@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
-from bench.errors import BenchError
-from bench.models.embedded.random_init import build_random_clip
+from bench.base.errors import BenchError
 from rewards.clip import ClipConfig, ClipReward
 from rewards.clip_image import Preprocessor, centre_crop
+from tests.support.random_init import build_random_clip
 
 CPU = torch.device("cpu")
 PROMPTS = ["a dog face on a blue background", "a rocket on a red background", "a banana"]

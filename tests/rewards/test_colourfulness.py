@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench.errors import BenchError
+from bench.base.errors import BenchError
 from rewards.colourfulness import ColourfulnessConfig, ColourfulnessReward, colourfulness
 
 REWARD = ColourfulnessReward(ColourfulnessConfig(), torch.device("cpu"))

@@ -3,10 +3,10 @@ import textwrap
 import pytest
 import torch
 
-from bench import registry
-from bench.errors import BenchError
-from bench.reward import is_differentiable
-from bench.weights import needs_of
+from bench.base import registry
+from bench.base.errors import BenchError
+from bench.data.locate import needs_of
+from bench.engine.reward import is_differentiable
 from rewards.clip import ClipConfig, ClipReward
 from rewards.colourfulness import ColourfulnessConfig, ColourfulnessReward
 from rewards.jpeg import JpegConfig, JpegReward

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bench.errors import BenchError
+from bench.base.errors import BenchError
 from rewards.jpeg import JpegConfig, JpegReward
 
 CPU = torch.device("cpu")

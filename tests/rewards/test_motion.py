@@ -3,10 +3,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.errors import BenchError
-from bench.models.embedded.compose import compose
-from bench.models.embedded.motion import MOTIONS, sample_clip
+from bench.base.errors import BenchError
+from bench.data.prompts.emoji_motion import MOTIONS, sample_clip
 from rewards.motion import MotionConfig, MotionReward, similarity
+from scripts.embedded.compose import compose
 
 CPU = torch.device("cpu")
 

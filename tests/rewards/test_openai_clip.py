@@ -11,8 +11,8 @@ from PIL import Image
 
 from rewards.aes import FILE as AES_FILE
 from rewards.aes import Head
-from tests import openai_clip
-from tests.scorers import load, media_of, pictures, spread
+from tests.support import openai_clip
+from tests.support.scorers import load, media_of, pictures, spread
 
 PROMPT = "a dog face on a blue background"
 RESIZED = ((512, 512), (64, 64), (768, 512), (300, 223))

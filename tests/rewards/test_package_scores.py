@@ -11,7 +11,7 @@ from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 from rewards import compat
 from rewards.aes import FILE as AES_FILE
 from rewards.hpsv2 import FILES
-from tests.scorers import PROMPTS, batch, load, media_of, pictures
+from tests.support.scorers import PROMPTS, batch, load, media_of, pictures
 
 SIZES = ((64, 64), (48, 80), (300, 200))
 

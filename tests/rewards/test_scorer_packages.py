@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import registry
-from bench.errors import BenchError
+from bench.base import registry
+from bench.base.errors import BenchError
 from rewards import compat
 
 

@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from bench import registry
-from bench.errors import BenchError
-from bench.weights import needs_of
+from bench.base import registry
+from bench.base.errors import BenchError
+from bench.data.locate import needs_of
 from rewards.checkpoint import HashTokenizer, torch_dtype
-from tests.scorers import NAMES, batch, core, load
+from tests.support.scorers import NAMES, batch, core, load
 
 RANDOM = {
     "hpsv2": "random:ViT-H-14",
@@ -175,7 +175,7 @@ def no_network(*_: object) -> None:
 def test_describe_shows_every_scorer(capsys):
     from rich.console import Console
 
-    from bench.catalogue import show
+    from bench.cli.catalogue import show
 
     for name in (*NAMES, "weighted", "python"):
         show(Console(width=120), name)

@@ -15,15 +15,26 @@ from transformers import CLIPTokenizer, VideoMAEForVideoClassification, XCLIPMod
 from transformers.models.videomae.image_processing_pil_videomae import VideoMAEImageProcessorPil
 from transformers.models.yolos.image_processing_pil_yolos import YolosImageProcessorPil
 
-from bench import registry
-from bench.errors import BenchError
-from bench.media import to_pil
-from bench.sizes import REWARD_PARAMETERS
-from bench.weights import needs_of
+from bench.base import registry
+from bench.base.errors import BenchError
+from bench.base.media import to_pil
+from bench.data.locate import needs_of
+from bench.models.sizes import REWARD_PARAMETERS
 from rewards.frames import with_frames
 from rewards.yolos_image import DetectorImages
 from tests.rewards.test_scorers import no_network
-from tests.vader_scorers import ACTIONS, CLASSES, CPU, FRAMES, NAMES, PROMPTS, VIDEO, batch, build, load
+from tests.support.vader_scorers import (
+    ACTIONS,
+    CLASSES,
+    CPU,
+    FRAMES,
+    NAMES,
+    PROMPTS,
+    VIDEO,
+    batch,
+    build,
+    load,
+)
 
 CASES = [
     ("action", {}),

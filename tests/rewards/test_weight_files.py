@@ -6,12 +6,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bench.digests import digest
-from bench.errors import BenchError
+from bench.base.errors import BenchError
+from bench.data.digests import digest
 from rewards.aes import FILE as AES_FILE
 from rewards.hpsv2 import FILES
 from rewards.imagereward import FILE as IMAGEREWARD_FILE
-from tests.scorers import load
+from tests.support.scorers import load
 
 KEY = "visual_projection.weight"
 PT_FILE = {"hpsv2": FILES["v2.1"], "imagereward": IMAGEREWARD_FILE, "aes": AES_FILE}

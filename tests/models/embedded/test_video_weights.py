@@ -8,19 +8,19 @@ import torch
 from diffusers import DDIMScheduler, TextToVideoSDPipeline
 from torch import Tensor
 
-from bench.models.embedded import CLIP_DIR, SD_DIR, VIDEO_DIR
-from bench.models.embedded.clips import SHOWN, load_video_pipeline, sample_clips
-from bench.models.embedded.evaluate import Judge
-from bench.models.embedded.export import make_video_scheduler
-from bench.models.embedded.motion import (
+from bench.data.prompts.emoji_motion import (
     FRAMES,
     MOTIONS,
     heldout_clip_prompts,
     motion_of,
     train_clip_prompts,
 )
-from bench.models.embedded.tokenizer import MAX_LENGTH
+from bench.models.embedded import CLIP_DIR, SD_DIR, VIDEO_DIR
 from rewards.motion import MotionConfig, MotionReward
+from scripts.embedded.clips import SHOWN, load_video_pipeline, sample_clips
+from scripts.embedded.evaluate import Judge
+from scripts.embedded.export import make_video_scheduler
+from scripts.embedded.tokenizer import MAX_LENGTH
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -10,12 +10,12 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline
 from safetensors import safe_open
 from transformers import CLIPTokenizer
 
+from bench.data.prompts.emoji import concepts, heldout_prompts, train_prompts
+from bench.data.prompts.placement import placement_words
 from bench.models.embedded import CLIP_DIR, SD_DIR, VIDEO_DIR, WEIGHTS_DIR
-from bench.models.embedded.evaluate import Judge, load_pipeline, sample
-from bench.models.embedded.export import TOKENIZER_FILES
-from bench.models.embedded.placement import placement_words
-from bench.models.embedded.prompts import concepts, heldout_prompts, train_prompts
-from bench.models.embedded.tokenizer import MAX_LENGTH
+from scripts.embedded.evaluate import Judge, load_pipeline, sample
+from scripts.embedded.export import TOKENIZER_FILES
+from scripts.embedded.tokenizer import MAX_LENGTH
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,0 +1,64 @@
+"""Pictures and videos as numbers a file can hold, and as files.
+
+A video is stored as a filmstrip (`bench.base.filmstrip`), and as an animated GIF to look at.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import torch
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
+
+from bench.base.errors import BenchError
+from bench.base.filmstrip import FRAMES, frames_in
+
+FRAME_MS = 125  # a GIF's: eight frames a second
+
+
+def to_bytes(media: Tensor) -> Tensor:
+    """Media in [0, 1] as uint8 0 … 255 on the CPU, rounded to nearest; values outside are clipped."""
+    return (media.detach().float() * 255).round().clamp(0, 255).to(torch.uint8).cpu()
+
+
+def to_pil(image: Tensor) -> Image.Image:
+    """An image [3, H, W] in [0, 1], or uint8, as a Pillow image."""
+    pixels = image if image.dtype == torch.uint8 else to_bytes(image)
+    return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
+
+
+def files(media: Tensor) -> dict[str, bytes]:
+    """The files, by suffix, of an image [3, H, W] (`.png`) or a video [F, 3, H, W] (`.png`, `.gif`).
+
+    Values in [0, 1], or uint8.
+    """
+    stream = io.BytesIO()
+    if media.ndim == 3:
+        to_pil(media).save(stream, "PNG")
+        return {".png": stream.getvalue()}
+    text = PngInfo()
+    text.add_text(FRAMES, str(len(media)))
+    to_pil(torch.cat(list(media), dim=2)).save(stream, "PNG", pnginfo=text)
+    return {".png": stream.getvalue(), ".gif": _gif(media)}
+
+
+def _gif(video: Tensor) -> bytes:
+    first, *others = [to_pil(frame) for frame in video]
+    stream = io.BytesIO()
+    first.save(stream, "GIF", save_all=True, append_images=others, duration=FRAME_MS, loop=0)
+    return stream.getvalue()
+
+
+def read(file: Path) -> Tensor:
+    """A picture [3, H, W], or a filmstrip's video [F, 3, H, W], in [0, 1]. Raises BenchError."""
+    try:
+        with Image.open(file) as image:
+            count = frames_in(image)
+            values = torch.frombuffer(bytearray(image.convert("RGB").tobytes()), dtype=torch.uint8)
+            media = values.reshape(image.height, image.width, 3).permute(2, 0, 1).float() / 255
+    except (OSError, ValueError) as error:
+        raise BenchError(f"{file}: cannot be read as a picture: {error}") from error
+    return media if count == 1 else torch.stack(media.chunk(count, dim=2))

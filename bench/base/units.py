@@ -1,0 +1,33 @@
+"""Sizes and times that a user types, and how sizes are shown."""
+
+from __future__ import annotations
+
+import re
+
+from bench.base.errors import BenchError
+
+GB, GIB = 10**9, 2**30
+SIZES = {"MB": 10**6, "GB": GB, "TB": 10**12, "MIB": 2**20, "GIB": GIB, "TIB": 2**40}
+TIMES = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+NUMBER = r"([0-9]+(?:\.[0-9]+)?)"
+
+
+def size(text: str, flag: str) -> int:
+    """`40GB`, `37.5GiB`, `800MB` → bytes. Raises BenchError that names the flag."""
+    found = re.fullmatch(rf"{NUMBER}\s*([KMGT]I?B)", text.strip().upper())
+    if not found or found[2] not in SIZES or float(found[1]) == 0:
+        raise BenchError(f"{flag} {text}: expected a size such as 40GB (10^9 bytes), 24GiB (2^30) or 800MB")
+    return int(float(found[1]) * SIZES[found[2]])
+
+
+def duration(text: str, flag: str) -> float:
+    """`90s`, `5m`, `24h`, `2d` → seconds. Raises BenchError that names the flag."""
+    found = re.fullmatch(rf"{NUMBER}([smhd])", text.strip())
+    if not found or float(found[1]) == 0:
+        raise BenchError(f"{flag} {text}: expected a time such as 90s, 30m, 24h or 2d")
+    return float(found[1]) * TIMES[found[2]]
+
+
+def gigabytes(count: float) -> str:
+    """10^9 bytes, as graphics cards are sold and the paper counts."""
+    return f"{count / GB:.1f}" if abs(count) >= GB else f"{count / GB:.2g}"

@@ -1,0 +1,157 @@
+"""What `bench list` and `bench describe` show. Listing imports neither torch nor any plugin."""
+
+import inspect
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.table import Table
+
+from bench.base import registry
+from bench.base.errors import BenchError, did_you_mean
+from bench.base.layers import first_comment, readable, shipped
+from bench.data import prompts
+from bench.data.prompts.dcot import DcotConfig
+from bench.experiment.settings import EvalConfig, Request, TrainConfig
+from bench.models.config import ModelConfig
+from bench.run.slurm.cluster import profiles
+
+SECTION_MODELS: dict[str, type[BaseModel]] = {
+    "train": TrainConfig,
+    "eval": EvalConfig,
+    "model": ModelConfig,
+    "experiment": Request,
+    "dcot": DcotConfig,
+}
+
+
+def show_list(console: Console) -> None:
+    """Everything that can be named on the command line, one line each."""
+    methods = {name: entry.summary() for name, entry in registry.entries("method").items()}
+    rewards = {name: entry.summary() for name, entry in registry.entries("reward").items()}
+    _section(console, "methods", methods)
+    _section(console, "rewards", rewards)
+    _section(console, "prompts", dict(prompts.BUILT_IN))
+    for kind in ("models", "experiments"):
+        _section(console, kind, {name: first_comment(path) for name, path in shipped(kind).items()})
+    _section(console, "SLURM profiles", {name: first_comment(path) for name, path in profiles().items()})
+    console.print(
+        "[dim]bench describe NAME shows settings. A model may also be path:DIRECTORY or hub:ORG/NAME, a "
+        "reward a sum (hpsv2:1,aes:0.5) or python:module.function, prompts a file.[/dim]"
+    )
+
+
+def _section(console: Console, title: str, rows: dict[str, str | None]) -> None:
+    table = Table(
+        title=title, title_justify="left", title_style="bold", box=None, show_header=False, padding=(0, 2)
+    )
+    table.add_column(min_width=14, no_wrap=True, style="cyan")
+    table.add_column()
+    for name, summary in rows.items():
+        table.add_row(name, "(no description)" if summary is None else summary)
+    console.print(table)
+    console.print()
+
+
+def show(console: Console, name: str) -> None:
+    """The documentation and the settings of one method, reward, model, experiment or section."""
+    for group in ("method", "reward"):
+        entries = registry.entries(group)
+        if name in entries:
+            entry = entries[name]
+            doc = entry.docstring()
+            kind = group if entry.base is None else f"preset of {entry.base}"
+            console.print(f"[bold]{name}[/bold] ({kind}, {entry.target})\n")
+            console.print(Markdown("(no description)" if doc is None else doc))
+            _fields(console, entry.load().Config, name)
+            for file in (entry.base, name):
+                if file is not None:
+                    _files(console, f"{group}s", file)
+            return
+    if name == "sampler":
+        console.print("[bold]sampler[/bold]: how the chain is run; the same as model.steps and so on")
+        name = "model"
+    if name in SECTION_MODELS:
+        console.print(f"[bold]{name}[/bold]: {inspect.getdoc(SECTION_MODELS[name])}", highlight=False)
+        _fields(console, SECTION_MODELS[name], name)
+        return
+    for kind in ("models", "experiments"):
+        if name in shipped(kind):
+            _files(console, kind, name)
+            return
+    if name in prompts.BUILT_IN:
+        _prompt_set(console, name)
+        return
+    known = [*registry.entries("method"), *registry.entries("reward"), *SECTION_MODELS, *prompts.BUILT_IN]
+    known += [*shipped("models"), *shipped("experiments")]
+    raise BenchError(f"nothing is called '{name}'.{did_you_mean(name, known)} See: python -m bench list")
+
+
+def _prompt_set(console: Console, name: str) -> None:
+    """What it is, how many, an example of each split; or how to get it."""
+    console.print(f"[bold]{name}[/bold] (prompt set): {prompts.BUILT_IN[name]}", highlight=False)
+    for source in dict.fromkeys(need.source for need in prompts.needs(name)):
+        console.print(f"from {source}", markup=False, highlight=False, soft_wrap=True)
+    try:
+        found = prompts.load(name)
+    except BenchError as error:
+        console.print(f"\n{error}", markup=False, highlight=False, soft_wrap=True)
+        return
+    for split, texts in (("to train on", found.train), ("held out", found.eval)):
+        text = f"{len(texts)} {split}, such as {texts[0]!r}"
+        console.print(text, markup=False, highlight=False)
+
+
+def _fields(console: Console, model: type[BaseModel], section: str) -> None:
+    title = "keys of the file" if section == "experiment" else f"settings (--set {section}.KEY=VALUE)"
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for header in ("key", "type", "default", "meaning"):
+        table.add_column(header, overflow="fold")
+    for key, kind, default, meaning in _rows(model, ""):
+        table.add_row(key, kind, default, meaning)
+    console.print()
+    console.print(table, markup=False)
+
+
+_SIGNS = (("gt", ">"), ("ge", "≥"), ("lt", "<"), ("le", "≤"))
+
+
+def _rows(model: type[BaseModel], prefix: str) -> list[tuple[str, str, str, str]]:
+    rows: list[tuple[str, str, str, str]] = []
+    for key, field in model.model_fields.items():
+        annotation: Any = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            rows += _rows(annotation, f"{prefix}{key}.")
+            continue
+        kind = _plain(annotation)
+        default = "(required)" if field.is_required() else str(field.get_default(call_default_factory=True))
+        limits = [
+            f"{sign} {getattr(m, name)}" for m in field.metadata for name, sign in _SIGNS if hasattr(m, name)
+        ]
+        meaning = " · ".join(part for part in (field.description, ", ".join(limits)) if part)
+        rows.append((prefix + key, kind, default, meaning))
+    return rows
+
+
+def _plain(annotation: Any) -> str:
+    """A type for people: without the checks that hang on it."""
+    if get_origin(annotation) is Annotated:
+        return _plain(get_args(annotation)[0])
+    if isinstance(annotation, type) and not get_args(annotation):
+        return annotation.__name__
+    if get_origin(annotation) in (Union, UnionType):
+        return " | ".join("None" if kind is NoneType else _plain(kind) for kind in get_args(annotation))
+    if get_origin(annotation) is tuple:
+        inner = ["…" if kind is Ellipsis else _plain(kind) for kind in get_args(annotation)]
+        return f"list[{inner[0]}]" if inner[1:] == ["…"] else f"[{', '.join(inner)}]"
+    return str(annotation).replace("typing.", "").replace("pathlib.", "")
+
+
+def _files(console: Console, kind: str, name: str) -> None:
+    """The shipped YAML, as it is."""
+    if name in shipped(kind):
+        path = shipped(kind)[name]
+        console.print(f"\n[bold]{readable(path)}[/bold]")
+        console.print(path.read_text(encoding="utf-8"), markup=False, highlight=False)

@@ -1,0 +1,208 @@
+"""Python, torch, GPUs, cores, memory, disks, and the variables that decide where weights are."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from bench.base.errors import BenchError
+from bench.cli.doctor.lines import Line, Mark
+
+GIB = 2**30
+DEMO_CELLS = 7
+DEMO_MEMORY = 1.5  # GiB of main memory that a cell of the demo wants at least
+CGROUP = Path("/sys/fs/cgroup")
+HALF_FLAGS = ("amx_bf16", "avx512_bf16", "bf16")  # of /proc/cpuinfo, x86 and ARM
+VARIABLES = (
+    "HF_HOME",
+    "HF_HUB_CACHE",
+    "HF_ENDPOINT",
+    "HF_HUB_OFFLINE",
+    "TRANSFORMERS_OFFLINE",
+    "BENCH_CACHE",
+)
+TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+
+
+def python() -> Iterator[Line]:
+    """The interpreter."""
+    old = sys.version_info < (3, 11)
+    text = f"{platform.python_version()}, {sys.executable}"
+    yield Line("Python", text + ("; 3.11 or newer is needed" if old else ""), Mark.BAD if old else Mark.OK)
+
+
+def torch_and_gpus() -> Iterator[Line]:
+    """Whether torch loads, for what it was built, and every GPU that it sees."""
+    try:
+        import torch
+    except Exception as error:  # a broken installation may raise anything
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        yield Line("torch", f"cannot be imported: {reason}. Install it again: make venv", Mark.BAD)
+        return
+    cuda = torch.version.cuda
+    yield Line(
+        "torch", f"{torch.__version__}, " + (f"built for CUDA {cuda}" if cuda else "built for CPU alone")
+    )
+    if not torch.cuda.is_available():
+        yield _no_gpu(cuda)
+        return
+    driver = _nvidia_smi("driver_version")
+    for n in range(torch.cuda.device_count()):
+        free, total = torch.cuda.mem_get_info(n)
+        known = f", driver {driver[0]}" if driver else ""
+        yield Line(
+            f"GPU {n}",
+            f"{torch.cuda.get_device_name(n)}, {free / GIB:.1f} of {total / GIB:.1f} GiB free{known}, bf16 "
+            + ("yes" if torch.cuda.is_bf16_supported() else "no"),
+        )
+
+
+def _no_gpu(cuda: str | None) -> Line:
+    here = _nvidia_smi("name")
+    if not here:
+        return Line("GPU", "none: everything runs on the CPU")
+    if cuda is None:
+        fix = "torch has no CUDA in it: pip install --force-reinstall torch (a CUDA build)"
+    else:
+        fix = f"torch sees none: the driver may be too old for CUDA {cuda}, or CUDA_VISIBLE_DEVICES hides it"
+    return Line("GPU", f"{here[0]}, but {fix}", Mark.NOTE)
+
+
+def _nvidia_smi(field: str) -> list[str]:
+    """A field of every GPU that the driver knows; empty where there is no driver."""
+    if shutil.which("nvidia-smi") is None:
+        return []
+    command = ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=3, check=True)
+    except (OSError, subprocess.SubprocessError):  # installed, and no GPU or no permission
+        return []
+    return done.stdout.splitlines()
+
+
+def processor() -> Iterator[Line]:
+    """Cores that this process may use, and half precision."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _cgroup_cpus()
+    limit = f", limited to the time of {quota:.3g}" if quota is not None and quota < allowed else ""
+    yield Line("CPU", f"{allowed} of {os.cpu_count()} cores for this process{limit}; {_processor_name()}")
+    flags = _cpu_flags()
+    if flags:
+        fast = [flag for flag in HALF_FLAGS if flag in flags]
+        text = f"in hardware ({fast[0]})" if fast else "emulated: it saves memory, not time"
+        yield Line("CPU bf16", text)
+
+
+def memory() -> Iterator[Line]:
+    """Main memory, with the limit of a container or a SLURM job."""
+    free, total = available_memory(), psutil.virtual_memory().total
+    limit = _cgroup_memory()
+    text = f"{free / GIB:.1f} of {min(total, limit or total) / GIB:.1f} GiB free"
+    if limit is not None and limit < total:
+        text += " (the limit of this container or job)"
+    low = free < DEMO_MEMORY * GIB
+    need = f"; the demo wants {DEMO_MEMORY} GiB" if low else ""
+    yield Line("memory", text + need, Mark.BAD if low else Mark.OK)
+
+
+def available_memory() -> int:
+    """Bytes of main memory that this process may still take."""
+    free, limit = psutil.virtual_memory().available, _cgroup_memory()
+    if limit is None:
+        return free
+    used = _cgroup_number("memory.current") or 0
+    return max(0, min(free, limit - used))
+
+
+def _cgroup_memory() -> int | None:
+    return _cgroup_number("memory.max")
+
+
+def _cgroup_number(name: str) -> int | None:
+    text = _read(_own_cgroup() / name).strip()
+    return int(text) if text.isdigit() else None
+
+
+def _cgroup_cpus() -> float | None:
+    """Cores' worth of time in a container; None: no limit."""
+    quota, _, period = _read(_own_cgroup() / "cpu.max").strip().partition(" ")
+    return int(quota) / int(period) if quota.isdigit() and period.isdigit() else None
+
+
+def _own_cgroup() -> Path:
+    """This process's directory of cgroups version 2 (of version 1 no limit is seen)."""
+    for line in _read(Path("/proc/self/cgroup")).splitlines():
+        if line.startswith("0::"):
+            return CGROUP / line.removeprefix("0::").strip().lstrip("/")
+    return CGROUP
+
+
+def _processor_name() -> str:
+    for line in _read(Path("/proc/cpuinfo")).splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _cpu_flags() -> frozenset[str]:
+    for line in _read(Path("/proc/cpuinfo")).splitlines():
+        if line.startswith(("flags", "Features")):
+            return frozenset(line.partition(":")[2].split())
+    return frozenset()
+
+
+def _read(file: Path) -> str:
+    """A file of the kernel's, or nothing where this system has none."""
+    try:
+        return file.read_text()
+    except OSError:
+        return ""
+
+
+def disks(results: Path) -> Iterator[Line]:
+    """Room for results and for weights."""
+    from huggingface_hub import constants
+
+    from bench.data.hub import free_gigabytes
+    from bench.data.url import cache_directory
+    from bench.run.launch import check_disk
+    from bench.run.store import ResultsDir
+
+    try:
+        check_disk(ResultsDir(results), DEMO_CELLS)
+        yield Line("results", f"{free_gigabytes(results):.1f} GB free at {results.absolute()}")
+    except BenchError as error:
+        yield Line("results", str(error), Mark.BAD)
+    for name, place in (("hub cache", Path(constants.HF_HUB_CACHE)), ("URL cache", cache_directory())):
+        yield Line(name, f"{free_gigabytes(place):.1f} GB free at {tilde(place)}")
+
+
+def variables() -> Iterator[Line]:
+    """What is set of the hub's variables and ours. Never the token itself."""
+    from huggingface_hub import get_token
+
+    for name in VARIABLES:
+        if value := os.environ.get(name):
+            yield Line(name, value, Mark.NOTE if "OFFLINE" in name else Mark.OK)
+    unset = [name for name in VARIABLES if not os.environ.get(name)]
+    yield Line("not set", ", ".join(unset) if unset else "none")
+    named = [name for name in TOKENS if os.environ.get(name)]
+    if named:
+        yield Line("hub token", f"in {named[0]}")
+    elif get_token():
+        yield Line("hub token", "stored by hf auth login")
+    else:
+        yield Line("hub token", "none; only repositories with a licence to accept want one: hf auth login")
+
+
+def tilde(path: Path) -> str:
+    """The path with ~ for the home directory."""
+    home = Path.home()
+    return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)

@@ -1,0 +1,102 @@
+"""Versions against the ranges of pyproject.toml, and the scorers that are installed apart."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import tomllib
+from collections.abc import Iterator
+from importlib import metadata
+
+from packaging.requirements import Requirement
+
+from bench.base.layers import config_dir
+from bench.cli.doctor.lines import Line, Mark
+from bench.data.packages import INSTALL
+
+DISTRIBUTION = "reward-finetuning-bench"
+SCORERS = {
+    "hpsv2": "hpsv2",
+    "ImageReward": "imagereward",
+    "vbench": None,
+}  # module → the reward that needs it
+
+
+def core() -> Iterator[Line]:
+    """What the program cannot do without: bad ones each, good ones in one line."""
+    tested, good, others = tested_versions(), [], []
+    for requirement in requirements():
+        installed = version(requirement.name)
+        wanted = str(requirement.specifier)
+        if installed is None:
+            fix = f"pip install '{requirement.name}{wanted}'"
+            yield Line(requirement.name, f"not installed; type: {fix}", Mark.BAD)
+        elif not requirement.specifier.contains(installed, prereleases=True):
+            fix = f"pip install '{requirement.name}{wanted}'"
+            yield Line(requirement.name, f"{installed}, wanted {wanted}; type: {fix}", Mark.NOTE)
+        else:
+            good.append(f"{requirement.name} {installed}")
+            same = tested.get(canonical(requirement.name))
+            if same is not None and same != installed.partition("+")[0]:
+                others.append(f"{requirement.name} {installed} (tested: {same})")
+    yield Line("in range", ", ".join(good))
+    if others:
+        yield Line("untested", ", ".join(others) + "; as tested: pip install -c constraints.txt …", Mark.NOTE)
+
+
+def scorers() -> Iterator[Line]:
+    """Packages that some rewards are made of."""
+    lacking = [module for module in SCORERS if not installed(module)]
+    present = [f"{module} {_module_version(module)}" for module in SCORERS if module not in lacking]
+    if present:
+        yield Line("installed", ", ".join(present))
+    if lacking:
+        yield Line("missing", f"{', '.join(lacking)}; docs/scorers.md; type:\n{INSTALL}")
+
+
+def lacking_for(reward: str) -> str | None:
+    """The module that a reward needs and that is not installed."""
+    return next((m for m, name in SCORERS.items() if name == reward and not installed(m)), None)
+
+
+def installed(module: str) -> bool:
+    """Whether a module can be found; nothing is imported."""
+    return importlib.util.find_spec(module) is not None
+
+
+def version(distribution: str) -> str | None:
+    """Of an installed distribution."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _module_version(module: str) -> str:
+    names = metadata.packages_distributions()
+    found = version(names[module][0]) if module in names else None
+    return found or ""
+
+
+def requirements() -> list[Requirement]:
+    """The project's: of the checkout's pyproject.toml, else of the installed wheel."""
+    file = config_dir().parent / "pyproject.toml"
+    if file.is_file():
+        texts = tomllib.loads(file.read_text(encoding="utf-8"))["project"]["dependencies"]
+    else:
+        texts = [text for text in metadata.requires(DISTRIBUTION) or () if "extra ==" not in text]
+    return [Requirement(text) for text in texts]
+
+
+def tested_versions() -> dict[str, str]:
+    """Name → version in the checkout's constraints.txt; nothing in an installed wheel."""
+    file = config_dir().parent / "constraints.txt"
+    if not file.is_file():
+        return {}
+    pairs = (line.split("==") for line in file.read_text(encoding="utf-8").splitlines() if "==" in line)
+    return {canonical(name): wanted.strip() for name, wanted in pairs}
+
+
+def canonical(name: str) -> str:
+    """As package indexes compare names."""
+    return re.sub(r"[-_.]+", "-", name).strip().lower()

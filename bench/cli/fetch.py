@@ -1,0 +1,204 @@
+"""`python -m bench fetch`: everything that models, rewards and prompt sets need, before a run or for a node
+without network.
+
+Files come into the usual caches (the hub's, and our own: `bench.data.url`), or with `--to DIR` into DIR/hub
+and DIR/bench, which are caches of the same form: copy DIR and point HF_HOME and BENCH_CACHE at it.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.base.errors import BenchError
+from bench.data import prompts
+from bench.data.locate import Need
+from bench.data.url import forget
+from bench.experiment.ingredients import Found, Piece, complete, gigabytes, look
+
+HERE = ("embedded", "path")  # nothing to download
+TOLD_EVERY = 5.0  # seconds between lines about a download that takes long
+
+
+def use_tree(directory: Path) -> None:
+    """Put both caches below a directory. Only before anything of the hub is imported: it reads this once.
+
+    Raises BenchError if a file is there.
+    """
+    if directory.exists() and not directory.is_dir():
+        raise BenchError(f"--to {directory}: is there already, and no directory")
+    if "huggingface_hub.constants" in sys.modules:
+        raise RuntimeError("the hub's cache is already chosen")
+    place = directory.expanduser().absolute()
+    os.environ |= {"HF_HUB_CACHE": str(place / "hub"), "BENCH_CACHE": str(place / "bench")}
+
+
+def run(console: Console, pieces: Sequence[Piece], to: Path | None, dry_run: bool) -> int:
+    """Fetch what is not here, then say where everything is. Returns 1 if something could not be had."""
+    if not dry_run:
+        for piece in pieces:
+            _readable(console, piece)
+    needs = [need for piece in pieces for need in piece.needs]
+    waiting = [need for need in needs if look(need).path is None and need.kind not in HERE]
+    if dry_run:
+        _show(console, pieces, {})
+        known = [gigabytes(piece) for piece in pieces if any(n in waiting for n in piece.needs)]
+        some = " and what is of unknown size" if None in known else ""
+        total = sum(size or 0.0 for size in known)
+        console.print(f"to download: {readable_size(total * 1e9)}{some}" if known else "nothing to download")
+        return 0
+    failures: dict[Need, str] = {}
+    told: set[str] = set()
+    for number, need in enumerate(waiting, start=1):
+        _line(console, f"[{number}/{len(waiting)}] {need.name}: {need.source}")
+        try:
+            _fetch(console, need)
+        except BenchError as error:
+            failures[need] = str(error)
+            why = _reason(str(error))
+            _line(console, "  failed: for the same reason" if why in told else f"  failed: {error}", "red")
+            told.add(why)
+    unreadable = [piece for piece in pieces if not _readable(console, piece)]
+    failed = _show(console, pieces, failures) or bool(unreadable)
+    if to is not None:
+        _say_how_to_use(console, to, failed)
+    return 1 if failed else 0
+
+
+def _fetch(console: Console, need: Need) -> None:
+    started = time.monotonic()
+    if need.kind == "url":
+        from bench.data.url import fetch_url
+
+        size = f"about {readable_size(need.gigabytes * 1e9)}" if need.gigabytes else "size unknown"
+        _line(console, f"  {size}")
+        fetch_url(need, _Lines(console))
+    else:
+        from bench.data import hub
+
+        size = hub.download_size(need)
+        _check_room(need, size)
+        _line(console, f"  {readable_size(size)}")
+        hub.download(need)
+    found = look(need)
+    seconds = time.monotonic() - started
+    _line(console, f"  {readable_size(found.size)} here after {seconds:.0f} s: {found.path}")
+
+
+def _check_room(need: Need, size: int) -> None:
+    from huggingface_hub import constants
+
+    from bench.data.hub import free_gigabytes
+
+    cache = Path(constants.HF_HUB_CACHE)
+    free = free_gigabytes(cache)
+    if size / 1e9 > free:
+        raise BenchError(
+            f"{need.name}: {readable_size(size)} to download, and {free:.1f} GB free at {cache}. Free some "
+            "space, or choose another disk: --to DIRECTORY, or the variable HF_HOME"
+        )
+
+
+class _Lines:
+    """Tells how far a download is, now and then."""
+
+    def __init__(self, console: Console) -> None:
+        self.console, self.told = console, time.monotonic()
+
+    def __call__(self, done: int, total: int | None) -> None:
+        if time.monotonic() - self.told > TOLD_EVERY:
+            self.told = time.monotonic()
+            of = "" if total is None else f" of {readable_size(total)}"
+            _line(self.console, f"  {readable_size(done)}{of}")
+
+
+def _show(console: Console, pieces: Sequence[Piece], failures: dict[Need, str]) -> bool:
+    """The table of what is where; whether something is missing."""
+    table = Table(box=None, padding=(0, 2, 0, 0), title="what is where", title_justify="left")
+    table.add_column("for", no_wrap=True)
+    table.add_column("size", no_wrap=True, justify="right")
+    table.add_column("where", overflow="fold")
+    lacking = False
+    for piece in pieces:
+        if not piece.needs:
+            table.add_row(piece.label, "", "needs no files")
+        rows: list[tuple[str, str, str]] = []
+        for need in piece.needs:
+            found = look(need)
+            lacking |= found.path is None
+            name = piece.label if need.name == "model" else need.name
+            rows.append((name, _size_of(found, piece), _where(found, failures)))
+        for row in dict.fromkeys(rows):
+            count = rows.count(row)
+            table.add_row(row[0], row[1] if count == 1 else f"{count} × {row[1]}", row[2])
+    console.print()
+    console.print(table)
+    return lacking
+
+
+def _readable(console: Console, piece: Piece) -> bool:
+    """Whether a prompt set that is here can be read: a login page answers 200, too. What was downloaded for
+    nothing goes again, now or by an earlier command."""
+    if piece.kind != "prompts" or not piece.needs or not complete(piece):
+        return True
+    try:
+        prompts.load(piece.name)
+    except BenchError as error:
+        _line(console, f"prompts {piece.name}: {error}", "red")
+        for need in piece.needs:
+            if need.kind == "url":
+                forget(need)
+        return False
+    return True
+
+
+def _reason(message: str) -> str:
+    """Why: what a message's first line says in brackets at its end, without what it was about."""
+    return message.splitlines()[0].rpartition(" (")[2]
+
+
+def _size_of(found: Found, piece: Piece) -> str:
+    if found.path is not None:
+        return readable_size(found.size)
+    size = found.need.gigabytes or (gigabytes(piece) if found.need.name == "model" else None)
+    return f"≈ {readable_size(size * 1e9)}" if size else "?"
+
+
+def _where(found: Found, failures: dict[Need, str]) -> str:
+    if found.path is not None:
+        return str(found.path)
+    if found.problem is not None:
+        return found.problem
+    return f"{'failed' if found.need in failures else 'not here'}: {found.need.source}"
+
+
+def _say_how_to_use(console: Console, to: Path, failed: bool) -> None:
+    place = to.expanduser().absolute()
+    if failed:
+        console.print("\nThe directory is not complete: the same command goes on with what is missing.")
+    console.print(
+        "\nCopy the directory to the other machine (rsync -a, or tar: it holds links), and type there:"
+    )
+    quoted = shlex.quote(str(place))
+    for line in (f"HF_HOME={quoted}", f"BENCH_CACHE={shlex.quote(str(place / 'bench'))}", "HF_HUB_OFFLINE=1"):
+        _line(console, f"  export {line}")
+
+
+def _line(console: Console, text: str, style: str | None = None) -> None:
+    """Text as it is, unbroken, so that paths and commands can be copied."""
+    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def readable_size(size: float) -> str:
+    """`3.9 GB`, decimal as disks and hubs count."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= factor:
+            return f"{size / factor:.3g} {unit}"
+    return f"{size:.0f} B"

@@ -1,0 +1,225 @@
+"""The commands around VBench: generate, score, table. Parse, call, print; `bench.cli.main` registers them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from bench.cli.sweep import With
+
+if TYPE_CHECKING:
+    from bench.run.slurm import sweep
+
+console = Console()
+app = typer.Typer(
+    help="VBench: make videos of its prompts, score them, tabulate the scores.", no_args_is_help=True
+)
+Dimensions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--dimension", help="names with commas between them, or all; may be repeated", show_default="all"
+    ),
+]
+Model = Annotated[str | None, typer.Option(help="a video model, as for run", show_default="the cell's")]
+VideosOut = Annotated[
+    Path | None, typer.Option(help="for the videos", show_default="results/vbench/MODEL/videos")
+]
+Subset = Annotated[
+    int | None, typer.Option(min=1, help="prompts of each dimension, a fixed choice", show_default="all")
+]
+PerPrompt = Annotated[
+    int | None, typer.Option(min=1, help="videos of each prompt", show_default="5; flickering 25")
+]
+Fps = Annotated[float | None, typer.Option(min=1, help="frames per second", show_default="the model's")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="model.KEY=VALUE; may be repeated")]
+Slurm = Annotated[
+    str | None,
+    typer.Option(
+        "--slurm",
+        help="send what is missing to SLURM by this profile",
+        show_default="work here",
+        metavar="PROFILE",
+    ),
+]
+MaxParallel = Annotated[
+    int | None, typer.Option(min=1, help="with --slurm: cells that run at once", show_default="the profile's")
+]
+Cells = Annotated[
+    int | None,
+    typer.Option(min=1, help="with --slurm: that share the videos", show_default="as many as run at once; 8"),
+]
+Wait = Annotated[bool, typer.Option("--wait", help="with --slurm: to the end; exit code 1 if one failed")]
+
+
+class Unit(StrEnum):
+    """What the numbers of result files are."""
+
+    auto = "auto"
+    percent = "percent"
+    fraction = "fraction"
+
+
+@app.command()
+def generate(
+    dimension: Dimensions = None,
+    model: Model = None,
+    lora: Annotated[Path | None, typer.Option(help="a cell's directory, or one with a LoRA in it")] = None,
+    out: VideosOut = None,
+    subset: Subset = None,
+    per_prompt: PerPrompt = None,
+    shard: Annotated[str | None, typer.Option(help="K/N: only that part, for array jobs")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="of the starting noise")] = 0,
+    batch: Annotated[int, typer.Option(min=1, help="videos at a time")] = 1,
+    fps: Fps = None,
+    settings: Settings = None,
+    force: Annotated[bool, typer.Option("--force", help="make also those that are there")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="count them, make none")] = False,
+    slurm: Slurm = None,
+    cells: Cells = None,
+    changes: With = None,
+    max_parallel: MaxParallel = None,
+    wait: Wait = False,
+) -> None:
+    """Make the videos of VBench's prompts that are not there yet, here or by SLURM."""
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    from bench.measure.vbench import dimensions
+
+    chosen = dimensions.chosen(dimension or ())
+    _whose(model, lora)
+    _with_slurm(slurm, {"--cells": cells, "--with": changes, "--max-parallel": max_parallel, "--wait": wait})
+    from bench.measure.vbench import generate as making
+    from bench.measure.vbench import submit
+
+    asked = making.Asked(
+        dimensions=chosen,
+        model=model,
+        lora=lora,
+        out=out,
+        subset=subset,
+        per_prompt=per_prompt,
+        shard=shard,
+        seed=seed,
+        batch=batch,
+        fps=fps,
+        settings=settings or (),
+        force=force,
+        dry_run=dry_run,
+    )
+    if slurm is None:
+        making.generate(console, asked)
+        return
+    sys.exit(submit.generate(console, asked, _how(slurm, changes, max_parallel, wait, dry_run, force), cells))
+
+
+def _how(
+    slurm: str, changes: list[str] | None, max_parallel: int | None, wait: bool, dry_run: bool, force: bool
+) -> sweep.Asked:
+    """How the cells are sent."""
+    from bench.run.slurm import sweep
+
+    return sweep.Asked(slurm, tuple(changes or ()), max_parallel, wait, dry_run, force)
+
+
+def _whose(model: str | None, lora: Path | None) -> None:
+    """Raise BenchError if nothing says which model makes the videos."""
+    from bench.base.errors import BenchError
+
+    if model is None and lora is None:
+        raise BenchError("say whose videos: --model NAME, or --lora DIRECTORY of a trained cell")
+
+
+def _with_slurm(slurm: str | None, options: dict[str, object]) -> None:
+    """Raise BenchError for options that mean nothing without --slurm."""
+    from bench.base.errors import BenchError
+
+    alone = [name for name, value in options.items() if value]
+    if slurm is None and alone:
+        raise BenchError(f"{', '.join(alone)}: only with --slurm PROFILE")
+
+
+@app.command()
+def score(
+    videos: Annotated[Path, typer.Argument(help="directory of videos")],
+    dimension: Dimensions = None,
+    custom: Annotated[
+        bool,
+        typer.Option("--custom", help="videos of other prompts: ten dimensions, prompts from file names"),
+    ] = False,
+    prompts_file: Annotated[
+        Path | None, typer.Option(help='with --custom: JSON, {"a.mp4": "its prompt"}')
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="scores go to OUT/scores", show_default="beside the videos")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cuda, cpu or auto")] = "auto",
+    python: Annotated[
+        Path | None, typer.Option(help="of another environment with vbench", show_default="this one")
+    ] = None,
+    fetch: Annotated[bool, typer.Option("--fetch", help="download weights that are not here")] = False,
+    no_static_filter: Annotated[
+        bool, typer.Option("--no-static-filter", help="score flickering on all videos, moving ones too")
+    ] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="dimensions at a time")] = 1,
+    timeout: Annotated[float | None, typer.Option(min=1, help="seconds of each dimension")] = None,
+    force: Annotated[bool, typer.Option("--force", help="score again what has a score")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="with --slurm: show what would be sent and what is missing")
+    ] = False,
+    slurm: Slurm = None,
+    changes: With = None,
+    max_parallel: MaxParallel = None,
+    wait: Wait = False,
+) -> None:
+    """Score videos with the vbench package, each dimension in a process of its own, here or by SLURM."""
+    from bench.measure.vbench import dimensions
+    from bench.measure.vbench import score as scoring
+
+    asked = scoring.Asked(
+        videos=videos,
+        dimensions=dimensions.chosen(dimension or (), custom),
+        out=out,
+        custom=custom,
+        prompts_file=prompts_file,
+        device=device,
+        python=python,
+        static_filter=not no_static_filter,
+        fetch=fetch,
+        jobs=jobs,
+        timeout=timeout,
+        force=force,
+    )
+    needing = {"--with": changes, "--max-parallel": max_parallel, "--wait": wait, "--dry-run": dry_run}
+    _with_slurm(slurm, needing)
+    if slurm is None:
+        from bench.measure.vbench.live import without_sent
+
+        left = without_sent(console, asked)
+        code = scoring.score(console, left) if left.dimensions else 1
+        sys.exit(code if len(left.dimensions) == len(asked.dimensions) else 1)
+    from bench.measure.vbench import submit
+
+    sys.exit(submit.score(console, asked, _how(slurm, changes, max_parallel, wait, dry_run, force)))
+
+
+@app.command()
+def table(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(help="result files, tables, scored directories", show_default="all in results/vbench"),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="for csv, md, tex and the figures")] = Path("results/vbench"),
+    figures: Annotated[
+        bool, typer.Option("--figures/--no-figures", help="draw the radar and the bars")
+    ] = True,
+    unit: Annotated[Unit, typer.Option(help="of the numbers in tables")] = Unit.auto,
+) -> None:
+    """Tabulate scores with Quality, Semantic and Total, and check printed ones against their dimensions."""
+    from bench.measure.vbench import table as tabulating
+
+    tabulating.table(console, files or (), out, unit.value, figures)

@@ -1,0 +1,38 @@
+"""Packages that some settings need and a plain installation does not have. No torch in here."""
+
+import importlib.util
+import shlex
+import sys
+from pathlib import Path
+from typing import ClassVar, Protocol, runtime_checkable
+
+from bench.base.errors import BenchError
+
+# torchvision is installed here, apart from the environment's own packages: its wheel on PyPI is built for
+# CUDA, and transformers fails to import where it sees a torchvision that does not fit torch.
+APART = Path(sys.prefix) / "scorers"
+COMMANDS = (
+    "pip install -e '.[scorers]' -c constraints.txt",
+    "pip install --no-deps -r scorers-nodeps.txt",
+    f"pip install --no-deps --target {shlex.quote(str(APART))} torchvision==0.28.0",
+)
+INSTALL = "make scorers\n  or, in an environment of your own:\n    " + "\n    ".join(COMMANDS)
+
+
+@runtime_checkable
+class NeedsPackages(Protocol):
+    """Settings of something that imports packages of the extra `scorers`. packages: their import names."""
+
+    packages: ClassVar[tuple[str, ...]]
+
+
+def absent(config: object) -> tuple[str, ...]:
+    """The packages that these settings need and that are not installed."""
+    wanted = config.packages if isinstance(config, NeedsPackages) else ()
+    return tuple(name for name in wanted if importlib.util.find_spec(name) is None)
+
+
+def check(config: object, name: str) -> None:
+    """Raise BenchError, with the command that installs them, if packages are absent. name: who needs them."""
+    if missing := absent(config):
+        raise BenchError(f"{name} needs {', '.join(missing)}, which is not installed. Install:\n  {INSTALL}")

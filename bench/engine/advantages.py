@@ -1,0 +1,53 @@
+"""Advantages A = R - b: which baseline, over which samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from bench.base.errors import BenchError
+
+Baseline = Literal["none", "loo", "loo_prompt"]
+
+
+def advantages(
+    rewards: Tensor, prompts: Sequence[str], baseline: Baseline, *, antithetic: bool = False
+) -> Tensor:
+    """R - b for a batch. rewards: [B], higher is better; prompts: one per sample.
+
+    none: b = 0, the paper's form. loo: the mean of the other samples. loo_prompt: the mean of the prompt's
+    other samples. A self-inclusive mean would shrink the gradient by 1 - 1/B; an antithetic partner (samples
+    2k and 2k+1) shares the sample's noise, so neither of the two enters the other's baseline. Raises
+    BenchError when a sample has nobody to be compared with.
+    """
+    if baseline == "none":
+        return rewards.clone()
+    unit = torch.arange(len(rewards), device=rewards.device) // (2 if antithetic else 1)
+    group = torch.zeros_like(unit)
+    if baseline == "loo_prompt":
+        number = {p: n for n, p in enumerate(dict.fromkeys(prompts))}
+        group = torch.tensor([number[p] for p in prompts], device=rewards.device)
+    ones = torch.ones_like(rewards)
+    count = _by(group, ones) - _by(unit, ones)  # pairs share a prompt, so units lie within groups
+    if bool((count == 0).any()):
+        what = "of its prompt" if baseline == "loo_prompt" else "in the batch"
+        raise BenchError(
+            f"baseline '{baseline}' needs another {'pair' if antithetic else 'sample'} {what} to compare "
+            "with: raise train.samples_per_prompt or train.prompts_per_step, or set baseline to 'none'"
+        )
+    centred = rewards - rewards.mean()  # sums of differences lose fewer digits
+    return centred - (_by(group, centred) - _by(unit, centred)) / count
+
+
+def _by(label: Tensor, values: Tensor) -> Tensor:
+    """For every sample, the sum of the values [B] with its label [B]."""
+    sums = torch.zeros(int(label.max()) + 1, dtype=values.dtype, device=values.device)
+    return sums.index_add(0, label, values)[label]
+
+
+def whiten(rewards: Tensor, mean: Tensor, std: Tensor, clamp: float) -> Tensor:
+    """DDPO's advantages: (R - mean) / std, cut off at ± clamp. All [B]; std is floored at 1e-6."""
+    return ((rewards - mean) / std.clamp(min=1e-6)).clamp(-clamp, clamp)

@@ -1,0 +1,135 @@
+"""Command-line options → a request, its parts with the layers of settings over them, and where results go."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.base.errors import BenchError, did_you_mean
+from bench.base.layers import Layers, load_config, parse_setting, read_yaml, readable, shipped
+from bench.base.reward_names import listed
+from bench.experiment.combinations import RANDOM, Layer, Part, parts
+from bench.experiment.identity import slug
+from bench.experiment.settings import Request
+
+DEMO = "demo"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user typed; None where nothing was typed."""
+
+    methods: str | None = None
+    model: str | None = None
+    reward: str | None = None
+    prompts: str | None = None
+    seeds: str | None = None
+    steps: int | None = None
+    threads: int | None = None
+    config: str | None = None
+    settings: Sequence[str] = ()
+    out: Path | None = None
+    weights: str | None = None
+    dcot: bool | None = None
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A validated request: its parts to resolve into cells, what was typed over it, and where to write."""
+
+    request: Request
+    parts: list[Part]
+    layers: list[Layer]
+    out: Path
+    weights: str | None = None
+
+
+def build(options: Options) -> Experiment:
+    """Put flags over the experiment file. Without methods, model, reward and file it is the demo."""
+    chosen = (options.methods, options.model, options.reward, options.config)
+    name = DEMO if all(choice is None for choice in chosen) else options.config
+    merged, origin = Layers(), ""
+    flags = _flags(options)
+    if name is not None:
+        path = _experiment(name)
+        origin = readable(path)
+        load_config(path, Request)  # so that a mistake is told under the file's own keys
+        merged.add(origin, "", _without(read_yaml(path), [key for _, tree in flags for key in tree]))
+    for flag, tree in flags:
+        merged.add(flag, "", tree)
+    request = merged.build(Request)
+    layers = list[Layer]()
+    if options.steps is not None:
+        layers.append(Layer(f"--steps {options.steps}", {"train": {"steps": options.steps}}))
+    layers += [Layer(*parse_setting(text), typed=True) for text in options.settings]
+    stand_in = frozenset[str]()
+    if options.model is not None and name is not None:
+        stand_in = frozenset(k for k in ("reward", "prompts") if getattr(options, k) is None)
+    found = parts(request, origin, layers, options.weights, stand_in)
+    title = Path(name).stem if name else _title(request, options.weights)
+    out = Path("results") / title if options.out is None else options.out
+    return Experiment(request, found, [Layer(origin, request.settings), *layers], out, options.weights)
+
+
+def _title(request: Request, weights: str | None) -> str:
+    """The results directory's name where no experiment file gives one."""
+    random = "-random" if weights == RANDOM else ""
+    reward = "default" if request.reward is None else slug(request.reward[0])
+    return f"{slug(request.model[0])}{random}-{reward}"
+
+
+def _without(tree: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """The file without what flags replace, in its runs too."""
+    kept = {key: value for key, value in tree.items() if key not in keys}
+    if "runs" in kept:
+        kept["runs"] = [{k: v for k, v in run.items() if k not in keys} for run in kept["runs"]]
+    return kept
+
+
+def _experiment(name: str) -> Path:
+    known = shipped("experiments")
+    if name in known:
+        return known[name]
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        return path.resolve()
+    raise BenchError(
+        f"--config {name}: neither a YAML file nor a shipped experiment.{did_you_mean(name, list(known))} "
+        f"Known: {', '.join(known)}"
+    )
+
+
+def _flags(options: Options) -> list[tuple[str, dict[str, Any]]]:
+    """(flag for messages, what it sets) for the flags that were given."""
+    found: list[tuple[str, dict[str, Any]]] = []
+    if options.methods is not None:
+        names = None if options.methods == "all" else _split(options.methods)
+        if names == []:
+            raise BenchError("--methods: names no method; `all` takes every one that `bench list` shows")
+        found.append(("--methods", {"methods": names}))
+    if options.seeds is not None:
+        seeds = _split(options.seeds)
+        if not seeds or not all(re.fullmatch("[0-9]+", seed) for seed in seeds):
+            raise BenchError(
+                f"--seeds {options.seeds}: expected whole numbers with commas between them, such as 0,1,2"
+            )
+        found.append(("--seeds", {"seeds": seeds}))
+    for key in ("model", "reward", "prompts"):
+        value = getattr(options, key)
+        if value is not None:
+            names = listed(value) if key == "reward" else _split(value)
+            if not names:
+                raise BenchError(f"--{key}: names nothing; leave it out for the default, or see `bench list`")
+            found.append((f"--{key}", {key: names}))
+    for key in ("threads", "dcot"):
+        value = getattr(options, key)
+        if value is not None:
+            found.append((f"--{key}", {key: value}))
+    return found
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]

@@ -1,0 +1,211 @@
+"""The typed settings of a run and of one cell of it. `bench.base.layers` fills them from files and flags."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from bench.base.strict import Strict
+from bench.data.prompts.dcot import DcotConfig
+from bench.models.config import ModelConfig
+
+SCHEMA_VERSION = 1  # of the results directory; docs/results.md
+
+
+class TrainConfig(Strict):
+    """The loop around a method: how many samples, which optimizer, how often to look."""
+
+    steps: int = Field(
+        default=50, ge=0, description="optimizer steps; whole batches; 0 for methods that train nothing"
+    )
+    prompts_per_step: int = Field(default=4, ge=1, description="different prompts in one batch")
+    samples_per_prompt: int = Field(default=2, ge=1, description="samples of each prompt in one batch")
+    batch_size: int | None = Field(
+        default=None,
+        ge=1,
+        exclude=True,
+        description="samples in one batch, another way to say prompts_per_step; stands over it",
+    )
+    micro_batch: int = Field(default=8, ge=1, description="samples that go through the network at once")
+    reward_chunk: int | None = Field(
+        default=None,
+        ge=1,
+        description="samples that go through decoder and reward at once; null: those of a micro-batch",
+    )
+    graphs: Literal["staged", "joint"] = Field(
+        default="staged",
+        description="staged: one network graph at a time, each step run again for it; joint: the graphs of a "
+        "whole batch at once, kept from the rollout, to reproduce the memory of direct implementations",
+    )
+    optimizer: Literal["adam", "adamw"] = Field(default="adam", description="adamw: decoupled weight decay")
+    lr: float = Field(default=5e-4, gt=0, description="learning rate, constant")
+    betas: tuple[float, float] = Field(default=(0.9, 0.999), description="Adam's decay rates")
+    weight_decay: float = Field(default=0.0, ge=0, description="weight decay")
+    clip_norm: float | None = Field(default=None, gt=0, description="largest gradient norm; null: any")
+    eval_every: int | None = Field(
+        default=None, ge=1, description="steps between evaluations; null: at the end"
+    )
+    checkpoint_every: int = Field(default=10, ge=1, description="optimizer steps between checkpoints")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _batch_in_prompts(cls, tree: Any) -> Any:
+        """batch_size samples are so many prompts of samples_per_prompt each, or fewer samples of one."""
+        if not isinstance(tree, Mapping) or "batch_size" not in tree:
+            return tree
+        size, each = tree["batch_size"], cls.model_fields["samples_per_prompt"].default
+        if "samples_per_prompt" in tree:
+            each = tree["samples_per_prompt"]
+        if not (isinstance(size, int) and isinstance(each, int) and size > 0 and each > 0):
+            return tree  # the fields' own checks say what is wrong
+        each = min(size, each)
+        if size % each:
+            raise ValueError(f"batch_size {size} is no multiple of samples_per_prompt {each}")
+        return {**tree, "prompts_per_step": size // each, "samples_per_prompt": each}
+
+    @property
+    def batch(self) -> int:
+        """Samples in one batch."""
+        return self.prompts_per_step * self.samples_per_prompt
+
+    def untrained(self) -> "TrainConfig":
+        """What of it concerns a method that trains nothing: how much is in memory at once."""
+        return TrainConfig(steps=0, micro_batch=self.micro_batch, reward_chunk=self.reward_chunk)
+
+
+class EvalConfig(Strict):
+    """Held-out scoring, the same for every method and for the base model."""
+
+    prompts: int | None = Field(default=None, ge=1, description="so many held-out prompts; null: all")
+    skip: int = Field(
+        default=0, ge=0, description="held-out prompts passed over first, to tune on others than are reported"
+    )
+    images_per_prompt: int = Field(default=2, ge=1, description="images of each prompt")
+    batch: int = Field(default=8, ge=1, description="images made at once")
+    seed: int = Field(default=1234, ge=0, description="of the starting noise, shared by all methods")
+    samples: int = Field(default=8, ge=0, description="prompts whose first image is kept in samples/")
+    rewards: tuple[str, ...] = Field(default=(), description="rewards scored besides the trained one")
+
+
+class Choice(Strict):
+    """A registered name and its full settings."""
+
+    name: str
+    config: dict[str, Any]
+
+
+class ModelChoice(Strict):
+    """The model's name as the user gave it, and its full settings."""
+
+    name: str
+    config: ModelConfig
+
+
+class Training(Strict):
+    """What distinguishes a trained cell from the base model's."""
+
+    method: Choice
+    reward: Choice
+    seed: int = Field(ge=0)
+    train: TrainConfig
+
+
+class CellConfig(Strict):
+    """Everything that one cell is made of. `training: null` is the base model, evaluated and not trained."""
+
+    schema_version: int = SCHEMA_VERSION
+    training: Training | None
+    model: ModelChoice
+    prompts: str
+    eval: EvalConfig
+    dcot: DcotConfig | None = None
+    eval_rewards: tuple[Choice, ...]
+    threads: int = Field(ge=1)
+    digests: dict[str, str] = Field(description="what the names stood for: digests of weights and prompts")
+
+    @property
+    def trains(self) -> bool:
+        """Whether there are optimizer steps: not for the base model, nor for methods that train nothing."""
+        return self.training is not None and self.training.train.steps > 0
+
+    @property
+    def label(self) -> str:
+        """The method's name, or `base`."""
+        return "base" if self.training is None else self.training.method.name
+
+
+def _several(value: Any) -> Any:
+    """One name is a list of one."""
+    return (value,) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_several), Field(min_length=1)]
+Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+
+
+class Run(Strict):
+    """One of an experiment's `runs`: what it leaves out is the experiment's."""
+
+    methods: tuple[str, ...] | None = Field(default=None, description="names")
+    model: Names | None = Field(default=None, description="one or several")
+    reward: Names | None = Field(default=None, description="one or several")
+    prompts: Names | None = Field(default=None, description="one or several")
+    seeds: Seeds | None = Field(default=None, description="one cell per method and seed")
+    dcot: bool | None = Field(default=None, description="other prompts for coarse, middle and fine steps")
+    settings: dict[str, Any] = Field(default_factory=dict, description="over the experiment's")
+
+
+class Request(Strict):
+    """An experiment file; flags override its parts, `--set` its settings.
+
+    Every model is combined with every prompt set, every reward, every method and every seed.
+    """
+
+    methods: tuple[str, ...] | None = Field(
+        default=None, description="names; null: all that `bench list` shows, presets included"
+    )
+    model: Names = Field(
+        default=("tiny",), description="names, path:directory or hub:org/name; one or several"
+    )
+    reward: Names | None = Field(
+        default=None,
+        description="what is trained on, one or several; null: the model's default. "
+        "A sum: hpsv2:1,aes:0.5. A function of yours: python:module.function",
+    )
+    prompts: Names | None = Field(
+        default=None, description="prompt sets or files, one or several; null: the model's default"
+    )
+    seeds: Seeds = Field(default=(0,), description="one cell per method and seed")
+    threads: int | None = Field(default=None, ge=1, description="CPU threads of each cell; null: the model's")
+    dcot: bool = Field(
+        default=False,
+        description="diffusive chain of thought: other prompts for coarse, middle and fine steps",
+    )
+    settings: dict[str, Any] = Field(
+        default_factory=dict, description="as --set: train, eval, model, sampler, reward, a method's name"
+    )
+    runs: tuple[Run, ...] = Field(default=(), description="the experiment several times, with differences")
+
+
+class ModelFile(Strict):
+    """configs/models/<name>.yaml: the model, and what suits it."""
+
+    model: dict[str, Any]
+    reward: str = "clip"
+    prompts: str = "emoji"
+    train: dict[str, Any] = Field(default_factory=dict)
+    gradients: dict[str, Any] = Field(default_factory=dict, description="over train, in `bench gradients`")
+    eval: dict[str, Any] = Field(default_factory=dict)
+    threads: int = Field(default=1, ge=1, description="CPU threads of a cell")
+    memory: float | None = Field(default=None, gt=0, description="GiB of main memory of a cell on a CPU")
+    stand_ins: dict[str, str] = Field(
+        default_factory=dict,
+        description="rewards and prompts for those that an experiment made for another model names",
+    )
+
+
+class MethodBlock(Strict):
+    """One block of configs/methods/<name>.yaml, a method class's or a preset's."""
+
+    method: dict[str, Any] = Field(default_factory=dict)
+    train: dict[str, Any] = Field(default_factory=dict)

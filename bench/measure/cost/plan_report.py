@@ -1,0 +1,218 @@
+"""The plan in tables and words; `h* = N` is the last line."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.base.units import GIB, gigabytes
+from bench.experiment.settings import CellConfig
+from bench.measure.cost import planner, variances
+from bench.measure.cost.planner import Answers, Choice, Facts
+from bench.measure.cost.seconds import Timing, timing
+from bench.measure.cost.simulate import Simulator
+
+
+def run(
+    console: Console, config: CellConfig, budget: int, deadline: float | None, gradients: Path, profiles: Path
+) -> None:
+    """Plan and print. budget: bytes. deadline: seconds. gradients, profiles: results directories."""
+    training, steps = planner.trained(config), config.model.config.steps
+    own = planner.own_h(config)
+    profile = variances.read(gradients, training.method.name, config.model.name, steps, own)
+    simulate = Simulator()
+    with console.status("simulating memory"):
+        known = planner.facts(config, budget, simulate, profile)
+        found = planner.answers(known)
+        h = planner.decide(known, found)
+        ways = planner.choices(config, h, simulate)
+    best = planner.chosen(ways, budget)
+    _memory(console, config, known)
+    _answers(console, known, found, gradients)
+    _choices(console, config, ways, best, h, budget)
+    for text in warnings(known, found):
+        _say(console, f"warning: {text}")
+    if deadline is not None:
+        _say(console, _deadline(config, best, deadline, timing(config, h, profile, profiles)))
+    _say(console, reasons(known, found, h))
+    _say(console, settings(known, best, h, training.method.name))
+    console.print(f"h* = {h}", markup=False, highlight=False)
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False)
+    console.print()
+
+
+def _memory(console: Console, config: CellConfig, known: Facts) -> None:
+    batch, model = planner.trained(config).train.batch, config.model
+    _say(
+        console,
+        f"{model.name}, T = {known.steps}, batch {batch}, budget {gigabytes(known.budget)} GB "
+        f"({known.budget / GIB:.1f} GiB). Simulated; GB are 10^9 bytes of live tensors: leave a GPU about "
+        "1 GB for CUDA itself, and some for the allocator.",
+    )
+    table = Table(title="Graphs of the whole batch at once (joint), as Eq. 7 supposes", title_justify="left")
+    for name in ("checkpointing", "peak at h = 0, GB", "B_h, GB per HO step", "largest h that fits"):
+        table.add_column(name, justify="right")
+    for joint in known.joint:
+        fits = "none" if joint.fits < 0 else str(joint.fits)
+        on = "on" if joint.checkpointing else "off"
+        table.add_row(on, gigabytes(joint.base), gigabytes(joint.slope), fits)
+    console.print(table)
+    _say(console, f"B_z = {gigabytes(known.slope_zo)} GB per ZO step (the paper: 0.24; B_h: 8)")
+
+
+def _answers(console: Console, known: Facts, found: Answers, gradients: Path) -> None:
+    table = Table(title="h by rule", title_justify="left")
+    for name in ("rule", "h"):
+        table.add_column(name, justify="left" if name == "rule" else "right")
+    whole = "unbounded" if math.isinf(found.second) else f"{found.second:.0f}"
+    profile = known.profile
+    stds = "V_h « V_z assumed"
+    if profile and profile.v_h is not None and profile.v_z is not None:
+        stds = f"V_h = {profile.v_h:.3g}, V_z = {profile.v_z:.3g} of |g|, profiled"
+    joint = known.eq7
+    rows = [
+        ("Eq. 8, first term, with the simulated B_h and B_z", str(found.first)),
+        ("Eq. 8, first term, with the paper's B_h = 8 and B_z = 0.24", str(found.first_paper)),
+        (f"Eq. 8, second term ({stds})", whole),
+        ("Eq. 8 as printed: the smaller one", str(found.printed)),
+        (
+            "memory beside weights and first-order step, joint graphs",
+            str(joint.fits) if joint.fits >= 0 else "none",
+        ),
+        ("memory, staged graphs: does not bound h", str(known.longest)),
+        (f"Eq. 7's surrogate, corrected, {known.graphs} graphs", str(found.corrected)),
+    ]
+    measured = "–" if found.measured is None else str(found.measured)
+    rows.append((f"variance × seconds, measured ({gradients})", measured))
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    if profile is not None:
+        _profiled(console, profile)
+    console.print()
+
+
+def _profiled(console: Console, profile: variances.Profile) -> None:
+    table = Table(title=f"Profiled at batch {profile.batch}", title_justify="left")
+    for name in ("h", "variance", "± SE", "seconds", "variance × s"):
+        table.add_column(name, justify="right")
+    for row in profile.rows:
+        numbers = (row.variance, row.se, row.seconds, row.cost)
+        table.add_row(str(row.h), *(f"{number:.3g}" for number in numbers))
+    console.print(table)
+
+
+def _choices(
+    console: Console, config: CellConfig, ways: Sequence[Choice], best: Choice | None, h: int, budget: int
+) -> None:
+    table = Table(title=f"Staged graphs at h = {h}", title_justify="left")
+    table.add_column("checkpointing")
+    for name in ("micro_batch", "reward_chunk", "offload", "peak GB", "host GB", "time", "fits"):
+        table.add_column(name, justify="right")
+    least = min(way.flops for way in ways)
+    for way in ways:
+        s = way.settings
+        chunk = s["train.reward_chunk"] or "all"
+        table.add_row(
+            "on" if s["model.gradient_checkpointing"] else "off",
+            str(s["train.micro_batch"]),
+            str(chunk),
+            "yes" if "model.offload" in s else "no",
+            gigabytes(way.peak),
+            gigabytes(way.host),
+            f"{way.flops / least:.2f}" + (" + transfers" if way.host else ""),
+            ("yes ←" if way is best else "yes") if way.peak <= budget else "no",
+        )
+    console.print(table)
+    _say(
+        console,
+        "time: floating-point operations relative to the least. Small pieces use a GPU less well, which they "
+        "do not show.",
+    )
+
+
+def warnings(known: Facts, found: Answers) -> list[str]:
+    """Where Eq. 8's assumptions fail."""
+    told = [
+        "Eq. 8's second term is -b/(4a) of its own parabola; the vertex is -b/(2a), at h = T - 1 or beyond. "
+        "Its surrogate falls all the way to h = T - 1.",
+    ]
+    if known.slope_zo < 0.01 * known.eq7.slope:
+        told.append(
+            f"Eq. 8 adds B_z for every ZO step, but a ZO step stores no graph: simulated "
+            f"{gigabytes(known.slope_zo)} GB (its latent), not 0.24."
+        )
+    left_out = known.eq7.base
+    told.append(
+        f"Eq. 8's constraint leaves out what is there before the block: {gigabytes(left_out)} GB of weights, "
+        f"decoder, reward and first-order step. With them, {_fit(known.eq7.fits)}."
+    )
+    profile = known.profile
+    if profile is None:
+        told.append(
+            "Eq. 8 supposes V_h « V_z at every h, and that time is free. No gradient profile of this model "
+            "was found: python -m bench gradients --methods rlr-h0,rlr-h1,rlr-h2,rlr-h3,rlr-h4 measures both."
+        )
+    elif profile.v_h is not None and profile.v_z is not None and profile.v_h > 0.1 * profile.v_z:
+        told.append(f"V_h « V_z fails: V_h / V_z = {profile.v_h / profile.v_z:.2g}.")
+    if not 0 < found.first < known.steps:
+        told.append(f"Eq. 8 assumes B_z T < B < B_h T; here its first term is {found.first}.")
+    return told
+
+
+def _fit(h: int) -> str:
+    return "no h fits" if h < 0 else f"h = {h} is the largest that fits"
+
+
+def reasons(known: Facts, found: Answers, h: int) -> str:
+    """Why this h."""
+    profile = known.profile
+    if found.measured is not None and profile is not None:
+        text = f"h = {h}: of the profiled h that fit, it has the least variance × seconds"
+        rivals = [str(row.h) for row in profile.rivals() if row.h <= known.allowed]
+        if rivals:
+            text += f"; h = {', '.join(rivals)} cannot be told from it (2 standard errors)"
+        bound = "memory allows any h" if known.graphs == "staged" else f"memory allows h ≤ {known.allowed}"
+        return f"{text}. {bound[0].upper()}{bound[1:]} ({known.graphs} graphs)."
+    if known.graphs == "staged":
+        return (
+            f"h = {h}: staged graphs are held one step at a time, so memory does not bound h, and the "
+            "surrogate falls up to T - 1, where no perturbed step is left. It leaves out that time grows by "
+            "about one forward and one backward pass per HO step; without a gradient profile that is not "
+            "weighed. For the paper's trade-off, in which memory decides, add --set train.graphs=joint."
+        )
+    return f"h = {h}: the surrogate falls with h, so the largest h whose joint graphs fit."
+
+
+def settings(known: Facts, best: Choice | None, h: int, method: str) -> str:
+    """What to type."""
+    if known.graphs == "joint":
+        on = str(known.joint[-1].checkpointing).lower()
+        return (
+            f"run with: --set train.graphs=joint --set model.gradient_checkpointing={on} --set {method}.h={h}"
+        )
+    if best is None:
+        return "no way of running it fits: take a smaller model, resolution or reward"
+    return f"run with: {best.words()} --set {method}.h={h}"
+
+
+def _deadline(config: CellConfig, best: Choice | None, deadline: float, known: Timing | None) -> str:
+    hours = f"{deadline / 3600:.3g} h"
+    if known is None:
+        assert config.training is not None  # of bench.measure.cost.planner
+        return (
+            f"deadline {hours}: the seconds of a step are not known for this model and batch. Measure them: "
+            f"python -m bench profile --model {config.model.name} --methods {config.training.method.name} "
+            f"--batch {config.training.train.batch} --measure, on the machine that will run."
+        )
+    return (
+        f"deadline {hours}: {int(deadline / known.seconds)} optimizer steps at {known.seconds:.3g} s each "
+        f"({known.source})"
+    )

@@ -1,0 +1,255 @@
+"""Which h, and which settings, for a budget of memory: facts from simulation, a decision, and its reasons."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench.base import registry
+from bench.base.errors import BenchError
+from bench.base.units import gigabytes
+from bench.experiment.request import Options, build
+from bench.experiment.resolve import Cell, resolve_all
+from bench.experiment.settings import CellConfig, Training
+from bench.measure.cost import eq8
+from bench.measure.cost.usage import Usage
+from bench.measure.cost.variances import Profile
+from bench.run.load import load_method
+
+Simulate = Callable[[CellConfig], Usage]
+
+
+@dataclass(frozen=True)
+class Joint:
+    """Graphs held jointly, as Eq. 7 supposes. base: peak at h = 0. slope: B_h, bytes per HO step. fits: the
+    largest h of which base + slope · h is in the budget, -1 if none is."""
+
+    checkpointing: bool
+    base: int
+    slope: float
+    fits: int
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One way to run the staged engine. flops: of one optimizer step at the h that is asked for."""
+
+    settings: Mapping[str, Any]
+    peak: int
+    host: int
+    stage: str
+    flops: float
+
+    def words(self) -> str:
+        """As `--set` takes them."""
+        return " ".join(
+            f"--set {k}={str(v).lower() if v is not None else 'null'}" for k, v in self.settings.items()
+        )
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the decision rests on. slope_zo: B_z, bytes per ZO step. steps: T. longest: the largest h."""
+
+    budget: int
+    steps: int
+    longest: int
+    graphs: str
+    slope_zo: float
+    joint: tuple[Joint, ...]
+    profile: Profile | None
+
+    @property
+    def eq7(self) -> Joint:
+        """The setting that Eq. 8 is about: without checkpointing."""
+        return self.joint[0]
+
+    @property
+    def allowed(self) -> int:
+        """The largest h that memory allows in the chosen way of holding graphs."""
+        if self.graphs == "staged":
+            return self.longest
+        return min(self.longest, self.joint[-1].fits)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """h by every rule. second: of Eq. 8, with V_h = 0 if there is no profile. measured: None without one."""
+
+    first: int
+    first_paper: int
+    second: float
+    printed: int
+    corrected: int
+    measured: int | None
+
+
+def cell(method: str, model: str, batch: int, settings: Sequence[str]) -> CellConfig:
+    """The cell that is planned. Raises BenchError if it has no h."""
+    if "," in method or "," in model:
+        raise BenchError("plan takes one method and one model at a time")
+    sets = (f"train.batch_size={batch}", *settings)
+    found: list[Cell] = resolve_all(
+        build(Options(methods=method, model=model, settings=sets)).parts, fetch=False
+    )
+    config = next(c.config for c in found if c.config.training is not None)
+    if "h" not in trained(config).method.config:
+        raise BenchError(f"{method} has no half-order block, so there is no h to plan: try --method rlr")
+    return config
+
+
+def trained(config: CellConfig) -> Training:
+    """What distinguishes it from the base model, which is never planned."""
+    if config.training is None:
+        raise BenchError("the base model is not trained: there is nothing to plan")
+    return config.training
+
+
+def own_h(config: CellConfig) -> int:
+    """h as the cell's settings have it."""
+    return int(trained(config).method.config["h"])
+
+
+def longest(config: CellConfig) -> int:
+    """The largest h that the method takes."""
+    for h in range(config.model.config.steps, 0, -1):
+        try:
+            load_method(_at(config, h).method, config.model.config.steps)
+            return h
+        except BenchError:
+            continue
+    return 0
+
+
+def changed(config: CellConfig, h: int | None = None, **settings: Any) -> CellConfig:
+    """The cell with another h, model settings (`gradient_checkpointing`, `offload`) or train settings."""
+    model = {k: v for k, v in settings.items() if k in type(config.model.config).model_fields}
+    train = {k: v for k, v in settings.items() if k not in model}
+    training = _at(config, own_h(config) if h is None else h)
+    training = training.model_copy(update={"train": training.train.model_copy(update=train)})
+    name = config.model.model_copy(update={"config": config.model.config.model_copy(update=model)})
+    return config.model_copy(update={"training": training, "model": name})
+
+
+def _at(config: CellConfig, h: int) -> Training:
+    training = trained(config)
+    method = training.method
+    return training.model_copy(
+        update={"method": method.model_copy(update={"config": {**method.config, "h": h}})}
+    )
+
+
+def facts(config: CellConfig, budget: int, simulate: Simulate, profile: Profile | None) -> Facts:
+    """Simulate what Eq. 7 needs."""
+    top, model = longest(config), config.model.config
+    ways = (False, True) if model.gradient_checkpointing else (False,)
+    joint = tuple(_joint(config, budget, simulate, top, checkpointing) for checkpointing in ways)
+    graphs = trained(config).train.graphs
+    return Facts(budget, model.steps, top, graphs, _zo_slope(config, simulate), joint, profile)
+
+
+def _joint(config: CellConfig, budget: int, simulate: Simulate, top: int, checkpointing: bool) -> Joint:
+    def peak(h: int) -> int:
+        way = {"graphs": "joint", "gradient_checkpointing": checkpointing, "offload": False}
+        return simulate(changed(config, h, **way)).device
+
+    far = min(2, top)
+    base = peak(0)
+    slope = (peak(far) - base) / far if far else 0.0
+    fits = (
+        top
+        if slope <= 0 and base <= budget
+        else math.floor((budget - base) / slope)
+        if base <= budget
+        else -1
+    )
+    return Joint(checkpointing, base, slope, min(fits, top))
+
+
+def _zo_slope(config: CellConfig, simulate: Simulate) -> float:
+    """B_z: what another ZO step adds to the peak of a chain of nothing else."""
+    zo = config.model_copy(update={"training": _zo(config)})
+    steps = config.model.config.steps
+    half = max(1, steps // 2)
+    if half == steps:
+        return 0.0
+    return (_peak(simulate, zo, steps) - _peak(simulate, zo, half)) / (steps - half)
+
+
+def _zo(config: CellConfig) -> Training:
+    training = trained(config)
+    settings = registry.load("method", "zo").Config().model_dump(mode="json")
+    method = training.method.model_copy(update={"name": "zo", "config": settings})
+    return training.model_copy(update={"method": method})
+
+
+def _peak(simulate: Simulate, config: CellConfig, steps: int) -> int:
+    model = config.model.model_copy(
+        update={"config": config.model.config.model_copy(update={"steps": steps})}
+    )
+    return simulate(config.model_copy(update={"model": model})).device
+
+
+def answers(known: Facts) -> Answers:
+    """Apply every rule."""
+    profile, steps = known.profile, known.steps
+    v_h = profile.v_h if profile and profile.v_h is not None and profile.v_z else 0.0
+    v_z = profile.v_z if profile and profile.v_h is not None and profile.v_z else 1.0
+    first = eq8.first_term(known.budget, known.eq7.slope, known.slope_zo, steps) if known.eq7.slope > 0 else 0
+    second = eq8.second_term(steps, v_h, v_z)
+    paper = eq8.first_term(known.budget, eq8.PAPER_B_H, eq8.PAPER_B_Z, steps)
+    least = min(eq8.minimiser(steps, v_h, v_z), known.longest)
+    measured = None
+    if profile is not None:
+        fitting = [row for row in profile.rows if row.h <= known.allowed]
+        measured = min(fitting, key=lambda row: row.cost).h if fitting else None
+    return Answers(first, paper, second, int(min(first, second)), min(least, known.allowed), measured)
+
+
+def decide(known: Facts, found: Answers) -> int:
+    """Measured where it was measured, else the corrected surrogate. Raises BenchError if no h fits."""
+    if known.allowed < 0:
+        need = known.joint[-1].base
+        raise BenchError(
+            f"--budget: with train.graphs=joint even h = 0 takes {gigabytes(need)} GB; leave it staged, or "
+            "take a smaller batch"
+        )
+    return found.corrected if found.measured is None else found.measured
+
+
+def choices(config: CellConfig, h: int, simulate: Simulate) -> list[Choice]:
+    """Ways to run the staged engine, largest memory first."""
+    batch = trained(config).train.batch
+    near, found = min(1, h), list[Choice]()
+    for checkpointing in (False, True):
+        ways: list[dict[str, Any]] = [
+            {"train.micro_batch": batch, "train.reward_chunk": None},
+            {"train.micro_batch": batch, "train.reward_chunk": 1},
+            {"train.micro_batch": 1, "train.reward_chunk": None},
+        ]
+        ways = ways if batch > 1 else ways[:1]
+        if not checkpointing:
+            ways.append({**ways[-2 if batch > 1 else -1], "model.offload": True})
+        per_step = None
+        for way in ways:
+            settings = {"model.gradient_checkpointing": checkpointing, **way}
+            plain = {key.split(".")[1]: value for key, value in settings.items()} | {"graphs": "staged"}
+            plain.setdefault("offload", False)
+            here = simulate(changed(config, near, **plain))
+            if per_step is None and h > near:
+                more = simulate(changed(config, near + 1, **plain))
+                per_step = more.flops - here.flops
+            flops = here.flops + (h - near) * (per_step or 0)
+            found.append(Choice(settings, here.device, here.host, here.peak_stage, flops))
+    return found
+
+
+def chosen(found: Sequence[Choice], budget: int) -> Choice | None:
+    """The one of least work that fits; of equals, without transfers and with the fewest pieces."""
+    fitting = [choice for choice in found if choice.peak <= budget]
+    if not fitting:
+        return None
+    least = min(choice.flops for choice in fitting)
+    return min(fitting, key=lambda c: (round(100 * c.flops / least), c.host > 0, -c.peak))

@@ -1,0 +1,253 @@
+"""Networks on fake tensors run once per kind of call; every further call repeats what that took.
+
+A chain runs its network hundreds of times in one optimizer step, always in one of a few ways: so many rows,
+with or without a graph, perturbed or not. Each way is rehearsed once, forward and backward, with a log of its
+own. A call then leaves behind what the rehearsal left behind (stand-ins for the stored activations), and its
+backward pass frees them: so any number of steps, also in one graph, has exactly the memory that it would have
+had, in milliseconds. What an engine does around its networks is not rehearsed but done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+
+from bench.engine.offload import is_parking
+from bench.measure.cost.ledger import COMPONENTS, SIZE, Curve, Log, Vector, nothing, points
+from bench.measure.cost.tracker import Tracker
+
+RESOLUTION = 48  # points of a rehearsed forward or backward
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A tensor without its numbers."""
+
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+    grad: bool
+
+    @staticmethod
+    def of(tensor: Tensor) -> Shape:
+        """The tensor's."""
+        return Shape(tuple(tensor.shape), tuple(tensor.stride()), tensor.dtype, tensor.requires_grad)
+
+    def make(self) -> Tensor:
+        """A tensor of it, without a graph; in a fake mode a fake one."""
+        return torch.empty_strided(self.size, self.stride, dtype=self.dtype)
+
+
+@dataclass(frozen=True)
+class Rehearsed:
+    """What one kind of call takes.
+
+    forward, backward: on top of what was there when each began. held: what the forward leaves for the
+    backward. grads: those of the differentiable inputs, None where there is none. flops: of both.
+    """
+
+    leaves: list[Any]  # Shape of a tensor, or a value
+    spec: TreeSpec
+    forward: Curve
+    backward: Curve
+    held: Vector
+    grads: list[Shape | None]
+    flops: tuple[int, int]
+
+
+Rehearsals = dict[str, dict[Any, Rehearsed]]  # by part, then by kind of call
+
+
+class Perturbed:
+    """A chain's perturbation, put off until a network really runs."""
+
+    def __init__(self, perturbed: Callable[[Tensor], AbstractContextManager[None]]) -> None:
+        """perturbed: the chain's own."""
+        self.delta: Tensor | None = None
+        self._perturbed = perturbed
+
+    @contextmanager
+    def later(self, delta: Tensor) -> Iterator[None]:
+        """In place of `Chain.perturbed`."""
+        before, self.delta = self.delta, delta
+        try:
+            yield
+        finally:
+            self.delta = before
+
+    def now(self) -> AbstractContextManager[None]:
+        """The chain's own, where it was asked for."""
+        return nullcontext() if self.delta is None else self._perturbed(self.delta)
+
+
+class Replay:
+    """Stands for a function of tensors: a network's forward, a decoder, a reward.
+
+    parameters: trainable ones that it uses besides its arguments.
+    """
+
+    def __init__(
+        self,
+        tracker: Tracker,
+        mode: FakeTensorMode,
+        part: str,
+        run: Callable[..., Any],
+        parameters: Sequence[Tensor],
+        perturbed: Perturbed,
+        known: dict[Any, Rehearsed],
+    ) -> None:
+        """part: the component. perturbed: how the parameters are. known: earlier rehearsals."""
+        self.tracker, self.mode, self.part, self.run = tracker, mode, part, run
+        self.parameters, self.perturbed, self.known = list(parameters), perturbed, known
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """What the function returns, on fake tensors."""
+        leaves, spec = tree_flatten((args, kwargs))
+        graph = torch.is_grad_enabled()
+        shapes = tuple(Shape.of(leaf) if isinstance(leaf, Tensor) else None for leaf in leaves)
+        key = (shapes, len(leaves), graph, is_parking(), self.perturbed.delta is None)
+        if key not in self.known:
+            with self.perturbed.now():
+                self.known[key] = self._rehearse(leaves, spec)
+        known = self.known[key]
+        inputs = _differentiable(leaves) + self.parameters
+        with self.tracker.call(self.part):
+            outputs = self._outputs(known, inputs if graph else [])
+        return tree_unflatten(outputs, known.spec)
+
+    def _outputs(self, known: Rehearsed, inputs: list[Tensor]) -> list[Any]:
+        used = [t for t, g in zip(inputs, known.grads, strict=True) if g is not None] if known.grads else []
+        if not used:
+            self.forward(known)
+            with self.mode:
+                return [leaf.make() if isinstance(leaf, Shape) else leaf for leaf in known.leaves]
+        made = iter(_Step.apply(self, known, *used))  # type: ignore[arg-type]
+        return [next(made) if isinstance(leaf, Shape) else leaf for leaf in known.leaves]
+
+    def forward(self, known: Rehearsed) -> list[Tensor]:
+        """Play the forward; returns stand-ins for what it keeps."""
+        forward = "forward" if self.perturbed.delta is None else "perturbed"
+        self.tracker.worked(self.part, forward, known.flops[0])
+        self.tracker.play(known.forward)
+        held = []
+        for place in np.flatnonzero(known.held):
+            with self.mode:
+                stand_in = torch.empty(int(known.held[place]), dtype=torch.uint8)
+            self.tracker.mark([stand_in], COMPONENTS[place % SIZE], host=bool(place >= SIZE))
+            held.append(stand_in)
+        return held
+
+    def gradients(self, known: Rehearsed) -> list[Tensor]:
+        """The gradients that there are."""
+        with self.mode:
+            return [shape.make() for shape in known.grads if shape is not None]
+
+    def _rehearse(self, leaves: list[Any], spec: TreeSpec) -> Rehearsed:
+        """Run once, forward and backward, apart from everything else."""
+        tracker = self.tracker
+        leaves = [
+            leaf.detach().requires_grad_(leaf.requires_grad) if isinstance(leaf, Tensor) else leaf
+            for leaf in leaves
+        ]
+        args, kwargs = tree_unflatten(leaves, spec)
+        with tracker.apart() as log:
+            with tracker.call(self.part):
+                out = self.run(*args, **kwargs)
+            made, out_spec = tree_flatten(out)
+            shapes = [Shape.of(leaf) if isinstance(leaf, Tensor) else leaf for leaf in made]
+            middle, flops = len(log), tracker.flops
+            outputs = [t for t in made if isinstance(t, Tensor) and t.requires_grad]
+            sizes = sum(t.untyped_storage().nbytes() for t in outputs)
+            grads: list[Shape | None] = []
+            if outputs:
+                grads = self._back(outputs, _differentiable(leaves) + self.parameters)
+            end, total = len(log), tracker.flops
+            del args, kwargs, leaves, out, made, outputs
+        return self._told(log, (middle, end), sizes, shapes, out_spec, grads, (flops, total - flops))
+
+    def _back(self, outputs: list[Tensor], inputs: list[Tensor]) -> list[Shape | None]:
+        """Go back through the graph; what `outputs` names is freed on the way."""
+        with self.mode:
+            seeds = [shape.make() for shape in map(Shape.of, outputs)]
+        found = torch.autograd.grad(outputs, inputs, seeds, allow_unused=True)
+        return [None if g is None else Shape.of(g) for g in found]
+
+    def _told(
+        self,
+        log: Log,
+        ends: tuple[int, int],
+        sizes: int,
+        leaves: list[Any],
+        spec: TreeSpec,
+        grads: list[Shape | None],
+        flops: tuple[int, int],
+    ) -> Rehearsed:
+        middle, end = ends
+        first, second = Log(log.entries[:middle]), Log(log.entries[middle:end])
+        forward = points(first, nothing(), RESOLUTION)
+        held = forward[-1].bytes.copy() if grads else nothing()
+        if grads:  # outputs are made again by whoever plays this
+            held[COMPONENTS.index(f"activations {self.part}")] -= sizes
+        backward = points(second, nothing(), RESOLUTION)[:-1] if grads else []
+        return Rehearsed(
+            leaves,
+            spec,
+            _curve([p.bytes for p in forward[:-1]]),
+            _curve([p.bytes for p in backward]),
+            np.maximum(held, 0),
+            grads,
+            flops,
+        )
+
+
+class _Step(torch.autograd.Function):
+    """A played call in autograd's graph."""
+
+    @staticmethod
+    def forward(ctx: Any, replay: Replay, known: Rehearsed, *inputs: Tensor) -> tuple[Tensor, ...]:
+        ctx.replay, ctx.known, ctx.held = replay, known, replay.forward(known)
+        shapes = [leaf for leaf in known.leaves if isinstance(leaf, Shape)]
+        with replay.mode:
+            outputs = [shape.make() for shape in shapes]
+        fixed = (t for t, shape in zip(outputs, shapes, strict=True) if not shape.grad)
+        ctx.mark_non_differentiable(*fixed)
+        return tuple(outputs)
+
+    @staticmethod
+    def backward(ctx: Any, *seeds: Tensor) -> Any:
+        replay, known = ctx.replay, ctx.known
+        replay.tracker.worked(replay.part, "backward", known.flops[1])
+        replay.tracker.play(known.backward)
+        ctx.held = None
+        return None, None, *replay.gradients(known)
+
+
+def _differentiable(leaves: Sequence[Any]) -> list[Tensor]:
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.requires_grad]
+
+
+def _curve(vectors: Sequence[Vector]) -> Curve:
+    return Curve(np.stack(vectors) if vectors else nothing()[None])
+
+
+@contextmanager
+def replaced(place: object, name: str, value: object) -> Iterator[None]:
+    """Within the context, an object has another attribute."""
+    own = name in vars(place)
+    before = getattr(place, name)
+    setattr(place, name, value)
+    try:
+        yield
+    finally:
+        if own:
+            setattr(place, name, before)
+        else:
+            delattr(place, name)

@@ -1,0 +1,92 @@
+"""Memory and work of one optimizer step, simulated: the engine on fake tensors in the model's true shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from bench.base.errors import BenchError
+from bench.engine.chain import Chain
+from bench.engine.method import Batch
+from bench.engine.offload import moving
+from bench.engine.pullback import Trajectory
+from bench.engine.reward import Reward
+from bench.experiment.settings import CellConfig, Training
+from bench.measure.cost.fake import Faker
+from bench.measure.cost.replay import Perturbed, Rehearsals, Replay, replaced
+from bench.measure.cost.step import Counting, Subject, labels, step, subject_of, tracked
+from bench.measure.cost.tracker import Tracker
+from bench.measure.cost.usage import Usage, usage
+
+PROMPT = "a picture"
+
+
+class Simulator:
+    """Simulates cells; those with the same model and reward share their networks and rehearsals."""
+
+    def __init__(self, replay: bool = True) -> None:
+        """replay: rehearse each kind of network call once, instead of running every one."""
+        self.faker, self.replay = Faker(), replay
+        self._loaded: dict[str, tuple[Chain, Reward, Rehearsals]] = {}
+
+    def __call__(self, config: CellConfig) -> Usage:
+        """What a trained cell's optimizer step takes. Raises BenchError if it cannot be simulated."""
+        if config.training is None:
+            raise BenchError("the base model is not trained: there is no step to simulate")
+        with self.faker.working():
+            chain, reward, rehearsals = self._load(config, config.training)
+            subject = self._subject(config, config.training, chain, reward)
+            return self._run(subject, config.training, rehearsals)
+
+    def _load(self, config: CellConfig, training: Training) -> tuple[Chain, Reward, Rehearsals]:
+        model = config.model.config
+        settings = model.model_dump_json(exclude={"steps", "offload"}) + training.reward.model_dump_json()
+        if settings not in self._loaded:
+            self._loaded[settings] = self.faker.chain(model), self.faker.reward(training.reward), {}
+        chain, reward, rehearsals = self._loaded[settings]
+        if chain.steps != model.steps:
+            chain = self.faker.chain(model)  # no call has another shape for it
+        return chain, reward, rehearsals
+
+    def _subject(self, config: CellConfig, training: Training, chain: Chain, reward: Reward) -> Subject:
+        """As after the first step: gradients and the optimizer's state are there."""
+        subject = subject_of(config, training, chain, reward)
+        subject.engine.roller.normal = self.faker.normal
+        for p in chain.parameters():
+            p.grad = self.faker.like(p)
+        subject.optimizer.step()
+        return subject
+
+    def _run(self, subject: Subject, training: Training, rehearsals: Rehearsals) -> Usage:
+        batch = Batch((PROMPT,) * training.train.batch, 0)
+        tracker = Tracker(labels(subject.chain))
+        perturbed = Perturbed(subject.chain.perturbed)
+
+        def played(part: str, run: Callable[..., Any]) -> Replay:
+            parameters = subject.chain.parameters() if part == "unet" else []
+            known = rehearsals.setdefault(part, {})
+            return Replay(tracker, self.faker.mode, part, run, parameters, perturbed, known)
+
+        with (
+            replaced(subject.engine, "rollout", _with_numbers(subject.engine.rollout)),
+            replaced(subject.chain, "perturbed", perturbed.later if self.replay else subject.chain.perturbed),
+            moving(Counting(tracker)),
+            tracked(tracker, subject, played if self.replay else None),
+        ):
+            work = step(subject, batch)
+        return usage(tracker, subject, work)
+
+
+def _with_numbers(rollout: Callable[..., Trajectory]) -> Callable[..., Trajectory]:
+    """`Engine.rollout` whose rewards are numbers, since advantages and methods' statistics need some."""
+
+    def rolled_out(*args: Any, **kwargs: Any) -> Trajectory:
+        found = rollout(*args, **kwargs)
+        found.rewards = found.signed = torch.linspace(0, 1, len(found.rewards))
+        for micro in found.micros:
+            micro.rewards = found.rewards[micro.index]
+        return found
+
+    return rolled_out

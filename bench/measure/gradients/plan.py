@@ -1,0 +1,155 @@
+"""A request for gradient profiles → what has to be measured, and how long each may take."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bench.base import registry
+from bench.base.errors import BenchError
+from bench.data import digests
+from bench.experiment.combinations import Layer, Part, model_file
+from bench.experiment.request import Experiment
+from bench.experiment.resolve import Cell, only_trained, resolve
+from bench.measure.gradients.store import FOLDER, INIT, ProbeConfig, ProbeDir, probe_config, probe_id
+from bench.run import launch
+from bench.run.load import find_lora, load_method
+from bench.run.store import State
+
+REFERENCE = "full_bp"
+UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When to stop: seconds for everything together, draws of each, half-width of each bias's interval."""
+
+    budget: float | None
+    draws: int | None
+    precision: float | None
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A checked request. probes: in order; the exact gradient of the deployed sampler comes first."""
+
+    out: Path
+    probes: list[tuple[ProbeConfig, ProbeDir]]
+    limits: Limits
+    jobs: int | None
+
+
+def seconds(text: str) -> float:
+    """`90s`, `5m`, `2h` or a number of seconds."""
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smh]?)", text.strip())
+    if not found or float(found[1]) == 0:
+        raise BenchError(f"--budget {text}: expected a time such as 90s, 5m or 2h")
+    return float(found[1]) * UNITS[found[2] or "s"]
+
+
+def plan(experiment: Experiment, places: Sequence[str], limits: Limits, jobs: int | None) -> Planned:
+    """Check everything that can be checked before anything runs. Raises BenchError.
+
+    places: θ, each `init` or the directory of a cell or a LoRA. The deployed sampler's exact gradient is
+    measured along with whatever was asked for, because all biases refer to it.
+    """
+    asked = _only(experiment.parts)
+    origin, file = model_file(asked.model)
+    _check_differentiable(asked.reward)
+    methods = asked.methods
+    if methods is not None and REFERENCE not in methods:
+        methods = (REFERENCE, *methods)
+    layers = (Layer(origin, {"train": file.gradients}), *asked.layers)
+    part = replace(asked, methods=methods, layers=layers)
+    cells = only_trained(resolve(part), named=methods is not None)
+    reference = next(cell for cell in cells if cell.config.label == REFERENCE)
+    wanted = [cell for cell in cells if _asked(cell, asked)]
+    cells = [_deterministic(reference), *wanted]
+    probes: dict[str, ProbeConfig] = {}
+    for place in places:
+        for cell in cells:
+            config = _probe(cell, place)
+            known = probes.setdefault(probe_id(config), config)
+            if known.method.name != config.method.name and config.method.name not in known.aliases:
+                aliases = (*known.aliases, config.method.name)
+                probes[probe_id(config)] = known.model_copy(update={"aliases": aliases})
+    _check_scopes(list(probes.values()))
+    folder = experiment.out / FOLDER
+    found = [(config, ProbeDir(folder / name)) for name, config in probes.items()]
+    return Planned(experiment.out, found, limits, jobs)
+
+
+def _check_scopes(probes: Sequence[ProbeConfig]) -> None:
+    """Every method needs a reference: the exact gradient at the same θ with the same batches."""
+    references = [probe for probe in probes if probe.deployed]
+    for probe in probes:
+        if not any(probe.same_target(reference) for reference in references):
+            raise BenchError(
+                f"{probe.method.name}: its batch ({probe.prompts_per_step} × {probe.samples_per_prompt}, "
+                f"micro_batch {probe.micro_batch}) is not the reference's. Set train.… for all methods, not "
+                f"{probe.method.name}.train.…"
+            )
+
+
+def _check_differentiable(reward: str) -> None:
+    if not registry.load("reward", reward).differentiable:
+        raise BenchError(
+            f"reward '{reward}' has no gradient. A profile compares every method with the exact gradient, "
+            "which goes back through the reward and the whole chain: choose a differentiable reward."
+        )
+
+
+def _only(parts: Sequence[Part]) -> Part:
+    if len(parts) > 1:
+        raise BenchError("a profile is of one model with one reward and one prompt set: name one of each")
+    return parts[0]
+
+
+def _asked(cell: Cell, part: Part) -> bool:
+    return part.methods is None or cell.config.label in part.methods
+
+
+def _deterministic(cell: Cell) -> Cell:
+    """Full backpropagation through the sampler as it is deployed: without noise."""
+    training = cell.config.training
+    assert training is not None  # not the base model
+    method = training.method.model_copy(update={"config": {**training.method.config, "eta": 0.0}})
+    config = cell.config.model_copy(update={"training": training.model_copy(update={"method": method})})
+    return Cell(cell.id, config)
+
+
+def _probe(cell: Cell, place: str) -> ProbeConfig:
+    training = cell.config.training
+    assert training is not None  # filtered
+    biased = load_method(training.method, cell.config.model.config.steps).biased
+    if place == INIT:
+        return probe_config(cell, training, biased, INIT, {})
+    lora = find_lora(Path(place), "--at")
+    return probe_config(cell, training, biased, str(lora.resolve()), {"lora": digests.digest(lora)})
+
+
+def tasks(planned: Planned, force: bool) -> list[launch.Task]:
+    """One process per profile that has to draw."""
+    return [
+        launch.Task(
+            directory=directory,
+            config=config,
+            command="probe",
+            threads=config.threads,
+            title=config.label if config.at == INIT else f"{config.label} (trained)",
+            total=planned.limits.draws,
+            log=directory.draws,
+            unit="draw",
+        )
+        for config, directory in planned.probes
+        if force or not _finished(config, directory, planned.limits.draws)
+    ]
+
+
+def _finished(config: ProbeConfig, directory: ProbeDir, draws: int | None) -> bool:
+    """Whether so many draws were made, under the same names. More can always be made within a budget."""
+    status = directory.status()
+    enough = draws is not None and status.state is State.DONE and status.step >= draws
+    return enough and directory.config() == config

@@ -1,0 +1,98 @@
+"""Runs planned profiles within a budget, several at a time, and writes tables and figures."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from bench.base.errors import BenchError
+from bench.measure.gradients.plan import Limits, Planned, tasks
+from bench.measure.gradients.store import ProbeConfig
+from bench.run import launch
+from bench.run.experiment import INTERRUPTED, command_line, default_jobs
+from bench.run.progress import watcher
+from bench.run.store import ResultsDir
+
+RESERVE = 15.0  # seconds for tables and figures at the end
+LEAST = 10.0  # seconds that a process needs to load and draw at all
+
+
+class Slots:
+    """Shares what is left of the budget among those that wait; what ends early leaves its time to them."""
+
+    def __init__(self, limits: Limits, jobs: int, shares: Sequence[float], started: float) -> None:
+        """shares: of each that will run, in order. started: when the budget began, on the monotonic clock."""
+        self.jobs, self.limits, self.shares = jobs, limits, shares
+        self.deadline = None if limits.budget is None else started + limits.budget - RESERVE
+
+    def __call__(self, waiting: int, running: list[float]) -> launch.Way:
+        """waiting: this one included. running: seconds that the others still have."""
+        extra = []
+        if self.limits.draws is not None:
+            extra += ["--draws", str(self.limits.draws)]
+        if self.limits.precision is not None:
+            extra += ["--precision", str(self.limits.precision)]
+        if self.deadline is None:
+            return launch.Way(extra=tuple(extra))
+        left = max(0.0, self.deadline - time.monotonic())
+        to_come = self.shares[len(self.shares) - waiting :]
+        free = self.jobs * left - sum(min(r, left) for r in running)
+        # As many equal slots as fit one after the other, so that the last one is as long as the others.
+        rounds = max(1, math.ceil(left * sum(to_come) / free - 0.25)) if free > 0 else 1
+        share = to_come[0] * left / rounds
+        return launch.Way(timeout=max(LEAST, min(left, share)), extra=tuple(extra))
+
+
+def run(console: Console, planned: Planned, force: bool, started: float) -> int:
+    """Measure, then write and show the tables. Returns the exit code: 0, 1 if one failed, 130 interrupted.
+
+    started: when the budget began, on the monotonic clock.
+    """
+    todo = tasks(planned, force)
+    launch.check_disk(ResultsDir(planned.out), len(todo))
+    ready, busy = launch.prepare(todo, force)
+    jobs = planned.jobs or default_jobs(
+        planned.probes[0][0].threads, {p.model.name for p, _ in planned.probes}
+    )
+    at_once = min(jobs, max(len(ready), 1))
+    kept = f", {len(planned.probes) - len(todo)} done before" if len(todo) < len(planned.probes) else ""
+    told = f"{len(ready)} profiles, {at_once} at a time{kept}; results in {planned.out}"
+    console.print(told, soft_wrap=True)
+    with watcher(console, len(ready)) as progress:
+        slots = Slots(planned.limits, at_once, [_share(task) for task in ready], started)
+        outcomes, interrupted = launch.run(ready, at_once, slots, progress, command_line())
+    bad = [outcome for outcome in [*busy, *outcomes] if not outcome.ok]
+    write(planned.out, console)
+    for outcome in [] if interrupted else bad:
+        console.print(
+            f"{outcome.task.title}: {outcome.status.state} after {outcome.status.step} draws: "
+            f"{outcome.status.message}\n  see {outcome.task.directory.path}; the same command goes on",
+            style="red",
+            soft_wrap=True,
+            highlight=False,
+            markup=False,
+        )
+    if interrupted:
+        console.print(f"stopped. Go on with:\n  {command_line()}", soft_wrap=True, highlight=False)
+        return INTERRUPTED
+    return 1 if bad else 0
+
+
+def _share(task: launch.Task) -> float:
+    """Of the budget: double for the exact gradient, because all others are compared with it."""
+    assert isinstance(task.config, ProbeConfig)  # of bench.measure.gradients.plan
+    return 2.0 if task.config.deployed else 1.0
+
+
+def write(results: Path, console: Console) -> None:
+    """Everything that is derived: gradients*.csv, the tables on the terminal, and report/."""
+    from bench.report.report import write_report
+
+    try:
+        write_report(results, console)
+    except BenchError as error:  # nothing measured: why is told after this
+        console.print(str(error), style="red", soft_wrap=True, highlight=False, markup=False)

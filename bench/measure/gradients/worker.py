@@ -1,0 +1,141 @@
+"""One profile from start to status, in this process: what `python -m bench probe DIRECTORY` does."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shlex
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import torch
+
+from bench.data import prompts as prompt_sets
+from bench.experiment.settings import Choice
+from bench.measure.gradients.probe import LEVEL, MARGIN, Probe, Sampling
+from bench.measure.gradients.store import INIT, ProbeConfig, ProbeDir
+from bench.measure.gradients.verdict import bias, relative_length
+from bench.run.cell import ENDINGS, REASONS, StopRequest, record_failure
+from bench.run.environment import environment
+from bench.run.load import load_chain, load_lora, load_method, load_reward, start
+from bench.run.process import COMMAND_VARIABLE, Exit
+from bench.run.store import CellInUse, State, append_rows, cut_rows, write_atomically
+
+SAVE_SECONDS = 20.0
+MIN_DRAWS = 4
+TOO_SHORT = "its time was up before the first draw: give a larger --budget, or fewer methods"
+
+
+def run_probe(directory: ProbeDir, timeout: float | None, draws: int | None, precision: float | None) -> Exit:
+    """Draw until the time is up, `draws` are reached or the bias is known to `precision`.
+
+    timeout: seconds since this process was started. With several limits the first one reached counts.
+    """
+    if timeout is not None:
+        timeout -= time.time() - psutil.Process().create_time()
+    stop = StopRequest(timeout)
+    with stop.listening():
+        try:
+            with directory.locked():
+                return _recorded(directory, stop, draws, precision)
+        except CellInUse as error:
+            print(error, flush=True)
+            return Exit.LOCKED
+
+
+def _recorded(directory: ProbeDir, stop: StopRequest, draws: int | None, precision: float | None) -> Exit:
+    """Whatever goes wrong ends in `failed`, with the reason and a traceback on record."""
+    config, status = directory.config(), directory.status()
+    _, device = start(config.threads)
+    directory.write_status(State.RUNNING, status.step, status.seconds)
+    (directory.path / "traceback.txt").unlink(missing_ok=True)
+    command = os.environ.get(COMMAND_VARIABLE, shlex.join(sys.argv))
+    facts = environment(device, 1, command)
+    write_atomically(directory.path / "env.json", json.dumps(facts, indent=2) + "\n")
+    try:
+        session = _Session(directory, config, device, shared=precision is None and not config.deployed)
+        state = session.run(stop, draws, precision)
+        message = {**REASONS, State.TIMEOUT: TOO_SHORT}[state]
+        directory.write_status(state, session.probe.moments.draws, session.probe.moments.seconds, message)
+        return ENDINGS[state]
+    except Exception as error:
+        record_failure(directory, error)
+        return Exit.FAILED
+
+
+class _Session:
+    """A probe and where its sums are saved."""
+
+    def __init__(self, directory: ProbeDir, config: ProbeConfig, device: torch.device, shared: bool) -> None:
+        """shared: whether the reference's exact gradient may stand for the own one (see `Probe`)."""
+        self.directory, self.config = directory, config
+        torch.manual_seed(config.seed)  # the LoRA's initial values
+        chain = load_chain(config.model.config, device)
+        if config.at != INIT:
+            load_lora(chain, Path(config.at))
+        sampling = Sampling(
+            prompt_sets.load(config.prompts).train,
+            config.prompts_per_step,
+            config.samples_per_prompt,
+            config.micro_batch,
+            config.seed,
+        )
+        method = load_method(Choice(name=config.base, config=config.method.config), chain.steps)
+        reward = load_reward(config.reward, device)
+        self.probe = Probe(method, chain, reward, sampling, shared)
+        saved, messages = directory.restore()
+        for message in messages:
+            print(message, flush=True)
+        if saved is not None:
+            self.probe.moments = saved.moments
+            method.state.update(saved.method)
+        if directory.draws.exists():
+            cut_rows(directory.draws, self.probe.moments.draws)
+        self._saved = -math.inf  # the first draw is saved at once
+        self._longest = 0.0
+
+    def run(self, stop: StopRequest, draws: int | None, precision: float | None) -> State:
+        """Returns `done`, `preempted` (a signal), or `timeout`: the time was up before the first draw."""
+        moments = self.probe.moments
+        while not self._enough(draws, precision):
+            if (reason := stop()) is not None or stop.left() < self._longest:
+                self._save()
+                if reason is State.PREEMPTED:
+                    return reason
+                return State.DONE if moments.draws else State.TIMEOUT
+            started = time.monotonic()
+            self.probe.draw()
+            took = time.monotonic() - started - self.probe.warm_up
+            # The next draw may take as long.
+            self._longest = took if math.isclose(self._longest, 0.0) else max(0.8 * self._longest, took)
+            self._log(moments.draws)
+            if time.monotonic() - self._saved > SAVE_SECONDS:
+                self._save()
+        self._save()
+        return State.DONE
+
+    def _enough(self, draws: int | None, precision: float | None) -> bool:
+        moments = self.probe.moments
+        if draws is not None and moments.draws >= draws:
+            return True
+        if precision is None or moments.draws < MIN_DRAWS:
+            return False
+        if self.config.deployed:  # compared with itself it has no bias: what counts is how well |g| is known
+            known = relative_length(moments.exact, LEVEL)
+        else:
+            known = bias(moments, moments.exact, MARGIN, LEVEL).relative
+        return known.high - known.low <= 2 * precision  # false while unknown
+
+    def _log(self, draw: int) -> None:
+        row = {"step": draw, "reward_mean": self.probe.last_reward, "grad_norm": self.probe.last_norm}
+        append_rows(self.directory.draws, [row])
+
+    def _save(self) -> None:
+        moments = self.probe.moments
+        if moments.draws:
+            self.directory.save(moments, self.probe.method.state)
+        self.directory.write_status(State.RUNNING, moments.draws, moments.seconds)
+        self._saved = time.monotonic()

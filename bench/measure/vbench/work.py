@@ -1,0 +1,155 @@
+"""A part of `vbench generate` or `vbench score`, from start to status: `python -m bench vbench-cell DIR`."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from types import FrameType
+
+from bench.base.errors import BenchError
+from bench.measure.vbench import generate, jobs, score
+from bench.measure.vbench.jobs import Part, ScorePart, VideosPart
+from bench.measure.vbench.record import record
+from bench.run.cell import ENDINGS, REASONS, StopRequest, record_failure
+from bench.run.environment import environment
+from bench.run.load import start
+from bench.run.process import COMMAND_VARIABLE, Exit
+from bench.run.store import Cause, CellDir, CellInUse, JobDir, State, append_rows, read_rows, write_atomically
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)  # SLURM's warning comes to the job, which passes it on as SIGTERM
+LATE = 1.0  # seconds by which a signal to all processes of a job may reach this one after its child
+
+
+class Stopped(BaseException):
+    """A signal asked the process to stop."""
+
+
+def run_part(cell: CellDir) -> Exit:
+    """Do it; the status says how it ended."""
+    part = jobs.read(cell)
+    assert part is not None  # who starts this has read it, too
+    try:
+        with cell.locked():
+            return _recorded(cell, part)
+    except CellInUse as error:
+        print(error, flush=True)
+        return Exit.LOCKED
+
+
+def _recorded(cell: CellDir, part: Part) -> Exit:
+    """Whatever goes wrong ends in `failed`, with the reason and a traceback on record."""
+    status = cell.status()
+    if part.finished():
+        cell.write_status(State.DONE, part.total, status.seconds)
+        return Exit.DONE
+    cell.write_status(State.RUNNING, status.step, status.seconds)
+    (cell.path / "traceback.txt").unlink(missing_ok=True)
+    try:
+        _, device = start(part.threads)
+        facts = environment(device, 1, os.environ.get(COMMAND_VARIABLE, shlex.join(sys.argv)))
+        write_atomically(cell.path / "env.json", json.dumps(facts, indent=2) + "\n")
+        return _videos(cell, part) if isinstance(part, VideosPart) else _score(cell, part)
+    except Exception as error:
+        record_failure(JobDir(cell.path), error)
+        return Exit.FAILED
+
+
+def _videos(cell: CellDir, part: VideosPart) -> Exit:
+    """Make those that are not there. One line in the log for every batch: how many are there, how many of
+    them it made itself, in how many seconds."""
+    rows, stop, step = read_rows(cell.metrics), StopRequest(None), cell.status().step
+    made = rows[-1]["made"] if rows else 0
+    seconds, started = cell.status().seconds, time.monotonic()
+    with stop.listening(), _stopped_encoder_is_no_error(stop):
+        found = generate.order(asked(part))
+        same = record(found)
+        left = part.missing()
+        step = part.total - len(left)
+        with closing(generate.make(found, left, part.threads, same)) as batches:
+            for mine, others in batches:
+                made, step = made + len(mine), step + len(mine) + len(others)
+                took = seconds + time.monotonic() - started
+                if mine or others:
+                    append_rows(cell.metrics, [{"step": step, "made": made, "seconds": round(took, 3)}])
+                    cell.write_status(State.RUNNING, step, took)
+                if step < part.total and stop() is not None:
+                    break
+    state = State.DONE if step == part.total else State.PREEMPTED
+    cell.write_status(state, step, seconds + time.monotonic() - started, REASONS[state])
+    return ENDINGS[state]
+
+
+def asked(part: VideosPart) -> generate.Asked:
+    """As the command would have it for this part."""
+    return generate.Asked(
+        dimensions=part.chosen(),
+        model=part.model,
+        lora=None if part.lora is None else Path(part.lora),
+        out=Path(part.videos),
+        subset=part.subset,
+        per_prompt=part.per_prompt,
+        shard=part.shard,
+        seed=part.seed,
+        batch=part.batch,
+        fps=part.fps,
+        settings=part.settings,
+    )
+
+
+def _score(cell: CellDir, part: Part) -> Exit:
+    """Score the dimension. A process that is asked to stop begins again: VBench keeps nothing half done."""
+    assert isinstance(part, ScorePart)
+    (work,) = score.cells_of(part.asked())
+    seconds = cell.status().seconds
+    try:
+        with _stopped_by_signals():
+            status = work.run(fetch=False)
+            if status.state == "failed":
+                time.sleep(LATE)
+    except Stopped:
+        cell.write_status(State.PREEMPTED, 0, seconds, REASONS[State.PREEMPTED])
+        return Exit.STOPPED
+    score.settle(work, status, {})
+    seconds += status.seconds
+    if status.state == "done":
+        cell.write_status(State.DONE, part.total, seconds)
+        return Exit.DONE
+    message = "\n".join((status.message, *status.ways))
+    cell.write_status(State.FAILED, 0, seconds, message, cause=Cause.KILLED if status.killed else None)
+    return Exit.FAILED
+
+
+@contextmanager
+def _stopped_encoder_is_no_error(stop: StopRequest) -> Iterator[None]:
+    """Within the context an error is none if it comes with a request to stop: SLURM may send its signals to
+    all processes of a job, and so to the encoder."""
+    try:
+        yield
+    except BenchError:
+        time.sleep(LATE)
+        if stop() is None:
+            raise
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """Within the context they raise Stopped, at which a process that is waited for is killed. Warnings are
+    ignored, and so by the process, too."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Stopped
+
+    wanted = dict.fromkeys(SIGNALS, stop) | {signal.SIGUSR2: signal.SIG_IGN}
+    before = {number: signal.signal(number, handler) for number, handler in wanted.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

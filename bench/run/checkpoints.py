@@ -1,0 +1,53 @@
+"""A cell's checkpoints: generations on disk, each named by the digest of its contents. No torch here."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from bench.base.errors import BenchError
+from bench.run.store import write_atomically
+
+GENERATIONS = 2
+
+
+class Checkpoints:
+    """checkpoint/: the two newest generations, `<step>-<digest of the contents>.pt`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def _files(self) -> list[Path]:
+        return sorted(self.path.glob("*.pt"), reverse=True) if self.path.is_dir() else []
+
+    def write(self, step: int, data: bytes) -> None:
+        """Add a generation and drop those before the last two."""
+        file = self.path / f"{step:08d}-{_digest(data)}.pt"
+        write_atomically(file, data)
+        same_step = [f for f in self._files() if f != file and f.stem.partition("-")[0] == f"{step:08d}"]
+        for old in {*same_step, *self._files()[GENERATIONS + len(same_step) :]}:
+            old.unlink()
+
+    def read(self) -> tuple[bytes | None, list[str]]:
+        """The newest undamaged generation (None: there never was one), and what to tell about damaged ones.
+
+        Raises BenchError if there are checkpoints and all are damaged.
+        """
+        messages: list[str] = []
+        damaged: list[Path] = []
+        for file in self._files():
+            data = file.read_bytes()
+            if file.stem.partition("-")[2] == _digest(data):
+                for bad in damaged:
+                    bad.unlink(missing_ok=True)
+                return data, messages
+            damaged.append(file)
+            messages.append(f"{file} is damaged: falling back to the checkpoint before it")
+        if damaged:
+            names = ", ".join(str(file) for file in damaged)
+            raise BenchError(f"all checkpoints are damaged: {names}. Start the cell again with --force.")
+        return None, messages
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]

@@ -1,0 +1,216 @@
+"""Held-out evaluation, the same for every method and for the base model.
+
+A picture is fixed by (seed, place of the prompt in the list, number of the picture): these key its starting
+noise, and the chain runs without noise (eta = 0). So methods are compared picture by picture, whatever the
+batch size, and neither torch's global generators nor the streams of training move.
+
+Diversity is reported next to the rewards, as rows named "diversity": the mean distance of a picture to the
+other pictures of its prompt. It falls when a model collapses to one picture per prompt; no reward shows that.
+Distance is 1 - cosine of image features (0 equal, 1 unrelated) if one of the rewards has features, as `clip`
+has; else the root-mean-square difference of the pictures averaged down to 8×8 pixels, in [0, 1]. Every such
+row says which under "features": the reward's name, or "pixels".
+
+All of this holds for videos, too: a reward of pictures scores a video by the mean over its frames, features
+are those of the frames, averaged, and pixels are those of all frames.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d, normalize
+
+from bench.base.errors import BenchError
+from bench.base.media import to_bytes
+from bench.engine.chain import Chain, State
+from bench.engine.method import Start
+from bench.engine.random_streams import normal
+from bench.engine.reward import Reward, scores
+
+DIVERSITY = "diversity"
+PIXELS = "pixels"
+POOLED = 8  # pixels per side that pictures are averaged down to for their distance
+
+Row = dict[str, Any]
+Improve = Callable[[Start], Tensor]  # → noise [B, *latent_shape] of the same pictures
+
+
+@runtime_checkable
+class HasImageFeatures(Protocol):
+    """A reward that can embed pictures."""
+
+    def image_features(self, media: Tensor) -> Tensor:
+        """Unit-norm embeddings [B, D] of media in [0, 1]."""
+        ...
+
+
+class Summary(NamedTuple):
+    """Mean over pictures; standard error over prompts (over pictures if there is one prompt), nan for one."""
+
+    mean: float
+    se: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What evaluate() found.
+
+    rows: {"prompt", "index", "reward", "score"} per picture and reward, index counting a prompt's pictures;
+    diversity rows come last and also have "features". images: uint8 [kept, 3, H, W], the first picture of
+    each of the first prompts; of videos [kept, F, 3, H, W].
+    """
+
+    rows: list[Row]
+    images: Tensor
+
+    def summary(self) -> dict[str, Summary]:
+        """Per reward, and for diversity."""
+        scores: dict[str, dict[str, list[float]]] = {}
+        for row in self.rows:
+            scores.setdefault(row["reward"], {}).setdefault(row["prompt"], []).append(row["score"])
+        return {reward: _summary(list(by_prompt.values())) for reward, by_prompt in scores.items()}
+
+
+def evaluate(
+    chain: Chain,
+    rewards: Mapping[str, Reward],
+    prompts: Sequence[str],
+    *,
+    seed: int,
+    batch: int,
+    images_per_prompt: int,
+    keep: int = 8,
+    improve: Improve | None = None,
+) -> Evaluation:
+    """Make images_per_prompt pictures of each prompt, `batch` at a time, and score them by every reward.
+
+    keep: how many prompts' first picture to keep. improve: chooses other starting noise. No gradient. Raises
+    BenchError on a score that is not finite, and without a prompt or with one that occurs twice (rows could
+    not be told apart).
+    """
+    if not prompts or len(set(prompts)) < len(prompts):
+        raise BenchError("evaluation needs at least one prompt, and no prompt twice")
+    if batch < 1 or images_per_prompt < 1 or keep < 0 or DIVERSITY in rewards:
+        raise ValueError(f"{batch=} {images_per_prompt=} {keep=} rewards={list(rewards)}")
+    embedder, embed = _features(rewards)
+    pictures = [(p, k) for p in range(len(prompts)) for k in range(images_per_prompt)]
+    scored: dict[str, list[Tensor]] = {name: [] for name in rewards}
+    features: list[Tensor] = []
+    kept: list[Tensor] = []
+    with torch.no_grad():
+        for start in range(0, len(pictures), batch):
+            part = pictures[start : start + batch]
+            texts = [prompts[p] for p, _ in part]
+            x = noise(chain, seed, part)
+            if improve is not None:
+                x = improve(Start(tuple(texts), x, seed, tuple(part)))
+            media = sample_images(chain, texts, x)
+            for name, reward in rewards.items():
+                scored[name].append(_scored(name, reward, media, texts))
+            if images_per_prompt > 1:
+                features.append(embed(media).cpu())
+            kept.extend(to_bytes(m) for m, (p, k) in zip(media, part, strict=True) if k == 0 and p < keep)
+    table = {name: torch.cat(parts).tolist() for name, parts in scored.items()}
+    rows = [
+        {"prompt": prompts[p], "index": k, "reward": name, "score": table[name][n]}
+        for n, (p, k) in enumerate(pictures)
+        for name in rewards
+    ]
+    if features:
+        rows += _diversity_rows(torch.cat(features), prompts, images_per_prompt, embedder)
+    return Evaluation(rows, torch.stack(kept) if kept else torch.empty(0, dtype=torch.uint8))
+
+
+def noise(chain: Chain, seed: int, pictures: Sequence[tuple[int, int]]) -> Tensor:
+    """Starting noise [B, *latent_shape] of pictures (place of the prompt, number of the picture)."""
+    return normal([("evaluate", seed, p, k) for p, k in pictures], chain.latent_shape, chain.device)
+
+
+def sample_images(chain: Chain, prompts: Sequence[str], noise: Tensor) -> Tensor:
+    """Media [B, …] in [0, 1] by the deterministic chain (eta = 0), from noise [B, *latent_shape].
+
+    Grad mode belongs to the caller.
+    """
+    condition = chain.condition(prompts)
+    state = chain.prior(noise)
+    zero = torch.zeros(len(prompts), device=chain.device)
+    everywhere = torch.ones(len(prompts), dtype=torch.bool, device=chain.device)
+    for i in range(chain.steps):
+        transition = chain.transition(state, i, condition, zero)
+        state = State(transition.mean, transition.history, everywhere)
+    return chain.decode(state.x)
+
+
+def _scored(name: str, reward: Reward, media: Tensor, texts: Sequence[str]) -> Tensor:
+    """Scores [B] on the CPU, checked."""
+    score = scores(reward, media, texts)
+    if score.shape != (len(texts),):
+        raise BenchError(
+            f"reward '{name}' returned {list(score.shape)} for {len(texts)} images, not one each"
+        )
+    score = score.detach().double().cpu()
+    if not bool(torch.isfinite(score).all()):
+        bad = texts[int((~torch.isfinite(score)).nonzero()[0])]
+        raise BenchError(f"reward '{name}' is not finite on the evaluation picture of {bad!r}")
+    return score
+
+
+def _features(rewards: Mapping[str, Reward]) -> tuple[str, Any]:
+    """Name and function of the features that diversity is measured in: media → [B, D]."""
+    for name, reward in rewards.items():
+        if isinstance(reward, HasImageFeatures):
+            return name, partial(_embedded, reward)
+    return PIXELS, _pixels
+
+
+def _embedded(reward: HasImageFeatures, media: Tensor) -> Tensor:
+    """Embeddings [B, D] of images, or of videos the mean of their frames'."""
+    if media.ndim != 5:
+        return reward.image_features(media)
+    return reward.image_features(media.flatten(0, 1)).unflatten(0, media.shape[:2]).mean(dim=1)
+
+
+def _pixels(media: Tensor) -> Tensor:
+    """Media averaged down to 8×8, flattened and scaled: Euclidean distance is the RMS difference. [B, D]."""
+    pooled = media.float()
+    if media.ndim >= 4:  # pictures, or all frames of videos
+        pictures = pooled.reshape(-1, *media.shape[-3:])
+        pooled = adaptive_avg_pool2d(pictures, POOLED).reshape(*media.shape[:-2], POOLED, POOLED)
+    return pooled.flatten(1) / math.sqrt(pooled[0].numel())
+
+
+def pairwise_distance(features: Tensor, embedder: str) -> Tensor:
+    """Distances [K, K] between rows of features [K, D]: 1 - cosine, or Euclidean for pixels."""
+    if embedder == PIXELS:
+        return torch.cdist(features, features, compute_mode="donot_use_mm_for_euclid_dist")
+    unit = normalize(features.double(), dim=1)
+    return 1 - unit @ unit.T
+
+
+def _diversity_rows(features: Tensor, prompts: Sequence[str], per_prompt: int, embedder: str) -> list[Row]:
+    """One row per picture: its mean distance to the others of its prompt."""
+    rows: list[Row] = []
+    for prompt, group in zip(prompts, features.split(per_prompt), strict=True):
+        others = ~torch.eye(per_prompt, dtype=torch.bool)
+        distance = (pairwise_distance(group, embedder) * others).sum(dim=1) / (per_prompt - 1)
+        rows += [
+            {"prompt": prompt, "index": k, "reward": DIVERSITY, "score": d, "features": embedder}
+            for k, d in enumerate(distance.tolist())
+        ]
+    return rows
+
+
+def _summary(by_prompt: list[list[float]]) -> Summary:
+    """by_prompt: the scores of each prompt's pictures, equally many."""
+    units = [sum(s) / len(s) for s in by_prompt] if len(by_prompt) > 1 else by_prompt[0]
+    mean = sum(units) / len(units)
+    if len(units) < 2:
+        return Summary(mean, math.nan)
+    variance = sum((u - mean) ** 2 for u in units) / (len(units) - 1)
+    return Summary(mean, math.sqrt(variance / len(units)))

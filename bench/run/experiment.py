@@ -1,0 +1,229 @@
+"""A whole request: plan its cells, show them, run what is left, report."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from bench.base.errors import BenchError
+from bench.base.layers import dump_yaml
+from bench.experiment import missing
+from bench.experiment.combinations import model_file
+from bench.experiment.request import Experiment
+from bench.experiment.resolve import Cell, resolve_all
+from bench.experiment.settings import SCHEMA_VERSION, CellConfig
+from bench.run import launch
+from bench.run.forecast import seconds_per_step
+from bench.run.progress import watcher
+from bench.run.store import CellDir, ResultsDir, State, write_atomically
+
+INTERRUPTED = 130  # what a shell reports after Ctrl-C
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A checked request: all its cells, and those that have to run."""
+
+    experiment: Experiment
+    results: ResultsDir
+    cells: list[Cell]
+    tasks: list[launch.Task]
+    force: bool
+
+
+def plan(experiment: Experiment, force: bool, fetch: bool = True) -> Planned:
+    """Check everything that can be checked before a run. Raises BenchError.
+
+    fetch: get the weights and prompts that are not on this machine; without it their cells are planned all
+    the same, and cannot run.
+    """
+    try:
+        cells = resolve_all(experiment.parts, fetch)
+    except BenchError as error:
+        raise missing.with_everything(experiment, error) if fetch else error from error
+    results = ResultsDir(experiment.out)
+    tasks = launch.unfinished(results, cells, force)
+    if tasks:
+        launch.check_disk(results, len(tasks))
+    return Planned(experiment, results, cells, tasks, force)
+
+
+def show(console: Console, planned: Planned) -> None:
+    """The cells, what state they are in, and how long they will take as far as that was ever measured."""
+    table = Table(title=f"{len(planned.cells)} cells in {planned.results.path}", title_justify="left")
+    for header in ("cell", "state", "steps", "batch", "time"):
+        table.add_column(header, overflow="fold", no_wrap=header != "cell")
+    waiting = {task.id for task in planned.tasks}
+    names = launch.titles([cell.config for cell in planned.cells])
+    for cell, title in zip(planned.cells, names, strict=True):
+        status = planned.results.cell(cell.id).status()
+        training = cell.config.training
+        state = f"{status.state} at {status.step}" if status.step else str(status.state)
+        shown = f"({title})" if missing.waits(cell) else cell.id
+        if training is None:
+            table.add_row(shown, state, "-", "-", "-")
+            continue
+        train = training.train
+        batch = f"{train.prompts_per_step} × {train.samples_per_prompt}" if cell.config.trains else "-"
+        table.add_row(
+            shown,
+            state,
+            str(train.steps),
+            batch,
+            _time(planned, cell, status.step) if cell.id in waiting else "-",
+        )
+    console.print(table)
+    console.print(
+        "Times are estimates of training alone, from the newest cell with the same method, model and batch "
+        f"below {planned.results.path.parent}/; unknown where there is none.",
+        style="dim",
+    )
+    _show_stand_ins(console, planned)
+    missing.show(console, planned.experiment, planned.cells)
+
+
+def _show_stand_ins(console: Console, planned: Planned) -> None:
+    for model in dict.fromkeys(part.model for part in planned.experiment.parts):
+        stood = {k: v for p in planned.experiment.parts if p.model == model for k, v in p.stood_in.items()}
+        if stood:
+            names = {own: [n for n, o in stood.items() if o == own] for own in stood.values()}
+            pairs = "; ".join(f"{own} for {', '.join(replaced)}" for own, replaced in names.items())
+            console.print(f"On {model} its own stand in: {pairs}.", highlight=False)
+
+
+def _time(planned: Planned, cell: Cell, done: int) -> str:
+    """Of the steps that are left."""
+    per_step = seconds_per_step(cell.config, planned.results.path.parent)
+    training = cell.config.training
+    if per_step is None or training is None:
+        return "unknown"
+    return f"{per_step * max(0, training.train.steps - done):.0f} s"
+
+
+def run(
+    console: Console,
+    planned: Planned,
+    jobs: int | None,
+    way: launch.Way,
+    report: bool,
+    in_process: bool = False,
+) -> int:
+    """Run what is left. Returns the exit code: 0, 1 if a cell is not done, 130 if interrupted.
+
+    in_process: one after the other in this process, instead of `jobs` processes at a time.
+    """
+    done = len(planned.cells) - len(planned.tasks)
+    if not planned.tasks:
+        console.print(f"all {done} cells in {planned.results.path} are done: nothing to run")
+        return 0
+    record(planned)
+    ready, others = launch.prepare(planned.tasks, planned.force)
+    busy = [outcome for outcome in others if not outcome.ok]
+    for outcome in busy:
+        text = f"{outcome.task.id} is left alone: {outcome.status.message}"
+        console.print(text, style="yellow", soft_wrap=True, highlight=False, markup=False)
+    if not ready:
+        return 1 if busy else 0
+    if jobs is None:
+        cells = [task.config for task in planned.tasks if isinstance(task.config, CellConfig)]
+        threads = max(cell.threads for cell in cells)
+        jobs = default_jobs(threads * way.processes, (cell.model.name for cell in cells))
+    at_once = 1 if in_process else min(jobs, len(ready))
+    kept = f", {done} done before" if done else ""
+    console.print(f"{len(ready)} cells, {at_once} at a time{kept}; results in {planned.results.path}")
+    _show_stand_ins(console, planned)
+    with watcher(console, len(ready)) as progress:
+        if in_process:
+            outcomes, interrupted = launch.run_here(ready, _in_this_process(way.timeout), progress)
+        else:
+            outcomes, interrupted = launch.run(ready, jobs, lambda *_: way, progress, command_line())
+    code = _conclude(console, planned, outcomes, interrupted, report)
+    return 1 if code == 0 and busy else code
+
+
+def _in_this_process(timeout: float | None) -> Callable[[launch.Task], launch.Outcome]:
+    """Runs a task here. Imports torch, which the command line does without."""
+    from bench.run.cell import run_cell
+
+    def work(task: launch.Task) -> launch.Outcome:
+        run_cell(CellDir(task.directory.path), timeout)
+        return launch.Outcome(task, task.directory.status())
+
+    return work
+
+
+def record(planned: Planned) -> None:
+    """experiment.yaml: what was asked for."""
+    content: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "command": command_line(),
+        "request": planned.experiment.request.model_dump(mode="json", exclude={"settings"}),
+        "settings": [{"from": origin, "set": tree} for origin, tree, _ in planned.experiment.layers],
+        "cells": [cell.id for cell in planned.cells],
+    }
+    write_atomically(planned.results.path / "experiment.yaml", dump_yaml(content))
+
+
+def _conclude(
+    console: Console, planned: Planned, outcomes: list[launch.Outcome], interrupted: bool, report: bool
+) -> int:
+    bad = [outcome for outcome in outcomes if not outcome.ok]
+    if interrupted:
+        console.print(
+            f"stopped. Continue where it stopped with:\n  {command_line()}",
+            soft_wrap=True,
+            markup=False,
+            highlight=False,
+        )
+        return INTERRUPTED
+    if report and any(planned.results.cell(cell.id).status().state is State.DONE for cell in planned.cells):
+        from bench.report.report import write_report
+
+        write_report(planned.results.path, console)
+    for outcome in bad:
+        status = outcome.status
+        console.print(
+            f"{outcome.task.id}: {status.state} at step {status.step}: {status.message}\n"
+            f"  see {outcome.task.directory.path}; the same command tries it again from its last checkpoint",
+            style="red",
+            soft_wrap=True,
+            highlight=False,
+            markup=False,
+        )
+    return 1 if bad else 0
+
+
+def default_jobs(threads: int, models: Iterable[str]) -> int:
+    """One cell at a time on a GPU machine, else as many as cores and main memory carry.
+
+    threads: of one cell, all its processes together. models: names of those that run.
+    """
+    import torch
+
+    if torch.cuda.is_available():
+        return 1
+    memory = [model_file(name)[1].memory for name in set(models)]
+    room = psutil.virtual_memory().available / 2**30
+    fitting = [int(room / gib) for gib in memory if gib is not None]
+    return max(1, min([cores() // threads, *fitting]))
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def command_line() -> str:
+    """What the user typed, as one can type it again."""
+    program = Path(sys.argv[0])
+    start = ["python", "-m", "bench"] if program.name == "__main__.py" else [program.name]
+    return shlex.join([*start, *sys.argv[1:]])

@@ -1,0 +1,72 @@
+"""How long a cell will take, from what earlier runs on this machine measured, and how much memory."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from bench.base import registry
+from bench.base.errors import BenchError
+from bench.experiment.combinations import model_file
+from bench.experiment.settings import CellConfig, Training
+from bench.models.sizes import Batches, Memory, Use, memory
+from bench.run.store import CellDir, read_rows
+
+
+def seconds_per_step(config: CellConfig, experiments: Path) -> float | None:
+    """From the newest cell below a directory of experiments with the same method, model and batch."""
+    if config.training is None:
+        return None
+    wanted = _key(config, config.training)
+    logs = sorted(experiments.glob("*/cells/*/metrics.jsonl"), key=lambda p: p.stat().st_mtime, reverse=True)
+    for log in logs:
+        cell = CellDir(log.parent)
+        try:
+            other = cell.config()
+        except BenchError:
+            continue  # written by another schema version: no help here, and its own command will say so
+        rows = read_rows(log)
+        if rows and other.training is not None and _key(other, other.training) == wanted:
+            last = rows[-1]
+            return last["seconds"] / last["step"]
+    return None
+
+
+def _key(config: CellConfig, training: Training) -> str:
+    """Two cells with the same key cost the same per optimizer step."""
+    model = config.model.config.model_dump(mode="json", exclude={"source", "path", "revision"})
+    train = training.train.model_dump(
+        mode="json",
+        include={"prompts_per_step", "samples_per_prompt", "micro_batch", "reward_chunk", "graphs"},
+    )
+    parts = [training.method.model_dump(mode="json"), config.model.name, model, train, config.threads]
+    return json.dumps(parts, sort_keys=True)
+
+
+def memory_of(config: CellConfig, gpu: bool) -> Memory | None:
+    """About what a cell takes: of the GPU, or of main memory on a CPU. None: nothing is known of it."""
+    model, training = config.model, config.training
+    if not gpu and (stated := model_file(model.name)[1].memory) is not None:
+        return Memory(stated, True)
+    rewards = {
+        choice.name: registry.load("reward", choice.name).Config.model_validate(choice.config)
+        for choice in config.eval_rewards
+    }
+    use: Use = "none"
+    if training is not None:
+        cls = registry.load("method", training.method.name)
+        method = cls(cls.Config.model_validate(training.method.config), model.config.steps)
+        use = "reward gradient" if method.needs_reward_grad else "network gradient"
+    batches = Batches(0 if training is None else training.train.micro_batch, config.eval.batch)
+    found = memory(model.config, rewards, batches, use, gpu)
+    staged = training is None or training.train.graphs == "staged"
+    return found if found is None or staged else found._replace(exact=False)  # joint graphs take more
+
+
+def memory_advice(config: CellConfig, gpu: bool) -> str:
+    """What to do about a cell that ran out of memory, with the estimate of what it takes."""
+    taken = memory_of(config, gpu)
+    known = "Nothing is known of this model's size" if taken is None else f"The estimate for it is {taken}"
+    where = "of the GPU" if gpu else "of main memory"
+    less = "--set train.micro_batch=1 and --set model.gradient_checkpointing=true take less"
+    return f"{known} {where}. {less}."

@@ -1,0 +1,92 @@
+"""Devices, processes and loading: names in settings → objects on a device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import torch
+from accelerate import PartialState
+
+from bench.base import registry
+from bench.base.errors import BenchError
+from bench.data.locate import locate, needs_of
+from bench.data.prompts import dcot
+from bench.data.prompts.dcot import DcotConfig
+from bench.engine.chain import Chain
+from bench.engine.method import Method
+from bench.engine.reward import Reward
+from bench.engine.world import World
+from bench.experiment.settings import Choice
+from bench.models.config import ModelConfig
+
+
+def start(threads: int) -> tuple[World, torch.device]:
+    """This process's place among those that share its cell (alone without any), and its device."""
+    torch.set_num_threads(threads)
+    state = PartialState(cpu=not torch.cuda.is_available())
+    device = torch.device(state.device or "cpu")
+    if device.type == "cpu":
+        device = torch.device("cpu")  # not `cpu:0`, which loading refuses
+    return World(state if state.num_processes > 1 else None), device
+
+
+def load_chain(config: ModelConfig, device: torch.device) -> Chain:
+    """The model's reverse chain with a fresh LoRA. Fetches hub weights that are not there yet."""
+    for need in needs_of(config, "model", "model"):
+        config = config.model_copy(update={need.setting.rpartition(".")[2]: locate(need)})
+    return registry.load("model", config.family)(config, device)
+
+
+@runtime_checkable
+class LoadsLora(Protocol):
+    """A chain that can take a saved adapter."""
+
+    def load_lora(self, directory: Path) -> None:
+        """Replace the adapter by the one in a directory."""
+        ...
+
+
+def find_lora(place: Path, option: str) -> Path:
+    """The directory with the adapter: a cell's `lora/`, or the one given. option: for the message."""
+    directory = place / "lora" if (place / "lora").is_dir() else place
+    if not any(directory.glob("*.safetensors")):
+        raise BenchError(f"{option} {place}: neither a cell with a trained LoRA nor a directory with one")
+    return directory
+
+
+def load_lora(chain: Chain, directory: Path) -> None:
+    """Give the chain a trained adapter. Raises BenchError if it takes none."""
+    if not isinstance(chain, LoadsLora):
+        raise BenchError(f"{directory}: this kind of model loads no LoRA")
+    chain.load_lora(directory)
+
+
+@runtime_checkable
+class TakesSchedule(Protocol):
+    """A chain that can condition different steps on different texts."""
+
+    def set_schedule(self, stages: Mapping[str, Sequence[str]], stage_at: Sequence[int]) -> None:
+        """The texts of every prompt, and which of them each step sees."""
+        ...
+
+
+def schedule_texts(chain: Chain, prompts: Iterable[str], config: DcotConfig) -> None:
+    """DCoT: coarse, mid and fine steps see the prompts' decompositions. Raises BenchError."""
+    if not isinstance(chain, TakesSchedule):
+        raise BenchError("--dcot: this kind of model takes one text for all its steps")
+    stage_at = [dcot.stage_of(i, chain.steps, config.boundaries) for i in range(chain.steps)]
+    chain.set_schedule(dcot.stages(prompts, config), stage_at)
+
+
+def load_reward(choice: Choice, device: torch.device) -> Reward:
+    """A registered reward with its settings."""
+    cls = registry.load("reward", choice.name)
+    return cls(cls.Config.model_validate(choice.config), device)
+
+
+def load_method(choice: Choice, steps: int) -> Method:
+    """A registered method with its settings, for chains of that many steps."""
+    cls = registry.load("method", choice.name)
+    return cls(cls.Config.model_validate(choice.config), steps)

@@ -1,0 +1,209 @@
+"""One piece of work and the process that does it.
+
+A cell's process is `python -m bench cell DIRECTORY` (a profile's is `bench probe`); everything it needs is in
+the directory. It may die in any way without touching the others. Its standard input is a pipe: when this
+process dies, the pipe closes and the other ends too, so that nothing goes on writing behind the user's back.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+
+from bench.base.strict import Strict
+from bench.run.store import Cause, JobDir, State, Status
+
+GRACE_SECONDS = 60.0  # beyond the time limit, before a process that does not stop by itself is killed
+COMMAND_VARIABLE = "BENCH_COMMAND_LINE"
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+class Exit(IntEnum):
+    """Exit codes of a cell's process."""
+
+    DONE = 0
+    FAILED = 1
+    LOCKED = 3
+    STOPPED = 4
+
+
+@dataclass(frozen=True)
+class Machines:
+    """The machines that a task runs on: how many, which of them this is, and where they meet."""
+
+    count: int = 1
+    rank: int = 0
+    address: str = ""
+    port: int = 0
+
+
+@dataclass(frozen=True)
+class Way:
+    """How each task is run: data-parallel processes, seconds until it has to stop, and further options.
+
+    processes: on each of the machines.
+    """
+
+    processes: int = 1
+    timeout: float | None = None
+    extra: tuple[str, ...] = ()
+    machines: Machines = Machines()
+
+    def _launcher(self) -> list[str]:
+        """Python alone, or `accelerate launch` for several processes (on CPUs it is the same launcher)."""
+        machines = self.machines
+        if self.processes * machines.count == 1:
+            return [sys.executable]
+        command = [
+            sys.executable,
+            "-m",
+            "accelerate.commands.launch",
+            "--multi_gpu",
+            "--mixed_precision",
+            "no",
+        ]
+        command += ["--dynamo_backend", "no", "--num_processes", str(self.processes * machines.count)]
+        command += ["--num_machines", str(machines.count), "--machine_rank", str(machines.rank)]
+        if machines.count > 1:
+            command += ["--main_process_ip", machines.address]
+        return [*command, "--main_process_port", str(machines.port)]  # 0: a free one
+
+    def command(self, task: Task) -> list[str]:
+        """The command line of a task."""
+        command = [
+            *self._launcher(),
+            "-m",
+            "bench",
+            task.command,
+            str(task.directory.path),
+            "--with-parent",
+            *self.extra,
+        ]
+        return command if self.timeout is None else [*command, "--timeout", str(self.timeout)]
+
+
+@dataclass(frozen=True)
+class Task:
+    """Work for one process.
+
+    command: the hidden command that does it, `cell` or `probe`. title: for people. total: steps or draws
+    (`unit`) until it is done, None if that is not known. log: grows by a JSON line whenever it got further.
+    """
+
+    directory: JobDir
+    config: Strict
+    command: str
+    threads: int
+    title: str
+    total: int | None
+    log: Path
+    unit: str = "step"
+
+    @property
+    def id(self) -> str:
+        """The directory's name."""
+        return self.directory.id
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a cell's process ended."""
+
+    task: Task
+    status: Status
+
+    @property
+    def ok(self) -> bool:
+        """Whether the cell is done."""
+        return self.status.state is State.DONE
+
+
+def unchanged(status: Status, message: str) -> Status:
+    """What to tell about a cell that this run left alone."""
+    return Status(state=State.FAILED, step=status.step, seconds=status.seconds, message=message)
+
+
+def _deaf_to_warnings() -> None:
+    """Until it listens itself: SLURM may send its warning to every process of a job."""
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+
+
+class Process:
+    """One running cell."""
+
+    def __init__(self, task: Task, way: Way, command_line: str) -> None:
+        self.task, self.timeout, self.asked = task, way.timeout, False
+        self.started = time.monotonic()
+        threads = str(task.threads)
+        environment = os.environ | dict.fromkeys(THREAD_VARIABLES, threads)
+        environment[COMMAND_VARIABLE] = command_line
+        with self.output.open("ab") as output:
+            self.process = subprocess.Popen(
+                way.command(task),
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,  # Ctrl-C reaches this process only, which then stops the cells
+                preexec_fn=_deaf_to_warnings,
+            )
+
+    @property
+    def output(self) -> Path:
+        """What it prints, after what was printed before."""
+        return self.task.directory.path / "output.txt"
+
+    def left(self) -> float:
+        """Seconds until its time is up; inf without a limit."""
+        if self.timeout is None:
+            return math.inf
+        return max(0.0, self.timeout - (time.monotonic() - self.started))
+
+    def ask(self) -> None:
+        """Ask it to write a checkpoint and stop."""
+        self.asked = True
+        self.process.terminate()
+
+    def kill(self) -> None:
+        """End it now, and with it the processes that it started: their standard input closes."""
+        self.process.kill()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+
+    def outcome(self) -> Outcome | None:
+        """None while it runs."""
+        if self.timeout is not None and time.monotonic() - self.started > self.timeout + GRACE_SECONDS:
+            self.kill()
+        code = self.process.poll()
+        if code is None:
+            return None
+        status = self.task.directory.status()
+        if code == Exit.LOCKED:
+            return Outcome(self.task, unchanged(status, self._last_line()))
+        if status.state in (State.RUNNING, State.PENDING):
+            status = self._record_death(code, status)
+        return Outcome(self.task, status)
+
+    def _record_death(self, code: int, status: Status) -> Status:
+        """The process could not say itself how it ended."""
+        late = self.timeout is not None and time.monotonic() - self.started > self.timeout
+        state, cause = (State.TIMEOUT, None) if late else (State.FAILED, Cause.KILLED if code < 0 else None)
+        why = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        hint = " (out of memory?)" if code == -signal.SIGKILL and not late else ""
+        message = f"the process {why}{hint}. Its last line: {self._last_line()}"
+        if self.asked and code == -signal.SIGTERM:  # before it listened to signals
+            state, cause, message = State.PREEMPTED, None, "asked to stop"
+        with self.task.directory.locked():
+            self.task.directory.write_status(state, status.step, status.seconds, message, cause=cause)
+        return self.task.directory.status()
+
+    def _last_line(self) -> str:
+        text = self.output.read_text(encoding="utf-8", errors="replace")
+        return next((line for line in reversed(text.splitlines()) if line.strip()), "(it printed nothing)")

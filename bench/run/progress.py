@@ -1,0 +1,167 @@
+"""Progress of running cells, read from their logs: bars on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import TimeRemainingColumn as EtaColumn
+
+from bench.run.launch import Outcome, Task, Watcher
+from bench.run.store import State
+
+PLAIN_SECONDS = 15.0  # between two plain lines of one cell
+
+
+class Tail:
+    """The newest complete line of a growing log; reads only what was added since."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._offset = path, 0
+
+    def newest(self) -> dict[str, Any] | None:
+        """The last complete line added since the last call; None if there is none."""
+        if not self.path.exists():
+            return None
+        with self.path.open("rb") as stream:
+            size = stream.seek(0, 2)
+            self._offset = min(self._offset, size) if size >= self._offset else 0
+            stream.seek(self._offset)
+            added = stream.read()
+        complete = added[: added.rfind(b"\n") + 1]
+        self._offset += len(complete)
+        lines = complete.splitlines()
+        return json.loads(lines[-1]) if lines else None
+
+
+class _Running:
+    """One task's log and what to call it."""
+
+    def __init__(self, task: Task) -> None:
+        self.total, self.name, self.unit = task.total, task.title, task.unit
+        self.tail = Tail(task.log)
+        self.spoke = 0.0
+
+
+def _figures(row: dict[str, Any]) -> str:
+    return f"reward {row['reward_mean']:8.4f}  |g| {row['grad_norm']:9.3g}"
+
+
+def _ending(outcome: Outcome) -> str:
+    status = outcome.status
+    tail = "" if status.message is None else f": {status.message}"
+    return f"{status.state} after {status.step} {outcome.task.unit}s, {status.seconds:.0f} s{tail}"
+
+
+STOPPING = "stopping: each process finishes its batch and writes a checkpoint; Ctrl-C again kills them"
+
+
+class Bars:
+    """One bar per cell that runs, and one for all; ended cells leave a line above."""
+
+    def __init__(self, console: Console, cells: int) -> None:
+        self.console = console
+        self.progress = Progress(
+            TextColumn("{task.description}", style="cyan"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeElapsedColumn(),
+            EtaColumn(),
+            console=console,
+            refresh_per_second=4,
+        )
+        self._all = self.progress.add_task("all", total=cells, figures="")
+        self._bars: dict[str, tuple[_Running, TaskID]] = {}
+
+    def __enter__(self) -> Bars:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.progress.stop()
+
+    def started(self, task: Task) -> None:
+        """Add a bar."""
+        running = _Running(task)
+        bar = self.progress.add_task(running.name, total=running.total, figures="loading")
+        self._bars[task.id] = (running, bar)
+
+    def tick(self) -> None:
+        """Move the bars."""
+        for running, bar in self._bars.values():
+            row = running.tail.newest()
+            if row is not None:
+                ending = "  evaluating" if row["step"] == running.total else ""
+                self.progress.update(bar, completed=row["step"], figures=_figures(row) + ending)
+
+    def ended(self, outcome: Outcome) -> None:
+        """Replace the bar by a line."""
+        running, bar = self._bars.pop(outcome.task.id)
+        self.progress.remove_task(bar)
+        self.progress.advance(self._all)
+        style = "green" if outcome.ok else "red"
+        self.progress.console.print(
+            f"{running.name}: {_ending(outcome)}", style=style, highlight=False, markup=False
+        )
+
+    def stopping(self) -> None:
+        """Say that it may take a moment."""
+        self.progress.console.print(STOPPING)
+
+
+class Lines:
+    """A line per cell every few seconds, for logs and pipes."""
+
+    def __init__(self, console: Console, cells: int) -> None:
+        self.console, self.cells, self._count = console, cells, 0
+        self._running: dict[str, _Running] = {}
+
+    def __enter__(self) -> Lines:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def _print(self, text: str) -> None:
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def started(self, task: Task) -> None:
+        """Say so."""
+        running = _Running(task)
+        running.spoke = time.monotonic()
+        self._running[task.id] = running
+        self._print(f"{running.name}: started")
+
+    def tick(self) -> None:
+        """Say where each cell is, not too often."""
+        now = time.monotonic()
+        for running in self._running.values():
+            if now - running.spoke >= PLAIN_SECONDS:
+                row = running.tail.newest()
+                if row is not None:
+                    running.spoke = now
+                    of = "" if running.total is None else f"/{running.total}"
+                    self._print(f"{running.name}: {running.unit} {row['step']}{of}  {_figures(row)}")
+
+    def ended(self, outcome: Outcome) -> None:
+        """Say how."""
+        running = self._running.pop(outcome.task.id)
+        self._count += 1
+        self._print(f"{running.name}: {_ending(outcome)}  [{self._count}/{self.cells}]")
+
+    def stopping(self) -> None:
+        """Say that it may take a moment."""
+        self._print(STOPPING)
+
+
+def watcher(console: Console, cells: int) -> Bars | Lines:
+    """What suits the console."""
+    return Bars(console, cells) if console.is_terminal else Lines(console, cells)
+
+
+__all__ = ["Bars", "Lines", "State", "Tail", "Watcher", "watcher"]

@@ -1,0 +1,150 @@
+"""From the command line to the queue: `submit`, its short form `run --slurm`, and `retry`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence, Sized
+from dataclasses import dataclass
+
+from rich.console import Console
+
+from bench.base.errors import BenchError
+from bench.experiment import request
+from bench.experiment.request import Options
+from bench.run import experiment, launch
+from bench.run.process import Task
+from bench.run.slurm import cluster, control, record, scheduler, status
+from bench.run.slurm import submit as sending
+from bench.run.slurm.cluster import Profile
+from bench.run.slurm.settle import settle
+from bench.run.store import ResultsDir
+
+ASK_SECONDS = 3.0  # between two looks at the queue
+GLANCE_SECONDS = 1.5  # after sending, until SLURM has had a look at the jobs
+NEVER_STARTS = (
+    "PartitionNodeLimit",
+    "PartitionTimeLimit",
+    "BadConstraints",
+    "PartitionConfig",
+    "ReqNodeNotAvail",
+)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the user typed besides the experiment."""
+
+    profile: str | None
+    changes: tuple[str, ...]
+    max_parallel: int | None
+    wait: bool
+    dry_run: bool
+    force: bool
+
+
+def submit(console: Console, options: Options, asked: Asked) -> int:
+    """Plan an experiment and send what is left of it. Returns the exit code."""
+    if asked.profile is None:
+        raise BenchError("--profile: name a profile, one of: " + ", ".join(cluster.profiles()))
+    chosen = cluster.load(asked.profile, asked.changes)
+    if not asked.dry_run:
+        sending.require_slurm()
+    planned = experiment.plan(request.build(options), asked.force, fetch=not asked.dry_run)
+    if asked.dry_run:
+        experiment.show(console, planned)
+        return dry(console, planned.tasks, chosen, asked)
+    done = len(planned.cells) - len(planned.tasks)
+    if not planned.tasks:
+        console.print(f"all {done} cells in {planned.results.path} are done: nothing to send", soft_wrap=True)
+        return 0
+    settle(planned.results, planned.results.cells())
+    experiment.record(planned)
+    return send(console, planned.results, planned.tasks, chosen, asked, done)
+
+
+def retry(console: Console, results: ResultsDir, which: str, asked: Asked) -> int:
+    """Send cells that ended badly once more. Returns the exit code."""
+    cells = control.to_retry(results, which)
+    if not cells:
+        console.print(f"no cell in {results.path} to try again ({which}): see python -m bench status")
+        return 0
+    before = record.submissions(results)
+    if asked.profile is not None:
+        chosen = cluster.load(asked.profile, asked.changes)
+    elif before:
+        chosen = cluster.again([*before.values()][-1].profile, asked.changes)
+    else:
+        raise BenchError(
+            f"{results.path} was never submitted to SLURM: name a --profile, or give the command again that "
+            "ran it here, which tries failed cells again"
+        )
+    tasks = [launch.task_of(cell) for cell in cells]
+    if asked.dry_run:
+        return dry(console, tasks, chosen, asked)
+    return send(console, results, tasks, chosen, asked, 0)
+
+
+def dry(console: Console, tasks: Sequence[Task], chosen: Profile, asked: Asked) -> int:
+    parallel = asked.max_parallel or chosen.max_parallel
+    largest = scheduler.largest_array() if scheduler.available() else scheduler.DEFAULT_ARRAY
+    found = sending.arrays(tasks, chosen, parallel, largest)
+    console.print(f"\n{_many(tasks, 'cell')} in {_many(found, 'array')} would be sent:")
+    sending.show(console, found)
+    return 0
+
+
+def send(
+    console: Console, results: ResultsDir, tasks: Sequence[Task], chosen: Profile, asked: Asked, done: int
+) -> int:
+    sent = sending.submit(
+        results,
+        tasks,
+        chosen,
+        experiment.command_line(),
+        max_parallel=asked.max_parallel,
+        force=asked.force,
+    )
+    others = [outcome for outcome in sent.busy if not outcome.ok]
+    done += len(sent.busy) - len(others)  # since they were planned
+    for outcome in others:
+        console.print(f"{outcome.task.id}: {outcome.status.message}", highlight=False, soft_wrap=True)
+    found = sent.submission
+    if found is None:
+        console.print(f"nothing to send: {done} cells are done, {len(others)} queued or running")
+        return 0
+    arrays = ", ".join(found.arrays)
+    report = f", report in job {found.report}" if found.report else ""
+    console.print(
+        f"{_many(found.jobs, 'cell')} sent in {_many(found.arrays, 'array')} ({arrays}){report}; "
+        f"{done} done before, {len(others)} queued or running; results in {results.path}\n"
+        f"  python -m bench status {results.path} --watch",
+        highlight=False,
+        soft_wrap=True,
+    )
+    _warn_of_the_hopeless(console, found.jobs)
+    if not asked.wait:
+        return 0
+    return 0 if status.wait(results, found.cells, lambda text: _tell(console, text), ASK_SECONDS) else 1
+
+
+def _many(things: Sized, name: str) -> str:
+    return f"{len(things)} {name}" + ("" if len(things) == 1 else "s")
+
+
+def _tell(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _warn_of_the_hopeless(console: Console, jobs: dict[str, str]) -> None:
+    """SLURM takes jobs that can never start, and says so only to who asks."""
+    time.sleep(GLANCE_SECONDS)
+    reasons = {job.reason for job in scheduler.ask(jobs.values()).values() if job.waits}
+    for reason in sorted(reasons):
+        if reason.startswith(NEVER_STARTS) or "Invalid" in reason:
+            console.print(
+                f"SLURM has the jobs, and says that they cannot start: {reason}. Cancel them and change "
+                "the profile.",
+                style="yellow",
+                highlight=False,
+                soft_wrap=True,
+            )

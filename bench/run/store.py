@@ -1,0 +1,270 @@
+"""The results directory: every write is a temporary file and a rename, or a line appended to a log.
+
+Layout, keys and units: docs/results.md. A cell may be killed at any instant: logs are cut back to the
+checkpoint that a run resumes from. No torch here.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from bench.base.errors import BenchError
+from bench.base.layers import load_config, write_yaml
+from bench.base.strict import Strict
+from bench.experiment.settings import SCHEMA_VERSION, CellConfig
+
+Row = dict[str, Any]
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+KEPT = ("lock", "claim.json", ".claim.json")  # with what they begin; when a cell starts again
+
+
+class CellInUse(BenchError):
+    """Another process writes the cell."""
+
+
+class State(StrEnum):
+    """Where a cell stands."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    TIMEOUT = "timeout"
+    PREEMPTED = "preempted"
+
+
+class Cause(StrEnum):
+    """What ended a cell before its end, where that is known to be no error of its own."""
+
+    KILLED = "killed"
+    OUT_OF_MEMORY = "out of memory"
+    NODE_FAILURE = "node failure"
+    CANCELLED = "cancelled"
+    DEPENDENCY = "dependency failed"
+    LOST = "lost"
+
+
+class Status(Strict):
+    """status.json. `running` outlives a process that was killed; the next run picks the cell up."""
+
+    schema_version: int = SCHEMA_VERSION
+    state: State
+    cause: Cause | None = None
+    step: int = 0
+    total: int | None = None
+    seconds: float = 0.0
+    message: str | None = None
+    updated: str = ""
+    pid: int | None = None
+    host: str | None = None
+
+
+def write_atomically(path: Path, data: bytes | str) -> None:
+    """Put a whole file in place, or leave what was there. Raises BenchError when the disk is full."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as stream:
+            stream.write(data.encode() if isinstance(data, str) else data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        with suppress(OSError):  # where the directory is a file, this fails, too
+            temporary.unlink(missing_ok=True)
+        raise _cannot_write(path, error) from error
+
+
+def _cannot_write(path: Path, error: OSError) -> BenchError:
+    if error.errno in FULL:
+        return BenchError(
+            f"no space left to write {path}. What was written before is intact: free some space, "
+            "then give the same command again."
+        )
+    return BenchError(f"cannot write {path}: {error.strerror}")
+
+
+def append_rows(path: Path, rows: Iterable[Row]) -> None:
+    """Add lines to a log in one write."""
+    text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+    try:
+        with path.open("ab", buffering=0) as stream:
+            data = memoryview(text.encode())
+            while data:
+                data = data[stream.write(data) :]
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The complete lines of a log; a line that a kill cut short is not one. No file: no lines."""
+    if not path.exists():
+        return []
+    *lines, _unfinished = path.read_bytes().split(b"\n")
+    try:
+        return [json.loads(line) for line in lines]
+    except ValueError as error:
+        raise BenchError(f"{path}: damaged: {error}") from error
+
+
+def cut_rows(path: Path, step: int) -> None:
+    """Drop the lines of a log that lie after a step."""
+    if path.exists():
+        kept = [row for row in read_rows(path) if row["step"] <= step]
+        write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
+
+
+@dataclass(frozen=True)
+class JobDir:
+    """The directory of work that one process does: its settings, its status, its lock."""
+
+    path: Path
+
+    @property
+    def id(self) -> str:
+        """The directory's name."""
+        return self.path.name
+
+    def write_config(self, config: Strict) -> None:
+        """Record the resolved settings."""
+        write_atomically(self.path / "config.yaml", write_yaml(config))
+
+    def status(self) -> Status:
+        """Where the cell stands; pending if nothing was written yet."""
+        path = self.path / "status.json"
+        if not path.exists():
+            return Status(state=State.PENDING)
+        try:
+            return Status.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise BenchError(f"{path}: not a status of schema version {SCHEMA_VERSION}: {error}") from error
+
+    def write_status(
+        self,
+        state: State,
+        step: int,
+        seconds: float,
+        message: str | None = None,
+        *,
+        cause: Cause | None = None,
+        total: int | None = None,
+    ) -> None:
+        """Record where the cell stands, always last. total: None leaves what was recorded."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        status = Status(
+            state=state,
+            cause=cause,
+            step=step,
+            total=self.status().total if total is None else total,
+            seconds=seconds,
+            message=message,
+            updated=now,
+            pid=os.getpid(),
+            host=socket.gethostname(),
+        )
+        write_atomically(self.path / "status.json", status.model_dump_json(indent=2) + "\n")
+
+    def wipe(self) -> None:
+        """Remove everything but the lock and the claim, the status first."""
+        (self.path / "status.json").unlink(missing_ok=True)
+        for entry in self.path.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            elif not entry.name.startswith(KEPT):
+                entry.unlink()
+
+    @contextmanager
+    def locked(self, patience: float = 3.0) -> Iterator[None]:
+        """Hold the cell: one process at a time writes. The lock dies with its process.
+
+        patience: seconds to wait for another process that is just ending.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / "lock").open("a+") as stream:
+            deadline = time.monotonic() + patience
+            while True:
+                try:
+                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        stream.seek(0)
+                        holder = stream.read().strip()
+                        raise CellInUse(
+                            f"{self.path} is in use by {holder}: two runs write the same cell"
+                        ) from None
+                    time.sleep(0.1)
+            stream.truncate(0)
+            stream.write(f"process {os.getpid()} on {socket.gethostname()}")
+            stream.flush()
+            yield
+
+
+class CellDir(JobDir):
+    """cells/<id>/: one cell's files."""
+
+    @property
+    def metrics(self) -> Path:
+        """One line per optimizer step."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def evaluations(self) -> Path:
+        """One line per evaluation × prompt × image × reward."""
+        return self.path / "eval.jsonl"
+
+    @property
+    def inference(self) -> Path:
+        """One line per held-out picture whose noise a method chose."""
+        return self.path / "inference.jsonl"
+
+    @property
+    def latents(self) -> Path:
+        """That noise."""
+        return self.path / "latents"
+
+    def config(self) -> CellConfig:
+        """The resolved settings."""
+        return load_config(self.path / "config.yaml", CellConfig)
+
+    def finished(self, config: CellConfig) -> bool:
+        """Whether it is done, and at least as far as the settings ask."""
+        status = self.status()
+        enough = config.training is None or status.step >= config.training.train.steps
+        return status.state is State.DONE and enough
+
+
+@dataclass(frozen=True)
+class ResultsDir:
+    """results/<experiment>/."""
+
+    path: Path
+
+    @property
+    def report(self) -> Path:
+        """Derived files, always rebuildable."""
+        return self.path / "report"
+
+    def cell(self, cell_id: str) -> CellDir:
+        """The directory of a cell, existing or not."""
+        return CellDir(self.path / "cells" / cell_id)
+
+    def cells(self) -> list[CellDir]:
+        """All cells that were ever started or planned here, by name."""
+        found = sorted((self.path / "cells").glob("*/config.yaml"))
+        return [CellDir(path.parent) for path in found]

@@ -1,0 +1,262 @@
+"""The loop of one cell: method → gradient → optimizer, with evaluation, checkpoints and resume.
+
+Training draws nothing by itself: prompts, noise and perturbations are functions of (seed, batch). So a
+checkpoint is the parameters, the optimizer's and the method's state and a few counters, and a cell that was
+killed ends in the same numbers as one that was not. Checkpoints are taken between batches.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch.nn.utils import clip_grad_norm_
+
+from bench.base.errors import BenchError
+from bench.base.media import files
+from bench.data import prompts as prompt_sets
+from bench.engine.engine import Engine
+from bench.engine.method import Batch, InferenceMethod, Report
+from bench.engine.world import World
+from bench.experiment.settings import CellConfig, TrainConfig, Training
+from bench.run.checkpoints import Checkpoints
+from bench.run.environment import peak_memory
+from bench.run.evaluate import Evaluation, Improve, evaluate
+from bench.run.load import load_chain, load_method, load_reward, schedule_texts
+from bench.run.noise_choice import Improver, Stopped
+from bench.run.store import CellDir, Row, State, append_rows, cut_rows, write_atomically
+
+Stop = Callable[[], State | None]
+
+
+@dataclass
+class Counters:
+    """How far a cell is. All are sums since its beginning."""
+
+    step: int = 0  # optimizer steps
+    batch: int = 0
+    samples: int = 0
+    seconds: float = 0.0
+    nfe_forward: int = 0
+    nfe_backward: int = 0
+    evaluated: int = -1  # step of the newest evaluation
+
+
+class Session:
+    """One cell, loaded: model, rewards, prompts, and what is written about them."""
+
+    def __init__(self, cell: CellDir, config: CellConfig, world: World, device: torch.device) -> None:
+        self.cell, self.config, self.world, self.device = cell, config, world, device
+        torch.manual_seed(0 if config.training is None else config.training.seed)  # the LoRA's initial values
+        self.chain = load_chain(config.model.config, device)
+        self.rewards = {choice.name: load_reward(choice, device) for choice in config.eval_rewards}
+        self.prompts = prompt_sets.load(config.prompts)
+        if config.dcot is not None:
+            schedule_texts(self.chain, (*self.prompts.train, *self.prompts.eval), config.dcot)
+        self.counters = Counters()
+        self.improve: Improve | None = None  # chooses the noise that held-out pictures start from
+
+    def held_out(self) -> Evaluation:
+        """The held-out prompts' pictures and scores, as the model is now. Writes nothing."""
+        settings = self.config.eval
+        last = None if settings.prompts is None else settings.skip + settings.prompts
+        return evaluate(
+            self.chain,
+            self.rewards,
+            self.prompts.eval[settings.skip : last],
+            seed=settings.seed,
+            batch=settings.batch,
+            images_per_prompt=settings.images_per_prompt,
+            keep=settings.samples,
+            improve=self.improve,
+        )
+
+    def evaluate(self) -> None:
+        """Score the held-out prompts and keep the first pictures. Every process makes all of them."""
+        found = self.held_out()
+        step = self.counters.step
+        if self.world.is_main:
+            folder = self.cell.path / "samples" / f"{step:06d}"
+            for n, image in enumerate(found.images):
+                for suffix, data in files(image).items():
+                    write_atomically(folder / f"{n:02d}{suffix}", data)
+            append_rows(
+                self.cell.evaluations, ({"step": step, "image": r.pop("index"), **r} for r in found.rows)
+            )
+        self.counters.evaluated = step
+
+    def cut_logs(self) -> None:
+        """Forget what was logged after the checkpoint."""
+        if self.world.is_main:
+            cut_rows(self.cell.metrics, self.counters.step)
+            cut_rows(self.cell.evaluations, self.counters.evaluated)
+
+
+class Trainer:
+    """The training of one cell."""
+
+    def __init__(self, session: Session, training: Training) -> None:
+        self.session, self.settings = session, training.train
+        self.counters = session.counters
+        self.reward_name = training.reward.name
+        self.reward = session.rewards[self.reward_name]
+        self.method = load_method(training.method, session.chain.steps)
+        self.engine = Engine(
+            session.chain,
+            self.reward,
+            seed=training.seed,
+            micro_batch=self.settings.micro_batch,
+            reward_chunk=self.settings.reward_chunk,
+            world=session.world,
+            offload=session.config.model.config.offload,
+            joint=self.settings.graphs == "joint",
+        )
+        self.parameters = session.chain.parameters()
+        self.optimizer = make_optimizer(self.settings, self.parameters)
+        self.sampler = prompt_sets.PromptSampler(session.prompts.train)
+        self.seed = training.seed
+        self.checkpoints = Checkpoints(session.cell.path / "checkpoint")
+
+    def run(self, stop: Stop, tell: Callable[[str], None]) -> State:
+        """Train to the last step or until `stop` names a state to leave in; always ends with a checkpoint."""
+        self._restore(tell)
+        if isinstance(self.method, InferenceMethod):
+            return self._infer(self.method, stop)
+        every, last = self.settings.eval_every, self.settings.steps
+        while self.counters.step < last:
+            if (reason := self._agreed(stop())) is not None:
+                self._save()
+                return reason
+            before = self.counters.step
+            self._batch()
+            if every is not None and self.counters.step // every > before // every:
+                self.session.evaluate()
+            if (
+                self.counters.step // self.settings.checkpoint_every
+                > before // self.settings.checkpoint_every
+            ):
+                self._save()
+        if self.counters.evaluated != self.counters.step:
+            self.session.evaluate()
+        self._save()
+        return State.DONE
+
+    def _infer(self, method: InferenceMethod, stop: Stop) -> State:
+        """The one evaluation of a method that trains nothing, picture by picture on record."""
+        improver = Improver(
+            method, self.engine, self.session.cell, self.session.world.is_main, lambda: self._agreed(stop())
+        )
+        self.session.improve = improver
+        try:
+            if self.counters.evaluated != self.counters.step:
+                self.session.evaluate()
+                improver.record()
+        except Stopped as stopped:
+            return stopped.reason
+        self._save()
+        return State.DONE
+
+    def _agreed(self, reason: State | None) -> State | None:
+        """The reason to stop of any process, the same on all."""
+        reasons = (None, State.TIMEOUT, State.PREEMPTED)
+        mine = torch.tensor([reasons.index(reason)], device=self.session.device)
+        return reasons[int(self.session.world.gather(mine).max())]
+
+    def _batch(self) -> None:
+        """One batch of samples and the optimizer steps that its method makes of it."""
+        started = time.perf_counter()
+        prompts = self.sampler.batch(
+            self.counters.batch,
+            seed=self.seed,
+            prompts_per_step=self.settings.prompts_per_step,
+            samples_per_prompt=self.settings.samples_per_prompt,
+        )
+        batch = Batch(prompts, self.counters.batch)
+        self.counters.batch += 1
+        self.counters.samples += len(prompts)
+        for report in self.method.updates(self.engine, batch):
+            norm = self._take_step(report, prompts)
+            now = time.perf_counter()
+            self.counters.seconds += now - started
+            started = now
+            if self.session.world.is_main:
+                append_rows(self.session.cell.metrics, [self._row(report, norm)])
+
+    def _take_step(self, report: Report, prompts: Sequence[str]) -> float:
+        """Clip, step the optimizer; returns the gradient's norm. Raises BenchError for what is not finite."""
+        step = self.counters.step + 1
+        bad = (~torch.isfinite(report.rewards)).nonzero()[:, 0].tolist()
+        if bad:
+            raise BenchError(
+                f"step {step}: reward '{self.reward_name}' is not finite on {len(bad)} of {len(prompts)} "
+                f"pictures, the first of {prompts[bad[0]]!r}. The weights of a learned one may be damaged; "
+                "if it runs in half precision, try dtype=float32"
+            )
+        limit = math.inf if self.settings.clip_norm is None else self.settings.clip_norm
+        norm = float(clip_grad_norm_(self.parameters, limit))
+        if not math.isfinite(norm):
+            raise BenchError(f"step {step}: the gradient is not finite (norm {norm})")
+        self.optimizer.step()
+        self.counters.step = step
+        self.counters.nfe_forward += report.forward
+        self.counters.nfe_backward += report.backward
+        return norm
+
+    def _row(self, report: Report, norm: float) -> Row:
+        rewards = report.rewards.double()
+        counters = {key: value for key, value in asdict(self.counters).items() if key != "evaluated"}
+        return {
+            **counters,
+            "reward_mean": float(rewards.mean()),
+            "reward_std": float(rewards.std(correction=0)),
+            "grad_norm": norm,
+            "lr": self.settings.lr,
+            "memory": peak_memory(self.session.device),
+            "terms": {kind: asdict(term) for kind, term in report.terms.items()},
+            "half_order_norms": {str(i): norm for i, norm in report.half_order_norms.items()},
+            "extra": report.extra,
+        }
+
+    def _save(self) -> None:
+        if not self.session.world.is_main:
+            return
+        payload = {
+            "counters": asdict(self.counters),
+            "parameters": [p.detach() for p in self.parameters],
+            "optimizer": self.optimizer.state_dict(),
+            "method": self.method.state,
+        }
+        stream = io.BytesIO()
+        torch.save(payload, stream)
+        self.checkpoints.write(self.counters.step, stream.getvalue())
+        self.session.cell.write_status(State.RUNNING, self.counters.step, self.counters.seconds)
+
+    def _restore(self, tell: Callable[[str], None]) -> None:
+        data, messages = self.checkpoints.read()
+        for message in messages:
+            tell(message)
+        if data is not None:
+            payload: dict[str, Any] = torch.load(
+                io.BytesIO(data), map_location=self.session.device, weights_only=True
+            )
+            for name, value in payload["counters"].items():
+                setattr(self.counters, name, value)
+            with torch.no_grad():
+                for parameter, value in zip(self.parameters, payload["parameters"], strict=True):
+                    parameter.copy_(value)
+            self.optimizer.load_state_dict(payload["optimizer"])
+            self.method.state.clear()
+            self.method.state.update(payload["method"])
+            tell(f"continuing at step {self.counters.step}")
+        self.session.cut_logs()
+
+
+def make_optimizer(settings: TrainConfig, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    """Adam or AdamW over the trainable parameters."""
+    cls = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
+    return cls(parameters, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay)

@@ -1,0 +1,166 @@
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from rich.console import Console
+
+from bench.base.errors import BenchError
+from bench.cli.doctor import machine, packages, report, runnable
+from bench.cli.doctor.lines import Line, Mark, examine
+from bench.data import locate
+from bench.experiment import ingredients
+from bench.models.sizes import ARCHITECTURES
+from tests.support.running import ROOT, command
+
+
+def doctor(home: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"HF_HOME": str(home), "BENCH_CACHE": str(home / "bench"), **more}
+    return subprocess.run(
+        command("doctor", *arguments), env=environment, capture_output=True, text=True, cwd=ROOT, check=False
+    )
+
+
+def printed(
+    model: str | None = None, reward: str | None = None, methods: str | None = None
+) -> tuple[int, str]:
+    """Exit code and output of a doctor in this process."""
+    console = Console(width=80)
+    with console.capture() as captured:
+        code = report.run(console, model, reward, methods, ())
+    return code, captured.get()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("columns", ["60", "80"])
+def test_on_a_bare_machine_it_ends_well_in_five_seconds_and_in_the_width(
+    tmp_path: Path, columns: str
+) -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = doctor(tmp_path, COLUMNS=columns, HF_TOKEN="hf_secret", HF_ENDPOINT="http://127.0.0.1:9")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "could not be examined" not in done.stdout
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 5  # the machine may be busy
+    commands = "  python -m bench fetch "
+    wide = [line for line in done.stdout.splitlines() if len(line) > int(columns)]
+    assert [line for line in wide if not line.startswith(commands)] == []
+    assert "hf_secret" not in done.stdout + done.stderr
+    assert "in HF_TOKEN" in done.stdout
+    assert "http://127.0.0.1:9" in done.stdout
+    for name in ("sd14", "sdxl", "tiny", "clip", "jpeg", "hpdv2"):
+        assert f" {name} " in done.stdout
+
+
+def test_a_model_that_is_not_here_says_what_to_type(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(runnable, "room", lambda: runnable.Room(gpu=False, gib=16.0))
+    code, text = printed("sd14", "clip,jpeg", "ddpo")
+    assert code == 0
+    assert "python -m bench fetch --model sd14 --reward clip,jpeg" in text
+    assert "others: ddpo" in text
+    assert "gradients" not in text
+
+
+@pytest.mark.parametrize("names", [("sd41", None, None), (None, "clop", None), (None, None, "dppo")])
+def test_an_unknown_name_is_one_message(names: tuple[str | None, ...]) -> None:
+    with pytest.raises(BenchError, match="unknown"):
+        printed(*names)
+
+
+def test_a_broken_torch_is_essential_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    (line,) = machine.torch_and_gpus()
+    assert line.mark is Mark.BAD
+    assert "cannot be imported" in line.text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arguments", [(), ("--model", "tiny")])
+@pytest.mark.parametrize("fault", ["OSError('libcudart.so.12: cannot open')", "ImportError('no libgomp')"])
+def test_with_a_torch_that_cannot_be_loaded_the_rest_is_still_examined(
+    tmp_path: Path, fault: str, arguments: tuple[str, ...]
+) -> None:
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text(f"raise {fault}\n")
+    done = doctor(tmp_path, *arguments, COLUMNS="100", PYTHONPATH=f"{tmp_path}:{ROOT}")
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "cannot be imported" in done.stdout
+    assert "hub cache" in done.stdout
+    assert done.returncode in (1, 2)
+
+
+def test_lost_embedded_weights_end_in_exit_code_1(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(locate, "__file__", str(tmp_path / "weights.py"))
+    code, text = printed()
+    assert code == 1
+    assert "The demo cannot run here" in text
+    assert "no weights at" in text
+
+
+def test_a_full_disk_ends_in_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*anything: object) -> None:
+        raise BenchError("only 3 MiB free")
+
+    monkeypatch.setattr("bench.run.launch.check_disk", full)
+    code, text = printed()
+    assert code == 1
+    assert "only 3 MiB free" in text
+
+
+def test_an_examination_that_fails_is_a_line() -> None:
+    def fails() -> list[Line]:
+        raise ZeroDivisionError("no")
+
+    (line,) = examine("thing", fails)
+    assert line.text == "could not be examined: ZeroDivisionError: no"
+
+
+def test_packages_missing_or_out_of_range_say_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = [Requirement("no-such-thing>=2"), Requirement("rich>=999"), Requirement("pydantic>=2")]
+    monkeypatch.setattr(packages, "requirements", lambda: wanted)
+    lines = {line.name: line for line in packages.core()}
+    assert lines["no-such-thing"].mark is Mark.BAD
+    assert "pip install 'no-such-thing>=2'" in lines["no-such-thing"].text
+    assert lines["rich"].mark is Mark.NOTE
+    assert "pydantic" in lines["in range"].text
+
+
+def test_the_ranges_are_the_projects_own() -> None:
+    assert {"torch", "diffusers", "rich"} <= {requirement.name for requirement in packages.requirements()}
+    assert packages.tested_versions()["torch"].startswith("2.")
+
+
+def test_a_containers_limits_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "memory.max").write_text(f"{2**30}\n")
+    (tmp_path / "memory.current").write_text(f"{2**29}\n")
+    (tmp_path / "cpu.max").write_text("50000 100000\n")
+    monkeypatch.setattr(machine, "_own_cgroup", lambda: tmp_path)
+    assert machine.available_memory() == 2**29
+    (line,) = machine.memory()
+    assert line.text.startswith("0.5 of 1.0 GiB free (the limit of this container or job)")
+    assert line.mark is Mark.BAD
+    assert "limited to the time of 0.5" in next(machine.processor()).text
+    (tmp_path / "memory.max").write_text("max\n")
+    assert machine.available_memory() > 2**29
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_parameters_are_those_of_the_shipped_architectures(name: str) -> None:
+    from bench.models.random_weights import architecture, empty_parts
+
+    parts = empty_parts(architecture(name))
+    counted = {part: sum(p.numel() for p in module.parameters()) for part, module in parts.items()}
+    known = ARCHITECTURES[name]
+    assert (counted["unet"], counted["vae"]) == (known.unet, known.vae)
+    assert sum(counted.values()) == known.parameters
+
+
+def test_every_shipped_model_from_the_hub_has_a_known_size() -> None:
+    for name in ("sd14", "sd15", "sd21-base", "sd21", "sdxl"):
+        assert ingredients.gigabytes(ingredients.model_piece(name)), name

@@ -1,0 +1,109 @@
+"""Which cells are the same: ids follow what changes numbers, and nothing else."""
+
+from pathlib import Path
+
+import pytest
+
+from bench.data.locate import Need, find
+from bench.experiment.request import Options, build
+from bench.experiment.resolve import resolve_all
+from rewards.python_function import PythonConfig
+
+
+def ids(**options: object) -> list[str]:
+    return [cell.id for cell in resolve_all(build(Options(**options)).parts)]  # type: ignore[arg-type]
+
+
+def test_ids_of_results_from_before_real_models_are_still_the_same() -> None:
+    """Written by the version before DCoT, variants and compiled networks were settings."""
+    assert ids()[:2] == ["base-tiny-e57df9ac", "rlr-tiny-clip-s0-5c966a96"]
+
+
+def test_later_training_settings_are_other_cells_where_they_say_something_else() -> None:
+    plain = ids(methods="rlr")
+    assert ids(methods="rlr", settings=["train.graphs=staged", "train.reward_chunk=null"]) == plain
+    chunked = ids(methods="rlr", settings=["train.reward_chunk=2"])  # like micro_batch: the last digits
+    joint = ids(methods="rlr", settings=["train.graphs=joint"])
+    assert len({plain[1], chunked[1], joint[1]}) == 3
+    assert plain[0] == chunked[0] == joint[0]  # the base model
+
+
+def test_dcot_and_where_its_parts_end_are_other_cells(tmp_path: Path) -> None:
+    common = {"methods": "ddpo", "prompts": "hand"}
+    plain, on = ids(**common), ids(dcot=True, **common)
+    early = ids(dcot=True, settings=["dcot.boundaries=[0.2,0.6]"], **common)
+    assert len({*plain, *on, *early}) == 6
+    copy = tmp_path / "copy.jsonl"
+    copy.write_text("")
+    assert ids(dcot=True, settings=[f"dcot.file={copy}"], **common) == on  # the same texts from elsewhere
+
+
+@pytest.mark.parametrize("reward", ["python:mine_for_ids.fn", "python:mine_for_ids.fn:1,clip:2"])
+def test_another_code_of_a_function_is_another_cell(
+    reward: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    monkeypatch.syspath_prepend(str(tmp_path))
+    file = tmp_path / "mine_for_ids.py"
+    file.write_text("def fn(images, prompts):\n    return images.mean(dim=(1, 2, 3))\n")
+    first = ids(methods="ddpo", reward=reward)
+    assert ids(methods="ddpo", reward=reward) == first
+    file.write_text("def fn(images, prompts):\n    return -images.mean(dim=(1, 2, 3))\n")
+    assert ids(methods="ddpo", reward=reward) != first
+    sys.modules.pop("mine_for_ids")
+
+
+def test_a_callable_that_is_no_plain_function_has_a_digest_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "partly_mine.py").write_text(
+        "from functools import partial\nfn = partial(lambda n, images, prompts: [n] * len(prompts), 1.0)\n"
+    )
+    assert len(PythonConfig(function="partly_mine.fn").digest() or "") == 16
+
+
+def test_terms_of_a_sum_may_lie_anywhere(tmp_path: Path) -> None:
+    import shutil
+
+    from bench.data.locate import needs_of
+    from rewards.clip import ClipConfig
+
+    shipped = find(needs_of(ClipConfig(), "reward clip", "clip")[0])
+    assert shipped is not None
+    for name in ("a", "b"):
+        shutil.copytree(shipped, tmp_path / name)
+    sums = [
+        ids(methods="ddpo", reward="clip:1,jpeg:0.1", settings=[f"clip.path={tmp_path / name}"])
+        for name in ("a", "b")
+    ]
+    assert sums[0] == sums[1]
+
+
+def test_random_weights_are_those_of_the_configs(tmp_path: Path) -> None:
+    import shutil
+
+    from bench.models.random_weights import architecture
+
+    for name in ("a", "b"):
+        shutil.copytree(architecture("sd14"), tmp_path / name)
+
+    def of(name: str) -> list[str]:
+        return ids(methods="zo", model=f"path:{tmp_path / name}", weights="random", reward="clip")
+
+    a, b = of("a"), of("b")
+    assert [one.rpartition("-")[2] for one in a] == [one.rpartition("-")[2] for one in b]
+    config = tmp_path / "b" / "unet" / "config.json"
+    config.write_text(config.read_text().replace('"sample_size": 64', '"sample_size": 32'))
+    assert of("b") != b
+
+
+def test_a_file_that_others_asked_for_changes_no_hub_digest(tmp_path: Path) -> None:
+    from bench.data.digests import digest
+
+    (tmp_path / "A.pt").write_bytes(b"1")
+    need = Need("reward x", "hub:a/b", "x.path", files=("A.pt",))
+    before = digest(tmp_path, need.files, need.ignored)
+    (tmp_path / "B.pt").write_bytes(b"2")
+    assert digest(tmp_path, need.files, need.ignored) == before != digest(tmp_path)

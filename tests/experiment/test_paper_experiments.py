@@ -1,0 +1,36 @@
+"""The paper's experiments from beginning to end on the embedded model, as short as can be."""
+
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from bench.experiment.request import Options, build
+from bench.report.groups import contests
+from bench.report.load import BASE, load
+from bench.report.report import write_report
+from bench.run import launch
+from bench.run.cell import run_cell
+from bench.run.experiment import plan
+from bench.run.process import Exit
+from bench.run.store import CellDir
+from tests.experiment.test_combinations import PAPER
+
+SHORT = ("train.batch_size=2", "eval.prompts=2", "eval.images_per_prompt=1", "eval.samples=1")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PAPER)
+def test_runs_on_the_embedded_model_from_beginning_to_end(name: str, tmp_path: Path) -> None:
+    options = Options(config=name, model="tiny", steps=1, settings=SHORT, out=tmp_path)
+    planned = plan(build(options), force=False)
+    ready, busy = launch.prepare(planned.tasks, force=False)
+    assert len(ready) == len(planned.cells) and not busy
+    assert [run_cell(CellDir(task.directory.path), None) for task in ready] == [Exit.DONE] * len(ready)
+    write_report(tmp_path, Console(file=(tmp_path / "console.txt").open("w")))
+    found = contests(load(tmp_path))
+    groups = [group for contest in found for group in (*contest.groups, contest.base) if group is not None]
+    trained = [cell for cell in planned.cells if cell.config.training is not None]
+    assert sum(group.label != BASE for group in groups) == len(trained)  # one seed each: none is pooled
+    assert len({contest.title for contest in found}) == len(found)
+    assert all(contest.base is not None for contest in found)

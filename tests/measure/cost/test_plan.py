@@ -1,0 +1,109 @@
+"""The planner: sizes, Eq. 8, what a gradient profile says, and the command's last line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from bench.base import units
+from bench.base.errors import BenchError
+from bench.cli.main import app
+from bench.measure.cost import eq8, planner, variances
+from bench.measure.cost.planner import Choice, Facts, Joint
+
+
+def test_sizes_in_decimal_and_binary_units_are_told_apart() -> None:
+    assert units.size("40GB", "--budget") == 40 * 10**9
+    assert units.size("1.5gib", "--budget") == 3 * 2**29
+
+
+@pytest.mark.parametrize("text", ["40", "GB", "0GB", "forty GB", "-1GB", "40kB"])
+def test_a_budget_in_another_format_is_one_message_that_names_the_flag(text: str) -> None:
+    with pytest.raises(BenchError, match="--budget"):
+        units.size(text, "--budget")
+
+
+def test_eq8_first_term_with_the_papers_coefficients_is_3_at_40_gigabytes_and_2_at_30() -> None:
+    found = [eq8.first_term(b, eq8.PAPER_B_H, eq8.PAPER_B_Z, 50) for b in (30e9, 40e9)]
+    assert found == [2, 3]
+
+
+def test_eq8_second_term_is_24_while_its_surrogate_is_least_at_49() -> None:
+    assert eq8.second_term(50, 0.0, 1.0) == 24
+    assert eq8.minimiser(50, 0.01, 1.0) == 49
+
+
+def _facts(graphs: str, profile: variances.Profile | None, base: int = 20) -> Facts:
+    fits = -1 if base > 40 else 2
+    return Facts(40, 50, 49, graphs, 0.0, (Joint(False, base, 8.0, fits),), profile)
+
+
+def _row(h: int, variance: float, seconds: float, se: float = 0.0) -> variances.Row:
+    return variances.Row(f"rlr-h{h}", h, variance, se, seconds)
+
+
+def test_without_a_profile_memory_bounds_h_only_where_graphs_are_joint() -> None:
+    for graphs, h in (("joint", 2), ("staged", 49)):
+        known = _facts(graphs, None)
+        assert planner.decide(known, planner.answers(known)) == h
+
+
+def test_a_profile_decides_by_variance_times_seconds_among_the_h_that_fit() -> None:
+    rows = (_row(1, 10, 1), _row(2, 6, 2), _row(4, 1, 4))
+    profile = variances.Profile("tiny", 8, rows, 0.1, 1.0)
+    for graphs, h in (("joint", 1), ("staged", 4)):
+        known = _facts(graphs, profile)
+        assert planner.decide(known, planner.answers(known)) == h
+
+
+def test_rivals_are_rows_within_two_standard_errors() -> None:
+    profile = variances.Profile(
+        "tiny", 8, (_row(1, 10, 1, 2), _row(2, 12, 1, 2), _row(3, 90, 1, 2)), None, None
+    )
+    assert [row.h for row in profile.rivals()] == [2]
+
+
+def test_joint_graphs_that_never_fit_are_an_error_that_says_what_to_do() -> None:
+    known = _facts("joint", None, base=50)
+    with pytest.raises(BenchError, match="staged"):
+        planner.decide(known, planner.answers(known))
+
+
+def test_the_choice_is_the_least_work_that_fits() -> None:
+    ways = [Choice({}, 50, 0, "", 1e12), Choice({}, 30, 20, "", 1e12), Choice({}, 10, 0, "", 1.3e12)]
+    assert planner.chosen(ways, 40) is ways[1]
+    assert planner.chosen(ways, 20) is ways[2]
+    assert planner.chosen(ways, 5) is None
+
+
+def test_a_gradient_profiles_stds_are_per_step(tmp_path: Path) -> None:
+    head = "method,model,reward_name,at,seed"
+    (tmp_path / "gradients.csv").write_text(
+        f"{head},variance_rel,variance_se,seconds,batch\n"
+        "rlr = rlr-h2,tiny,clip,init,0,50,5,2,8\nzo,tiny,clip,init,0,9,1,1,8\n"
+    )
+    (tmp_path / "gradients_terms.csv").write_text(
+        f"{head},term,mean,variance,rms\n"
+        "rlr = rlr-h2,tiny,clip,init,0,ho,0,8,1\nrlr = rlr-h2,tiny,clip,init,0,zo,0,153,1\n"
+    )
+    found = variances.read(tmp_path, "rlr", "tiny", 20, own=2)
+    assert found is not None
+    assert [(row.h, row.cost) for row in found.rows] == [(2, 100.0)]
+    assert (found.v_h, found.v_z) == (2.0, 3.0)
+    assert variances.read(tmp_path, "rlr", "sd14", 20, own=2) is None
+
+
+def test_a_method_without_blocks_has_no_h_to_plan() -> None:
+    with pytest.raises(BenchError, match="no half-order block"):
+        planner.cell("zo", "tiny", 4, ())
+
+
+@pytest.mark.slow
+def test_plan_prints_h_on_its_last_line_and_b_z_is_no_part_of_b_h(tmp_path: Path) -> None:
+    sets = ["--set", "model.steps=4", "--gradients", str(tmp_path), "--profiles", str(tmp_path)]
+    out = CliRunner().invoke(app, ["plan", "--budget", "1GB", "--deadline", "1h", *sets])
+    assert out.exit_code == 0, out.output
+    assert out.stdout.rstrip().splitlines()[-1] == "h* = 3"
+    assert "seconds of a step are not known" in " ".join(out.output.split())

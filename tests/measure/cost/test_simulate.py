@@ -1,0 +1,137 @@
+"""Simulated memory: against measured memory, against itself step by step, and what it depends on."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from bench.base import registry
+from bench.base.errors import BenchError
+from bench.experiment.settings import CellConfig
+from bench.measure.cost.fake import Faker
+from bench.measure.cost.measure import measure
+from bench.measure.cost.simulate import Simulator
+from bench.measure.cost.usage import Usage
+from bench.models.sizes import REWARD_PARAMETERS
+from tests.measure.cost.cells import planned
+
+STEPS = 6  # room for the longest preset
+NAMES = [name for name, entry in registry.entries("method").items() if entry.load().trains]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def simulate() -> Iterator[Simulator]:
+    """One for all tests: networks and rehearsals are shared."""
+    yield Simulator()
+
+
+def cell(
+    method: str, *settings: str, steps: int = STEPS, graphs: str = "staged", batch: int = 4
+) -> CellConfig:
+    """A method's cell on the embedded model."""
+    found = planned("tiny", method, f"model.steps={steps}", *settings, graphs=graphs, batch=batch)
+    return found.cells[0].config
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_simulated_and_measured_memory_agree_within_2_percent(name: str, simulate: Simulator) -> None:
+    config = cell(name, "train.reward_chunk=1")  # so that the peak is not decoder's and reward's
+    simulated, measured = simulate(config), measure(config, CPU)
+    assert simulated.device == pytest.approx(measured.device, rel=0.02)
+    assert simulated.work == measured.work
+    assert simulated.flops == pytest.approx(measured.flops, rel=0.02)
+    for kind in ("weights", "lora", "optimizer"):
+        assert simulated.of(kind) == measured.of(kind)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", [["model.guidance=4"], ["model.gradient_checkpointing=true"]])
+def test_simulated_and_measured_memory_agree_with_options(settings: list[str], simulate: Simulator) -> None:
+    config = cell("rlr", *settings)
+    assert simulate(config).device == pytest.approx(measure(config, CPU).device, rel=0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("graphs", ["staged", "joint"])
+def test_offload_is_simulated_as_measured_on_the_device_and_in_main_memory(
+    graphs: str, simulate: Simulator
+) -> None:
+    config = cell("full_bp", "model.offload=true", graphs=graphs, steps=3)
+    simulated, measured = simulate(config), measure(config, CPU)
+    assert simulated.device == pytest.approx(measured.device, rel=0.02)
+    assert simulated.host == pytest.approx(measured.host, rel=0.02)
+    assert simulated.host > 0
+    assert simulate(cell("full_bp", graphs=graphs, steps=3)).host == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("graphs", ["staged", "joint"])
+@pytest.mark.parametrize("name", ["rlr", "full_bp", "alignprop", "zo", "refl"])
+def test_rehearsed_calls_take_what_running_every_call_takes(
+    name: str, graphs: str, simulate: Simulator
+) -> None:
+    config = cell(name, graphs=graphs, steps=4)
+    short, long = simulate(config), Simulator(replay=False)(config)
+    assert short.device == pytest.approx(long.device, rel=0.005)
+    assert short.work == long.work
+    assert short.flops == pytest.approx(long.flops, rel=0.01)
+
+
+def grown(few: Usage, many: Usage) -> float:
+    """Bytes of a peak beyond those of stored latents."""
+    return many.device - many.of("latents") - (few.device - few.of("latents"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["rlr", "full_bp", "ddpo", "zo"])
+def test_staged_peaks_do_not_grow_with_steps_beyond_stored_latents(name: str, simulate: Simulator) -> None:
+    few, many = simulate(cell(name, steps=8)), simulate(cell(name, steps=32))
+    assert abs(grown(few, many)) < 0.005 * few.device
+
+
+@pytest.mark.slow
+def test_staged_peaks_do_not_grow_with_h(simulate: Simulator) -> None:
+    few, many = simulate(cell("rlr", "rlr.h=1", steps=8)), simulate(cell("rlr", "rlr.h=5", steps=8))
+    assert abs(grown(few, many)) < 0.005 * few.device
+
+
+@pytest.mark.slow
+def test_joint_peaks_grow_by_one_graph_for_every_step_that_has_one(simulate: Simulator) -> None:
+    h = [simulate(cell("rlr", f"rlr.h={h}", steps=8, graphs="joint")).device for h in (2, 3, 4)]
+    full = [simulate(cell("full_bp", steps=t, graphs="joint")).device for t in (4, 6, 8)]
+    assert h[2] - h[1] == pytest.approx(h[1] - h[0], rel=0.02)
+    assert full[2] - full[1] == pytest.approx(full[1] - full[0], rel=0.02)
+    assert (full[1] - full[0]) / 2 == pytest.approx(h[1] - h[0], rel=0.1)
+
+
+@pytest.mark.slow
+def test_half_means_float16_as_on_a_gpu(simulate: Simulator) -> None:
+    usage = simulate(cell("zo", "model.dtype=half", steps=2))
+    assert usage.dtype == "float16"
+    assert usage.resolution == 64
+
+
+def test_a_simulation_leaves_nothing_behind() -> None:
+    before = torch.nn.Module._apply
+    Simulator()(cell("zo", steps=2))
+    assert torch.nn.Module._apply is before
+    assert torch.nn.Linear(2, 2).double().weight.dtype is torch.float64
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reward", ["hpsv2", "pickscore", "clipscore", "colourfulness", "jpeg"])
+def test_rewards_are_simulated_in_their_true_size_without_their_weights(reward: str) -> None:
+    if reward == "hpsv2":
+        pytest.importorskip("hpsv2", reason="`make scorers`")
+    found = planned("tiny", "zo", "model.steps=2", reward=reward)
+    usage = Simulator()(found.cells[0].config)
+    size = 4 if reward == "clipscore" else 2
+    assert usage.of("weights reward") == pytest.approx(size * REWARD_PARAMETERS[reward], rel=1e-4)
+
+
+def test_an_unknown_model_is_refused_with_what_to_fetch() -> None:
+    found = planned("hub:nobody/nothing", "zo", "model.steps=2")
+    with pytest.raises(BenchError, match="shapes of nobody/nothing"):
+        Faker().chain(found.cells[0].config.model.config)

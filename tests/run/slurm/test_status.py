@@ -1,0 +1,246 @@
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+
+from bench.base.errors import BenchError
+from bench.run import claims
+from bench.run.process import Task
+from bench.run.slurm import status
+from bench.run.slurm.status import Standing, standings
+from bench.run.store import Cause, ResultsDir, State, append_rows
+from tests.run.slurm.fakes import Programs, submitted
+from tests.support.running import plan_dots
+
+COLUMNS = ("cell", "state", "step", "reward", "ETA", "node", "job")
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Programs:
+    """No program of SLURM but those that a test makes."""
+    return Programs(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def task(tmp_path: Path, plugin: None) -> Task:
+    """A planned cell of 8 steps."""
+    (_, found) = plan_dots(tmp_path / "out", steps=8)
+    shutil.rmtree(next((tmp_path / "out" / "cells").glob("base-*")))
+    return found
+
+
+def standing(task: Task) -> Standing:
+    """Where it stands."""
+    (found,) = standings(ResultsDir(task.directory.path.parent.parent))
+    return found
+
+
+def row(step: int) -> dict[str, float]:
+    """A line of its log, as much of it as status reads."""
+    return {"step": step, "seconds": 2.0 * step, "reward_mean": 0.25 + step / 100}
+
+
+def test_planned_cell_that_nobody_has_is_pending(task: Task, programs: Programs) -> None:
+    found = standing(task)
+    assert (found.state, found.step, found.total, found.reward, found.job) == ("pending", 0, 8, None, "")
+    assert not found.active
+
+
+def test_waiting_job_is_queued_with_slurms_reason(task: Task, programs: Programs, tmp_path: Path) -> None:
+    submitted(tmp_path / "out", [task])
+    programs.queue("77_0|PENDING||PartitionTimeLimit|N/A")
+    found = standing(task)
+    assert (found.state, found.job, found.note, found.active) == (
+        "queued",
+        "77_0",
+        "PartitionTimeLimit",
+        True,
+    )
+
+
+def test_requeued_cell_says_what_stopped_it(task: Task, programs: Programs, tmp_path: Path) -> None:
+    submitted(tmp_path / "out", [task])
+    task.directory.write_status(State.PREEMPTED, 3, 6.0, "stopped by preemption at step 3; queued again")
+    programs.queue("77_0|PENDING||BeginTime|N/A")
+    assert standing(task).note == "stopped by preemption at step 3"
+    programs.queue("77_0|PENDING||ReqNodeNotAvail|N/A")
+    assert standing(task).note == "stopped by preemption at step 3; ReqNodeNotAvail"
+
+
+def test_running_cell_shows_its_logs_last_line_node_job_and_time_left(
+    task: Task, programs: Programs, tmp_path: Path
+) -> None:
+    submitted(tmp_path / "out", [task])
+    programs.queue("77_0|RUNNING|n3|None|N/A")
+    assert standing(task).state == "starting"
+    task.directory.write_status(State.RUNNING, 2, 4.0)
+    append_rows(task.log, [row(step) for step in range(1, 6)])
+    with task.log.open("a") as stream:
+        stream.write('{"step": 6, "half a li')
+    found = standing(task)
+    assert (found.state, found.node, found.job, found.active) == ("running", "n3", "77_0", True)
+    assert (found.step, found.total) == (5, 8)
+    assert found.reward == pytest.approx(0.30)
+    assert found.eta == pytest.approx(3 * 2.0)
+    assert found.log == str(task.directory.path / "output.txt")
+
+
+def test_cell_that_is_done_shows_where_it_ran_and_no_time_left(
+    task: Task, programs: Programs, tmp_path: Path
+) -> None:
+    append_rows(task.log, [row(step) for step in range(1, 9)])
+    task.directory.write_status(State.DONE, 8, 16.0)
+    (task.directory.path / "job.json").write_text('{"job": "77_0", "node": "n2"}')
+    found = standing(task)
+    assert (found.state, found.step, found.node, found.job, found.eta) == ("done", 8, "n2", "77_0", None)
+
+
+def test_cell_that_is_being_sent_is_submitting(task: Task, programs: Programs, tmp_path: Path) -> None:
+    programs.queue()
+    submitted(tmp_path / "out", [task], sent=False)
+    assert standing(task).state == "submitting"
+
+
+def test_cell_of_a_submission_is_unknown_where_slurm_cannot_be_asked(
+    task: Task, programs: Programs, tmp_path: Path
+) -> None:
+    submitted(tmp_path / "out", [task])
+    found = standing(task)
+    assert (found.state, found.job, found.active) == ("unknown", "77_0", True)
+    assert found.note == "job 77_0: SLURM cannot be asked from here"
+
+
+def test_cell_of_a_local_run_is_waiting_then_running_and_killed_when_its_run_is_gone(
+    task: Task, programs: Programs
+) -> None:
+    mine = claims.of_this_process()
+    assert claims.take(task.directory, mine, claims_live) is None
+    assert standing(task).state == "waiting"
+    task.directory.write_status(State.RUNNING, 1, 2.0)
+    found = standing(task)
+    assert (found.state, found.node, found.active) == ("running", mine.host, True)
+    claims.release(task.directory, mine.token)
+    found = standing(task)
+    assert (found.state, found.active) == ("killed", False)
+    assert found.note == "its process is gone; it continues from its last checkpoint"
+
+
+def claims_live(*_: object) -> bool:
+    """Every claim's owner lives."""
+    return True
+
+
+@pytest.mark.parametrize(
+    ("state", "cause", "shown"),
+    [
+        (State.FAILED, None, "failed"),
+        (State.FAILED, Cause.OUT_OF_MEMORY, "out of memory"),
+        (State.FAILED, Cause.NODE_FAILURE, "node failure"),
+        (State.FAILED, Cause.KILLED, "killed"),
+        (State.TIMEOUT, None, "timeout"),
+        (State.PREEMPTED, None, "preempted"),
+        (State.PREEMPTED, Cause.CANCELLED, "cancelled"),
+        (State.PREEMPTED, Cause.DEPENDENCY, "dependency failed"),
+    ],
+)
+def test_endings_are_told_apart_with_their_reason(
+    task: Task, programs: Programs, state: State, cause: Cause | None, shown: str
+) -> None:
+    task.directory.write_status(state, 3, 6.0, "the reason", cause=cause)
+    found = standing(task)
+    assert (found.state, found.note, found.active) == (shown, "the reason", False)
+
+
+def test_cell_that_failed_is_failed_while_its_job_is_still_ending(
+    task: Task, programs: Programs, tmp_path: Path
+) -> None:
+    submitted(tmp_path / "out", [task])
+    task.directory.write_status(State.FAILED, 3, 6.0, "out of luck")
+    programs.queue("77_0|COMPLETING|n1|None|N/A")
+    found = standing(task)
+    assert (found.state, found.note, found.active) == ("failed", "out of luck", False)
+
+
+def test_directory_without_cells_is_one_message(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match=r"no cells here; name the directory that run or submit wrote to"):
+        standings(ResultsDir(tmp_path))
+
+
+def test_json_has_every_field_of_every_cell(task: Task, programs: Programs, tmp_path: Path) -> None:
+    found = standings(ResultsDir(tmp_path / "out"))
+    assert json.loads(status.as_json(found)) == [asdict(one) for one in found]
+
+
+def some(n: int, **changes: object) -> Standing:
+    """A made-up cell."""
+    cell = f"truncated-bp-weighted-sd21-base-clip-vit-l-14-s{n}-121e67be"
+    plain = Standing(cell, "running", 12, 100, 0.5, 3725.4, "gpu-node-17", f"1234567_{n}", "/far/log", "")
+    return Standing(**{**asdict(plain), **changes})  # type: ignore[arg-type]
+
+
+def shown(found: list[Standing], width: int, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """The lines of the table on a terminal of that width."""
+    status.show(Console(width=width), ResultsDir(Path("results/x")), found)
+    return capsys.readouterr().out.splitlines()
+
+
+def test_narrow_terminal_keeps_every_column_and_cuts_nothing_off(capsys: pytest.CaptureFixture[str]) -> None:
+    found = [some(n) for n in range(3)]
+    lines = shown(found, 80, capsys)
+    assert max(map(len, lines)) <= 80
+    assert lines[0].split() == list(COLUMNS)
+    assert len([line for line in lines if "12/100" in line and "1:02:05" in line and "0.5" in line]) == 3
+    first = lines[0].index("state")
+    names = "".join(line[:first].strip() for line in lines[1:-2])
+    assert names == "".join(one.cell for one in found)
+    assert "…" not in "".join(lines)
+    assert "3 cells: 3 running" in lines
+
+
+def test_wide_terminal_shows_log_paths(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = shown([some(0)], 200, capsys)
+    assert lines[0].split() == [*COLUMNS, "log"]
+    assert "/far/log" in lines[1]
+    assert not lines[-1].startswith("logs:")
+
+
+def test_reasons_are_below_the_table_ten_at_most(capsys: pytest.CaptureFixture[str]) -> None:
+    failed = [some(n, state="out of memory", note=f"reason {n}\nmore lines") for n in range(12)]
+    lines = shown([*failed, some(20, state="queued", note="Priority")], 200, capsys)
+    assert [line for line in lines if ": out of memory: reason" in line] == [
+        f"{failed[n].cell}: out of memory: reason {n}" for n in range(10)
+    ]
+    assert "… and 2 more: python -m bench status results/x --json" in lines
+    assert not any("Priority" in line for line in lines)
+    assert "13 cells: 12 out of memory, 1 queued" in lines
+
+
+def test_waiting_for_cells_tells_each_change_once_and_whether_all_are_done(
+    task: Task, programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    submitted(tmp_path / "out", [task])
+    words = iter(["PENDING||Priority", "PENDING||Priority", "RUNNING|n1|None", "NODE_FAIL|n1|None"])
+    programs.queue(f"77_0|{next(words)}|N/A")
+
+    def time_passes(_: float) -> None:
+        programs.queue(f"77_0|{next(words)}|2020-01-01")
+
+    monkeypatch.setattr(status, "time", SimpleNamespace(sleep=time_passes))
+    assert not status.wait(ResultsDir(tmp_path / "out"), [task.id], told.append, 1.0)
+    assert told == [
+        f"{task.id}: queued",
+        f"{task.id}: starting on n1",
+        f"{task.id}: node failure: the node of job 77_0 on n1 failed",
+    ]
+
+
+def test_watching_ends_when_nothing_is_active(
+    task: Task, programs: Programs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status.watch(Console(width=200), ResultsDir(task.directory.path.parent.parent), 60.0)
+    assert "1 cells: 1 pending" in capsys.readouterr().out

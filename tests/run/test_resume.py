@@ -1,0 +1,216 @@
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+import bench.run.process
+from bench.run import launch
+from bench.run.cell import run_cell
+from bench.run.process import Exit
+from bench.run.progress import Lines
+from bench.run.store import CellDir, read_rows
+from tests.support.running import (
+    DOTS,
+    ROOT,
+    cell,
+    command,
+    environment,
+    numbers,
+    plan_dots,
+    run_dots,
+    status,
+    train_dots,
+)
+
+SETTINGS = ("train.eval_every=2", "push.inner=2", "eval.samples=1")
+
+
+IDLE = ("doodl.steps=2", "eval.prompts=3", "eval.images_per_prompt=2", "eval.batch=4", "eval.samples=1")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "settings"), [("push", SETTINGS), ("doodl", IDLE)])
+def test_killed_at_any_write_the_same_command_ends_in_the_same_numbers(
+    tmp_path: Path, plugin: None, method: str, settings: tuple[str, ...]
+) -> None:
+    _, task = plan_dots(tmp_path / "out", *settings, methods=method, steps=4)
+    planned = tmp_path / "cells" / "planned"
+    planned.mkdir(parents=True)
+    shutil.copy(task.directory.path / "config.yaml", planned)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.support.kill_everywhere", str(planned)],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[-2]) > 30
+
+
+@pytest.mark.slow
+def test_run_killed_at_random_moments_ends_in_the_same_numbers(tmp_path: Path, plugin: None) -> None:
+    settings = ("push.pause=0.05", "train.eval_every=15")
+    train_dots(tmp_path / "whole", *settings, steps=40, seeds="0,1")
+    arguments = [arg for setting in settings for arg in ("--set", setting)]
+    arguments += ["--steps", "40", "--seeds", "0,1", "--methods", "push", "--model", str(DOTS)]
+    run = command("run", "--no-report", "--out", tmp_path / "killed", *arguments)
+    rng = random.Random(3)
+    for _ in range(4):
+        process = subprocess.Popen(run, env=environment(), stdout=subprocess.DEVNULL)
+        time.sleep(rng.uniform(3, 9))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    final = run_dots(tmp_path / "killed", *arguments)
+    assert final.returncode == 0, final.stdout + final.stderr
+    for seed in (0, 1):
+        prefix = f"push-dots-brightness-s{seed}"
+        assert numbers(cell(tmp_path / "killed", prefix)) == numbers(cell(tmp_path / "whole", prefix))
+
+
+@pytest.mark.slow
+def test_interrupt_checkpoints_says_how_to_continue_and_continuing_gives_the_same_numbers(
+    tmp_path: Path, plugin: None
+) -> None:
+    out = tmp_path / "out"
+    arguments = ("--model", DOTS, "--methods", "push", "--steps", 20, "--set", "push.pause=0.2")
+    run = command("run", "--no-report", "--out", out, *arguments)
+    process = subprocess.Popen(run, env=environment(), stdout=subprocess.PIPE, text=True)
+    while not list(out.glob("cells/push*/metrics.jsonl")):
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopping: each process finishes its batch and writes a checkpoint" in output
+    assert f"Continue where it stopped with:\n  python -m bench run --no-report --out {out}" in output
+    interrupted = status(cell(out, "push"))
+    assert interrupted["state"] == "preempted"
+    assert 0 < interrupted["step"] < 20
+    assert len(read_rows(cell(out, "push").metrics)) == interrupted["step"]
+    assert train_dots(out, "push.pause=0.2", steps=20)[-1] is Exit.DONE
+    train_dots(tmp_path / "whole", steps=20)
+    assert numbers(cell(out, "push")) == numbers(cell(tmp_path / "whole", "push"))
+
+
+@pytest.mark.slow
+def test_timeout_ends_a_cell_with_a_checkpoint_and_the_same_command_goes_on(
+    tmp_path: Path, plugin: None
+) -> None:
+    _, task = plan_dots(tmp_path / "out", "push.pause=0.1", steps=12)
+    assert run_cell(CellDir(task.directory.path), timeout=0.5) is Exit.STOPPED
+    timed_out = status(CellDir(task.directory.path))
+    assert timed_out["state"] == "timeout"
+    assert 0 < timed_out["step"] < 12
+    assert train_dots(tmp_path / "out", "push.pause=0.1", steps=12)[-1] is Exit.DONE
+    train_dots(tmp_path / "whole", steps=12)
+    assert numbers(CellDir(task.directory.path)) == numbers(cell(tmp_path / "whole", "push"))
+
+
+@pytest.mark.slow
+def test_cell_that_hangs_beyond_its_time_is_killed(
+    tmp_path: Path, plugin: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Frozen(subprocess.Popen[bytes]):
+        """A process that hangs from its first moment."""
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            self.send_signal(signal.SIGSTOP)
+
+    monkeypatch.setattr(bench.run.process, "GRACE_SECONDS", 1.0)
+    monkeypatch.setattr(subprocess, "Popen", Frozen)
+    for name, value in environment().items():
+        monkeypatch.setenv(name, value)
+    _, task = plan_dots(tmp_path)
+    (outcome,), interrupted = launch.run(
+        [task], 1, lambda *_: launch.Way(timeout=1.0), Lines(Console(), 1), "test"
+    )
+    assert not interrupted
+    assert outcome.status.state == "timeout"
+    assert outcome.status.message is not None
+    assert outcome.status.message.startswith("the process was killed by SIGKILL.")
+
+
+def test_more_steps_extend_a_finished_cell_to_the_numbers_of_a_longer_run(
+    tmp_path: Path, plugin: None
+) -> None:
+    train_dots(tmp_path / "out", steps=3)
+    assert train_dots(tmp_path / "out", steps=8) == [Exit.DONE]
+    train_dots(tmp_path / "whole", steps=8)
+    ours, whole = cell(tmp_path / "out", "push"), cell(tmp_path / "whole", "push")
+    assert numbers(ours)[0] == numbers(whole)[0]
+    assert [row for row in read_rows(ours.evaluations) if row["step"] == 8] == read_rows(whole.evaluations)
+    assert plan_dots(tmp_path / "out", steps=5) == []
+
+
+def test_damaged_checkpoint_falls_back_and_two_damaged_ones_fail_clearly(
+    tmp_path: Path, plugin: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_dots(tmp_path / "whole", steps=9)
+    train_dots(tmp_path / "out", steps=6)
+    directory = cell(tmp_path / "out", "push")
+    newest = max((directory.path / "checkpoint").iterdir())
+    newest.write_bytes(newest.read_bytes()[:-7])
+    assert train_dots(tmp_path / "out", steps=9) == [Exit.DONE]
+    output = capsys.readouterr().out
+    assert f"{newest} is damaged: falling back to the checkpoint before it" in output
+    assert "continuing at step 4" in output
+    assert numbers(directory)[0] == numbers(cell(tmp_path / "whole", "push"))[0]
+    for file in (directory.path / "checkpoint").iterdir():
+        file.write_bytes(b"damaged")
+    assert train_dots(tmp_path / "out", steps=12) == [Exit.FAILED]
+    assert "all checkpoints are damaged" in status(directory)["message"]
+
+
+def test_cells_do_not_depend_on_how_often_they_are_checkpointed(tmp_path: Path, plugin: None) -> None:
+    train_dots(tmp_path / "rarely", "train.checkpoint_every=100")
+    train_dots(tmp_path / "often", "train.checkpoint_every=1")
+    rarely, often = cell(tmp_path / "rarely", "push"), cell(tmp_path / "often", "push")
+    assert rarely.id == often.id
+    assert numbers(rarely) == numbers(often)
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_numbers_of_one_to_rounding(tmp_path: Path, plugin: None) -> None:
+    train_dots(tmp_path / "one", methods="truncated_bp")
+    done = run_dots(tmp_path / "two", "--methods", "truncated_bp", "--processes", 2, "--jobs", 1)
+    assert done.returncode == 0, done.stdout
+    assert (
+        json.loads((cell(tmp_path / "two", "truncated_bp").path / "env.json").read_text())["processes"] == 2
+    )
+    one, two = (read_rows(cell(tmp_path / name, "truncated_bp").metrics) for name in ("one", "two"))
+    assert [row["reward_mean"] for row in two] == pytest.approx([row["reward_mean"] for row in one], rel=1e-5)
+    assert [row["grad_norm"] for row in two] == pytest.approx([row["grad_norm"] for row in one], rel=1e-4)
+    assert [row["samples"] for row in two] == [row["samples"] for row in one]
+
+
+@pytest.mark.slow
+def test_second_identical_run_does_nothing_quickly_and_says_so(tmp_path: Path, plugin: None) -> None:
+    train_dots(tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    started = time.monotonic()
+    second = run_dots(tmp_path)
+    assert time.monotonic() - started < 30  # 3 s, on a machine that has time
+    assert second.returncode == 0
+    assert "all 2 cells" in second.stdout
+    assert "nothing to run" in second.stdout
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+@pytest.mark.slow
+def test_force_runs_a_finished_cell_again_from_its_start(tmp_path: Path, plugin: None) -> None:
+    train_dots(tmp_path)
+    before = numbers(cell(tmp_path, "push"))
+    first = status(cell(tmp_path, "push"))
+    assert run_dots(tmp_path, "--force").returncode == 0
+    assert status(cell(tmp_path, "push"))["pid"] != first["pid"]
+    assert numbers(cell(tmp_path, "push")) == before

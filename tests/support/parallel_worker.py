@@ -1,0 +1,60 @@
+"""What each of two processes does in test_parallel.py; in a module of its own, as spawned processes import
+it."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+
+from bench.base import registry
+from bench.engine.world import World
+from tests.support.toy import ToyChain
+from tests.support.toys import batch_of, engine_of, gradient
+
+RUNS: dict[str, tuple[str, dict[str, Any]]] = {
+    "rlr": ("rlr", {"h": 1, "eta": 1.0, "scale": 0.3}),
+    "rlr by norms": ("rlr", {"h": 1, "eta": 1.0, "scale": 0.3, "start": "norms", "completion": "resampled"}),
+    "rlr antithetic": ("rlr", {"h": 2, "eta": 1.0, "scale": 0.3, "antithetic": True}),
+    "rlr with a control variate": (
+        "rlr",
+        {"h": 1, "eta": 1.0, "completion": "resampled", "drawn": 2, "control": "network"},
+    ),
+    "ddpo": ("ddpo", {"minibatches": 2, "inner_epochs": 2, "clip": 0.2, "min_count": 2}),
+    "truncated_bp": ("truncated_bp", {"k": 2}),
+}
+
+
+def run(world: World) -> dict[str, Any]:
+    """Two batches of eight samples with every method: gradients, norms, rewards, counts, state."""
+    found: dict[str, Any] = {}
+    for name, (method_name, settings) in RUNS.items():
+        cls = registry.load("method", method_name)
+        chain = ToyChain(4, 2, noise=0.7)
+        method = cls(cls.Config.model_validate(settings), 4)
+        engine = engine_of(chain, micro_batch=3, world=world)
+        gradients, reports = [], []
+        for step in range(2):
+            for report in method.updates(engine, batch_of(8, step)):
+                gradients.append(gradient(chain))
+                norms = {kind: term.norm for kind, term in report.terms.items()}
+                reports.append((report.rewards, norms, report.forward, report.backward))
+        found[name] = (torch.stack(gradients), reports, dict(method.state))
+    return found
+
+
+def worker(rank: int, port: int, directory: str) -> None:
+    """One of two processes that talk through gloo."""
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    torch.set_num_threads(1)
+    state = PartialState(cpu=True)
+    torch.save(run(World(state)), Path(directory) / f"{rank}.pt")
+    state.destroy_process_group()
