@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from bench.engine.chain import State, Transition
+from bench.engine.gaussian import per_row
 from bench.engine.reward import Reward
-from bench.models.solvers import per_row
 
 
 class NoCondition:

@@ -15,9 +15,10 @@ from tabulate import tabulate
 from torch import Tensor
 
 from bench.base.strict import Strict
-from bench.engine.chain import Kind, Plan
+from bench.engine.batch import Batch
 from bench.engine.engine import Engine
-from bench.engine.method import Batch, Method
+from bench.engine.method import Method
+from bench.engine.plan import Kind, Plan
 from bench.engine.plan_method import Estimator, PlanMethod
 from examples.linear_gaussian import LinearGaussianChain, QuadraticReward, exact_gradient
 

@@ -6,7 +6,7 @@ second sample. Counting the early half twice where it is there makes up for it; 
 
 import random
 
-from bench.engine.chain import Kind, Plan, Segment
+from bench.engine.plan import Kind, Plan, Segment
 from bench.engine.plan_method import Estimator, PlanMethod
 from bench.measure.gradients.probe import profile
 from examples.linear_gaussian import LinearGaussianChain, QuadraticReward

@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from bench.engine.batch import Batch
 from bench.engine.engine import Engine
-from bench.engine.method import Batch
 from examples.linear_gaussian import LinearGaussianChain, QuadraticReward, exact_objective, parameters_of
 from examples.measure import Number, Update, ascent
 

@@ -16,7 +16,7 @@ from typing import ClassVar, Literal, final
 from pydantic import Field
 
 from bench.base.strict import Strict
-from bench.engine.chain import Kind, Plan, tiled
+from bench.engine.plan import Kind, Plan, tiled
 from bench.engine.plan_method import Estimator, PlanMethod, last_steps
 
 

@@ -21,10 +21,11 @@ from torch import Tensor
 from bench.base.errors import BenchError
 from bench.base.strict import Strict
 from bench.engine.advantages import whiten
-from bench.engine.chain import Kind, tiled
+from bench.engine.batch import Batch, Report
 from bench.engine.engine import Engine
 from bench.engine.likelihood_ratio import Clipped
-from bench.engine.method import Batch, Method, Report
+from bench.engine.method import Method
+from bench.engine.plan import Kind, tiled
 from bench.engine.random_streams import uniform
 
 

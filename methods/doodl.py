@@ -29,10 +29,11 @@ from torch import Tensor
 
 from bench.base.errors import BenchError
 from bench.base.strict import Strict
+from bench.engine.batch import Improved, Start
 from bench.engine.engine import Engine
-from bench.engine.method import Improved, InferenceMethod, Start
+from bench.engine.gaussian import per_row
+from bench.engine.method import InferenceMethod
 from bench.engine.random_streams import normal
-from bench.models.solvers import per_row
 
 
 class DoodlConfig(Strict):

@@ -11,7 +11,7 @@ from typing import ClassVar, final
 from pydantic import Field
 
 from bench.base.strict import Strict
-from bench.engine.chain import Kind, Plan
+from bench.engine.plan import Kind, Plan
 from bench.engine.plan_method import Estimator, PlanMethod, last_steps
 
 

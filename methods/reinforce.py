@@ -19,7 +19,7 @@ from pydantic import Field
 from bench.base.errors import BenchError
 from bench.base.strict import Strict
 from bench.engine.advantages import Baseline
-from bench.engine.chain import Kind, Plan, Segment
+from bench.engine.plan import Kind, Plan, Segment
 from bench.engine.plan_method import Estimator, PlanMethod
 
 

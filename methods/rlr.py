@@ -34,10 +34,10 @@ from pydantic import Field
 from bench.base.errors import BenchError
 from bench.base.strict import Strict
 from bench.engine.advantages import Baseline
-from bench.engine.chain import Kind, Plan, Segment
-from bench.engine.likelihood_ratio import Control
+from bench.engine.control_variate import Control
+from bench.engine.micro_batch import Perturbation
+from bench.engine.plan import Kind, Plan, Segment
 from bench.engine.plan_method import Estimator, PlanMethod
-from bench.engine.rollout import Perturbation
 
 # Share of resampled blocks' law: a softmax of norms forgets some blocks, and 1/p then never makes up for it.
 UNIFORM_SHARE = 0.2

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from bench.base.errors import BenchError
 from bench.base.strict import Strict
-from bench.engine.chain import Kind, Plan
+from bench.engine.plan import Kind, Plan
 from bench.engine.plan_method import Estimator, PlanMethod, last_steps
 
 

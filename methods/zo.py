@@ -17,9 +17,9 @@ from pydantic import Field
 
 from bench.base.strict import Strict
 from bench.engine.advantages import Baseline
-from bench.engine.chain import Kind, Plan, Segment
+from bench.engine.micro_batch import Perturbation
+from bench.engine.plan import Kind, Plan, Segment
 from bench.engine.plan_method import Estimator, PlanMethod
-from bench.engine.rollout import Perturbation
 
 
 class ZoConfig(Strict):

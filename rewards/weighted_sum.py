@@ -18,7 +18,7 @@ from bench.base import registry
 from bench.base.layers import Layers, read_yaml, readable, shipped
 from bench.base.strict import Strict
 from bench.data.digests import HasDigest, text_digest
-from bench.data.locate import Need, needs_of
+from bench.data.need import Need, needs_of
 from bench.engine.reward import Media, Reward, is_differentiable, media_of, scores
 
 

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from bench.base.errors import BenchError
 from bench.data import prompts
-from bench.data.locate import Need
+from bench.data.need import Need
 from bench.data.url import forget
 from bench.experiment.ingredients import Found, Piece, complete, gigabytes, look
 

@@ -94,9 +94,9 @@ def generate(
     _whose(model, lora)
     _with_slurm(slurm, {"--cells": cells, "--with": changes, "--max-parallel": max_parallel, "--wait": wait})
     from bench.measure.vbench import generate as making
-    from bench.measure.vbench import submit
+    from bench.measure.vbench import order, submit
 
-    asked = making.Asked(
+    asked = order.Asked(
         dimensions=chosen,
         model=model,
         lora=lora,

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.base.errors import BenchError
-from bench.data.locate import Need, bench_command, missing
-from bench.run.store import FULL
+from bench.base.files import FULL
+from bench.data.advice import bench_command, missing
+from bench.data.need import Need
 
 SITE = "https://huggingface.co"  # where licences are accepted, whatever mirror serves the files
 CONNECT_SECONDS = 5.0

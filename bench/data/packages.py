@@ -1,5 +1,7 @@
 """Packages that some settings need and a plain installation does not have. No torch in here."""
 
+from __future__ import annotations
+
 import importlib.util
 import shlex
 import sys
@@ -36,3 +38,20 @@ def check(config: object, name: str) -> None:
     """Raise BenchError, with the command that installs them, if packages are absent. name: who needs them."""
     if missing := absent(config):
         raise BenchError(f"{name} needs {', '.join(missing)}, which is not installed. Install:\n  {INSTALL}")
+
+
+SCORERS = {
+    "hpsv2": "hpsv2",
+    "ImageReward": "imagereward",
+    "vbench": None,
+}  # module → the reward that needs it
+
+
+def lacking_for(reward: str) -> str | None:
+    """The module that a reward needs and that is not installed."""
+    return next((m for m, name in SCORERS.items() if name == reward and not installed(m)), None)
+
+
+def installed(module: str) -> bool:
+    """Whether a module can be found; nothing is imported."""
+    return importlib.util.find_spec(module) is not None

@@ -16,7 +16,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import re
 import shlex
 import urllib.error
 import urllib.request
@@ -24,10 +23,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from bench.base.errors import BenchError
-from bench.data.locate import Need, bench_command
+from bench.data.advice import bench_command
+from bench.data.cache import by_hand, file_path
+from bench.data.need import Need
 
 SECONDS = 10.0  # to connect, and the longest silence in between
 CHUNK = 2**20
@@ -35,28 +36,6 @@ OFFLINE = ("HF_HUB_OFFLINE", "BENCH_OFFLINE")
 YES = ("1", "true", "yes", "on")
 
 Progress = Callable[[int, int | None], None]  # bytes so far, bytes in all if the server says
-
-
-def cache_directory() -> Path:
-    """Where downloads and answers of language models are kept. It need not exist."""
-    if chosen := os.environ.get("BENCH_CACHE"):
-        return Path(chosen).expanduser().absolute()
-    caches = os.environ.get("XDG_CACHE_HOME")
-    return (Path(caches) if caches else Path.home() / ".cache") / "reward-finetuning-bench"
-
-
-def file_path(need: Need) -> Path:
-    """Where the file of a `url:` need is, or would be."""
-    last = unquote(urlsplit(need.place).path).rpartition("/")[2]
-    name = re.sub(r"[^\w.+-]+", "_", last).strip(".") or "file"
-    return cache_directory() / "downloads" / hashlib.sha256(need.place.encode()).hexdigest()[:16] / name
-
-
-def by_hand(need: Need) -> str:
-    """The command that fetches the file without this package."""
-    file = file_path(need)
-    quoted = shlex.quote(str(file))
-    return f"mkdir -p {shlex.quote(str(file.parent))} && curl -L -o {quoted} {shlex.quote(need.place)}"
 
 
 def cached_url(need: Need) -> Path | None:

@@ -1,8 +1,6 @@
-"""The design space: which estimator handles which step of a reverse chain (RLR paper, Eq. 5).
+"""What the engine asks of a model: a chain of T differentiable transitions.
 
-Steps count in sampling order: i = 0 is the noisiest, i = T-1 produces x_0. The paper counts down;
-`paper_step` converts. A `Plan` assigns a kind to every step, a `Chain` is anything with T differentiable
-transitions.
+Steps count in sampling order: i = 0 is the noisiest, i = T-1 produces x_0.
 """
 
 from __future__ import annotations
@@ -10,113 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
-
-
-class Kind(StrEnum):
-    """How one step's contribution to the gradient is estimated."""
-
-    FO = "FO"  # first order: backpropagation, connected to the reward
-    HO = "HO"  # half order: backpropagation inside a block, likelihood ratio on the noise at its end
-    ZO = "ZO"  # zeroth order: parameters perturbed at the step, perturbation weighted by the reward
-    SKIP = "SKIP"  # contribution dropped, x cut
-    PASS = "PASS"  # contribution dropped, the solver's linear x-path stays live
-
-
-@dataclass(frozen=True)
-class Segment:
-    """Steps start … stop-1 share a kind; an HO segment is one block. `weight` multiplies its contribution."""
-
-    kind: Kind
-    start: int
-    stop: int
-    weight: float = 1.0
-
-
-@dataclass(frozen=True)
-class Plan:
-    """One sample's estimator: segments that tile its steps in order, and the noise scale eta at each step.
-
-    readout: None for R(x_0) after all T steps; m for R(x̂_0(x_m)) (ReFL): then steps 0 … m-1 run, and step m
-    is the one-step prediction of x_0 instead of a transition, so there are m + 1 steps.
-    frames: None for the reward of the whole video; k for that of k of its frames, drawn for each sample.
-    """
-
-    segments: tuple[Segment, ...]
-    eta: tuple[float, ...]
-    readout: int | None = None
-    frames: int | None = None
-
-    def __post_init__(self) -> None:
-        if not self.segments:
-            raise ValueError("a plan needs at least one segment")
-        if any(s.weight == 0 for s in self.segments):
-            raise ValueError("a segment of weight 0 estimates nothing: make it SKIP")
-        position, backpropagated = 0, True
-        for s in self.segments:
-            if s.start != position or s.stop <= s.start:
-                raise ValueError(
-                    f"segments must tile the chain in order: {s} does not start at step {position}"
-                )
-            position = s.stop
-        if position != len(self.eta):
-            raise ValueError(f"segments cover {position} steps, eta has {len(self.eta)}")
-        if self.frames is not None and self.frames < 1:
-            raise ValueError("a reward needs at least one frame")
-        if any(e < 0 for e in self.eta):
-            raise ValueError("eta must not be negative")
-        if self.readout is not None and (self.readout != len(self.eta) - 1 or self.eta[-1] != 0):
-            raise ValueError("a readout is the plan's last step, and a prediction has no noise")
-        for s in reversed(self.segments):
-            if s.kind in (Kind.FO, Kind.PASS):
-                if not backpropagated:
-                    raise ValueError(f"{s} is cut off from the reward: FO and PASS must touch the end")
-            else:
-                backpropagated = False
-            if s.kind is Kind.HO and not self.eta[s.stop - 1] > 0:
-                raise ValueError(f"{s} needs eta > 0 at its last step {s.stop - 1}")
-
-    @property
-    def steps(self) -> int:
-        """T, or with a readout m + 1."""
-        return len(self.eta)
-
-    def segment_at(self, i: int) -> Segment:
-        """The segment that step i belongs to."""
-        return next(s for s in self.segments if s.start <= i < s.stop)
-
-    def has(self, *kinds: Kind) -> bool:
-        """Whether any segment is of one of these kinds."""
-        return any(s.kind in kinds for s in self.segments)
-
-    def resets(self) -> tuple[bool, ...]:
-        """Steps at which a multistep solver forgets its history: the first, and each after a stochastic one.
-
-        The likelihood ratio at a stochastic step carries only what flows through x; a history that also
-        depends on the parameters would carry a part that no term counts (a bias).
-        """
-        return (True, *(e > 0 for e in self.eta[:-1]))
-
-
-def tiled(kinds: Sequence[Kind], eta: Sequence[float]) -> Plan:
-    """One segment per run of equal kinds, except that every HO step is a block of its own (h = 1)."""
-    segments: list[Segment] = []
-    for i, kind in enumerate(kinds):
-        if segments and segments[-1].kind is kind and kind is not Kind.HO:
-            segments[-1] = Segment(kind, segments[-1].start, i + 1)
-        else:
-            segments.append(Segment(kind, i, i + 1))
-    return Plan(tuple(segments), tuple(eta))
-
-
-def paper_step(i: int, steps: int) -> int:
-    """The paper's step t = T - i of our step i, and (the map is its own inverse) the other way round."""
-    return steps - i
 
 
 @dataclass(frozen=True)

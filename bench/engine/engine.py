@@ -22,13 +22,16 @@ import torch
 from torch import Tensor
 
 from bench.base.errors import BenchError
-from bench.engine.chain import Chain, Kind, Plan, Segment
+from bench.engine.batch import Batch, Report, Term
+from bench.engine.chain import Chain
+from bench.engine.control_variate import SUMS, Control, Sums
 from bench.engine.joint_graphs import Joint
-from bench.engine.likelihood_ratio import SUMS, Clipped, Control, Counts, Signal, Sums
-from bench.engine.method import Batch, Report, Term
+from bench.engine.likelihood_ratio import Clipped, Counts, Signal
+from bench.engine.micro_batch import MicroBatch, Perturbation
+from bench.engine.plan import Kind, Plan, Segment
 from bench.engine.pullback import PullBack, Trajectory
 from bench.engine.reward import Reward
-from bench.engine.rollout import MicroBatch, Perturbation, Roller
+from bench.engine.rollout import Roller
 from bench.engine.stages import FIRST_ORDER, ZEROTH_ORDER, stage
 from bench.engine.terms import UNIT_WEIGHTS, Accumulator, Terms, Watch, flattened
 from bench.engine.world import World
@@ -38,7 +41,7 @@ from bench.engine.world import World
 class NoiseGradient:
     """rewards: [B], higher is better. gradient: dR/dx_T of each picture's own, [B, *latent_shape].
 
-    forward / backward: network evaluations of all B pictures, as in `bench.engine.method.Report`.
+    forward / backward: network evaluations of all B pictures, as in `bench.engine.batch.Report`.
     """
 
     rewards: Tensor

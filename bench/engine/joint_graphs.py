@@ -15,38 +15,23 @@ of its own and frees what it used.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from bench.base.errors import BenchError
-from bench.engine.chain import Kind, State, Transition
+from bench.engine.batch import Batch
+from bench.engine.chain import State, Transition
+from bench.engine.gaussian import per_row
 from bench.engine.likelihood_ratio import Counts, HalfOrder, Signal
-from bench.engine.method import Batch
+from bench.engine.micro_batch import Graphs, MicroBatch, Perturbation
 from bench.engine.offload import parked
+from bench.engine.plan import Kind
 from bench.engine.pullback import Gradients, Trajectory
-from bench.engine.rollout import MicroBatch, Perturbation, Roller
+from bench.engine.rollout import Roller
 from bench.engine.stages import FIRST_ORDER, HALF_ORDER, REWARD, stage
-from bench.models.solvers import per_row
 
 STAGED = "set train.graphs=staged"
-
-
-@dataclass
-class Graphs:
-    """What one micro-batch's rollout keeps alive.
-
-    x, history: by row, of its latest step with a graph; only what they depend on counts, not their values.
-    blocks: (step, rows, their means) where HO blocks end. rewards: [rows], where a plan is FO. evaluations:
-    of the network, with a graph.
-    """
-
-    x: dict[int, Tensor] = field(default_factory=dict)
-    history: dict[int, Tensor] = field(default_factory=dict)
-    blocks: list[tuple[int, list[int], Tensor]] = field(default_factory=list)
-    rewards: Tensor | None = None
-    evaluations: int = 0
 
 
 class Joint:

@@ -8,12 +8,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from bench.engine.advantages import Baseline, advantages
-from bench.engine.chain import Kind, Plan, Segment
+from bench.engine.batch import Batch, Report
+from bench.engine.control_variate import Control, Scale, added, scale_of
 from bench.engine.engine import Engine
-from bench.engine.likelihood_ratio import Control, Scale, added, scale_of
-from bench.engine.method import Batch, Method, Report
+from bench.engine.method import Method
+from bench.engine.micro_batch import Perturbation
+from bench.engine.plan import Kind, Plan, Segment
 from bench.engine.random_streams import derived_seed, uniform
-from bench.engine.rollout import Perturbation
 from bench.engine.terms import UNIT_WEIGHTS
 
 FORGET = 0.98  # per batch, of the sums that a control variate is fitted to

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.engine.chain import Kind
+from bench.engine.batch import Batch
+from bench.engine.gaussian import per_row
 from bench.engine.likelihood_ratio import Counts, HalfOrder, Signal
-from bench.engine.method import Batch
+from bench.engine.micro_batch import MicroBatch, Perturbation
 from bench.engine.offload import parked
-from bench.engine.rollout import MicroBatch, Perturbation, Roller
+from bench.engine.plan import Kind
+from bench.engine.rollout import Roller
 from bench.engine.stages import FIRST_ORDER, HALF_ORDER, stage
-from bench.models.solvers import per_row
 
 Gradients = Sequence[Tensor | None]
 Add = Callable[[MicroBatch, Kind, int, list[int], Gradients], None]

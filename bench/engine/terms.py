@@ -8,10 +8,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from bench.engine.chain import Kind
-from bench.engine.method import Term
+from bench.engine.batch import Term
+from bench.engine.micro_batch import MicroBatch
+from bench.engine.plan import Kind
 from bench.engine.pullback import Gradients, Trajectory
-from bench.engine.rollout import MicroBatch
 from bench.engine.world import World
 
 UNIT_WEIGHTS: Mapping[Kind, float] = {Kind.FO: 1.0, Kind.HO: 1.0, Kind.ZO: 1.0}

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 
 from bench.base.errors import BenchError
-from bench.experiment.combinations import model_file
+from bench.experiment.model_files import model_file
 from bench.experiment.request import Experiment
 from bench.experiment.resolve import MISSING, Cell, resolve_all
 from bench.experiment.settings import EvalConfig

@@ -11,8 +11,9 @@ from typing import Any
 from bench.base.errors import BenchError, did_you_mean
 from bench.base.layers import Layers, load_config, parse_setting, read_yaml, readable, shipped
 from bench.base.reward_names import listed
-from bench.experiment.combinations import RANDOM, Layer, Part, parts
+from bench.experiment.combinations import Part, parts
 from bench.experiment.identity import slug
+from bench.experiment.model_files import RANDOM, Layer
 from bench.experiment.settings import Request
 
 DEMO = "demo"

@@ -14,13 +14,15 @@ from bench.base.errors import BenchError, did_you_mean
 from bench.base.layers import Layers, Tree, read_yaml, readable, shipped
 from bench.base.strict import Strict
 from bench.data import digests, locate, packages
+from bench.data.need import HasRandom, HasSource, Need, needs_of
 from bench.data.prompts import dcot
 from bench.data.prompts.dcot import DcotConfig
 from bench.engine.method import Method
 from bench.engine.reward import is_differentiable, media_of
 from bench.experiment import method_files
-from bench.experiment.combinations import RANDOM, Part, model_file
+from bench.experiment.combinations import Part
 from bench.experiment.identity import cell_id
+from bench.experiment.model_files import RANDOM, model_file
 from bench.experiment.settings import CellConfig, Choice, EvalConfig, ModelChoice, TrainConfig, Training
 from bench.models.config import ModelConfig
 
@@ -156,7 +158,7 @@ class _Resolver:
         own = reward_names.registered(name)
         sections = ("reward", own) if name == self.reward else (own,)
         config = self._over(layers, *sections).build(cls.Config, own)
-        if self.part.weights == RANDOM and isinstance(config, locate.HasRandom):
+        if self.part.weights == RANDOM and isinstance(config, HasRandom):
             layers.add("--weights random", "", {"source": config.random_source, "path": None})
             config = layers.build(cls.Config)
         if self.fetch:
@@ -234,16 +236,16 @@ class _Resolver:
         for name, _, config in named:
             if isinstance(config, digests.HasDigest) and (code := config.digest()):
                 found[name] = code
-            if isinstance(config, locate.HasSource) and (config.source or "").startswith(f"{RANDOM}:"):
+            if isinstance(config, HasSource) and (config.source or "").startswith(f"{RANDOM}:"):
                 found[name] = config.source or ""
         if model.path is None and (model.source or "").startswith(f"{RANDOM}:"):
             found["model"] = _random_digest(model)
         for name, section, config in named:
-            for need in locate.needs_of(config, name, section):
+            for need in needs_of(config, name, section):
                 found[need.name] = self._digest(need)
         return found
 
-    def _digest(self, need: locate.Need) -> str:
+    def _digest(self, need: Need) -> str:
         directory = locate.locate(need) if self.fetch else locate.find(need)
         if directory is None:
             return f"{MISSING}{need.source}"

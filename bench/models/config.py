@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from bench.base.strict import Strict
-from bench.data.locate import HUB_IGNORED, HUB_PATTERNS, Need, check_source
+from bench.data.need import HUB_IGNORED, HUB_PATTERNS, Need, check_source
 
 # SDXL's repository holds a second decoder and exports of its parts for other programs.
 IGNORED = (*HUB_IGNORED, "vae_1_0/*", "vae_decoder/*", "vae_encoder/*")

@@ -8,17 +8,11 @@ deterministic.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from bench.engine.chain import Transition
-
-
-def per_row(value: Tensor, like: Tensor) -> Tensor:
-    """[B] → [B, 1, …] so that it multiplies `like` [B, …] row by row."""
-    return value.to(like.dtype).reshape(-1, *[1] * (like.ndim - 1))
+from bench.engine.gaussian import per_row
 
 
 def split_prediction(output: Tensor, x: Tensor, a_t: Tensor, prediction_type: str) -> tuple[Tensor, Tensor]:
@@ -84,9 +78,3 @@ def dpmpp_transition(
 
 def _half_log_snr(a: Tensor) -> Tensor:
     return 0.5 * (a.log() - torch.log1p(-a))
-
-
-def gaussian_log_prob(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """log N(x; mean, std²) summed over each row's dimensions: [B, …] → [B]. std > 0, broadcastable to x."""
-    logs = -((x - mean) ** 2) / (2 * std**2) - std.log() - 0.5 * math.log(2 * math.pi)
-    return logs.expand_as(x).flatten(1).sum(1)

@@ -13,8 +13,9 @@ from typing import Any, cast
 import pandas as pd
 
 from bench.base.errors import BenchError
+from bench.base.files import Row, read_rows
 from bench.base.layers import read_yaml
-from bench.run.store import CellDir, ResultsDir, Row, State, Status, read_rows
+from bench.run.store import CellDir, ResultsDir, State, Status
 
 BASE = "base"  # what the cell of the untuned model is called
 UNREADABLE = "unreadable"

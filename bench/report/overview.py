@@ -16,11 +16,12 @@ from rich.console import Console
 from rich.table import Table
 from tabulate import tabulate
 
+from bench.base.columns import Column, pack, texts
 from bench.base.labels import told_apart
 from bench.report.groups import Contest
 from bench.report.stats import NOTHING
 from bench.report.summary import Row
-from bench.report.tables import Column, estimates, pack, texts
+from bench.report.tables import estimates
 
 TITLE = "Held-out score ± SE of the reward that was trained on"
 

@@ -15,6 +15,7 @@ import pandas as pd
 from rich.console import Console
 
 from bench.base.errors import BenchError
+from bench.base.files import write_atomically
 from bench.base.style import Drawing
 from bench.measure.vbench import jobs as vbench
 from bench.report import overview, tables
@@ -24,7 +25,7 @@ from bench.report.groups import contests
 from bench.report.load import Experiment, has_profiles, load
 from bench.report.page import Part, render_page
 from bench.report.summary import comparison, rows
-from bench.run.store import ResultsDir, write_atomically
+from bench.run.store import ResultsDir
 
 if TYPE_CHECKING:
     from bench.report.gradients import Profiles

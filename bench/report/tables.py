@@ -8,40 +8,20 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 from rich import box
-from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from tabulate import tabulate
 
+from bench.base.columns import NONE, Column, pack, texts
 from bench.report.stats import Estimate
 from bench.report.summary import Row
 
-NONE = "–"
 PER_PICTURE = (
     " Per picture: what a method that trains nothing does to each held-out picture before it is drawn; every "
     "further picture costs it again."
 )
 CLEAR = 3.0  # standard errors from which a gain is called clear, and is coloured
-
-
-@dataclass(frozen=True)
-class Column:
-    """A header and one formatted cell per row; tone: +1 / -1 for a clear gain / loss, 0 otherwise.
-
-    optional: left out of a terminal that is too narrow for it.
-    """
-
-    header: str
-    cells: tuple[str, ...]
-    tones: tuple[int, ...]
-    left: bool = False
-    optional: bool = False
-
-    @property
-    def width(self) -> int:
-        """Terminal cells that the column needs."""
-        return max(cell_len(text) for text in (self.header, *self.cells))
 
 
 @dataclass(frozen=True)
@@ -141,11 +121,6 @@ def short_count(value: float) -> str:
     return f"{value:.0f}"
 
 
-def texts(header: str, cells: Sequence[str], left: bool = False) -> Column:
-    """A column of texts, none of them coloured."""
-    return Column(header, tuple(cells), (0,) * len(cells), left)
-
-
 def show(rows: Sequence[Row], console: Console) -> None:
     """Print the summary of one contest, in as many tables as the width of the terminal asks for."""
     names, parts = sections(rows)
@@ -163,22 +138,6 @@ def show(rows: Sequence[Row], console: Console) -> None:
 
 def _styled(column: Column, row: int) -> Text:
     return Text(column.cells[row], style={1: "green", -1: "red", 0: ""}[column.tones[row]])
-
-
-def pack(names: Column, columns: Sequence[Column], width: int) -> list[list[Column]]:
-    """Split columns into tables that fit `width` terminal cells, each beginning with the names."""
-    gap, edges = 3, 2
-    tables: list[list[Column]] = []
-    used = width
-    for column in columns:
-        if used + gap + column.width > width:
-            if column.optional:
-                continue
-            tables.append([])
-            used = edges + names.width
-        tables[-1].append(column)
-        used += gap + column.width
-    return tables
 
 
 def markdown(rows: Sequence[Row], tablefmt: str = "github") -> str:

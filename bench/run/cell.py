@@ -20,13 +20,14 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from bench.base.errors import BenchError
+from bench.base.files import write_atomically
 from bench.engine.world import World
 from bench.experiment.settings import CellConfig
 from bench.run.environment import environment
 from bench.run.forecast import memory_advice
 from bench.run.load import start
 from bench.run.process import COMMAND_VARIABLE, Exit
-from bench.run.store import Cause, CellDir, CellInUse, JobDir, State, write_atomically
+from bench.run.store import Cause, CellDir, CellInUse, JobDir, State
 from bench.run.train import Session, Trainer
 
 REASONS = {

@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 from bench.base.errors import BenchError
-from bench.run.store import write_atomically
+from bench.base.files import write_atomically
 
 GENERATIONS = 2
 

@@ -23,8 +23,9 @@ import psutil
 from pydantic import ValidationError
 
 from bench.base.errors import BenchError
+from bench.base.files import write_atomically
 from bench.base.strict import Strict
-from bench.run.store import JobDir, write_atomically
+from bench.run.store import JobDir
 
 FILE = "claim.json"
 LEASE = 180.0  # seconds that a claim lives without being renewed

@@ -28,8 +28,8 @@ from torch.nn.functional import adaptive_avg_pool2d, normalize
 
 from bench.base.errors import BenchError
 from bench.base.media import to_bytes
+from bench.engine.batch import Start
 from bench.engine.chain import Chain, State
-from bench.engine.method import Start
 from bench.engine.random_streams import normal
 from bench.engine.reward import Reward, scores
 

@@ -15,16 +15,17 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.base.errors import BenchError
+from bench.base.files import write_atomically
 from bench.base.layers import dump_yaml
 from bench.experiment import missing
-from bench.experiment.combinations import model_file
+from bench.experiment.model_files import model_file
 from bench.experiment.request import Experiment
 from bench.experiment.resolve import Cell, resolve_all
 from bench.experiment.settings import SCHEMA_VERSION, CellConfig
 from bench.run import launch
 from bench.run.forecast import seconds_per_step
 from bench.run.progress import watcher
-from bench.run.store import CellDir, ResultsDir, State, write_atomically
+from bench.run.store import CellDir, ResultsDir, State
 
 INTERRUPTED = 130  # what a shell reports after Ctrl-C
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from bench.base import registry
 from bench.base.errors import BenchError
-from bench.experiment.combinations import model_file
+from bench.base.files import read_rows
+from bench.experiment.model_files import model_file
 from bench.experiment.settings import CellConfig, Training
 from bench.models.sizes import Batches, Memory, Use, memory
-from bench.run.store import CellDir, read_rows
+from bench.run.store import CellDir
 
 
 def seconds_per_step(config: CellConfig, experiments: Path) -> float | None:

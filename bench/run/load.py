@@ -11,14 +11,12 @@ from accelerate import PartialState
 
 from bench.base import registry
 from bench.base.errors import BenchError
-from bench.data.locate import locate, needs_of
+from bench.data.locate import locate
+from bench.data.need import needs_of
 from bench.data.prompts import dcot
 from bench.data.prompts.dcot import DcotConfig
 from bench.engine.chain import Chain
-from bench.engine.method import Method
-from bench.engine.reward import Reward
 from bench.engine.world import World
-from bench.experiment.settings import Choice
 from bench.models.config import ModelConfig
 
 
@@ -78,15 +76,3 @@ def schedule_texts(chain: Chain, prompts: Iterable[str], config: DcotConfig) -> 
         raise BenchError("--dcot: this kind of model takes one text for all its steps")
     stage_at = [dcot.stage_of(i, chain.steps, config.boundaries) for i in range(chain.steps)]
     chain.set_schedule(dcot.stages(prompts, config), stage_at)
-
-
-def load_reward(choice: Choice, device: torch.device) -> Reward:
-    """A registered reward with its settings."""
-    cls = registry.load("reward", choice.name)
-    return cls(cls.Config.model_validate(choice.config), device)
-
-
-def load_method(choice: Choice, steps: int) -> Method:
-    """A registered method with its settings, for chains of that many steps."""
-    cls = registry.load("method", choice.name)
-    return cls(cls.Config.model_validate(choice.config), steps)

@@ -19,10 +19,12 @@ from safetensors.torch import save
 from torch import Tensor
 
 from bench.base.errors import BenchError
+from bench.base.files import Row, write_atomically
+from bench.engine.batch import Improved, Start
 from bench.engine.engine import Engine
-from bench.engine.method import Improved, InferenceMethod, Start
+from bench.engine.method import InferenceMethod
 from bench.run.environment import peak_memory
-from bench.run.store import CellDir, Row, State, write_atomically
+from bench.run.store import CellDir, State
 
 NOISE, TOOK = "noise", "took"  # the tensor of a file of latents/, and the key of its metadata
 

@@ -7,15 +7,16 @@ from pathlib import Path
 
 import torch
 
+from bench.base.files import write_atomically
 from bench.base.layers import Layers, parse_setting
 from bench.base.media import files as files_of
 from bench.data.prompts.dcot import DcotConfig
-from bench.experiment.combinations import Layer, model_settings
 from bench.experiment.identity import PLACES
+from bench.experiment.model_files import Layer, model_settings
 from bench.models.config import ModelConfig
 from bench.run.evaluate import noise, sample_images
 from bench.run.load import find_lora, load_chain, load_lora, schedule_texts, start
-from bench.run.store import CellDir, write_atomically
+from bench.run.store import CellDir
 
 
 def write_samples(

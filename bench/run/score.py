@@ -20,19 +20,21 @@ from torch import Tensor
 
 from bench.base import registry
 from bench.base.errors import BenchError
+from bench.base.files import append_rows, write_atomically
 from bench.base.layers import parse_setting
 from bench.base.media import read
 from bench.base.reward_names import listed
-from bench.cli.doctor.packages import lacking_for
+from bench.data.packages import lacking_for
 from bench.engine.reward import media_of, scores
-from bench.experiment.combinations import Layer
+from bench.experiment.choices import load_reward
 from bench.experiment.ingredients import ALL, Piece, complete, reward_list, reward_piece, split
+from bench.experiment.model_files import Layer
 from bench.experiment.settings import CellConfig, Choice
 from bench.run.evaluate import DIVERSITY, Evaluation, Row
-from bench.run.load import find_lora, load_lora, load_reward, start
+from bench.run.load import find_lora, load_lora, start
 from bench.run.noise_choice import kept
 from bench.run.pictures import Picture, find
-from bench.run.store import CellDir, append_rows, write_atomically
+from bench.run.store import CellDir
 from bench.run.train import Session
 
 BATCH = 8

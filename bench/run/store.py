@@ -6,30 +6,26 @@ checkpoint that a run resumes from. No torch here.
 
 from __future__ import annotations
 
-import errno
 import fcntl
-import json
 import os
 import shutil
 import socket
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
 from bench.base.errors import BenchError
+from bench.base.files import write_atomically
 from bench.base.layers import load_config, write_yaml
 from bench.base.strict import Strict
 from bench.experiment.settings import SCHEMA_VERSION, CellConfig
 
-Row = dict[str, Any]
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 KEPT = ("lock", "claim.json", ".claim.json")  # with what they begin; when a cell starts again
 
 
@@ -72,61 +68,6 @@ class Status(Strict):
     updated: str = ""
     pid: int | None = None
     host: str | None = None
-
-
-def write_atomically(path: Path, data: bytes | str) -> None:
-    """Put a whole file in place, or leave what was there. Raises BenchError when the disk is full."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as stream:
-            stream.write(data.encode() if isinstance(data, str) else data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        with suppress(OSError):  # where the directory is a file, this fails, too
-            temporary.unlink(missing_ok=True)
-        raise _cannot_write(path, error) from error
-
-
-def _cannot_write(path: Path, error: OSError) -> BenchError:
-    if error.errno in FULL:
-        return BenchError(
-            f"no space left to write {path}. What was written before is intact: free some space, "
-            "then give the same command again."
-        )
-    return BenchError(f"cannot write {path}: {error.strerror}")
-
-
-def append_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Add lines to a log in one write."""
-    text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
-    try:
-        with path.open("ab", buffering=0) as stream:
-            data = memoryview(text.encode())
-            while data:
-                data = data[stream.write(data) :]
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-
-
-def read_rows(path: Path) -> list[Row]:
-    """The complete lines of a log; a line that a kill cut short is not one. No file: no lines."""
-    if not path.exists():
-        return []
-    *lines, _unfinished = path.read_bytes().split(b"\n")
-    try:
-        return [json.loads(line) for line in lines]
-    except ValueError as error:
-        raise BenchError(f"{path}: damaged: {error}") from error
-
-
-def cut_rows(path: Path, step: int) -> None:
-    """Drop the lines of a log that lie after a step."""
-    if path.exists():
-        kept = [row for row in read_rows(path) if row["step"] <= step]
-        write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
 
 
 @dataclass(frozen=True)

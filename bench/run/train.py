@@ -18,18 +18,21 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 
 from bench.base.errors import BenchError
+from bench.base.files import Row, append_rows, cut_rows, write_atomically
 from bench.base.media import files
 from bench.data import prompts as prompt_sets
+from bench.engine.batch import Batch, Report
 from bench.engine.engine import Engine
-from bench.engine.method import Batch, InferenceMethod, Report
+from bench.engine.method import InferenceMethod
 from bench.engine.world import World
+from bench.experiment.choices import load_method, load_reward
 from bench.experiment.settings import CellConfig, TrainConfig, Training
 from bench.run.checkpoints import Checkpoints
 from bench.run.environment import peak_memory
 from bench.run.evaluate import Evaluation, Improve, evaluate
-from bench.run.load import load_chain, load_method, load_reward, schedule_texts
+from bench.run.load import load_chain, schedule_texts
 from bench.run.noise_choice import Improver, Stopped
-from bench.run.store import CellDir, Row, State, append_rows, cut_rows, write_atomically
+from bench.run.store import CellDir, State
 
 Stop = Callable[[], State | None]
 

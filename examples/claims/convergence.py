@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from bench.engine.chain import Kind, tiled
+from bench.engine.plan import Kind, tiled
 from examples import measure
 from examples.linear_gaussian import LinearGaussianChain, QuadraticReward
 from examples.measure import Inline, Number, Outcome, Update

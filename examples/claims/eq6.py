@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import torch
 
 from bench.engine.advantages import advantages
-from bench.engine.chain import Kind, Plan, Segment
+from bench.engine.batch import Batch
 from bench.engine.engine import Engine
-from bench.engine.method import Batch
+from bench.engine.micro_batch import Perturbation
+from bench.engine.plan import Kind, Plan, Segment
 from bench.engine.random_streams import uniform
-from bench.engine.rollout import Perturbation
 from examples import measure
 from examples.linear_gaussian import LinearGaussianChain, QuadraticReward, exact_contributions
 from examples.measure import Number, Outcome, Update

@@ -19,9 +19,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bench.engine.chain import Kind, Plan, Segment, State
+from bench.engine.batch import Batch
+from bench.engine.chain import State
 from bench.engine.engine import Engine
-from bench.engine.method import Batch
+from bench.engine.plan import Kind, Plan, Segment
 from examples import measure
 from examples.linear_gaussian import LinearGaussianChain, QuadraticReward
 from examples.measure import Inline, Outcome

@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from bench.engine.chain import Kind, Plan, Segment
+from bench.engine.plan import Kind, Plan, Segment
 from bench.engine.plan_method import Estimator
 from bench.engine.reward import Reward
 from examples import measure

@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from bench.engine.batch import Batch
 from bench.engine.engine import Engine
-from bench.engine.method import Batch
 from examples import measure
 from examples.claims.theorem6_3 import own_target
 from examples.linear_gaussian import LinearGaussianChain, QuadraticReward, exact_gradient

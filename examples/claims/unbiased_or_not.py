@@ -18,7 +18,7 @@ import matplotlib.pyplot as plt
 import torch
 from torch import Tensor
 
-from bench.engine.chain import Kind, Plan, Segment, tiled
+from bench.engine.plan import Kind, Plan, Segment, tiled
 from examples import measure
 from examples.linear_gaussian import LinearGaussianChain, QuadraticReward, exact_contributions
 from examples.measure import Inline, Number, Outcome, Update

@@ -14,9 +14,11 @@ from rich.console import Console
 from bench.base.errors import BenchError
 from bench.cli import fetch
 from bench.data import prompts
-from bench.data.locate import Need, find, locate
+from bench.data.cache import file_path
+from bench.data.locate import find, locate
+from bench.data.need import Need
 from bench.data.prompts import public
-from bench.data.url import fetch_url, file_path
+from bench.data.url import fetch_url
 from bench.experiment import ingredients
 from bench.experiment.request import Options, build
 from bench.experiment.resolve import MISSING, resolve_all

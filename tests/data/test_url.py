@@ -11,8 +11,9 @@ import pytest
 
 from bench.base.errors import BenchError
 from bench.data import locate, url
-from bench.data.locate import Need
-from bench.data.url import cached_url, fetch_url, file_path
+from bench.data.cache import cache_directory, file_path
+from bench.data.need import Need
+from bench.data.url import cached_url, fetch_url
 from tests.support.file_server import Server
 
 CONTENTS = bytes(range(256)) * 4000
@@ -231,9 +232,9 @@ def test_a_cache_that_cannot_be_written_is_named(server: Server, cache: Path):
 
 
 def test_the_cache_is_where_the_user_wants_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    assert url.cache_directory() == tmp_path / "cache"
+    assert cache_directory() == tmp_path / "cache"
     monkeypatch.delenv("BENCH_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert url.cache_directory() == tmp_path / "reward-finetuning-bench"
+    assert cache_directory() == tmp_path / "reward-finetuning-bench"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert url.cache_directory() == Path.home() / ".cache" / "reward-finetuning-bench"
+    assert cache_directory() == Path.home() / ".cache" / "reward-finetuning-bench"

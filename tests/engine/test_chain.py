@@ -5,7 +5,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from bench.engine.chain import Kind, Plan, Segment, State, paper_step, tiled
+from bench.engine.chain import State
+from bench.engine.plan import Kind, Plan, Segment, paper_step, tiled
 
 FO, HO, ZO, SKIP, PASS = Kind.FO, Kind.HO, Kind.ZO, Kind.SKIP, Kind.PASS
 

@@ -9,9 +9,11 @@ from torch import Tensor
 import bench.engine.rollout
 from bench.base import registry
 from bench.base.errors import BenchError
-from bench.engine.chain import Chain, Kind, Plan, Segment
-from bench.engine.method import Method, Report
-from bench.engine.rollout import Perturbation
+from bench.engine.batch import Report
+from bench.engine.chain import Chain
+from bench.engine.method import Method
+from bench.engine.micro_batch import Perturbation
+from bench.engine.plan import Kind, Plan, Segment
 from methods.full_bp import FullBp, FullBpConfig
 from methods.rlr import Rlr, RlrConfig
 from methods.zo import Zo, ZoConfig

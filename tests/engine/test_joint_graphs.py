@@ -7,14 +7,17 @@ import torch
 from torch import Tensor
 
 from bench.base.errors import BenchError
-from bench.engine.chain import Chain, Kind, Plan, Segment
+from bench.engine.batch import Report
+from bench.engine.chain import Chain
 from bench.engine.engine import Engine
-from bench.engine.method import Method, Report
+from bench.engine.method import Method
+from bench.engine.micro_batch import Perturbation
+from bench.engine.plan import Kind, Plan, Segment
 from bench.engine.reward import Reward
-from bench.engine.rollout import Perturbation
+from bench.experiment.choices import load_reward
 from bench.experiment.settings import Choice
 from bench.models.config import ModelConfig
-from bench.run.load import load_chain, load_reward
+from bench.run.load import load_chain
 from methods.rlr import Rlr, RlrConfig
 from tests.engine.test_engine import make
 from tests.engine.test_pullback import ADVANTAGES, MIXED, NOISY_END

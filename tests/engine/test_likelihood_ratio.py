@@ -5,11 +5,12 @@ import torch
 from torch import Tensor
 
 import bench.engine.rollout
-from bench.engine.chain import Kind, tiled
+from bench.engine.batch import Batch
+from bench.engine.control_variate import Control, ControlMode, Scale, scale_of
 from bench.engine.engine import Engine
-from bench.engine.likelihood_ratio import Control, ControlMode, Counts, HalfOrder, Scale, scale_of
-from bench.engine.method import Batch
-from bench.engine.rollout import Perturbation
+from bench.engine.likelihood_ratio import Counts, HalfOrder
+from bench.engine.micro_batch import Perturbation
+from bench.engine.plan import Kind, tiled
 from examples.linear_gaussian import LinearGaussianChain, QuadraticReward
 from methods.rlr import Rlr, RlrConfig
 from tests.support import fast_streams

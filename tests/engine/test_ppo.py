@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 import bench.engine.likelihood_ratio
-from bench.engine.chain import Chain, Kind, tiled
+from bench.engine.chain import Chain
+from bench.engine.gaussian import gaussian_log_prob
 from bench.engine.likelihood_ratio import Clipped
+from bench.engine.plan import Kind, tiled
 from bench.engine.pullback import Trajectory
-from bench.models.solvers import gaussian_log_prob
 from tests.support.pipelines import image_chain
 from tests.support.toy import ToyChain
 from tests.support.toys import Bowl, Pattern, batch_of, engine_of, flat, gradient

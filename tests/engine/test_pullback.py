@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from bench.base.errors import BenchError
-from bench.engine.chain import Chain, Kind, Plan, Segment, State
+from bench.engine.chain import Chain, State
 from bench.engine.engine import Engine
+from bench.engine.gaussian import gaussian_log_prob
+from bench.engine.micro_batch import MicroBatch, Perturbation
 from bench.engine.offload import parked
+from bench.engine.plan import Kind, Plan, Segment
 from bench.engine.pullback import Trajectory
-from bench.engine.rollout import MicroBatch, Perturbation
-from bench.models.solvers import gaussian_log_prob
 from scripts.embedded.export import Prediction
 from tests.support.pipelines import image_chain
 from tests.support.saved import saved_bytes

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 import bench.engine.rollout
-from bench.engine.chain import Kind, Plan, Segment
+from bench.engine.micro_batch import MicroBatch, Perturbation
+from bench.engine.plan import Kind, Plan, Segment
 from bench.engine.random_streams import derived_seed, normal, uniform
-from bench.engine.rollout import MicroBatch, Perturbation, Roller
+from bench.engine.rollout import Roller
 from tests.support.toy import ToyChain
 from tests.support.toys import Bowl, batch_of, engine_of
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.engine.chain import Kind, Plan, Segment
-from bench.engine.rollout import Perturbation
+from bench.engine.micro_batch import Perturbation
+from bench.engine.plan import Kind, Plan, Segment
 from methods.refl import Refl, ReflConfig
 from tests.support.pipelines import image_chain
 from tests.support.toy import ToyChain

@@ -16,10 +16,11 @@ import torch
 import bench.engine.rollout
 from bench.base import registry
 from bench.engine.advantages import advantages
-from bench.engine.chain import Kind, Plan, Segment
-from bench.engine.method import Batch, Method
+from bench.engine.batch import Batch
+from bench.engine.method import Method
+from bench.engine.micro_batch import Perturbation
+from bench.engine.plan import Kind, Plan, Segment
 from bench.engine.plan_method import PlanMethod
-from bench.engine.rollout import Perturbation
 from bench.experiment.method_files import shipped_config
 from methods.ddpo import Ddpo, DdpoConfig
 from methods.rlr import Rlr, RlrConfig

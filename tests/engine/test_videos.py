@@ -10,8 +10,8 @@ from torch import Tensor
 
 from bench.base.errors import BenchError
 from bench.base.media import read
-from bench.data.locate import fetch_flag
-from bench.engine.chain import Kind, Plan, Segment
+from bench.data.advice import fetch_flag
+from bench.engine.plan import Kind, Plan, Segment
 from bench.engine.reward import Reward, media_of, scores
 from bench.experiment.ingredients import reward_piece
 from bench.experiment.request import Options, build

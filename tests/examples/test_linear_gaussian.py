@@ -4,11 +4,12 @@ import pytest
 import torch
 
 import bench.engine.rollout
-from bench.engine.chain import Chain, Kind, Plan, Segment, State
+from bench.engine.batch import Batch
+from bench.engine.chain import Chain, State
 from bench.engine.engine import Engine
-from bench.engine.method import Batch
+from bench.engine.micro_batch import Perturbation
+from bench.engine.plan import Kind, Plan, Segment
 from bench.engine.plan_method import Estimator
-from bench.engine.rollout import Perturbation
 from examples import measure
 from examples.linear_gaussian import (
     LinearGaussianChain,

@@ -6,7 +6,7 @@ import pytest
 
 from bench.base.errors import BenchError
 from bench.base.layers import shipped
-from bench.experiment.combinations import model_settings
+from bench.experiment.model_files import model_settings
 from bench.experiment.request import Experiment, Options, build
 from bench.experiment.resolve import MISSING, resolve_all
 from bench.experiment.settings import TrainConfig

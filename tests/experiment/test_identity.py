@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.data.locate import Need, find
+from bench.data.locate import find
+from bench.data.need import Need
 from bench.experiment.request import Options, build
 from bench.experiment.resolve import resolve_all
 from rewards.python_function import PythonConfig
@@ -67,7 +68,7 @@ def test_a_callable_that_is_no_plain_function_has_a_digest_too(
 def test_terms_of_a_sum_may_lie_anywhere(tmp_path: Path) -> None:
     import shutil
 
-    from bench.data.locate import needs_of
+    from bench.data.need import needs_of
     from rewards.clip import ClipConfig
 
     shipped = find(needs_of(ClipConfig(), "reward clip", "clip")[0])

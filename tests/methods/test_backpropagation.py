@@ -7,7 +7,7 @@ import pytest
 
 from bench.base import registry
 from bench.base.errors import BenchError
-from bench.engine.chain import Kind, Plan
+from bench.engine.plan import Kind, Plan
 from bench.engine.plan_method import PlanMethod
 
 STEPS = 10

@@ -14,7 +14,8 @@ from pydantic import BaseModel
 
 from bench.base import registry
 from bench.base.strict import Strict
-from bench.engine.method import Improved, InferenceMethod, Method, Report, Start
+from bench.engine.batch import Improved, Report, Start
+from bench.engine.method import InferenceMethod, Method
 from bench.experiment.method_files import shipped_config
 from bench.models.image import ImageChain
 from bench.run.evaluate import noise, sample_images

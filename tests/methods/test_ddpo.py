@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bench.base.errors import BenchError
-from bench.engine.method import Batch
+from bench.engine.batch import Batch
 from methods.ddpo import Ddpo, DdpoConfig
 from tests.support.toy import ToyChain
 from tests.support.toys import batch_of, engine_of

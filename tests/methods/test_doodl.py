@@ -11,15 +11,16 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from bench.base.errors import BenchError
+from bench.base.files import read_rows
+from bench.engine.batch import Start
 from bench.engine.chain import Chain, State
 from bench.engine.engine import Engine
-from bench.engine.method import Start
 from bench.engine.random_streams import normal
 from bench.engine.reward import Reward
 from bench.run.cell import run_cell
 from bench.run.evaluate import noise, sample_images
 from bench.run.process import Exit
-from bench.run.store import CellDir, read_rows
+from bench.run.store import CellDir
 from methods.doodl import Doodl, DoodlConfig
 from tests.support.pipelines import image_chain
 from tests.support.running import cell, numbers, plan_dots, status, train_dots

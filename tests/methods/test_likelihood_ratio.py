@@ -6,8 +6,8 @@ from collections import Counter
 import pytest
 
 from bench.base.errors import BenchError
-from bench.engine.chain import Kind
-from bench.engine.method import Batch
+from bench.engine.batch import Batch
+from bench.engine.plan import Kind
 from methods.reinforce import Reinforce, ReinforceConfig
 from methods.rlr_authors_code import RlrAuthorsCode, RlrAuthorsCodeConfig
 from tests.support.toy import ToyChain

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from bench.base.errors import BenchError
-from bench.engine.chain import Kind, Plan
-from bench.engine.method import Batch
+from bench.engine.batch import Batch
+from bench.engine.plan import Kind, Plan
 from methods.rlr import UNIFORM_SHARE, Rlr, RlrConfig
 
 STEPS = 6

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from bench.base.errors import BenchError
-from bench.engine.chain import Kind, Plan, Segment, State
-from bench.engine.rollout import Perturbation
+from bench.engine.chain import State
+from bench.engine.micro_batch import Perturbation
+from bench.engine.plan import Kind, Plan, Segment
 from bench.models.image import ImageChain
 from tests.models.test_image import latents, picture
 from tests.support.pipelines import image_chain, small_chain

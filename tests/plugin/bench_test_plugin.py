@@ -24,9 +24,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bench.base.strict import Strict
-from bench.engine.chain import Kind, Plan, Segment, State, Transition
+from bench.engine.batch import Batch, Report, Term
+from bench.engine.chain import State, Transition
 from bench.engine.engine import UNIT_WEIGHTS, Engine
-from bench.engine.method import Batch, Method, Report, Term
+from bench.engine.method import Method
+from bench.engine.plan import Kind, Plan, Segment
 from bench.engine.plan_method import Estimator, PlanMethod
 from bench.engine.random_streams import normal
 from bench.engine.reward import Reward

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from bench.engine.chain import Kind
+from bench.engine.plan import Kind
 from bench.experiment.settings import Choice, ModelChoice
 from bench.measure.gradients.moments import TERMS, Draw, Moments
 from bench.measure.gradients.store import FOLDER, INIT, ProbeConfig, ProbeDir, probe_id

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from bench.base import columns
 from bench.report import tables
 from bench.report.groups import contests
 from bench.report.load import load
@@ -37,7 +38,7 @@ def test_nothing_is_cut_off_or_wrapped_at_any_width(lines: list[Row], width: int
 
 def test_each_part_is_one_table_at_80_columns(lines: list[Row]) -> None:
     names, parts = tables.sections(lines)
-    assert [len(tables.pack(names, part.columns, 80)) for part in parts] == [1, 1, 1]
+    assert [len(columns.pack(names, part.columns, 80)) for part in parts] == [1, 1, 1]
 
 
 def test_the_table_says_which_cells_are_not_done(lines: list[Row]) -> None:
@@ -86,4 +87,4 @@ def test_the_headline_without_any_evaluation_is_honest(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("value", "text"), [(0, "0"), (480, "480"), (12_800, "12.8k"), (3.4e6, "3.4M")])
 def test_counts_are_short(value: float, text: str) -> None:
     assert tables.short_count(value) == text
-    assert tables.short_count(math.nan) == tables.NONE
+    assert tables.short_count(math.nan) == columns.NONE

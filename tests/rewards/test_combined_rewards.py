@@ -5,7 +5,7 @@ import torch
 
 from bench.base import registry
 from bench.base.errors import BenchError
-from bench.data.locate import needs_of
+from bench.data.need import needs_of
 from bench.engine.reward import is_differentiable
 from rewards.clip import ClipConfig, ClipReward
 from rewards.colourfulness import ColourfulnessConfig, ColourfulnessReward

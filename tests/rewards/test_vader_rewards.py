@@ -18,7 +18,7 @@ from transformers.models.yolos.image_processing_pil_yolos import YolosImageProce
 from bench.base import registry
 from bench.base.errors import BenchError
 from bench.base.media import to_pil
-from bench.data.locate import needs_of
+from bench.data.need import needs_of
 from bench.models.sizes import REWARD_PARAMETERS
 from rewards.frames import with_frames
 from rewards.yolos_image import DetectorImages

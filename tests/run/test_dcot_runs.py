@@ -6,6 +6,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from bench.base.files import read_rows
 from bench.data.prompts import answers, dcot
 from bench.experiment.request import Options, build
 from bench.experiment.resolve import MISSING, resolve_all
@@ -14,7 +15,7 @@ from bench.run.cell import run_cell
 from bench.run.experiment import plan, show
 from bench.run.process import Exit
 from bench.run.sample import write_samples
-from bench.run.store import CellDir, read_rows
+from bench.run.store import CellDir
 from bench.run.train import Session
 from tests.support.running import cell
 
@@ -97,7 +98,7 @@ def test_a_plan_knows_what_a_language_model_answered_before(
     file = tmp_path / "mine.txt"
     file.write_text("a cat\nA hand\n")
     key = answers.key("writer", dcot.template(), "a cat")
-    answers.append(key, "writer", "a cat", dcot.Stages("a", "b", "c"))
+    answers.append(key, "writer", "a cat", answers.Stages("a", "b", "c"))
     server = ("dcot.endpoint=http://127.0.0.1:9/v1", "dcot.llm=writer")
     options = Options(methods="ddpo", prompts=str(file), dcot=True, settings=server, out=tmp_path / "x")
     dry, wet = (plan(build(options), force=False, fetch=fetch).cells for fetch in (False, True))

@@ -12,11 +12,12 @@ import pytest
 from rich.console import Console
 
 import bench.run.process
+from bench.base.files import read_rows
 from bench.run import launch
 from bench.run.cell import run_cell
 from bench.run.process import Exit
 from bench.run.progress import Lines
-from bench.run.store import CellDir, read_rows
+from bench.run.store import CellDir
 from tests.support.running import (
     DOTS,
     ROOT,

@@ -8,11 +8,11 @@ from PIL import Image
 from rich.console import Console
 
 from bench.base.errors import BenchError
+from bench.base.files import read_rows
+from bench.experiment.choices import load_reward
 from bench.experiment.settings import Choice
 from bench.run import score
-from bench.run.load import load_reward
 from bench.run.sample import write_samples
-from bench.run.store import read_rows
 from tests.support.running import bench, cell, here, train_dots
 
 CPU = torch.device("cpu")

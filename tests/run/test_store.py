@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from bench.base.errors import BenchError
+from bench.base.files import append_rows, cut_rows, read_rows, write_atomically
 from bench.run.checkpoints import Checkpoints
-from bench.run.store import CellDir, CellInUse, State, append_rows, cut_rows, read_rows, write_atomically
+from bench.run.store import CellDir, CellInUse, State
 
 
 def in_child(function, *arguments: object) -> int:  # type: ignore[no-untyped-def]

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.base.files import read_rows
 from bench.run.process import Exit
-from bench.run.store import read_rows
 from tests.support.running import ROOT, cell, numbers, run_dots, status, train_dots
 
 

@@ -17,7 +17,8 @@ from typing import Any
 
 import torch
 
-from bench.run import store, train
+from bench.base import files
+from bench.run import train
 from bench.run.cell import run_cell
 from bench.run.store import CellDir
 from tests.support.running import numbers
@@ -40,7 +41,7 @@ class Killer:
 
     def install(self, worker: Any) -> None:
         """Put the instants into everything that changes files. worker: the module that appends to logs."""
-        replace, unlink, fsync, append = Path.replace, Path.unlink, os.fsync, store.append_rows
+        replace, unlink, fsync, append = Path.replace, Path.unlink, os.fsync, files.append_rows
 
         def dying(function: Any) -> Any:
             def wrapper(*arguments: Any, **options: Any) -> Any:

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from bench.base.files import read_rows
 from bench.cli import main
 from bench.experiment.request import Options, build
 from bench.run import claims, launch, process
 from bench.run.experiment import plan
-from bench.run.store import CellDir, ResultsDir, read_rows
+from bench.run.store import CellDir, ResultsDir
 
 ROOT = Path(__file__).parents[2]
 PLUGIN = ROOT / "tests" / "plugin"

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from bench.engine.chain import State, Transition
-from bench.models.solvers import per_row
+from bench.engine.gaussian import per_row
 
 
 @dataclass(frozen=True)

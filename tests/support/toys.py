@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from bench.engine.batch import Batch
 from bench.engine.chain import Chain
 from bench.engine.engine import Engine
-from bench.engine.method import Batch
 from bench.engine.reward import Reward
 
 PROMPTS = ("a red apple", "a fox on a blue background", "a dog face", "two owls")

@@ -170,8 +170,8 @@ def disks(results: Path) -> Iterator[Line]:
     """Room for results and for weights."""
     from huggingface_hub import constants
 
+    from bench.data.cache import cache_directory
     from bench.data.hub import free_gigabytes
-    from bench.data.url import cache_directory
     from bench.run.launch import check_disk
     from bench.run.store import ResultsDir
 

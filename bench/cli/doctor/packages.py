@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import tomllib
 from collections.abc import Iterator
@@ -12,14 +11,9 @@ from packaging.requirements import Requirement
 
 from bench.base.layers import config_dir
 from bench.cli.doctor.lines import Line, Mark
-from bench.data.packages import INSTALL
+from bench.data.packages import INSTALL, SCORERS, installed
 
 DISTRIBUTION = "reward-finetuning-bench"
-SCORERS = {
-    "hpsv2": "hpsv2",
-    "ImageReward": "imagereward",
-    "vbench": None,
-}  # module → the reward that needs it
 
 
 def core() -> Iterator[Line]:
@@ -52,16 +46,6 @@ def scorers() -> Iterator[Line]:
         yield Line("installed", ", ".join(present))
     if lacking:
         yield Line("missing", f"{', '.join(lacking)}; docs/scorers.md; type:\n{INSTALL}")
-
-
-def lacking_for(reward: str) -> str | None:
-    """The module that a reward needs and that is not installed."""
-    return next((m for m, name in SCORERS.items() if name == reward and not installed(m)), None)
-
-
-def installed(module: str) -> bool:
-    """Whether a module can be found; nothing is imported."""
-    return importlib.util.find_spec(module) is not None
 
 
 def version(distribution: str) -> str | None:

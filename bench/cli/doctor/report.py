@@ -15,7 +15,6 @@ from bench.base.layers import parse_setting, shipped
 from bench.cli.doctor import files, machine, packages, runnable
 from bench.cli.doctor.lines import Line, Mark, examine, show
 from bench.data import prompts
-from bench.experiment.combinations import Layer, model_file
 from bench.experiment.ingredients import (
     ALL,
     Piece,
@@ -27,6 +26,7 @@ from bench.experiment.ingredients import (
     rewards_of,
     split,
 )
+from bench.experiment.model_files import Layer, model_file
 from bench.models.sizes import Use
 
 RESULTS = Path("results")

@@ -13,10 +13,9 @@ from rich.text import Text
 
 from bench.base import registry
 from bench.cli.doctor.machine import GIB, available_memory
-from bench.cli.doctor.packages import lacking_for
+from bench.data.packages import lacking_for
 from bench.engine.reward import is_differentiable, media_of
 from bench.experiment import method_files
-from bench.experiment.combinations import Layer, model_file
 from bench.experiment.ingredients import (
     ALL,
     Piece,
@@ -27,6 +26,7 @@ from bench.experiment.ingredients import (
     reward_piece,
     training,
 )
+from bench.experiment.model_files import Layer, model_file
 from bench.models.config import ModelConfig
 from bench.models.sizes import Batches, Memory, Use, memory
 

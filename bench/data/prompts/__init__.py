@@ -16,7 +16,7 @@ from bench.data.prompts import animals, files, hand
 from bench.data.prompts.sampler import PromptSampler
 
 if TYPE_CHECKING:
-    from bench.data.locate import Need
+    from bench.data.need import Need
 
 __all__ = ["BUILT_IN", "PromptSampler", "PromptSet", "load", "needs"]
 

@@ -1,6 +1,6 @@
 """What language models answered: out of their text, and into a file for the next time.
 
-The file is `dcot.jsonl` in the cache directory (`bench.data.url.cache_directory`). Lines are only ever added,
+The file is `dcot.jsonl` in the cache directory (`bench.data.cache`). Lines are only ever added,
 each by one write, so processes may share it; of two answers to one question the first counts.
 """
 
@@ -11,10 +11,10 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 from bench.base.errors import BenchError
-from bench.data.prompts.dcot import Stages
-from bench.data.url import cache_directory
+from bench.data.cache import cache_directory
 
 # "Coarse-level:", "**Mid-level:** text", "### 3. Fine level", but not "fine-level details are…".
 _HEADING = re.compile(
@@ -95,3 +95,11 @@ def append(key: str, model: str, prompt: str, parts: Stages) -> None:
             os.close(file)
     except OSError as error:
         raise BenchError(f"{path()}: cannot keep an answer: {error.strerror}") from error
+
+
+class Stages(NamedTuple):
+    """The three prompts of one; `stages[stage_of(i, steps, boundaries)]` is the prompt of step i."""
+
+    coarse: str
+    mid: str
+    fine: str

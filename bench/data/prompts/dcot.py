@@ -17,7 +17,7 @@ import json
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
@@ -25,22 +25,15 @@ from pydantic import Field, field_validator, model_validator
 from bench.base.errors import BenchError, did_you_mean
 from bench.base.strict import Strict
 from bench.data.prompts import files
+from bench.data.prompts.answers import Stages
 
 if TYPE_CHECKING:
-    from bench.data.locate import Need
+    from bench.data.need import Need
     from bench.data.prompts.llm import LanguageModel
 
 DATA = Path(__file__).parent / "data"
 PLACEHOLDER = "<PROMPT>"
 THIRDS = (1 / 3, 2 / 3)
-
-
-class Stages(NamedTuple):
-    """The three prompts of one; `stages[stage_of(i, steps, boundaries)]` is the prompt of step i."""
-
-    coarse: str
-    mid: str
-    fine: str
 
 
 class DcotConfig(Strict):

@@ -14,7 +14,7 @@ from typing import Any, final
 
 from bench.base.errors import BenchError
 from bench.data import locate
-from bench.data.locate import Need
+from bench.data.need import Need
 
 SECONDS = 120.0  # for one answer
 TRIES = 5  # where a server is busy

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.base.errors import BenchError
-from bench.data import locate
-from bench.data.locate import Need
+from bench.data import advice, locate
+from bench.data.need import Need
 from bench.data.prompts import files, formats
 
 DATA = Path(__file__).parent / "data"
@@ -124,10 +124,10 @@ def _found(name: str, need: Need) -> Path:
         raise BenchError(
             f"prompt set '{name}' is not on this machine. Get it where there is a network:\n"
             f"  python -m bench fetch --prompts {name}\n"
-            f"  or without this package:  {locate.fetch_command(need)}"
+            f"  or without this package:  {advice.fetch_command(need)}"
         )
     if need.kind == "url":
-        from bench.data.url import file_path
+        from bench.data.cache import file_path
 
         return file_path(need)
     matching = sorted(directory.glob(need.files[0]))

@@ -19,19 +19,20 @@ from pydantic import Field, ValidationError
 from torch import Tensor
 
 from bench.base.errors import BenchError
+from bench.base.files import write_atomically
 from bench.base.strict import Strict
+from bench.engine.batch import Batch
 from bench.engine.chain import Chain
-from bench.engine.method import Batch
 from bench.engine.random_streams import normal
 from bench.engine.reward import Reward
+from bench.experiment.choices import load_reward
 from bench.experiment.settings import CellConfig, Training
 from bench.measure.cost.simulate import PROMPT, Simulator
 from bench.measure.cost.step import subject_of
 from bench.measure.cost.times import KIND_OF, KINDS, Seconds, timed_step
 from bench.measure.cost.tracker import Operations, Tracker
 from bench.run.environment import device_name
-from bench.run.load import load_chain, load_reward
-from bench.run.store import write_atomically
+from bench.run.load import load_chain
 
 LEAST_RUNS, LEAST_SECONDS = 3, 0.5
 CHECKED_STEPS = 8  # T of the chains that predictions are checked on

@@ -24,8 +24,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.base import registry
 from bench.base.errors import BenchError
-from bench.data import locate
-from bench.data.locate import HasRandom
+from bench.data import advice, locate
+from bench.data.need import HasRandom, Need, needs_of
 from bench.engine.chain import Chain
 from bench.engine.reward import Reward, is_differentiable
 from bench.experiment.settings import Choice
@@ -135,7 +135,7 @@ def random_model(config: ModelConfig) -> ModelConfig:
     elif known is not None and source.startswith("hub:"):
         changes["source"] = f"random:{known}"
     elif not source.startswith("random:"):
-        changes["source"] = f"random:{_local(locate.needs_of(config, 'model', 'model'))}"
+        changes["source"] = f"random:{_local(needs_of(config, 'model', 'model'))}"
     return config.model_copy(update=changes)
 
 
@@ -152,18 +152,18 @@ def random_reward(name: str, tree: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(config, HasRandom) and changed["path"] is None and changed["source"] == own:
         changed["source"] = config.random_source
     else:
-        _local(locate.needs_of(config, f"reward {name}", name))
+        _local(needs_of(config, f"reward {name}", name))
     return changed
 
 
-def _local(needs: Sequence[locate.Need]) -> Path | None:
+def _local(needs: Sequence[Need]) -> Path | None:
     """Where the first of the files are. Raises BenchError if some are not on this machine."""
     found = [locate.find(need) for need in needs]
     for need, place in zip(needs, found, strict=True):
         if place is None:
             raise BenchError(
                 f"the shapes of {need.place} ({need.name}) are not known without its files, and they are not "
-                f"on this machine:\n  {locate.bench_command(need)}"
+                f"on this machine:\n  {advice.bench_command(need)}"
             )
     return found[0] if found else None
 

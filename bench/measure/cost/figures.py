@@ -13,10 +13,10 @@ from pathlib import Path
 from matplotlib.axes import Axes
 
 from bench.base import style
+from bench.base.files import write_atomically
 from bench.base.style import Drawing, Look
 from bench.engine.stages import DECODE, FIRST_ORDER, HALF_ORDER, OPTIMIZER, REWARD, ROLLOUT, ZEROTH_ORDER
 from bench.measure.cost.ledger import COMPONENTS, Point
-from bench.run.store import write_atomically
 
 GB = 1e9
 GROUPS = {

@@ -14,8 +14,9 @@ from dataclasses import replace
 import torch
 
 from bench.base.errors import BenchError
-from bench.engine.method import Batch
+from bench.engine.batch import Batch
 from bench.engine.offload import moving
+from bench.experiment.choices import load_reward
 from bench.experiment.settings import CellConfig
 from bench.measure.cost.simulate import PROMPT
 from bench.measure.cost.step import Counting, labels, step, subject_of, tracked
@@ -23,7 +24,7 @@ from bench.measure.cost.times import Seconds, timed_step
 from bench.measure.cost.tracker import Tracker
 from bench.measure.cost.usage import Usage, usage
 from bench.measure.peak_memory import peak_of
-from bench.run.load import load_chain, load_reward
+from bench.run.load import load_chain
 
 
 def measure(config: CellConfig, device: torch.device) -> Usage:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from bench.base.errors import BenchError
 from bench.base.layers import Tree
-from bench.experiment.combinations import Layer
+from bench.experiment.model_files import Layer
 from bench.experiment.request import Experiment
 from bench.experiment.resolve import Cell, only_trained, resolve_all
 

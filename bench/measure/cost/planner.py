@@ -10,13 +10,13 @@ from typing import Any
 from bench.base import registry
 from bench.base.errors import BenchError
 from bench.base.units import gigabytes
+from bench.experiment.choices import load_method
 from bench.experiment.request import Options, build
 from bench.experiment.resolve import Cell, resolve_all
 from bench.experiment.settings import CellConfig, Training
 from bench.measure.cost import eq8
 from bench.measure.cost.usage import Usage
 from bench.measure.cost.variances import Profile
-from bench.run.load import load_method
 
 Simulate = Callable[[CellConfig], Usage]
 

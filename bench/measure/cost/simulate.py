@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from bench.base.errors import BenchError
+from bench.engine.batch import Batch
 from bench.engine.chain import Chain
-from bench.engine.method import Batch
 from bench.engine.offload import moving
 from bench.engine.pullback import Trajectory
 from bench.engine.reward import Reward

@@ -13,19 +13,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
+from bench.engine.batch import Batch
 from bench.engine.chain import Chain
 from bench.engine.engine import Engine
-from bench.engine.method import Batch, Method
+from bench.engine.method import Method
+from bench.engine.micro_batch import MicroBatch
 from bench.engine.offload import Mover
 from bench.engine.pullback import Trajectory
 from bench.engine.reward import Reward
-from bench.engine.rollout import MicroBatch
 from bench.engine.stages import OPTIMIZER, listening, stage
+from bench.experiment.choices import load_method
 from bench.experiment.settings import CellConfig, TrainConfig, Training
 from bench.measure.cost.fake import networks_in, parts_of
 from bench.measure.cost.replay import replaced
 from bench.measure.cost.tracker import Tracker
-from bench.run.load import load_method
 from bench.run.train import make_optimizer
 
 

@@ -11,13 +11,13 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from bench.base.files import write_atomically
 from bench.experiment.resolve import Cell
 from bench.experiment.settings import Training
 from bench.measure.cost.ledger import COMPONENTS, PARTS, SIZE
 from bench.measure.cost.plan import Mode
 from bench.measure.cost.times import KINDS
 from bench.measure.cost.usage import Usage
-from bench.run.store import write_atomically
 
 GB = 1e9
 KEYS = ("cell", "mode")

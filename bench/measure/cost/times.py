@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from bench.engine.method import Batch
+from bench.engine.batch import Batch
 from bench.engine.stages import (
     DECODE,
     FIRST_ORDER,

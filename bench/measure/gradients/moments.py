@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.engine.chain import Kind
+from bench.engine.plan import Kind
 
 GROUPS = 32
 TERMS = (Kind.FO, Kind.HO, Kind.ZO)

@@ -10,12 +10,14 @@ from pathlib import Path
 from bench.base import registry
 from bench.base.errors import BenchError
 from bench.data import digests
-from bench.experiment.combinations import Layer, Part, model_file
+from bench.experiment.choices import load_method
+from bench.experiment.combinations import Part
+from bench.experiment.model_files import Layer, model_file
 from bench.experiment.request import Experiment
 from bench.experiment.resolve import Cell, only_trained, resolve
 from bench.measure.gradients.store import FOLDER, INIT, ProbeConfig, ProbeDir, probe_config, probe_id
 from bench.run import launch
-from bench.run.load import find_lora, load_method
+from bench.run.load import find_lora
 from bench.run.store import State
 
 REFERENCE = "full_bp"

@@ -17,13 +17,15 @@ import torch
 from torch import Tensor
 
 from bench.base.errors import BenchError
-from bench.engine.chain import Chain, Kind
+from bench.engine.batch import Batch
+from bench.engine.chain import Chain
 from bench.engine.engine import Engine
-from bench.engine.method import Batch, Method
+from bench.engine.method import Method
+from bench.engine.micro_batch import KINDS
+from bench.engine.plan import Kind
 from bench.engine.pullback import Trajectory
 from bench.engine.random_streams import derived_seed, uniform
 from bench.engine.reward import Reward
-from bench.engine.rollout import KINDS
 from bench.engine.terms import flattened
 from bench.measure.gradients.moments import GROUPS, TERMS, Draw, Moments, norm2
 from bench.measure.gradients.verdict import MIN_GROUPS, ROUNDING, Bias, Noise, bias, noise

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from bench.base.files import write_atomically
 from bench.measure.gradients.moments import TERMS
 from bench.measure.gradients.rows import Row
 from bench.measure.gradients.term_factors import least_squares
 from bench.measure.gradients.verdict import Bias, Part, Verdict, step_parts, term_parts
-from bench.run.store import write_atomically
 
 MEGABYTE = 2**20
 WORDS = {Verdict.UNBIASED: "true", Verdict.BIASED: "false", Verdict.UNDECIDED: "undecided"}

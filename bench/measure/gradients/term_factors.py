@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.engine.chain import Kind
+from bench.engine.plan import Kind
 from bench.measure.gradients.moments import TERMS, Moments, gram
 
 

@@ -13,16 +13,18 @@ from pathlib import Path
 import psutil
 import torch
 
+from bench.base.files import append_rows, cut_rows, write_atomically
 from bench.data import prompts as prompt_sets
+from bench.experiment.choices import load_method, load_reward
 from bench.experiment.settings import Choice
 from bench.measure.gradients.probe import LEVEL, MARGIN, Probe, Sampling
 from bench.measure.gradients.store import INIT, ProbeConfig, ProbeDir
 from bench.measure.gradients.verdict import bias, relative_length
 from bench.run.cell import ENDINGS, REASONS, StopRequest, record_failure
 from bench.run.environment import environment
-from bench.run.load import load_chain, load_lora, load_method, load_reward, start
+from bench.run.load import load_chain, load_lora, start
 from bench.run.process import COMMAND_VARIABLE, Exit
-from bench.run.store import CellInUse, State, append_rows, cut_rows, write_atomically
+from bench.run.store import CellInUse, State
 
 SAVE_SECONDS = 20.0
 MIN_DRAWS = 4

@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.base.errors import BenchError
+from bench.base.files import write_atomically
 from bench.base.strict import Strict
 from bench.measure.vbench import fetching, record, suite
 from bench.measure.vbench.dimensions import GRIT, Dimension
 from bench.measure.vbench.worker import Missing, check_packages
-from bench.run.store import write_atomically
 
 SUFFIXES = (".mp4", ".gif", ".jpg", ".png")  # that VBench takes in custom mode
 WORKER = Path(__file__).with_name("worker.py")

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.base.errors import BenchError
-from bench.data import url
-from bench.data.locate import Need
+from bench.base.files import write_atomically
+from bench.data import cache, url
+from bench.data.need import Need
 from bench.measure.vbench.dimensions import RAFT, Dimension, File
-from bench.run.store import write_atomically
 
 BERT = "bert-base-uncased"  # tag2text's tokenizer and layers, by the Hugging Face hub
 BERT_FILES = ("config.json", "tokenizer_config.json", "vocab.txt", "model.safetensors")
@@ -69,7 +69,7 @@ def fetch(file: File) -> None:
     """Download one file into VBench's cache. Raises BenchError: no network, a refusal, a full disk."""
     need = Need(f"VBench's {Path(file.path).name}", f"url:{file.url}", "", sha256=file.sha256)
     try:
-        found = url.fetch_url(need) / url.file_path(need).name
+        found = url.fetch_url(need) / cache.file_path(need).name
     except BenchError as error:
         reason = str(error).splitlines()[0]
         raise BenchError(f"{reason}\n  By hand: {how_to(file)}") from error

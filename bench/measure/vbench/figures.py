@@ -14,10 +14,10 @@ from matplotlib.lines import Line2D
 from matplotlib.projections.polar import PolarAxes
 
 from bench.base import style
+from bench.base.files import write_atomically
 from bench.base.style import Drawing, Look
 from bench.measure.vbench.dimensions import DIMENSIONS
 from bench.measure.vbench.results import Row
-from bench.run.store import write_atomically
 
 TOGETHER = 4  # models in one radar; more get a panel each
 COLOURS = {"quality": "#274E6E", "semantic": "#6B3F12"}

@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.base.errors import BenchError
+from bench.base.files import write_atomically
 from bench.data import digests
 from bench.data import prompts as prompt_sets
-from bench.data.locate import locate, needs_of
+from bench.data.locate import locate
+from bench.data.need import needs_of
 from bench.measure.vbench import suite
 from bench.measure.vbench.dimensions import DIMENSIONS
-from bench.run.store import CellDir, write_atomically
+from bench.run.store import CellDir
 
 if TYPE_CHECKING:
-    from bench.measure.vbench.generate import Order
+    from bench.measure.vbench.order import Order
 
 IN_LORA = ("lora", "trained_on")  # of the LoRA, which lora_sha256 stands for
 

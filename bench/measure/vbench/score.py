@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.text import Text
 
 from bench.base.errors import BenchError
+from bench.base.files import write_atomically
 from bench.measure.vbench.dimension_run import SUFFIXES, Cell, Status
 from bench.measure.vbench.dimensions import Dimension
-from bench.run.store import write_atomically
 
 STYLES = {"done": "green", "missing": "yellow", "failed": "red"}
 

@@ -9,8 +9,7 @@ from typing import TypeVar
 from rich.console import Console
 
 from bench.base.errors import BenchError
-from bench.measure.vbench import generate as making
-from bench.measure.vbench import jobs
+from bench.measure.vbench import jobs, order
 from bench.measure.vbench import score as scoring
 from bench.measure.vbench.dimension_run import Cell, Status
 from bench.measure.vbench.dimensions import DIMENSIONS
@@ -27,12 +26,12 @@ CELLS = 8  # that share the videos, unless something limits how many run at once
 P = TypeVar("P", bound=Part)
 
 
-def generate(console: Console, asked: making.Asked, how: sweep.Asked, cells: int | None) -> int:
+def generate(console: Console, asked: order.Asked, how: sweep.Asked, cells: int | None) -> int:
     """Send cells for the videos that are not there. Returns the exit code. Raises BenchError."""
     if asked.shard is not None:
         raise BenchError("--slurm shares the videos out itself, among --cells: leave --shard")
     chosen = _profile(how)
-    found = making.order(asked)
+    found = order.order(asked)
     found.show(console)
     results = jobs.jobs_of(found.out)
     count = min(cells or how.max_parallel or chosen.max_parallel or CELLS, len(found.wanted))
@@ -96,7 +95,7 @@ def _profile(how: sweep.Asked) -> Profile:
     return cluster.load(how.profile, how.changes).model_copy(update={"report": False})
 
 
-def _division(found: making.Order, count: int) -> list[VideosPart]:
+def _division(found: order.Order, count: int) -> list[VideosPart]:
     """Everything that was asked for in so many parts."""
     asked = found.asked
     chosen = {dimension.name for dimension in asked.dimensions}

@@ -13,14 +13,14 @@ from rich.table import Table
 from rich.text import Text
 from tabulate import tabulate
 
+from bench.base.columns import NONE, pack, texts
 from bench.base.errors import BenchError
+from bench.base.files import write_atomically
 from bench.measure.vbench import aggregate, figures
 from bench.measure.vbench.aggregate import AGGREGATES, Check
 from bench.measure.vbench.dimensions import DIMENSIONS
 from bench.measure.vbench.entries import Unit, write_notes
 from bench.measure.vbench.results import PRINTED, SUFFIX, Row, read
-from bench.report.tables import NONE, pack, texts
-from bench.run.store import write_atomically
 
 TITLES = {
     "quality": "Quality",

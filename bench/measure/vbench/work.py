@@ -14,14 +14,15 @@ from pathlib import Path
 from types import FrameType
 
 from bench.base.errors import BenchError
-from bench.measure.vbench import generate, jobs, score
+from bench.base.files import append_rows, read_rows, write_atomically
+from bench.measure.vbench import generate, jobs, order, score
 from bench.measure.vbench.jobs import Part, ScorePart, VideosPart
 from bench.measure.vbench.record import record
 from bench.run.cell import ENDINGS, REASONS, StopRequest, record_failure
 from bench.run.environment import environment
 from bench.run.load import start
 from bench.run.process import COMMAND_VARIABLE, Exit
-from bench.run.store import Cause, CellDir, CellInUse, JobDir, State, append_rows, read_rows, write_atomically
+from bench.run.store import Cause, CellDir, CellInUse, JobDir, State
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)  # SLURM's warning comes to the job, which passes it on as SIGTERM
 LATE = 1.0  # seconds by which a signal to all processes of a job may reach this one after its child
@@ -68,7 +69,7 @@ def _videos(cell: CellDir, part: VideosPart) -> Exit:
     made = rows[-1]["made"] if rows else 0
     seconds, started = cell.status().seconds, time.monotonic()
     with stop.listening(), _stopped_encoder_is_no_error(stop):
-        found = generate.order(asked(part))
+        found = order.order(asked(part))
         same = record(found)
         left = part.missing()
         step = part.total - len(left)
@@ -86,9 +87,9 @@ def _videos(cell: CellDir, part: VideosPart) -> Exit:
     return ENDINGS[state]
 
 
-def asked(part: VideosPart) -> generate.Asked:
+def asked(part: VideosPart) -> order.Asked:
     """As the command would have it for this part."""
-    return generate.Asked(
+    return order.Asked(
         dimensions=part.chosen(),
         model=part.model,
         lora=None if part.lora is None else Path(part.lora),

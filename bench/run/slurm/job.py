@@ -26,11 +26,12 @@ from types import FrameType
 from submitit.core.job_environment import JobEnvironment
 from submitit.core.utils import DelayedSubmission
 
+from bench.base.files import write_atomically
 from bench.run import claims
 from bench.run.launch import task_of
 from bench.run.process import Machines, Outcome, Process, Way
 from bench.run.slurm import memory_kills
-from bench.run.store import Cause, CellDir, State, Status, write_atomically
+from bench.run.store import Cause, CellDir, State, Status
 
 POLL_SECONDS = 0.2
 MARGIN = 10.0  # seconds of a warning kept for putting the job back

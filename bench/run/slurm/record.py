@@ -15,9 +15,10 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from bench.base.errors import BenchError
+from bench.base.files import write_atomically
 from bench.base.strict import Strict
 from bench.experiment.settings import SCHEMA_VERSION
-from bench.run.store import ResultsDir, write_atomically
+from bench.run.store import ResultsDir
 
 FOLDER = "slurm"
 CODE = "code"

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import bench
+from bench.base.files import write_atomically
 from bench.base.layers import config_dir
 from bench.run.environment import SNAPSHOT, git_state
 from bench.run.slurm.record import CODE, FOLDER
-from bench.run.store import ResultsDir, write_atomically
+from bench.run.store import ResultsDir
 
 PACKAGES = ("bench", "methods", "rewards")
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc")

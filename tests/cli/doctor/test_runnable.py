@@ -7,7 +7,7 @@ from rich.console import Console
 
 from bench.cli.doctor import report, runnable
 from bench.experiment import ingredients
-from bench.experiment.combinations import model_settings
+from bench.experiment.model_files import model_settings
 from bench.models.config import ModelConfig
 from bench.models.sizes import Batches, Use, memory
 

@@ -9,7 +9,8 @@ from pydantic import ValidationError
 from bench.base.errors import BenchError
 from bench.data import prompts
 from bench.data.prompts import answers
-from bench.data.prompts.dcot import DcotConfig, Stages, digest, instruction, stage_of, stages
+from bench.data.prompts.answers import Stages
+from bench.data.prompts.dcot import DcotConfig, digest, instruction, stage_of, stages
 
 PALM = "A realistic open palm facing upward"
 CAT = {"prompt": "a cat", "coarse": "a small animal", "mid": "ears and a tail", "fine": "fur"}

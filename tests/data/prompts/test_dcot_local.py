@@ -7,7 +7,8 @@ import pytest
 
 from bench.base.errors import BenchError
 from bench.data.prompts import llm
-from bench.data.prompts.dcot import DcotConfig, Stages, stages
+from bench.data.prompts.answers import Stages
+from bench.data.prompts.dcot import DcotConfig, stages
 
 GOOD = "**Coarse-level:** an animal\n**Mid-level:** ears\n**Fine-level:** fur"
 PARTS = Stages("an animal", "ears", "fur")

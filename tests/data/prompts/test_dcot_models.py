@@ -11,7 +11,8 @@ import pytest
 
 from bench.base.errors import BenchError
 from bench.data.prompts import answers, llm
-from bench.data.prompts.dcot import DcotConfig, Stages, stages, template
+from bench.data.prompts.answers import Stages
+from bench.data.prompts.dcot import DcotConfig, stages, template
 
 GOOD = "**Coarse-level:** an animal\n**Mid-level:** ears\n**Fine-level:** fur"
 PARTS = Stages("an animal", "ears", "fur")

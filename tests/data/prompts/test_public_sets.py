@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from bench.base.errors import BenchError
-from bench.data import locate, prompts
+from bench.data import advice, locate, prompts
+from bench.data.cache import file_path
 from bench.data.prompts import BUILT_IN, formats, public
-from bench.data.url import file_path
 
 FETCHED = [name for name in BUILT_IN if prompts.needs(name)]
 
@@ -59,12 +59,12 @@ def test_fetching_without_a_network_is_one_message_per_file_with_a_command(name:
     for need in prompts.needs(name):
         with pytest.raises(BenchError, match="HF_HUB_OFFLINE is set") as error:
             locate.locate(need)
-        assert locate.fetch_command(need) in str(error.value)
+        assert advice.fetch_command(need) in str(error.value)
         assert "--set" not in str(error.value)
 
 
 def test_hub_files_are_asked_for_as_a_dataset():
-    command = locate.fetch_command(prompts.needs("pickapic")[0])
+    command = advice.fetch_command(prompts.needs("pickapic")[0])
     assert command.startswith("hf download --repo-type dataset yuvalkirstain/pickapic_v1_no_images ")
     assert command.endswith("--include 'data/validation_unique-*.parquet'")
 

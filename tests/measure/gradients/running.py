@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 
+from bench.base.files import read_rows
 from bench.cli import main
 from bench.experiment.request import Options, build
 from bench.measure.gradients import plan
 from bench.measure.gradients.store import FOLDER, ProbeDir
 from bench.measure.gradients.worker import run_probe
 from bench.run import launch, process
-from bench.run.store import read_rows
 from tests.support.running import DOTS, command
 
 UNREPEATABLE = ("seconds", "timed", "peak_memory", "idle_memory")

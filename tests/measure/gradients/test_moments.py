@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bench.engine.chain import Kind
+from bench.engine.plan import Kind
 from bench.measure.gradients.moments import GROUPS, Draw, Moments
 from bench.measure.gradients.verdict import step_parts, term_parts
 

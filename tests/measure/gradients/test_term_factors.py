@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench.engine.chain import Kind
+from bench.engine.plan import Kind
 from bench.measure.gradients.moments import TERMS, Draw, Moments
 from bench.measure.gradients.term_factors import least_squares
 

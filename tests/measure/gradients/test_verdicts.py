@@ -18,9 +18,10 @@ from bench.base import registry
 from bench.base.errors import BenchError
 from bench.base.strict import Strict
 from bench.engine.advantages import advantages
-from bench.engine.chain import Kind, Plan, Segment, tiled
+from bench.engine.batch import Batch, Report
 from bench.engine.engine import Engine
-from bench.engine.method import Batch, Method, Report
+from bench.engine.method import Method
+from bench.engine.plan import Kind, Plan, Segment, tiled
 from bench.experiment.method_files import shipped_config
 from bench.measure.gradients.probe import Profile, profile
 from bench.measure.gradients.verdict import Verdict

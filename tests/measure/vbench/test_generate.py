@@ -17,8 +17,9 @@ from typer.testing import CliRunner, Result
 from bench.base.errors import BenchError
 from bench.cli.main import app
 from bench.data.prompts.dcot import DcotConfig
-from bench.measure.vbench import generate, mp4, record, suite
+from bench.measure.vbench import generate, mp4, order, record, suite
 from bench.measure.vbench.dimensions import DIMENSIONS
+from bench.run.store import CellDir
 from tests.measure.vbench.toy import VideoToy
 
 pytestmark = pytest.mark.skipif(
@@ -177,14 +178,14 @@ def test_a_lora_is_loaded_and_recorded(chain: VideoToy, tmp_path: Path) -> None:
 def test_a_cell_that_trained_nothing_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "config.yaml").touch()
     training = SimpleNamespace(method=SimpleNamespace(name="doodl"), train=SimpleNamespace(steps=0))
-    monkeypatch.setattr(generate.CellDir, "config", lambda _: SimpleNamespace(training=training))
+    monkeypatch.setattr(CellDir, "config", lambda _: SimpleNamespace(training=training))
     with pytest.raises(BenchError, match="doodl trains nothing"):
         run("--lora", str(tmp_path), "--dry-run")
 
 
 def test_the_directory_is_named_by_the_model_and_the_cell() -> None:
-    assert generate.directory_name("hub:a/b", None) == "hub_a_b"
-    assert generate.directory_name("tiny", Path("cells/rlr.0")) == "tiny-rlr.0"
+    assert order.directory_name("hub:a/b", None) == "hub_a_b"
+    assert order.directory_name("tiny", Path("cells/rlr.0")) == "tiny-rlr.0"
 
 
 @pytest.mark.parametrize(("model", "fps"), [("videocrafter2", 10), ("modelscope", 8), ("tiny-video", 8)])
@@ -192,13 +193,13 @@ def test_frame_rates_of_shipped_models_are_those_of_vbenchs_authors(
     model: str, fps: float, tmp_path: Path
 ) -> None:
     """VideoCrafter2's UNet is told 24 frames per second, but its authors' files have 10."""
-    asked = generate.Asked([DIMENSIONS["scene"]], model, out=tmp_path / "videos")
-    assert generate.order(asked).fps == fps
+    asked = order.Asked([DIMENSIONS["scene"]], model, out=tmp_path / "videos")
+    assert order.order(asked).fps == fps
 
 
 def test_a_frame_rate_can_be_asked_for(tmp_path: Path) -> None:
-    asked = generate.Asked([DIMENSIONS["scene"]], "videocrafter2", out=tmp_path / "videos", fps=12)
-    assert generate.order(asked).fps == 12
+    asked = order.Asked([DIMENSIONS["scene"]], "videocrafter2", out=tmp_path / "videos", fps=12)
+    assert order.order(asked).fps == 12
 
 
 @pytest.mark.parametrize(

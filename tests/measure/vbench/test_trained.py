@@ -11,8 +11,8 @@ import torch
 from rich.console import Console
 from safetensors.torch import save_file
 
-from bench.experiment.combinations import model_settings
-from bench.measure.vbench import dimension_run, generate, mp4, record, suite, table
+from bench.experiment.model_files import model_settings
+from bench.measure.vbench import dimension_run, generate, mp4, order, record, suite, table
 from bench.measure.vbench.dimensions import DIMENSIONS
 from bench.measure.vbench.results import read
 from bench.measure.vbench.score import read_status
@@ -47,7 +47,7 @@ def test_videos_say_what_their_model_was_trained_on(
     chain: VideoToy, cell: SimpleNamespace, tmp_path: Path
 ) -> None:
     out = tmp_path / "videos"
-    asked = generate.Asked([DIMENSIONS["scene"]], lora=tmp_path / "cell", out=out, subset=1, per_prompt=1)
+    asked = order.Asked([DIMENSIONS["scene"]], lora=tmp_path / "cell", out=out, subset=1, per_prompt=1)
     generate.generate(Console(quiet=True), asked)
     written = json.loads(record.place(out).read_text())
     assert written["trained_on"] == {"prompts": "vbench", "of_suite": 758}

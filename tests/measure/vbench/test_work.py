@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
-from bench.measure.vbench import generate, mp4, score, work
+from bench.base.errors import BenchError
+from bench.base.files import read_rows
+from bench.measure.vbench import mp4, score, work
 from bench.run.process import Exit
-from bench.run.store import Cause, State, read_rows
+from bench.run.store import Cause, State
 from tests.measure.vbench.cells import planned, score_part, videos_part
 from tests.measure.vbench.toy import VideoToy
 from tests.measure.vbench.videos import empty_videos
@@ -62,7 +64,7 @@ def test_an_encoder_that_a_signal_to_the_whole_job_ended_is_no_failure(
 
     def broken(path: Path, frames: mp4.Frames, fps: float) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
-        raise generate.BenchError("cannot write: ffmpeg wrote 3 of 4 frames")
+        raise BenchError("cannot write: ffmpeg wrote 3 of 4 frames")
 
     monkeypatch.setattr(mp4, "write_mp4", broken)
     assert work.run_part(cell) is Exit.STOPPED

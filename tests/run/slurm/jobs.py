@@ -21,12 +21,13 @@ import pytest
 from submitit.core.utils import DelayedSubmission
 
 import bench.run.process
+from bench.base.files import read_rows
 from bench.run import claims
 from bench.run.cell import run_cell
 from bench.run.process import Task
 from bench.run.slurm import job
 from bench.run.slurm.job import CellJob
-from bench.run.store import CellDir, State, read_rows
+from bench.run.store import CellDir, State
 from tests.run.slurm.fakes import SUBMISSION, submitted
 from tests.support.running import plan_dots
 

@@ -8,11 +8,12 @@ import pytest
 from rich.console import Console
 
 from bench.base.errors import BenchError
+from bench.base.files import append_rows
 from bench.run import claims
 from bench.run.process import Task
 from bench.run.slurm import status
 from bench.run.slurm.status import Standing, standings
-from bench.run.store import Cause, ResultsDir, State, append_rows
+from bench.run.store import Cause, ResultsDir, State
 from tests.run.slurm.fakes import Programs, submitted
 from tests.support.running import plan_dots
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from bench.base.files import append_rows
 from bench.run.slurm.record import FILE, FOLDER
-from bench.run.store import State, append_rows
+from bench.run.store import State
 from tests.run.slurm.fakes import SUBMISSION, Programs, submitted
 from tests.support.running import command, environment, plan_dots
 
