@@ -21,7 +21,7 @@ from torch.nn.functional import log_softmax
 
 from bench.base.errors import BenchError
 from bench.base.strict import Strict
-from bench.data.locate import locate
+from bench.data.sources import locate
 from bench.engine.chunks import in_chunks
 from bench.engine.reward import Media, Reward
 from rewards.checkpoint import fill_random, freeze, read_model, torch_dtype, without_weights

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from bench.base.errors import BenchError
 from bench.base.strict import Strict
-from bench.data.locate import locate
 from bench.data.need import Need, check_source
+from bench.data.sources import locate
 from bench.engine.reward import Reward
 from rewards.checkpoint import CHUNK, HALF, Dtype, assign, fill_random, freeze, read_state
 from rewards.clip import ClipConfig, ClipReward

@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from bench.base.strict import Strict
-from bench.data.locate import locate
 from bench.data.need import PROCESSOR_PATTERNS, Need, check_source
+from bench.data.sources import locate
 from bench.engine.chunks import in_chunks
 from bench.engine.reward import Reward
 from rewards.checkpoint import (

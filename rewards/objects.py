@@ -25,7 +25,7 @@ from pydantic import Field
 from torch import Tensor
 
 from bench.base.strict import Strict
-from bench.data.locate import locate
+from bench.data.sources import locate
 from bench.engine.chunks import in_chunks
 from bench.engine.reward import Reward
 from rewards.checkpoint import fill_random, freeze, read_model, torch_dtype, without_weights

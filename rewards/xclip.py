@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from bench.base.strict import Strict
-from bench.data.locate import locate
+from bench.data.sources import locate
 from bench.engine.chunks import in_chunks
 from bench.engine.reward import Media, Reward
 from rewards.checkpoint import (

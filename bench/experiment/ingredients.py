@@ -13,8 +13,8 @@ from bench.base.errors import BenchError
 from bench.base.layers import Layers, Tree, parse_setting, read_yaml, readable, shipped
 from bench.base.strict import Strict
 from bench.data import prompts
-from bench.data.locate import find
 from bench.data.need import Need, needs_of
+from bench.data.sources import find
 from bench.experiment.model_files import Layer, model_file, model_settings
 from bench.experiment.settings import EvalConfig, TrainConfig
 from bench.models.config import ModelConfig

@@ -13,7 +13,7 @@ from bench.base import registry, reward_names
 from bench.base.errors import BenchError, did_you_mean
 from bench.base.layers import Layers, Tree, read_yaml, readable, shipped
 from bench.base.strict import Strict
-from bench.data import digests, locate, packages
+from bench.data import digests, packages, sources
 from bench.data.need import HasRandom, HasSource, Need, needs_of
 from bench.data.prompts import dcot
 from bench.data.prompts.dcot import DcotConfig
@@ -246,7 +246,7 @@ class _Resolver:
         return found
 
     def _digest(self, need: Need) -> str:
-        directory = locate.locate(need) if self.fetch else locate.find(need)
+        directory = sources.locate(need) if self.fetch else sources.find(need)
         if directory is None:
             return f"{MISSING}{need.source}"
         if need.kind != "hub":
@@ -258,9 +258,9 @@ class _Resolver:
         from bench.data import prompts
 
         for need in prompts.needs(self.prompts):
-            if not self.fetch and locate.find(need) is None:
+            if not self.fetch and sources.find(need) is None:
                 return {"prompts": f"{MISSING}{self.prompts}"}
-            locate.locate(need)
+            sources.locate(need)
         texts = prompts.load(self.prompts)
         found = {"prompts": digests.text_digest((*texts.train, "", *texts.eval))}
         if decomposed is None:

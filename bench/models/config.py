@@ -1,6 +1,6 @@
 """Settings of a model: which weights, how the chain is run, what is trained. No torch in here.
 
-`source`: see `bench.data.locate`; `path` overrides it.
+`source`: see `bench.data.sources`; `path` overrides it.
 """
 
 from pathlib import Path

@@ -11,10 +11,10 @@ from accelerate import PartialState
 
 from bench.base import registry
 from bench.base.errors import BenchError
-from bench.data.locate import locate
 from bench.data.need import needs_of
 from bench.data.prompts import dcot
 from bench.data.prompts.dcot import DcotConfig
+from bench.data.sources import locate
 from bench.engine.chain import Chain
 from bench.engine.world import World
 from bench.models.config import ModelConfig

@@ -57,7 +57,7 @@ def test_listing_and_dry_checks_of_config_import_no_torch() -> None:
         "from rich.console import Console\n"
         "from bench.cli.catalogue import show_list\n"
         "import bench.cli.main, bench.experiment.resolve, bench.experiment.request\n"
-        "import bench.run.store, bench.data.locate\n"
+        "import bench.run.store, bench.data.sources\n"
         "show_list(Console(file=io.StringIO()))\n"
         "heavy = {'torch', 'diffusers', 'transformers', 'pandas', 'matplotlib'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"

@@ -15,9 +15,9 @@ from bench.base.errors import BenchError
 from bench.cli import fetch
 from bench.data import prompts
 from bench.data.cache import file_path
-from bench.data.locate import find, locate
 from bench.data.need import Need
 from bench.data.prompts import public
+from bench.data.sources import find, locate
 from bench.data.url import fetch_url
 from bench.experiment import ingredients
 from bench.experiment.request import Options, build

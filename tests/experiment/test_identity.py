@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.data.locate import find
 from bench.data.need import Need
+from bench.data.sources import find
 from bench.experiment.request import Options, build
 from bench.experiment.resolve import resolve_all
 from rewards.python_function import PythonConfig

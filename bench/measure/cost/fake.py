@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.base import registry
 from bench.base.errors import BenchError
-from bench.data import advice, locate
+from bench.data import advice, sources
 from bench.data.need import HasRandom, Need, needs_of
 from bench.engine.chain import Chain
 from bench.engine.reward import Reward, is_differentiable
@@ -158,7 +158,7 @@ def random_reward(name: str, tree: Mapping[str, Any]) -> dict[str, Any]:
 
 def _local(needs: Sequence[Need]) -> Path | None:
     """Where the first of the files are. Raises BenchError if some are not on this machine."""
-    found = [locate.find(need) for need in needs]
+    found = [sources.find(need) for need in needs]
     for need, place in zip(needs, found, strict=True):
         if place is None:
             raise BenchError(

@@ -11,8 +11,8 @@ from bench.base.errors import BenchError
 from bench.base.files import write_atomically
 from bench.data import digests
 from bench.data import prompts as prompt_sets
-from bench.data.locate import locate
 from bench.data.need import needs_of
+from bench.data.sources import locate
 from bench.measure.vbench import suite
 from bench.measure.vbench.dimensions import DIMENSIONS
 from bench.run.store import CellDir

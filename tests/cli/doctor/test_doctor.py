@@ -11,7 +11,7 @@ from rich.console import Console
 from bench.base.errors import BenchError
 from bench.cli.doctor import machine, packages, report, runnable
 from bench.cli.doctor.lines import Line, Mark, examine
-from bench.data import locate
+from bench.data import sources
 from bench.experiment import ingredients
 from bench.models.sizes import ARCHITECTURES
 from tests.support.running import ROOT, command
@@ -95,7 +95,7 @@ def test_with_a_torch_that_cannot_be_loaded_the_rest_is_still_examined(
 
 
 def test_lost_embedded_weights_end_in_exit_code_1(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(locate, "__file__", str(tmp_path / "weights.py"))
+    monkeypatch.setattr(sources, "__file__", str(tmp_path / "weights.py"))
     code, text = printed()
     assert code == 1
     assert "The demo cannot run here" in text
