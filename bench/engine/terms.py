@@ -8,10 +8,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from bench.engine.batch import Term
-from bench.engine.micro_batch import MicroBatch
+from bench.engine.batch import Gradients, MicroBatch, Term, Trajectory
 from bench.engine.plan import Kind
-from bench.engine.pullback import Gradients, Trajectory
 from bench.engine.world import World
 
 UNIT_WEIGHTS: Mapping[Kind, float] = {Kind.FO: 1.0, Kind.HO: 1.0, Kind.ZO: 1.0}
@@ -70,15 +68,15 @@ class Accumulator:
     def _zeros(self, count: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return self._like.new_zeros(count, dtype=dtype)
 
-    def term(self, weight: float, parts: int) -> Term:
-        """Norm of weight · total, and its variance estimated from its M independent parts (M ≥ 2).
+    def term(self, weight: float, micro_batches: int) -> Term:
+        """Norm of weight · total, and its variance estimated from its M micro-batches (M ≥ 2).
 
-        With parts g_m that sum to G: Var(G) ≈ M / (M - 1) · (Σ|g_m|² - |G|² / M).
+        With independent g_m that sum to G: Var(G) ≈ M / (M - 1) · (Σ|g_m|² - |G|² / M).
         """
-        square = self.total.double().square().sum()
+        square, m = self.total.double().square().sum(), micro_batches
         variance = None
-        if parts > 1:
-            spread = float(self.squares - square / parts) * parts / (parts - 1)
+        if m > 1:
+            spread = float(self.squares - square / m) * m / (m - 1)
             variance = weight**2 * max(0.0, spread)
         return Term(abs(weight) * float(square.sqrt()), variance)
 
@@ -91,7 +89,7 @@ class Watch(Protocol):
         ...
 
     def weighted(self, weights: Mapping[Kind, float], plain: bool) -> None:
-        """A gradient begins, with these factors of its terms. plain: not PPO's objective, which rescales."""
+        """A gradient begins, with these term weights. plain: not PPO's objective, which rescales."""
         ...
 
     def contributed(self, kind: Kind, i: int, gradient: Tensor) -> None:
@@ -105,8 +103,8 @@ class Watch(Protocol):
 class Terms:
     """The terms of one batch gradient, summed over its micro-batches.
 
-    weights: factor per kind. scale: one over the number of samples. norms: measure those of single HO
-    samples, which then have to come one at a time.
+    weights: the term weights, a factor for each kind. scale: one over the number of samples. norms: measure
+    those of single HO samples, which then have to come one at a time.
     """
 
     def __init__(
@@ -144,6 +142,23 @@ class Terms:
         """Fold the current micro-batch into the totals."""
         for term in self.by_kind.values():
             term.close_micro_batch()
+
+    def summed(self, world: World, micro_batches: int) -> tuple[Tensor, dict[str, Term]]:
+        """The weighted sum of all terms, flat [d], and what is reported of each, over all processes.
+
+        micro_batches: how many this process has.
+        """
+        dim = sum(p.numel() for p in self._parameters)
+        gradient = self._parameters[0].new_zeros(dim, dtype=torch.float32)
+        count = world.sum(torch.tensor([float(micro_batches)], device=gradient.device))
+        report: dict[str, Term] = {}
+        for kind, term in self.by_kind.items():
+            world.sum(term.total)
+            world.sum(term.squares)
+            factor = self.weights[kind] * self.scale
+            gradient += factor * term.total
+            report[kind.value.lower()] = term.term(factor, int(count))
+        return gradient, report
 
     def half_order_norms(self, steps: int, world: World) -> dict[int, float]:
         """By step, the root mean square norm of one sample's HO gradient, over all processes."""

@@ -8,10 +8,9 @@ from typing import Any
 import torch
 
 from bench.base.errors import BenchError
-from bench.engine.batch import Batch
+from bench.engine.batch import Batch, Trajectory
 from bench.engine.chain import Chain
-from bench.engine.offload import moving
-from bench.engine.pullback import Trajectory
+from bench.engine.offload import offloading_by
 from bench.engine.reward import Reward
 from bench.experiment.settings import CellConfig, Training
 from bench.measure.cost.fake import Faker
@@ -52,8 +51,7 @@ class Simulator:
 
     def _subject(self, config: CellConfig, training: Training, chain: Chain, reward: Reward) -> Subject:
         """As after the first step: gradients and the optimizer's state are there."""
-        subject = subject_of(config, training, chain, reward)
-        subject.engine.roller.normal = self.faker.normal
+        subject = subject_of(config, training, chain, reward, self.faker.normal)
         for p in chain.parameters():
             p.grad = self.faker.like(p)
         subject.optimizer.step()
@@ -72,7 +70,7 @@ class Simulator:
         with (
             replaced(subject.engine, "rollout", _with_numbers(subject.engine.rollout)),
             replaced(subject.chain, "perturbed", perturbed.later if self.replay else subject.chain.perturbed),
-            moving(Counting(tracker)),
+            offloading_by(Counting(tracker)),
             tracked(tracker, subject, played if self.replay else None),
         ):
             work = step(subject, batch)
