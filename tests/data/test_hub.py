@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bench.data.locate import find, locate
 from huggingface_hub import constants
 
 from bench.base.errors import BenchError
 from bench.data import hub
 from bench.data.advice import bench_command, fetch_flag
 from bench.data.need import HUB_PATTERNS, Need
+from bench.data.sources import find, locate
 from tests.support.fake_hub import GOOD_TOKEN, FakeHub
 
 WEIGHTS = "unet/model.safetensors"
