@@ -11,8 +11,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import TimeRemainingColumn as EtaColumn
 
-from bench.run.launch import Outcome, Task, Watcher
+from bench.base.console import plain
+from bench.run.launch import Watcher
+from bench.run.process import Outcome
 from bench.run.store import State
+from bench.run.work import Work
 
 PLAIN_SECONDS = 15.0  # between two plain lines of one cell
 
@@ -41,7 +44,7 @@ class Tail:
 class _Running:
     """One task's log and what to call it."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Work) -> None:
         self.total, self.name, self.unit = task.total, task.title, task.unit
         self.tail = Tail(task.log)
         self.spoke = 0.0
@@ -85,7 +88,7 @@ class Bars:
     def __exit__(self, *error: object) -> None:
         self.progress.stop()
 
-    def started(self, task: Task) -> None:
+    def started(self, task: Work) -> None:
         """Add a bar."""
         running = _Running(task)
         bar = self.progress.add_task(running.name, total=running.total, figures="loading")
@@ -105,9 +108,7 @@ class Bars:
         self.progress.remove_task(bar)
         self.progress.advance(self._all)
         style = "green" if outcome.ok else "red"
-        self.progress.console.print(
-            f"{running.name}: {_ending(outcome)}", style=style, highlight=False, markup=False
-        )
+        plain(self.progress.console, f"{running.name}: {_ending(outcome)}", style, wrap=True)
 
     def stopping(self) -> None:
         """Say that it may take a moment."""
@@ -128,9 +129,9 @@ class Lines:
         pass
 
     def _print(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        plain(self.console, text)
 
-    def started(self, task: Task) -> None:
+    def started(self, task: Work) -> None:
         """Say so."""
         running = _Running(task)
         running.spoke = time.monotonic()

@@ -19,12 +19,13 @@ from rich.table import Table
 from torch import Tensor
 
 from bench.base import registry
+from bench.base.console import plain
 from bench.base.errors import BenchError
 from bench.base.files import append_rows, write_atomically
 from bench.base.layers import parse_setting
 from bench.base.media import read
 from bench.base.reward_names import listed
-from bench.data.packages import lacking_for
+from bench.data.packages import absent
 from bench.engine.reward import media_of, scores
 from bench.experiment.choices import load_reward
 from bench.experiment.ingredients import ALL, Piece, complete, reward_list, reward_piece, split
@@ -100,7 +101,7 @@ def score_cells(console: Console, directories: Sequence[Path], asked: Asked) -> 
         file.parent.mkdir(exist_ok=True)
         append_rows(file, rows)
         _show(console, cell.id, rows)
-        console.print(f"  added to {file}", markup=False, highlight=False, soft_wrap=True)
+        plain(console, f"  added to {file}")
         everything += [{"cell": cell.id, **row} for row in rows]
     _write(console, asked.out, everything)
 
@@ -133,10 +134,13 @@ def _choices(console: Console, asked: Asked, trained: Sequence[Choice], videos: 
             raise BenchError(f"{layer.origin}: only settings of {', '.join(names)} mean anything here")
     own = {choice.name: Layer("the cell", {choice.name: choice.config}) for choice in trained}
     found: list[Choice] = []
+    faulty = {name: entry.problem for name, entry in registry.own("reward").items() if entry.problem}
+    for name, problem in faulty.items() if asked.rewards == ALL else ():
+        console.print(f"left out: {name}: {problem}", style="yellow", highlight=False, soft_wrap=True)
     for name in sorted(names):
         piece = reward_piece(name, [own[name], *layers] if name in own else layers)
         if asked.rewards == ALL and (why := _absent(piece, videos)):
-            console.print(f"left out: {name}: {why}", style="yellow", highlight=False, soft_wrap=True)
+            plain(console, f"left out: {name}: {why}", "yellow")
             continue
         config = {} if piece.config is None else piece.config.model_dump(mode="json")
         found.append(Choice(name=name, config=config))
@@ -150,8 +154,8 @@ def _absent(piece: Piece, videos: bool) -> str | None:
         return "it scores videos"
     if not complete(piece):
         return f"not here; python -m bench fetch --reward {piece.name}"
-    module = lacking_for(piece.name)
-    return None if module is None else f"package {module} is not installed; docs/scorers.md"
+    lacking = absent(piece.config)
+    return f"package {lacking[0]} is not installed; docs/scorers.md" if lacking else None
 
 
 def _batches(
@@ -196,4 +200,4 @@ def _write(console: Console, out: Path | None, rows: list[Row]) -> None:
         writer.writerows(rows)
         text = stream.getvalue()
     write_atomically(out, text)
-    console.print(f"{len(rows)} scores in {out}", markup=False, highlight=False, soft_wrap=True)
+    plain(console, f"{len(rows)} scores in {out}")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.padding import Padding
 
 from bench.base import registry
+from bench.base.console import plain
 from bench.base.errors import BenchError
 from bench.base.layers import parse_setting, shipped
 from bench.cli.doctor import files, machine, packages, runnable
@@ -45,6 +46,8 @@ def run(
         _section(console, "scorers (packages that some rewards and VBench need)", _scorers()),
         _section(console, "hub and caches", _places()),
     ]
+    if faulty := list(_faulty()):
+        found.append(_section(console, "files that cannot be used", faulty))
     pieces, problems = _pieces(models, rewards, settings)
     for kind, title in (("model", "models"), ("reward", "rewards"), ("prompts", "prompt sets")):
         chosen = [piece for piece in pieces if piece.kind == kind]
@@ -137,8 +140,17 @@ def _table(
 
 
 def _method_classes() -> list[str]:
-    """Methods that are classes, not presets."""
-    return [name for name, entry in registry.entries("method").items() if entry.base is None]
+    """Methods that are classes, not presets, and whose files can be used."""
+    found = registry.entries("method").items()
+    return [name for name, entry in found if entry.base is None and entry.problem is None]
+
+
+def _faulty() -> Iterator[Line]:
+    """Files of methods, rewards and model families that cannot be used."""
+    for group in registry.FOLDERS:
+        for name, entry in registry.own(group).items():
+            if entry.problem is not None:
+                yield Line(f"{group} {name}", entry.problem, Mark.NOTE)
 
 
 def _conclude(console: Console, lines: Sequence[Line]) -> int:
@@ -148,5 +160,5 @@ def _conclude(console: Console, lines: Sequence[Line]) -> int:
         return 0
     console.print("The demo cannot run here:", style="bold red")
     for line in bad:
-        console.print(f"  {line.name}: {line.text}", style="red", markup=False, highlight=False)
+        plain(console, f"  {line.name}: {line.text}", "red", wrap=True)
     return 1

@@ -12,8 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.base import registry
+from bench.base.console import plain
 from bench.cli.doctor.machine import GIB, available_memory
-from bench.data.packages import lacking_for
+from bench.data.packages import absent
 from bench.engine.reward import is_differentiable, media_of
 from bench.experiment import method_files
 from bench.experiment.ingredients import (
@@ -137,7 +138,7 @@ def answer(setup: Setup, reward: Piece, use: Use, here: Room, present: frozenset
     if lacking:
         flags = "" if lacking == [reward] else f"--model {model.name} "
         return Answer(f"fetch, {size}", f"python -m bench fetch {flags}--reward {ABSENT}")
-    if modules := sorted({module for name in loaded if (module := lacking_for(name))}):
+    if modules := sorted({module for piece in loaded.values() for module in absent(piece.config)}):
         return Answer(f"install, {size}", f"{REWARDS}: install the scorers, see above ({', '.join(modules)})")
     slow = "" if here.gpu or setup.config.source == "embedded:sd" else ", slow"
     return Answer(f"yes, {size}{slow}")
@@ -178,10 +179,11 @@ def show(
 
     uses: a column each. typed: what the user said by --set and `fetch` has to be told, too.
     """
-    console.print(
+    plain(
+        console,
         f"can run here ({here.gib:.1f} GiB of {'GPU' if here.gpu else 'main'} memory free)",
-        style="bold italic",
-        highlight=False,
+        "bold italic",
+        wrap=True,
     )
     table = Table(box=None, padding=(0, 1, 0, 1))
     table.add_column("model", no_wrap=True, style="cyan")
@@ -220,6 +222,6 @@ def _those(fix: str, names: Sequence[str], fixes: Mapping[str, Sequence[str]]) -
 def _suggest(console: Console, text: str, style: str) -> None:
     """A command stays one line, so that it can be copied; all else is folded between words."""
     if text.startswith("python "):
-        console.print(f"  {text}", style=style, markup=False, highlight=False, soft_wrap=True)
+        plain(console, f"  {text}", style)
     else:
         console.print(Padding(Text(text), (0, 0, 0, 2), expand=False), style=style)

@@ -6,12 +6,13 @@ of its own is split by a hash of each prompt's text, as a user's file is.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.base.errors import BenchError
-from bench.data import advice, locate
+from bench.data import advice, sources
 from bench.data.need import Need
 from bench.data.prompts import files, formats
 
@@ -117,9 +118,15 @@ def load_vbench() -> Splits:
     return vbench((DATA / "vbench_full_info.json",))
 
 
+def vbench_dimensions() -> tuple[str, ...]:
+    """The names of VBench's dimensions, as its suite mentions them."""
+    suite = json.loads((DATA / "vbench_full_info.json").read_bytes())
+    return tuple(dict.fromkeys(name for entry in suite for name in entry["dimension"]))
+
+
 def _found(name: str, need: Need) -> Path:
     """The file of a need. Never downloads: that is what `bench fetch` is for."""
-    directory = locate.find(need)
+    directory = sources.find(need)
     if directory is None:
         raise BenchError(
             f"prompt set '{name}' is not on this machine. Get it where there is a network:\n"

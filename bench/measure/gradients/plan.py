@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,12 +15,10 @@ from bench.experiment.model_files import Layer, model_file
 from bench.experiment.request import Experiment
 from bench.experiment.resolve import Cell, only_trained, resolve
 from bench.measure.gradients.store import FOLDER, INIT, ProbeConfig, ProbeDir, probe_config, probe_id
-from bench.run import launch
+from bench.measure.gradients.work import ProbeWork
 from bench.run.load import find_lora
-from bench.run.store import State
 
 REFERENCE = "full_bp"
-UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 @dataclass(frozen=True)
@@ -41,14 +38,6 @@ class Planned:
     probes: list[tuple[ProbeConfig, ProbeDir]]
     limits: Limits
     jobs: int | None
-
-
-def seconds(text: str) -> float:
-    """`90s`, `5m`, `2h` or a number of seconds."""
-    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smh]?)", text.strip())
-    if not found or float(found[1]) == 0:
-        raise BenchError(f"--budget {text}: expected a time such as 90s, 5m or 2h")
-    return float(found[1]) * UNITS[found[2] or "s"]
 
 
 def plan(experiment: Experiment, places: Sequence[str], limits: Limits, jobs: int | None) -> Planned:
@@ -132,26 +121,15 @@ def _probe(cell: Cell, place: str) -> ProbeConfig:
     return probe_config(cell, training, biased, str(lora.resolve()), {"lora": digests.digest(lora)})
 
 
-def tasks(planned: Planned, force: bool) -> list[launch.Task]:
-    """One process per profile that has to draw."""
-    return [
-        launch.Task(
-            directory=directory,
-            config=config,
-            command="probe",
-            threads=config.threads,
-            title=config.label if config.at == INIT else f"{config.label} (trained)",
-            total=planned.limits.draws,
-            log=directory.draws,
-            unit="draw",
+def tasks(planned: Planned, force: bool) -> list[ProbeWork]:
+    """The profiles that have to draw."""
+    found = [
+        ProbeWork(
+            directory,
+            config,
+            config.label if config.at == INIT else f"{config.label} (trained)",
+            planned.limits.draws,
         )
         for config, directory in planned.probes
-        if force or not _finished(config, directory, planned.limits.draws)
     ]
-
-
-def _finished(config: ProbeConfig, directory: ProbeDir, draws: int | None) -> bool:
-    """Whether so many draws were made, under the same names. More can always be made within a budget."""
-    status = directory.status()
-    enough = draws is not None and status.state is State.DONE and status.step >= draws
-    return enough and directory.config() == config
+    return [probe for probe in found if force or not probe.finished()]

@@ -8,16 +8,17 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
+from bench.base.console import plain
 from bench.base.errors import BenchError
 from bench.experiment import request
 from bench.experiment.request import Options
-from bench.run import experiment, launch
-from bench.run.process import Task
+from bench.run import experiment
 from bench.run.slurm import cluster, control, record, scheduler, status
 from bench.run.slurm import submit as sending
 from bench.run.slurm.cluster import Profile
 from bench.run.slurm.settle import settle
 from bench.run.store import ResultsDir
+from bench.run.work import Work, work_in
 
 ASK_SECONDS = 3.0  # between two looks at the queue
 GLANCE_SECONDS = 1.5  # after sending, until SLURM has had a look at the jobs
@@ -78,13 +79,13 @@ def retry(console: Console, results: ResultsDir, which: str, asked: Asked) -> in
             f"{results.path} was never submitted to SLURM: name a --profile, or give the command again that "
             "ran it here, which tries failed cells again"
         )
-    tasks = [launch.task_of(cell) for cell in cells]
+    tasks = [work_in(cell) for cell in cells]
     if asked.dry_run:
         return dry(console, tasks, chosen, asked)
     return send(console, results, tasks, chosen, asked, 0)
 
 
-def dry(console: Console, tasks: Sequence[Task], chosen: Profile, asked: Asked) -> int:
+def dry(console: Console, tasks: Sequence[Work], chosen: Profile, asked: Asked) -> int:
     parallel = asked.max_parallel or chosen.max_parallel
     largest = scheduler.largest_array() if scheduler.available() else scheduler.DEFAULT_ARRAY
     found = sending.arrays(tasks, chosen, parallel, largest)
@@ -94,7 +95,7 @@ def dry(console: Console, tasks: Sequence[Task], chosen: Profile, asked: Asked) 
 
 
 def send(
-    console: Console, results: ResultsDir, tasks: Sequence[Task], chosen: Profile, asked: Asked, done: int
+    console: Console, results: ResultsDir, tasks: Sequence[Work], chosen: Profile, asked: Asked, done: int
 ) -> int:
     sent = sending.submit(
         results,
@@ -107,19 +108,18 @@ def send(
     others = [outcome for outcome in sent.busy if not outcome.ok]
     done += len(sent.busy) - len(others)  # since they were planned
     for outcome in others:
-        console.print(f"{outcome.task.id}: {outcome.status.message}", highlight=False, soft_wrap=True)
+        plain(console, f"{outcome.task.id}: {outcome.status.message}")
     found = sent.submission
     if found is None:
         console.print(f"nothing to send: {done} cells are done, {len(others)} queued or running")
         return 0
     arrays = ", ".join(found.arrays)
     report = f", report in job {found.report}" if found.report else ""
-    console.print(
+    plain(
+        console,
         f"{_many(found.jobs, 'cell')} sent in {_many(found.arrays, 'array')} ({arrays}){report}; "
         f"{done} done before, {len(others)} queued or running; results in {results.path}\n"
         f"  python -m bench status {results.path} --watch",
-        highlight=False,
-        soft_wrap=True,
     )
     _warn_of_the_hopeless(console, found.jobs)
     if not asked.wait:
@@ -132,7 +132,7 @@ def _many(things: Sized, name: str) -> str:
 
 
 def _tell(console: Console, text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    plain(console, text)
 
 
 def _warn_of_the_hopeless(console: Console, jobs: dict[str, str]) -> None:
@@ -141,10 +141,9 @@ def _warn_of_the_hopeless(console: Console, jobs: dict[str, str]) -> None:
     reasons = {job.reason for job in scheduler.ask(jobs.values()).values() if job.waits}
     for reason in sorted(reasons):
         if reason.startswith(NEVER_STARTS) or "Invalid" in reason:
-            console.print(
+            plain(
+                console,
                 f"SLURM has the jobs, and says that they cannot start: {reason}. Cancel them and change "
                 "the profile.",
-                style="yellow",
-                highlight=False,
-                soft_wrap=True,
+                "yellow",
             )
