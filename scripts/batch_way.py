@@ -21,7 +21,7 @@ OTHERS = ("bench/models/", "rewards/", "tests/")
 
 
 def way(steps: int = 5, samples: int = 4) -> dict[str, list[str]]:
-    """Modules in the order in which they are entered, each with its functions that ran."""
+    """Modules in the order in which they are first entered, each with its functions that ran."""
     chain = ToyChain(steps, 2)
     engine, method = engine_of(chain, micro_batch=2), Rlr(RlrConfig(h=2), steps)
     found: dict[str, list[str]] = {}

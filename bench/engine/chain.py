@@ -76,7 +76,7 @@ class Chain(Protocol):
 
     @property
     def steps(self) -> int:
-        """T."""
+        """T, the number of steps."""
         ...
 
     @property
@@ -86,7 +86,7 @@ class Chain(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where latents live."""
+        """The device that latents are on."""
         ...
 
     @property
@@ -138,5 +138,5 @@ class MakesVideos(Protocol):
 
     @property
     def frames(self) -> int:
-        """F."""
+        """F, how many a video has."""
         ...

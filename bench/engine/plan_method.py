@@ -74,11 +74,11 @@ class PlanMethod(Method):
 
     def _stratified(self, seed: int, step: int, count: int, each: int) -> list[Plan]:
         """Sample or pair b draws its first number from one of as many equal parts of [0, 1)."""
-        rng, parts = uniform("strata", seed, step), (count + each - 1) // each
-        order = rng.sample(range(parts), parts)
+        rng, strata = uniform("strata", seed, step), (count + each - 1) // each
+        order = rng.sample(range(strata), strata)
         drawn = [
-            self.plan(Stratified((part + rng.random()) / parts, derived_seed("plan", seed, step, b)))
-            for b, part in enumerate(order)
+            self.plan(Stratified((stratum + rng.random()) / strata, derived_seed("plan", seed, step, b)))
+            for b, stratum in enumerate(order)
         ]
         return [drawn[b // each] for b in range(count)]
 

@@ -22,8 +22,8 @@ class Accumulator:
         self._shapes = [p.shape for p in parameters]
         self._like = parameters[0]
         self._total: Tensor | None = None  # vectors as long as the LoRA are made when they are needed
-        self._part: Tensor | None = None
-        self._views: list[Tensor] = []  # of the part, one per parameter
+        self._current: Tensor | None = None
+        self._views: list[Tensor] = []  # of the current one, by parameter
         self.squares = self._zeros(1, torch.float64)
 
     @property
@@ -34,32 +34,32 @@ class Accumulator:
         return self._total
 
     @property
-    def part(self) -> Tensor:
+    def current(self) -> Tensor:
         """The current micro-batch's gradient so far, flat [d]."""
-        if self._part is None:
-            self._part = self._zeros(self._dim)
-            pieces = self._part.split([shape.numel() for shape in self._shapes])
+        if self._current is None:
+            self._current = self._zeros(self._dim)
+            pieces = self._current.split([shape.numel() for shape in self._shapes])
             self._views = [piece.view(shape) for piece, shape in zip(pieces, self._shapes, strict=True)]
-        return self._part
+        return self._current
 
     def add(self, gradients: Gradients) -> None:
         """Add one gradient per parameter (None: zero)."""
-        _ = self.part  # makes the views
+        _ = self.current  # makes the views
         some = [(view, g) for view, g in zip(self._views, gradients, strict=True) if g is not None]
         if some:
             torch._foreach_add_([view for view, _ in some], [g for _, g in some])
 
     def add_flat(self, gradient: Tensor) -> None:
         """Add a flat gradient [d]."""
-        part = self.part
-        part += gradient
+        current = self.current
+        current += gradient
 
     def close_micro_batch(self) -> None:
         """Fold the current micro-batch into the total."""
-        if self._part is not None:
-            self.squares += self._part.double().square().sum()
-            self._total = self._part if self._total is None else self._total.add_(self._part)
-            self._part, self._views = None, []
+        if self._current is not None:
+            self.squares += self._current.double().square().sum()
+            self._total = self._current if self._total is None else self._total.add_(self._current)
+            self._current, self._views = None, []
 
     @property
     def _dim(self) -> int:
