@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from bench.cli.sweep import With
+from bench.base.console import without_bars
+from bench.cli.options import Changes
 
 if TYPE_CHECKING:
     from bench.run.slurm import sweep
@@ -82,12 +82,12 @@ def generate(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="count them, make none")] = False,
     slurm: Slurm = None,
     cells: Cells = None,
-    changes: With = None,
+    changes: Changes = None,
     max_parallel: MaxParallel = None,
     wait: Wait = False,
 ) -> None:
     """Make the videos of VBench's prompts that are not there yet, here or by SLURM."""
-    os.environ.setdefault("TQDM_DISABLE", "1")
+    without_bars()
     from bench.measure.vbench import dimensions
 
     chosen = dimensions.chosen(dimension or ())
@@ -172,7 +172,7 @@ def score(
         bool, typer.Option("--dry-run", help="with --slurm: show what would be sent and what is missing")
     ] = False,
     slurm: Slurm = None,
-    changes: With = None,
+    changes: Changes = None,
     max_parallel: MaxParallel = None,
     wait: Wait = False,
 ) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
+from bench.base.console import plain
 from bench.base.files import write_atomically
 from bench.base.labels import listed
 from bench.base.style import Drawing, write_drawings
@@ -120,8 +121,7 @@ class Gradients(Section):
             print_profiles(self.rows, console)
         for one in self.unfinished:
             reason = f": {one.reason}" if one.reason else ""
-            text = f"{one.id} {one.state} after {one.draws} draws{reason}"
-            console.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
+            plain(console, f"{one.id} {one.state} after {one.draws} draws{reason}", "red")
 
     def write(self, results: Path) -> None:
         """Write gradients*.csv, report/gradients.md and the figures."""

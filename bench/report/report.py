@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from bench.base.console import plain
 from bench.base.errors import BenchError
 from bench.base.files import write_atomically
 from bench.measure.vbench import jobs as vbench
@@ -56,7 +57,7 @@ def write_report(results_dir: Path, console: Console) -> Path:
     if not any(section.has_results for section in sections):
         raise BenchError(f"{results_dir}: {_nothing(results)} can be read yet")
     path = _write(results, sections, ResultsDir(results_dir).report)
-    console.print(f"report: {path}", soft_wrap=True, highlight=False)
+    plain(console, f"report: {path}")
     return path
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
+from bench.base.console import plain
 from bench.report.load import Results
 from bench.report.section import Section
 
@@ -27,10 +28,9 @@ class Unfinished(Section):
         """Print a line for each cell and note."""
         for cell in self.cells:
             reason = f": {cell.problem}" if cell.problem else ""
-            text = f"{cell.id} {cell.status} at step {cell.step}{reason}"
-            console.print(text, style="red", markup=False, highlight=False)
+            plain(console, f"{cell.id} {cell.status} at step {cell.step}{reason}", "red", wrap=True)
         for note in self.notes:
-            console.print(f"note: {note}", markup=False, highlight=False)
+            plain(console, f"note: {note}", wrap=True)
 
     def markdown(self) -> str:
         """A list of the cells, and the notes."""

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
+from bench.base.console import plain
 from bench.base.media import to_bytes
 from bench.engine.chain import Chain
 from bench.measure.vbench import mp4
@@ -42,7 +43,7 @@ def generate(console: Console, asked: Asked) -> None:
             made += len(mine)
             bar.advance(task, len(mine) + len(others))
     rest = "" if made == len(missing) else f"; other processes wrote {len(missing) - made}"
-    console.print(f"wrote {made} videos to {found.out}{rest}", highlight=False, soft_wrap=True)
+    plain(console, f"wrote {made} videos to {found.out}{rest}")
 
 
 def make(

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
+from bench.base.console import plain
 from bench.measure.vbench import jobs
 from bench.measure.vbench import score as scoring
 from bench.measure.vbench.jobs import Part
@@ -31,9 +32,5 @@ def without_sent(console: Console, asked: scoring.Asked) -> scoring.Asked:
     sent = live(results)
     for dimension in asked.dimensions:
         if dimension.name in sent:
-            console.print(
-                f"{dimension.title:<24}left to SLURM: python -m bench status {results.path}",
-                highlight=False,
-                soft_wrap=True,
-            )
+            plain(console, f"{dimension.title:<24}left to SLURM: python -m bench status {results.path}")
     return replace(asked, dimensions=[one for one in asked.dimensions if one.name not in sent])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from bench.base.console import plain
 from bench.base.errors import BenchError
 from bench.base.layers import parse_setting
 from bench.data.prompts.dcot import DcotConfig
@@ -77,11 +78,7 @@ class Order:
         part = "" if self.asked.shard is None else f", part {self.asked.shard}: {len(self.mine)}"
         there = len(self.mine) - len(self.missing())
         text = f"{len(self.wanted)} videos of {prompts} prompts{part}; {there} are there already"
-        console.print(
-            f"{text}. {self.name}, {self.fps:g} frames per second → {self.out}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        plain(console, f"{text}. {self.name}, {self.fps:g} frames per second → {self.out}")
 
 
 def order(asked: Asked) -> Order:
