@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bench.data.locate import find, locate
 from huggingface_hub import constants
 
 from bench.base.errors import BenchError
