@@ -14,12 +14,12 @@ from rich.console import Console
 from bench.base.console import plain
 from bench.base.errors import BenchError
 from bench.base.files import write_atomically
-from bench.measure.vbench import jobs as vbench
 from bench.report import contests, overview, unfinished
 from bench.report.load import Results, has_profiles, load
 from bench.report.page import render_page
 from bench.report.section import Section
 from bench.run.store import ResultsDir
+from bench.run.work import kind_of
 
 
 def _gradients(results: Results) -> Section | None:
@@ -46,10 +46,9 @@ def write_report(results_dir: Path, console: Console) -> Path:
     Works on what is there: unfinished and failed cells and gradient profiles are shown as such. Raises
     BenchError if nothing can be shown.
     """
-    if any(vbench.read(cell) for cell in ResultsDir(results_dir).cells()):
-        raise BenchError(
-            f"{results_dir}: cells of VBench, which has a table and no report: python -m bench vbench table"
-        )
+    for kind in map(kind_of, ResultsDir(results_dir).cells()):
+        if kind.not_reported is not None:
+            raise BenchError(f"{results_dir}: {kind.not_reported}")
     results = load(results_dir)
     sections = [section for make in SECTIONS if (section := make(results)) is not None]
     for section in sections:
