@@ -6,22 +6,16 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-<<<<<<< HEAD
-from pathlib import Path
-=======
 from functools import cache
->>>>>>> main
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-<<<<<<< HEAD
-from bench.base.files import write_atomically
-=======
 from bench.base import registry
->>>>>>> main
+from bench.base.files import write_atomically
 
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 BLUE, VERMILLION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#6E6E6E"
