@@ -10,9 +10,8 @@ from rich.console import Console
 
 from bench.base.console import plain
 from bench.base.errors import BenchError
-from bench.base.layers import parse_setting
 from bench.data.prompts.dcot import DcotConfig
-from bench.experiment.model_files import Layer
+from bench.experiment.overrides import typed
 from bench.measure.vbench import mp4, suite
 from bench.measure.vbench.dimensions import Dimension
 from bench.measure.vbench.suite import Video
@@ -85,7 +84,7 @@ def order(asked: Asked) -> Order:
     """Look up what was asked for. Raises BenchError."""
     mp4.encoder()
     adapter = None if asked.lora is None else _adapter(asked.lora)
-    layers = [Layer(*parse_setting(text)) for text in asked.settings]
+    layers = typed(asked.settings)
     name, config = trained_model(asked.model, asked.lora, layers)
     if config.frames is None:
         raise _pictures(name)
