@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rich import box
 from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 NONE = "–"
+TONES = {1: "green", -1: "red", 0: ""}
 
 
 @dataclass(frozen=True)
@@ -48,3 +53,14 @@ def pack(names: Column, columns: Sequence[Column], width: int) -> list[list[Colu
         tables[-1].append(column)
         used += gap + column.width
     return tables
+
+
+def print_columns(console: Console, names: Column, columns: Sequence[Column], styles: Sequence[str]) -> None:
+    """Print columns beside the names, in as many tables as the console's width asks for. styles: of rows."""
+    for some in pack(names, columns, console.width):
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for column in (names, *some):
+            table.add_column(column.header, justify="left" if column.left else "right", no_wrap=True)
+        for row, style in enumerate(styles):
+            table.add_row(*(Text(c.cells[row], TONES[c.tones[row]]) for c in (names, *some)), style=style)
+        console.print(table)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import io
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import matplotlib
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+
+from bench.base import registry
+from bench.base.files import write_atomically
 
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 BLUE, VERMILLION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#6E6E6E"
@@ -28,15 +31,16 @@ class Look(NamedTuple):
 
 
 DASHED, DOTTED, MIXED = (0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 1.5, 1, 1.5))
-LOOKS = {
-    "rlr": Look(VERMILLION, "o", "-"),
-    "ddpo": Look(GREEN, "s", DASHED),
-    "alignprop": Look(BLUE, "^", "-"),
-    "vader": Look(SKY, "D", MIXED),
-    "zo": Look(ORANGE, "v", DOTTED),
-    "truncated_bp": Look(PURPLE, "P", DASHED),
-    "full_bp": Look(BLACK, "h", "-"),
+COLOURS = {
+    "black": BLACK,
+    "orange": ORANGE,
+    "sky": SKY,
+    "green": GREEN,
+    "blue": BLUE,
+    "vermillion": VERMILLION,
+    "purple": PURPLE,
 }
+LINES: dict[str, Any] = {"solid": "-", "dashed": DASHED, "dotted": DOTTED, "mixed": MIXED}
 SPARE = [
     Look(colour, marker, line)
     for line, marker in ((DOTTED, "<"), (MIXED, ">"), (DASHED, "X"))
@@ -85,10 +89,22 @@ class Drawing:
     png: bytes
 
 
+@cache
+def own_looks() -> dict[str, Look]:
+    """The look of every method in methods/ that says how it is drawn: `look = (colour, marker, line)`."""
+    said = {name: entry.declared("look") for name, entry in registry.own("method").items()}
+    return {
+        name: Look(COLOURS[look[0]], look[1], LINES[look[2]])
+        for name, look in said.items()
+        if isinstance(look, tuple) and len(look) == 3 and look[0] in COLOURS and look[2] in LINES
+    }
+
+
 def looks(methods: dict[str, str]) -> dict[str, Look]:
-    """Label → look, from label → method. A known method's first label has its own look, others spare ones."""
-    own = {method: label for label, method in sorted(methods.items(), reverse=True) if method in LOOKS}
-    found = {label: LOOKS[method] for method, label in own.items()}
+    """Label → look, from label → method. A method's look is its first label's, others have spare ones."""
+    known = own_looks()
+    own = {method: label for label, method in sorted(methods.items(), reverse=True) if method in known}
+    found = {label: known[method] for method, label in own.items()}
     spare = list(SPARE)
     for label in sorted(methods.keys() - found.keys()):
         colours = [look.colour for look in found.values()]
@@ -112,16 +128,9 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def small_multiples(count: int) -> tuple[Figure, list[Axes], int]:
-    """A figure with that many panels on common scales, in rows. Returns also the number of columns."""
-    columns = min(count, 3 if count in (3, 5, 6) else 4)
-    lines = math.ceil(count / columns)
-    figure = new_figure(9.0 if columns > 2 else 1.0 + 3.4 * columns, 0.7 + 1.75 * lines)
-    panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
-    for place, axes in enumerate(panels):
-        axes.set_visible(place < count)
-        axes.tick_params(labelbottom=place + columns >= count)
-    return figure, list(panels[:count]), columns
+def term_look(term: str) -> Look:
+    """How a gradient term (`fo`, `ho`, `zo`, or a plug-in's own) is drawn."""
+    return TERMS.get(term, SPARE_TERM)
 
 
 def legend(figure: Figure, labels: Sequence[str], look: dict[str, Look], beside: int) -> None:
@@ -153,3 +162,13 @@ def _saved(figure: Figure, extension: str, metadata: dict[str, Any]) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format=extension, dpi=DPI, metadata=metadata)
     return buffer.getvalue()
+
+
+def write_drawings(directory: Path, drawings: Iterable[Drawing], suffix: str = "") -> list[Path]:
+    """Write `<name><suffix>.svg` and `.png` of each; returns the files."""
+    files = []
+    for drawn in drawings:
+        for extension, content in (("svg", drawn.svg), ("png", drawn.png)):
+            files.append(directory / f"{drawn.name}{suffix}.{extension}")
+            write_atomically(files[-1], content)
+    return files

@@ -78,9 +78,11 @@ def named(
 
 
 def reward_list(text: str | None = ALL) -> list[str]:
-    """The rewards that `--reward` names, those of a sum one by one; `all`: that stand for themselves."""
+    """The rewards that `--reward` names, those of a sum one by one; `all`: that stand for
+    themselves and whose files can be used."""
     if text == ALL:
-        return [name for name in registry.entries("reward") if name not in COMPOSED]
+        entries = registry.entries("reward").items()
+        return [name for name, entry in entries if name not in COMPOSED and entry.problem is None]
     names = reward_names.listed(text or "")
     return [term for name in names for term in [one for one, _ in reward_names.terms(name)] or [name]]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -49,6 +49,8 @@ def run(
         ),
         _section(console, "hub and caches", examine("variables", machine.variables)),
     ]
+    if faulty := list(_faulty()):
+        found.append(_section(console, "files that cannot be used", faulty))
     ingredients, problems = _ingredients(models, rewards, settings)
     for kind, title in (("model", "models"), ("reward", "rewards"), ("prompts", "prompt sets")):
         of_kind = [one for one in ingredients if one.kind == kind]
@@ -116,8 +118,9 @@ def _table(
     """Print the table. No lines, unless it cannot be made."""
     models = [one for one in ingredients if one.kind == "model"]
     rewards = [one for one in ingredients if one.kind == "reward"]
-    methods = [name for name, entry in registry.entries("method").items() if entry.base is None]  # no presets
-    needing, others = runnable.classes(chosen or methods, models[0].name if chosen else DEMO_MODEL)
+    entries = registry.entries("method").items()
+    classes = [name for name, entry in entries if entry.base is None and entry.problem is None]
+    needing, others = runnable.classes(chosen or classes, models[0].name if chosen else DEMO_MODEL)
     members: dict[Use, list[str]] = {"reward gradient": needing, "network gradient": others}
     uses: list[Use] = [use for use, names in members.items() if names]
     overrides = typed(settings)
@@ -129,6 +132,14 @@ def _table(
         console.print(line, style="dim", highlight=False)
     console.print()
     return []
+
+
+def _faulty() -> Iterator[Line]:
+    """Files of methods, rewards and model families that cannot be used."""
+    for group in registry.FOLDERS:
+        for name, entry in registry.own(group).items():
+            if entry.problem is not None:
+                yield Line(f"{group} {name}", entry.problem, Mark.NOTE)
 
 
 def _conclude(console: Console, lines: Sequence[Line]) -> int:

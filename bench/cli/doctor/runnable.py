@@ -15,7 +15,7 @@ from bench.base import registry
 from bench.base.console import plain
 from bench.base.units import GIB
 from bench.cli.doctor.machine import available_memory
-from bench.data.packages import lacking_for
+from bench.data.packages import absent
 from bench.data.sources import look
 from bench.engine.reward import is_differentiable, media_of
 from bench.experiment import method_files
@@ -132,7 +132,7 @@ def answer(setup: Setup, reward: Ingredient, use: Use, here: Room, present: froz
     if lacking:
         flags = "" if lacking == [reward] else f"--model {model.name} "
         return Answer(f"fetch, {size}", f"python -m bench fetch {flags}--reward {ABSENT}")
-    if modules := sorted({module for name in loaded if (module := lacking_for(name))}):
+    if modules := sorted({module for piece in loaded.values() for module in absent(piece.config)}):
         return Answer(f"install, {size}", f"{REWARDS}: install the scorers, see above ({', '.join(modules)})")
     slow = "" if here.gpu or setup.config.source == "embedded:sd" else ", slow"
     return Answer(f"yes, {size}{slow}")
