@@ -86,7 +86,7 @@ class Order:
 
 def order(asked: Asked) -> Order:
     """Look up what was asked for. Raises BenchError."""
-    mp4.encoder()
+    mp4.require_encoder()
     adapter = None if asked.lora is None else _adapter(asked.lora)
     layers = [Layer(*parse_setting(text)) for text in asked.settings]
     name, config = trained_model(asked.model, asked.lora, layers)

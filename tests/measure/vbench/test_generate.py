@@ -23,7 +23,7 @@ from bench.run.store import CellDir
 from tests.measure.vbench.toy import VideoToy
 
 pytestmark = pytest.mark.skipif(
-    not any(find_spec(name) for name in mp4.PACKAGES),
+    not all(map(find_spec, mp4.PACKAGES)),
     reason="pip install -e '.[vbench]'",
 )
 
@@ -158,7 +158,7 @@ def test_what_differs_in_weights_or_decomposition_is_another_kind(
         patch.setattr(record.digests, "digest", lambda *_: "another")
         with pytest.raises(BenchError, match="another weights"):
             run(*options)
-    monkeypatch.setattr(generate, "trained_dcot", lambda _: DcotConfig())
+    monkeypatch.setattr(order, "trained_dcot", lambda _: DcotConfig())
     with pytest.raises(BenchError, match="another dcot"):
         run(*options)
 

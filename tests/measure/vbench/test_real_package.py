@@ -22,7 +22,7 @@ from tests.measure.vbench.videos import PROMPT, empty_videos, moving, score, wri
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(find_spec("vbench") is None, reason="`make scorers`"),
-    pytest.mark.skipif(not any(map(find_spec, mp4.PACKAGES)), reason="pip install -e '.[vbench]'"),
+    pytest.mark.skipif(not all(map(find_spec, mp4.PACKAGES)), reason="pip install -e '.[vbench]'"),
 ]
 
 

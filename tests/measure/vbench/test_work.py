@@ -19,9 +19,7 @@ from tests.measure.vbench.cells import planned, score_part, videos_part
 from tests.measure.vbench.toy import VideoToy
 from tests.measure.vbench.videos import empty_videos
 
-encodes = pytest.mark.skipif(
-    not any(find_spec(name) for name in mp4.PACKAGES), reason="pip install -e '.[vbench]'"
-)
+encodes = pytest.mark.skipif(not all(map(find_spec, mp4.PACKAGES)), reason="pip install -e '.[vbench]'")
 
 
 @pytest.fixture(autouse=True)

@@ -14,9 +14,7 @@ from bench.run.store import ResultsDir, State
 from tests.run.slurm.sweeps import jobs, profile, states, until
 from tests.support.running import bench
 
-pytestmark = pytest.mark.skipif(
-    not any(find_spec(name) for name in mp4.PACKAGES), reason="pip install -e '.[vbench]'"
-)
+pytestmark = pytest.mark.skipif(not all(map(find_spec, mp4.PACKAGES)), reason="pip install -e '.[vbench]'")
 VIDEOS = ("--dimension", "temporal_flickering", "--subset", 2, "--per-prompt", 3)
 
 

@@ -20,9 +20,7 @@ from bench.run.store import ResultsDir, State
 from tests.run.slurm.fakes import Programs
 
 PROFILE = "partition: main\nmax_parallel: 2\ncpus: 3\ndimensions: {imaging_quality: {mem: 9GB}}\n"
-pytestmark = pytest.mark.skipif(
-    not any(find_spec(name) for name in mp4.PACKAGES), reason="pip install -e '.[vbench]'"
-)
+pytestmark = pytest.mark.skipif(not all(map(find_spec, mp4.PACKAGES)), reason="pip install -e '.[vbench]'")
 
 
 @pytest.fixture(autouse=True)
