@@ -7,12 +7,15 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+
+from bench.base.files import write_atomically
 
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 BLUE, VERMILLION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#6E6E6E"
@@ -83,6 +86,13 @@ class Drawing:
     caption: str
     svg: bytes
     png: bytes
+
+    def save(self, directory: Path) -> list[Path]:
+        """Write it as svg and png, and return the files. Raises BenchError."""
+        files = {directory / f"{self.name}.svg": self.svg, directory / f"{self.name}.png": self.png}
+        for path, content in files.items():
+            write_atomically(path, content)
+        return list(files)
 
 
 def looks(methods: dict[str, str]) -> dict[str, Look]:

@@ -11,12 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from tabulate import tabulate
 
-from bench.base.columns import Column, pack, texts
+from bench.base.columns import Column, print_table, texts
 from bench.base.labels import told_apart
 from bench.report.groups import Contest
 from bench.report.stats import NOTHING
@@ -73,13 +71,8 @@ def overview(tables: Sequence[tuple[Contest, Sequence[Row]]]) -> Overview | None
 def show(found: Overview, console: Console) -> None:
     """Print it, in as many tables as the width of the terminal asks for."""
     console.print(f"\n[bold]{TITLE}[/bold]")
-    for columns in pack(found.names, found.columns, console.width):
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for column in (found.names, *columns):
-            table.add_column(column.header, justify="left" if column.left else "right")
-        for n, base in enumerate(found.bases):
-            table.add_row(*(c.cells[n] for c in (found.names, *columns)), style="dim" if base else "")
-        console.print(table)
+    styles = ["dim" if base else "" for base in found.bases]
+    print_table(console, found.names, found.columns, styles)
 
 
 def markdown(found: Overview) -> str:

@@ -7,13 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
-from rich import box
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-from tabulate import tabulate
 
-from bench.base.columns import NONE, Column, pack, texts
+from bench.base.columns import NONE, Column, as_text, print_table, texts
 from bench.report.stats import Estimate
 from bench.report.summary import Row
 
@@ -124,29 +120,16 @@ def short_count(value: float) -> str:
 def show(rows: Sequence[Row], console: Console) -> None:
     """Print the summary of one contest, in as many tables as the width of the terminal asks for."""
     names, parts = sections(rows)
+    styles = ["dim" if row.is_base else ("red" if not row.group.cells else "") for row in rows]
     for part in parts:
         console.print(part.title, style="bold")
-        for columns in pack(names, part.columns, console.width):
-            table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-            for column in (names, *columns):
-                table.add_column(column.header, justify="left" if column.left else "right", no_wrap=True)
-            for r, row in enumerate(rows):
-                style = "dim" if row.is_base else ("red" if not row.group.cells else "")
-                table.add_row(*(_styled(c, r) for c in (names, *columns)), style=style)
-            console.print(table)
-
-
-def _styled(column: Column, row: int) -> Text:
-    return Text(column.cells[row], style={1: "green", -1: "red", 0: ""}[column.tones[row]])
+        print_table(console, names, part.columns, styles)
 
 
 def markdown(rows: Sequence[Row], tablefmt: str = "github") -> str:
     """All columns of one contest as one table; tablefmt: github or latex_booktabs."""
     names, parts = sections(rows)
-    columns = [names, *(c for part in parts for c in part.columns)]
-    body = [[c.cells[r] for c in columns] for r in range(len(rows))]
-    align = ["left" if c.left else "right" for c in columns]
-    return tabulate(body, [c.header for c in columns], tablefmt, colalign=align, disable_numparse=True)
+    return as_text([names, *(column for part in parts for column in part.columns)], tablefmt)
 
 
 def headline(rows: Sequence[Row]) -> str:

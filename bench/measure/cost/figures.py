@@ -13,7 +13,6 @@ from pathlib import Path
 from matplotlib.axes import Axes
 
 from bench.base import style
-from bench.base.files import write_atomically
 from bench.base.style import Drawing, Look
 from bench.engine.stages import DECODE, FIRST_ORDER, HALF_ORDER, OPTIMIZER, REWARD, ROLLOUT, ZEROTH_ORDER
 from bench.measure.cost.ledger import COMPONENTS, Point
@@ -61,13 +60,7 @@ def draw(directory: Path, rows: Sequence[Row], timelines: Mapping[str, Sequence[
             for figure in (_stacked(rows), _against_steps(rows), _against_h(rows), *_timelines(timelines))
             if figure is not None
         ]
-    directory.mkdir(parents=True, exist_ok=True)
-    files = []
-    for figure in found:
-        for extension, content in (("svg", figure.svg), ("png", figure.png)):
-            files.append(directory / f"{figure.name}.{extension}")
-            write_atomically(files[-1], content)
-    return files
+    return [path for figure in found for path in figure.save(directory)]
 
 
 def group(component: str) -> str:
