@@ -1,1 +1,4 @@
-"""One file per method; `bench.base.registry` knows them by name."""
+"""One file per method; `bench.base.registry` finds them by name.
+
+Imports: engine, base.
+"""

@@ -10,6 +10,7 @@ from rich.markdown import Markdown
 from rich.table import Table
 
 from bench.base import registry
+from bench.base.console import plain
 from bench.base.errors import BenchError, did_you_mean
 from bench.base.layers import first_comment, readable, shipped
 from bench.data import prompts
@@ -93,15 +94,15 @@ def _prompt_set(console: Console, name: str) -> None:
     """What it is, how many, an example of each split; or how to get it."""
     console.print(f"[bold]{name}[/bold] (prompt set): {prompts.BUILT_IN[name]}", highlight=False)
     for source in dict.fromkeys(need.source for need in prompts.needs(name)):
-        console.print(f"from {source}", markup=False, highlight=False, soft_wrap=True)
+        plain(console, f"from {source}")
     try:
         found = prompts.load(name)
     except BenchError as error:
-        console.print(f"\n{error}", markup=False, highlight=False, soft_wrap=True)
+        plain(console, f"\n{error}")
         return
     for split, texts in (("to train on", found.train), ("held out", found.eval)):
         text = f"{len(texts)} {split}, such as {texts[0]!r}"
-        console.print(text, markup=False, highlight=False)
+        plain(console, text, wrap=True)
 
 
 def _fields(console: Console, model: type[BaseModel], section: str) -> None:
@@ -154,4 +155,4 @@ def _files(console: Console, kind: str, name: str) -> None:
     if name in shipped(kind):
         path = shipped(kind)[name]
         console.print(f"\n[bold]{readable(path)}[/bold]")
-        console.print(path.read_text(encoding="utf-8"), markup=False, highlight=False)
+        plain(console, path.read_text(encoding="utf-8"), wrap=True)

@@ -17,6 +17,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from bench.base.console import plain
 from bench.base.errors import BenchError
 from bench.data import prompts
 from bench.data.need import Need
@@ -57,13 +58,13 @@ def run(console: Console, pieces: Sequence[Piece], to: Path | None, dry_run: boo
     failures: dict[Need, str] = {}
     told: set[str] = set()
     for number, need in enumerate(waiting, start=1):
-        _line(console, f"[{number}/{len(waiting)}] {need.name}: {need.source}")
+        plain(console, f"[{number}/{len(waiting)}] {need.name}: {need.source}")
         try:
             _fetch(console, need)
         except BenchError as error:
             failures[need] = str(error)
             why = _reason(str(error))
-            _line(console, "  failed: for the same reason" if why in told else f"  failed: {error}", "red")
+            plain(console, "  failed: for the same reason" if why in told else f"  failed: {error}", "red")
             told.add(why)
     unreadable = [piece for piece in pieces if not _readable(console, piece)]
     failed = _show(console, pieces, failures) or bool(unreadable)
@@ -78,18 +79,18 @@ def _fetch(console: Console, need: Need) -> None:
         from bench.data.url import fetch_url
 
         size = f"about {readable_size(need.gigabytes * 1e9)}" if need.gigabytes else "size unknown"
-        _line(console, f"  {size}")
+        plain(console, f"  {size}")
         fetch_url(need, _Lines(console))
     else:
         from bench.data import hub
 
         size = hub.download_size(need)
         _check_room(need, size)
-        _line(console, f"  {readable_size(size)}")
+        plain(console, f"  {readable_size(size)}")
         hub.download(need)
     found = look(need)
     seconds = time.monotonic() - started
-    _line(console, f"  {readable_size(found.size)} here after {seconds:.0f} s: {found.path}")
+    plain(console, f"  {readable_size(found.size)} here after {seconds:.0f} s: {found.path}")
 
 
 def _check_room(need: Need, size: int) -> None:
@@ -116,7 +117,7 @@ class _Lines:
         if time.monotonic() - self.told > TOLD_EVERY:
             self.told = time.monotonic()
             of = "" if total is None else f" of {readable_size(total)}"
-            _line(self.console, f"  {readable_size(done)}{of}")
+            plain(self.console, f"  {readable_size(done)}{of}")
 
 
 def _show(console: Console, pieces: Sequence[Piece], failures: dict[Need, str]) -> bool:
@@ -151,7 +152,7 @@ def _readable(console: Console, piece: Piece) -> bool:
     try:
         prompts.load(piece.name)
     except BenchError as error:
-        _line(console, f"prompts {piece.name}: {error}", "red")
+        plain(console, f"prompts {piece.name}: {error}", "red")
         for need in piece.needs:
             if need.kind == "url":
                 forget(need)
@@ -188,12 +189,7 @@ def _say_how_to_use(console: Console, to: Path, failed: bool) -> None:
     )
     quoted = shlex.quote(str(place))
     for line in (f"HF_HOME={quoted}", f"BENCH_CACHE={shlex.quote(str(place / 'bench'))}", "HF_HUB_OFFLINE=1"):
-        _line(console, f"  export {line}")
-
-
-def _line(console: Console, text: str, style: str | None = None) -> None:
-    """Text as it is, unbroken, so that paths and commands can be copied."""
-    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+        plain(console, f"  export {line}")
 
 
 def readable_size(size: float) -> str:

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from bench.base.console import plain
 from bench.base.errors import BenchError
 from bench.cli import cost, plan, sweep, tools, vbench
 
@@ -31,9 +32,7 @@ def main() -> None:
     try:
         app()
     except BenchError as error:
-        errors.print(
-            f"error: {error}", style="red", markup=False, emoji=False, highlight=False, soft_wrap=True
-        )
+        plain(errors, f"error: {error}", "red")
         sys.exit(2)
 
 
@@ -261,7 +260,7 @@ def sample(
     from bench.run.sample import write_samples
 
     for path in write_samples(prompt, model, lora, n, seed, out, settings or (), dcot):
-        console.print(str(path), markup=False, highlight=False, soft_wrap=True)
+        plain(console, str(path))
 
 
 @app.command()

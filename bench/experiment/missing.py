@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 
+from bench.base.console import plain
 from bench.base.errors import BenchError
 from bench.experiment.model_files import model_file
 from bench.experiment.request import Experiment
@@ -22,21 +23,14 @@ def waits(cell: Cell) -> bool:
 def show(console: Console, experiment: Experiment, cells: Sequence[Cell]) -> None:
     """What has to be fetched first, and how."""
     if command := _fetch_command(experiment, cells):
-        console.print(
-            f"Not on this machine yet; cells in brackets wait for it:\n  {command}",
-            style="yellow",
-            markup=False,  # a list in a setting is no markup
-            highlight=False,
-            soft_wrap=True,
-        )
+        plain(console, f"Not on this machine yet; cells in brackets wait for it:\n  {command}", "yellow")
     digests = [cell.config.digests for cell in cells]
     writers = dict.fromkeys(d["dcot"].removeprefix(MISSING) for d in digests if _is_unwritten(d))
     for writer in writers:
-        console.print(
+        plain(
+            console,
             f"Some prompts have no decomposition yet; the run itself asks {writer} (dcot.llm) for them.",
-            style="yellow",
-            highlight=False,
-            soft_wrap=True,
+            "yellow",
         )
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from rich.console import Console
 
+from bench.base.console import plain
 from bench.base.errors import BenchError
 from bench.base.files import write_atomically
 from bench.base.style import Drawing
@@ -58,7 +59,7 @@ def write_report(results_dir: Path, console: Console) -> Path:
     if not parts and not (profiles and profiles.tables):
         raise BenchError(f"{results_dir}: {_nothing(experiment, profiles)} can be read yet")
     path = _write(experiment, parts, profiles, ResultsDir(results_dir).report)
-    console.print(f"report: {path}", soft_wrap=True, highlight=False)
+    plain(console, f"report: {path}")
     return path
 
 
@@ -81,7 +82,7 @@ def _show_profiles(results_dir: Path, profiles: Profiles, console: Console) -> N
     for one in profiles.unfinished:
         reason = f": {one.reason}" if one.reason else ""
         text = f"{one.id} {one.state} after {one.draws} draws{reason}"
-        console.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
+        plain(console, text, "red")
 
 
 def _nothing(experiment: Experiment, profiles: Profiles | None) -> str:
@@ -95,11 +96,9 @@ def _nothing(experiment: Experiment, profiles: Profiles | None) -> str:
 def _tell_what_is_missing(experiment: Experiment, console: Console) -> None:
     for cell in experiment.unfinished():
         reason = f": {cell.problem}" if cell.problem else ""
-        console.print(
-            f"{cell.id} {cell.status} at step {cell.step}{reason}", style="red", markup=False, highlight=False
-        )
+        plain(console, f"{cell.id} {cell.status} at step {cell.step}{reason}", "red", wrap=True)
     for note in experiment.notes:
-        console.print(f"note: {note}", markup=False, highlight=False)
+        plain(console, f"note: {note}", wrap=True)
 
 
 def _write(experiment: Experiment, parts: list[Part], profiles: Profiles | None, folder: Path) -> Path:

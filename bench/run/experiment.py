@@ -14,6 +14,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from bench.base.console import plain
 from bench.base.errors import BenchError
 from bench.base.files import write_atomically
 from bench.base.layers import dump_yaml
@@ -131,7 +132,7 @@ def run(
     busy = [outcome for outcome in others if not outcome.ok]
     for outcome in busy:
         text = f"{outcome.task.id} is left alone: {outcome.status.message}"
-        console.print(text, style="yellow", soft_wrap=True, highlight=False, markup=False)
+        plain(console, text, "yellow")
     if not ready:
         return 1 if busy else 0
     if jobs is None:
@@ -179,12 +180,7 @@ def _conclude(
 ) -> int:
     bad = [outcome for outcome in outcomes if not outcome.ok]
     if interrupted:
-        console.print(
-            f"stopped. Continue where it stopped with:\n  {command_line()}",
-            soft_wrap=True,
-            markup=False,
-            highlight=False,
-        )
+        plain(console, f"stopped. Continue where it stopped with:\n  {command_line()}")
         return INTERRUPTED
     if report and any(planned.results.cell(cell.id).status().state is State.DONE for cell in planned.cells):
         from bench.report.report import write_report
@@ -192,13 +188,11 @@ def _conclude(
         write_report(planned.results.path, console)
     for outcome in bad:
         status = outcome.status
-        console.print(
+        plain(
+            console,
             f"{outcome.task.id}: {status.state} at step {status.step}: {status.message}\n"
             f"  see {outcome.task.directory.path}; the same command tries it again from its last checkpoint",
-            style="red",
-            soft_wrap=True,
-            highlight=False,
-            markup=False,
+            "red",
         )
     return 1 if bad else 0
 

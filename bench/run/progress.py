@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import TimeRemainingColumn as EtaColumn
 
+from bench.base.console import plain
 from bench.run.launch import Outcome, Task, Watcher
 from bench.run.store import State
 
@@ -105,9 +106,7 @@ class Bars:
         self.progress.remove_task(bar)
         self.progress.advance(self._all)
         style = "green" if outcome.ok else "red"
-        self.progress.console.print(
-            f"{running.name}: {_ending(outcome)}", style=style, highlight=False, markup=False
-        )
+        plain(self.progress.console, f"{running.name}: {_ending(outcome)}", style, wrap=True)
 
     def stopping(self) -> None:
         """Say that it may take a moment."""
@@ -128,7 +127,7 @@ class Lines:
         pass
 
     def _print(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        plain(self.console, text)
 
     def started(self, task: Task) -> None:
         """Say so."""

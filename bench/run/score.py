@@ -19,6 +19,7 @@ from rich.table import Table
 from torch import Tensor
 
 from bench.base import registry
+from bench.base.console import plain
 from bench.base.errors import BenchError
 from bench.base.files import append_rows, write_atomically
 from bench.base.layers import parse_setting
@@ -100,7 +101,7 @@ def score_cells(console: Console, directories: Sequence[Path], asked: Asked) -> 
         file.parent.mkdir(exist_ok=True)
         append_rows(file, rows)
         _show(console, cell.id, rows)
-        console.print(f"  added to {file}", markup=False, highlight=False, soft_wrap=True)
+        plain(console, f"  added to {file}")
         everything += [{"cell": cell.id, **row} for row in rows]
     _write(console, asked.out, everything)
 
@@ -136,7 +137,7 @@ def _choices(console: Console, asked: Asked, trained: Sequence[Choice], videos: 
     for name in sorted(names):
         piece = reward_piece(name, [own[name], *layers] if name in own else layers)
         if asked.rewards == ALL and (why := _absent(piece, videos)):
-            console.print(f"left out: {name}: {why}", style="yellow", highlight=False, soft_wrap=True)
+            plain(console, f"left out: {name}: {why}", "yellow")
             continue
         config = {} if piece.config is None else piece.config.model_dump(mode="json")
         found.append(Choice(name=name, config=config))
@@ -196,4 +197,4 @@ def _write(console: Console, out: Path | None, rows: list[Row]) -> None:
         writer.writerows(rows)
         text = stream.getvalue()
     write_atomically(out, text)
-    console.print(f"{len(rows)} scores in {out}", markup=False, highlight=False, soft_wrap=True)
+    plain(console, f"{len(rows)} scores in {out}")

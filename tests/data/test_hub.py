@@ -10,8 +10,8 @@ from huggingface_hub import constants
 from bench.base.errors import BenchError
 from bench.data import hub
 from bench.data.advice import bench_command, fetch_flag
-from bench.data.locate import find, locate
 from bench.data.need import HUB_PATTERNS, Need
+from bench.data.sources import find, locate
 from tests.support.fake_hub import GOOD_TOKEN, FakeHub
 
 WEIGHTS = "unet/model.safetensors"

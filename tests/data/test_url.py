@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench.base.errors import BenchError
-from bench.data import locate, url
+from bench.data import sources, url
 from bench.data.cache import cache_directory, file_path
 from bench.data.need import Need
 from bench.data.url import cached_url, fetch_url
@@ -61,9 +61,9 @@ def test_a_file_is_fetched_once_into_a_directory_of_its_own(server: Server, cach
 
 
 def test_locate_finds_what_was_fetched(server: Server):
-    assert locate.find(need(server)) is None
-    directory = locate.locate(need(server))
-    assert locate.find(need(server)) == directory == file_path(need(server)).parent
+    assert sources.find(need(server)) is None
+    directory = sources.locate(need(server))
+    assert sources.find(need(server)) == directory == file_path(need(server)).parent
 
 
 def test_the_digest_is_checked_and_noted(server: Server):

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.padding import Padding
 
 from bench.base import registry
+from bench.base.console import plain
 from bench.base.errors import BenchError
 from bench.base.layers import parse_setting, shipped
 from bench.cli.doctor import files, machine, packages, runnable
@@ -148,5 +149,5 @@ def _conclude(console: Console, lines: Sequence[Line]) -> int:
         return 0
     console.print("The demo cannot run here:", style="bold red")
     for line in bad:
-        console.print(f"  {line.name}: {line.text}", style="red", markup=False, highlight=False)
+        plain(console, f"  {line.name}: {line.text}", "red", wrap=True)
     return 1

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.base import registry
+from bench.base.console import plain
 from bench.cli.doctor.machine import GIB, available_memory
 from bench.data.packages import lacking_for
 from bench.engine.reward import is_differentiable, media_of
@@ -178,10 +179,11 @@ def show(
 
     uses: a column each. typed: what the user said by --set and `fetch` has to be told, too.
     """
-    console.print(
+    plain(
+        console,
         f"can run here ({here.gib:.1f} GiB of {'GPU' if here.gpu else 'main'} memory free)",
-        style="bold italic",
-        highlight=False,
+        "bold italic",
+        wrap=True,
     )
     table = Table(box=None, padding=(0, 1, 0, 1))
     table.add_column("model", no_wrap=True, style="cyan")
@@ -220,6 +222,6 @@ def _those(fix: str, names: Sequence[str], fixes: Mapping[str, Sequence[str]]) -
 def _suggest(console: Console, text: str, style: str) -> None:
     """A command stays one line, so that it can be copied; all else is folded between words."""
     if text.startswith("python "):
-        console.print(f"  {text}", style=style, markup=False, highlight=False, soft_wrap=True)
+        plain(console, f"  {text}", style)
     else:
         console.print(Padding(Text(text), (0, 0, 0, 2), expand=False), style=style)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, final
 
 from bench.base.errors import BenchError
-from bench.data import locate
+from bench.data import sources
 from bench.data.need import Need
 
 SECONDS = 120.0  # for one answer
@@ -39,7 +39,7 @@ def connect(name: str, endpoint: str | None, key_variable: str) -> LanguageModel
     """The model of that name at an endpoint, or without one in a directory or on the hub."""
     if endpoint is not None:
         return Server(name, endpoint, key_variable)
-    return Local(locate.locate(local_need(name, "dcot language model", "dcot.llm")))
+    return Local(sources.locate(local_need(name, "dcot language model", "dcot.llm")))
 
 
 def local_need(name: str, called: str, setting: str) -> Need:

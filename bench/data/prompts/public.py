@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.base.errors import BenchError
-from bench.data import advice, locate
+from bench.data import advice, sources
 from bench.data.need import Need
 from bench.data.prompts import files, formats
 
@@ -119,7 +119,7 @@ def load_vbench() -> Splits:
 
 def _found(name: str, need: Need) -> Path:
     """The file of a need. Never downloads: that is what `bench fetch` is for."""
-    directory = locate.find(need)
+    directory = sources.find(need)
     if directory is None:
         raise BenchError(
             f"prompt set '{name}' is not on this machine. Get it where there is a network:\n"

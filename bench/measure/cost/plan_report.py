@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from bench.base.console import plain
 from bench.base.units import GIB, gigabytes
 from bench.experiment.settings import CellConfig
 from bench.measure.cost import planner, variances
@@ -40,11 +41,11 @@ def run(
         _say(console, _deadline(config, best, deadline, timing(config, h, profile, profiles)))
     _say(console, reasons(known, found, h))
     _say(console, settings(known, best, h, training.method.name))
-    console.print(f"h* = {h}", markup=False, highlight=False)
+    plain(console, f"h* = {h}", wrap=True)
 
 
 def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False)
+    plain(console, text, wrap=True)
     console.print()
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from bench.base.console import plain
 from bench.base.errors import BenchError
 from bench.experiment.settings import CellConfig
 from bench.measure.cost import table
@@ -46,9 +47,9 @@ def run(console: Console, planned: Planned, calibration: Path | None) -> int:
         written = table.write(planned.out, found)
         drawn = [path for path in _figures(planned.out, found) if path.suffix == ".png"]
         for path in [*written, *drawn]:
-            console.print(f"wrote {path}", soft_wrap=True, highlight=False)
+            plain(console, f"wrote {path}")
     for message in failed:
-        console.print(message, style="red", soft_wrap=True, highlight=False, markup=False)
+        plain(console, message, "red")
     return 1 if failed and not (planned.everything and found) else 0
 
 
@@ -70,7 +71,7 @@ def calibrate(console: Console, planned: Planned) -> int:
     for method, one in found.checks.items():
         checks.add_row(method, table.number(one.predicted), table.number(one.measured), f"{one.error:+.0%}")
     console.print(shown, checks)
-    console.print(f"wrote {found.save(planned.out)}", soft_wrap=True, highlight=False)
+    plain(console, f"wrote {found.save(planned.out)}")
     return 0
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from bench.base.console import plain
 from bench.base.errors import BenchError
 from bench.measure.gradients.plan import Limits, Planned, tasks
 from bench.measure.gradients.store import ProbeConfig
@@ -68,16 +69,14 @@ def run(console: Console, planned: Planned, force: bool, started: float) -> int:
     bad = [outcome for outcome in [*busy, *outcomes] if not outcome.ok]
     write(planned.out, console)
     for outcome in [] if interrupted else bad:
-        console.print(
+        plain(
+            console,
             f"{outcome.task.title}: {outcome.status.state} after {outcome.status.step} draws: "
             f"{outcome.status.message}\n  see {outcome.task.directory.path}; the same command goes on",
-            style="red",
-            soft_wrap=True,
-            highlight=False,
-            markup=False,
+            "red",
         )
     if interrupted:
-        console.print(f"stopped. Go on with:\n  {command_line()}", soft_wrap=True, highlight=False)
+        plain(console, f"stopped. Go on with:\n  {command_line()}")
         return INTERRUPTED
     return 1 if bad else 0
 
@@ -95,4 +94,4 @@ def write(results: Path, console: Console) -> None:
     try:
         write_report(results, console)
     except BenchError as error:  # nothing measured: why is told after this
-        console.print(str(error), style="red", soft_wrap=True, highlight=False, markup=False)
+        plain(console, str(error), "red")

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
+from bench.base.console import plain
 from bench.base.media import to_bytes
 from bench.engine.chain import Chain
 from bench.measure.vbench import mp4
@@ -47,7 +48,7 @@ def generate(console: Console, request: VideosRequest, *, force: bool = False, d
             made += len(mine)
             bar.advance(task, len(mine) + len(others))
     rest = "" if made == len(missing) else f"; other processes wrote {len(missing) - made}"
-    console.print(f"wrote {made} videos to {request.videos}{rest}", highlight=False, soft_wrap=True)
+    plain(console, f"wrote {made} videos to {request.videos}{rest}")
 
 
 def make(

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from bench.base.console import plain
 from bench.base.errors import BenchError
 from bench.base.layers import parse_setting
 from bench.data.prompts.dcot import DcotConfig
@@ -83,11 +84,10 @@ class Resolved:
         prompts = len({video.prompt for video in wanted})
         part = "" if request.parts == 1 else f", part {request.part}/{request.parts}: {len(mine)}"
         there = 0 if anew else len(mine) - len(request.missing())
-        console.print(
+        plain(
+            console,
             f"{len(wanted)} videos of {prompts} prompts{part}; {there} are there already. "
             f"{request.name}, {self.fps:g} frames per second → {request.videos}",
-            highlight=False,
-            soft_wrap=True,
         )
 
 

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from rich.console import Console
 
+from bench.base.console import plain
 from bench.base.errors import BenchError
 from bench.measure.vbench import jobs, order
 from bench.measure.vbench import score as scoring
@@ -44,11 +45,10 @@ def generate(console: Console, asked: order.Asked, how: sweep.Asked, cells: int 
     record(found)
     free = left if how.force else _not_others(left, sent)
     if len(free) < len(left):
-        console.print(
+        plain(
+            console,
             f"{len(left) - len(free)} of {len(division)} cells not sent: other cells, which are queued or "
             f"running, make their videos\n  python -m bench status {results.path} --watch",
-            highlight=False,
-            soft_wrap=True,
         )
     if left and not free:
         return 0

@@ -11,6 +11,7 @@ from rich.text import Text
 from tabulate import tabulate
 
 from bench.base.columns import NONE, Column, as_text, print_table, texts
+from bench.base.console import plain
 from bench.base.errors import BenchError
 from bench.base.files import write_atomically
 from bench.measure.vbench import aggregate, figures
@@ -43,9 +44,7 @@ def table(console: Console, paths: Sequence[Path], out: Path, unit: Unit = "auto
     rows = read(chosen, unit)
     show(console, rows)
     written = [*write(out, rows), *(figures.draw(out, rows) if draw else ())]
-    console.print(
-        f"wrote {', '.join(path.name for path in written)} to {out}", highlight=False, soft_wrap=True
-    )
+    plain(console, f"wrote {', '.join(path.name for path in written)} to {out}")
 
 
 def shown(rows: Sequence[ScoreRow]) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from bench.base.console import plain
 from bench.base.errors import BenchError, did_you_mean
 from bench.run import claims
 from bench.run.slurm import record, scheduler
@@ -35,7 +36,7 @@ def cancel(console: Console, results: ResultsDir, names: Sequence[str]) -> int:
         elif held is not None and queue.alive(cell, *held):
             local.append(f"{cell.id} {queue.describe(cell, held[0])}")
     for text in local:
-        console.print(f"{text}: stop it there", style="yellow", highlight=False, soft_wrap=True)
+        plain(console, f"{text}: stop it there", "yellow")
     if not jobs:
         console.print("no cell has a SLURM job: nothing to cancel")
         return 1 if local else 0
@@ -98,9 +99,9 @@ def logs(console: Console, results: ResultsDir, name: str, follow: bool) -> None
         if path.is_file() and path.stat().st_size:
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
             left_out = f" (the last {TAIL_LINES} of {len(lines)} lines)" if len(lines) > TAIL_LINES else ""
-            console.print(f"── {path}{left_out}", style="bold", highlight=False, soft_wrap=True)
+            plain(console, f"── {path}{left_out}", "bold")
             for line in lines[-TAIL_LINES:]:
-                console.print(line, markup=False, highlight=False, soft_wrap=True)
+                plain(console, line)
     if follow:
         _follow(console, results, cell)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
+from bench.base.console import plain
 from bench.base.errors import BenchError
 from bench.experiment import request
 from bench.experiment.request import Options
@@ -107,19 +108,18 @@ def send(
     others = [outcome for outcome in sent.busy if not outcome.ok]
     done += len(sent.busy) - len(others)  # since they were planned
     for outcome in others:
-        console.print(f"{outcome.task.id}: {outcome.status.message}", highlight=False, soft_wrap=True)
+        plain(console, f"{outcome.task.id}: {outcome.status.message}")
     found = sent.submission
     if found is None:
         console.print(f"nothing to send: {done} cells are done, {len(others)} queued or running")
         return 0
     arrays = ", ".join(found.arrays)
     report = f", report in job {found.report}" if found.report else ""
-    console.print(
+    plain(
+        console,
         f"{_many(found.jobs, 'cell')} sent in {_many(found.arrays, 'array')} ({arrays}){report}; "
         f"{done} done before, {len(others)} queued or running; results in {results.path}\n"
         f"  python -m bench status {results.path} --watch",
-        highlight=False,
-        soft_wrap=True,
     )
     _warn_of_the_hopeless(console, found.jobs)
     if not asked.wait:
@@ -132,7 +132,7 @@ def _many(things: Sized, name: str) -> str:
 
 
 def _tell(console: Console, text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    plain(console, text)
 
 
 def _warn_of_the_hopeless(console: Console, jobs: dict[str, str]) -> None:
@@ -141,10 +141,9 @@ def _warn_of_the_hopeless(console: Console, jobs: dict[str, str]) -> None:
     reasons = {job.reason for job in scheduler.ask(jobs.values()).values() if job.waits}
     for reason in sorted(reasons):
         if reason.startswith(NEVER_STARTS) or "Invalid" in reason:
-            console.print(
+            plain(
+                console,
                 f"SLURM has the jobs, and says that they cannot start: {reason}. Cancel them and change "
                 "the profile.",
-                style="yellow",
-                highlight=False,
-                soft_wrap=True,
+                "yellow",
             )

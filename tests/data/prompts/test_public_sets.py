@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench.base.errors import BenchError
-from bench.data import advice, locate, prompts
+from bench.data import advice, prompts, sources
 from bench.data.cache import file_path
 from bench.data.prompts import BUILT_IN, formats, public
 
@@ -58,7 +58,7 @@ def test_a_set_that_is_not_here_is_one_message_with_the_command(name: str):
 def test_fetching_without_a_network_is_one_message_per_file_with_a_command(name: str):
     for need in prompts.needs(name):
         with pytest.raises(BenchError, match="HF_HUB_OFFLINE is set") as error:
-            locate.locate(need)
+            sources.locate(need)
         assert advice.fetch_command(need) in str(error.value)
         assert "--set" not in str(error.value)
 

@@ -1,0 +1,11 @@
+"""Text on the terminal."""
+
+from rich.console import Console
+
+
+def plain(console: Console, text: str, style: str | None = None, *, wrap: bool = False) -> None:
+    """Print text as it is: brackets are not markup, and nothing in it is coloured or replaced.
+
+    wrap: fold long lines between words; otherwise they stay whole, so that paths and commands can be copied.
+    """
+    console.print(text, style=style, markup=False, emoji=False, highlight=False, soft_wrap=not wrap)

@@ -1,0 +1,36 @@
+from .batch import Batch, Improved, Report, Start, Term
+from .chain import Chain, Condition, MakesVideos, State, Transition
+from .control_variate import Control
+from .engine import Engine
+from .method import InferenceMethod, Method
+from .micro_batch import Perturbation
+from .plan import Kind, Plan, Segment, tiled
+from .plan_method import Estimator, PlanMethod, last_steps
+from .reward import Media, Reward
+
+__all__ = [
+    "Batch",
+    "Chain",
+    "Condition",
+    "Control",
+    "Engine",
+    "Estimator",
+    "Improved",
+    "InferenceMethod",
+    "Kind",
+    "MakesVideos",
+    "Media",
+    "Method",
+    "Perturbation",
+    "Plan",
+    "PlanMethod",
+    "Report",
+    "Reward",
+    "Segment",
+    "Start",
+    "State",
+    "Term",
+    "Transition",
+    "last_steps",
+    "tiled",
+]

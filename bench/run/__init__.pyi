@@ -1,0 +1,6 @@
+from .store import CellDir, ResultsDir
+
+__all__ = [
+    "CellDir",
+    "ResultsDir",
+]
