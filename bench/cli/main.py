@@ -153,15 +153,15 @@ def vbench_cell(
     directory: Path,
     with_parent: Annotated[bool, typer.Option("--with-parent")] = False,
 ) -> None:
-    """Do one planned part of `vbench generate` or `vbench score` in this process."""
+    """Do one job of `vbench generate` or `vbench score` in this process."""
     os.environ.setdefault(*NO_BARS)
-    from bench.measure.vbench.work import run_part
+    from bench.measure.vbench.job_process import run_job
     from bench.run.cell import end_with_parent
     from bench.run.store import CellDir
 
     if with_parent:
         end_with_parent()
-    sys.exit(run_part(CellDir(directory)))
+    sys.exit(run_job(CellDir(directory)))
 
 
 @app.command()

@@ -112,7 +112,7 @@ def _prepare(request: ScoreRequest, names: Sequence[str]) -> None:
     shutil.rmtree(work, ignore_errors=True)
     links = work / "videos"
     links.mkdir(parents=True)
-    shown = _shown(request, names)
+    shown, prompts = _shown(request, names), request.prompts()
     for link, name in shown.items():
         (links / link).symlink_to((request.videos / name).resolve())
     if request.dimension == "subject_consistency":
@@ -130,7 +130,7 @@ def _prepare(request: ScoreRequest, names: Sequence[str]) -> None:
         "full_info": str(suite.FULL_INFO),
         "mode": "custom_input" if request.custom else "vbench_standard",
         "names": shown,
-        "prompts": {link: request.prompts[name] for link, name in shown.items()} if request.prompts else {},
+        "prompts": {link: prompts[name] for link, name in shown.items()} if prompts else {},
         "device": request.device,
         "packages": list(request.described.packages),
         "limits": dict(request.described.limits),
@@ -146,10 +146,10 @@ def _shown(request: ScoreRequest, names: Sequence[str]) -> dict[str, str]:
     whatever its prompt is, so custom videos are called by the action there."""
     if not request.custom or request.dimension != "human_action":
         return {name: name for name in names}
-    found: dict[str, str] = {}
+    found, prompts = dict[str, str](), request.prompts()
     for n, name in enumerate(names):
         stem, _, suffix = name.rpartition(".")
-        prompt = request.prompts[name] if request.prompts else re.sub(r"-\d+$", "", stem)
+        prompt = prompts[name] if prompts else re.sub(r"-\d+$", "", stem)
         action = prompt.lower().split("person is ")[-1].strip(" .").replace("/", " ")
         found[f"{action}-{n}.{suffix}"] = name
     return found

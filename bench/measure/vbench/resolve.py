@@ -52,7 +52,7 @@ def request(
     BenchError.
     """
     settings = tuple(settings)
-    name, _ = _model(model, lora, settings)
+    _, name, _ = _looked_up(model, lora, settings)
     chosen = {dimension.name for dimension in dimensions}
     part, parts = suite.shard(shard)
     return VideosRequest(
@@ -94,16 +94,19 @@ class Resolved:
 def resolve(request: VideosRequest) -> Resolved:
     """Look up what a request names. Raises BenchError, also if there is nothing to write videos with."""
     mp4.require_encoder()
-    adapter = None if request.lora is None else _adapter(request.lora)
-    name, config = _model(request.model, request.lora, request.settings)
+    adapter, name, config = _looked_up(request.model, request.lora, request.settings)
     if config.frames is None:
         raise makes_pictures(name)
     fps = frame_rate(name) if request.fps is None else request.fps
     return Resolved(request, config, adapter, trained_dcot(request.lora), fps)
 
 
-def _model(model: str | None, lora: Path | None, settings: Iterable[str]) -> tuple[str, ModelConfig]:
-    return trained_model(model, lora, [Layer(*parse_setting(text)) for text in settings])
+def _looked_up(
+    model: str | None, lora: Path | None, settings: Iterable[str]
+) -> tuple[Path | None, str, ModelConfig]:
+    """The adapter's directory, and the model's name and settings."""
+    adapter = None if lora is None else _adapter(lora)
+    return adapter, *trained_model(model, lora, [Layer(*parse_setting(text)) for text in settings])
 
 
 def _adapter(lora: Path) -> Path:

@@ -34,7 +34,7 @@ def requests(
     if any(request.prompts_file is not None and not request.custom for request in found):
         raise BenchError("--prompts-file goes with --custom; VBench's own videos are named by their prompts")
     for request in found:
-        _ = request.prompts
+        request.prompts()
     return found
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +24,7 @@ FLICKERING = "temporal_flickering"
 
 
 class ScoreRequest(Strict):
-    """The options of `vbench score` for one dimension; also config.yaml of its job, whose first key is `work`.
+    """The options of `vbench score` for one dimension, which are config.yaml of its job; `work` stands first.
 
     out: the directory that has scores/. python: the interpreter that scores, None for this one.
     static_filter: for flickering on the suite. timeout: seconds. Paths of a job are absolute, as it may be
@@ -43,6 +42,16 @@ class ScoreRequest(Strict):
     python: Path | None = None
     static_filter: bool = True
     timeout: float | None = None
+
+    @property
+    def id(self) -> str:
+        """The dimension's name, which the job has too."""
+        return self.dimension
+
+    @property
+    def label(self) -> str:
+        """The dimension's name."""
+        return self.dimension
 
     @property
     def described(self) -> Dimension:
@@ -69,14 +78,18 @@ class ScoreRequest(Strict):
         """Whether static videos are chosen first."""
         return self.static_filter and not self.custom and self.dimension == FLICKERING
 
-    @cached_property
     def prompts(self) -> dict[str, str]:
         """File name → prompt of custom videos; empty without a file of prompts. Raises BenchError."""
         return {} if self.prompts_file is None else _prompts(self.prompts_file, self.videos)
 
     def absolute(self) -> ScoreRequest:
         """The same with absolute paths."""
-        paths = {"videos": self.videos, "out": self.out, "prompts_file": self.prompts_file, "python": self.python}
+        paths = {
+            "videos": self.videos,
+            "out": self.out,
+            "prompts_file": self.prompts_file,
+            "python": self.python,
+        }
         return self.model_copy(update={key: path and path.absolute() for key, path in paths.items()})
 
     def given(self) -> tuple[list[str], int | None]:
@@ -91,7 +104,7 @@ class ScoreRequest(Strict):
 
     def fingerprint(self, names: Sequence[str]) -> str:
         """A digest of what is scored: names, sizes and times of the videos, and how they are scored."""
-        digest = hashlib.sha256(json.dumps([self.filtered, self.custom, self.prompts]).encode())
+        digest = hashlib.sha256(json.dumps([self.filtered, self.custom, self.prompts()]).encode())
         for name in names:
             stat = (self.videos / name).stat()
             digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())

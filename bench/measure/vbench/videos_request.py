@@ -18,10 +18,10 @@ NAMED = 2  # dimensions that stand in a job's name
 
 
 class VideosRequest(Strict):
-    """Every `parts`-th video of a selection. The first key of a job's config.yaml is `work`.
+    """Every `parts`-th video of a selection, from the `part`-th on; `work` stands first in config.yaml.
 
-    videos: the directory for them. model: as it was typed, since videos.json names it so; None for the one that
-    the LoRA was trained on. name: that model's. lora: a cell, or a directory with an adapter. settings:
+    videos: the directory for them. model: as it was typed, since videos.json names it so; None for the one
+    that the LoRA was trained on. name: that model's. lora: a cell, or a directory with an adapter. settings:
     model.KEY=VALUE. subset: prompts of each dimension. per_prompt: videos of each prompt. batch: videos at a
     time. fps: None for the model's. Paths of a job are absolute, as it may be sent again from elsewhere.
     """

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench.base.errors import BenchError
-from bench.measure.vbench import dimensions, suite
+from bench.measure.vbench import dimensions, resolve, suite
 from bench.measure.vbench.dimensions import DIMENSIONS, chosen
 
 
@@ -65,15 +65,18 @@ def test_dimensions_with_the_same_prompts_choose_the_same() -> None:
 
 def test_shards_share_out_all_videos() -> None:
     found = suite.videos(chosen(["scene"]), 3)
-    parts = [suite.shard(found, f"{k}/4") for k in (1, 2, 3, 4)]
+    requests = [
+        resolve.request(chosen(["scene"]), "tiny-video", subset=3, shard=f"{k}/4") for k in (1, 2, 3, 4)
+    ]
+    parts = [request.listed() for request in requests]
     assert sorted((v for part in parts for v in part), key=lambda v: (v.place, v.number)) == found
-    assert suite.shard(found, None) == found
+    assert resolve.request(chosen(["scene"]), "tiny-video", subset=3).listed() == found
 
 
 @pytest.mark.parametrize("text", ["0/4", "5/4", "4", "a/b", "1/0", "-1/2"])
 def test_a_shard_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(BenchError, match="expected K/N"):
-        suite.shard([], text)
+        suite.shard(text)
 
 
 def test_fewer_videos_of_each_prompt() -> None:

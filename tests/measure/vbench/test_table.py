@@ -15,10 +15,9 @@ from typer.testing import CliRunner
 from bench.base.errors import BenchError
 from bench.cli.main import app
 from bench.measure.vbench import aggregate, figures, table
-from bench.measure.vbench.dimension_run import Status
+from bench.measure.vbench.dimension_status import DimensionStatus, write_status
 from bench.measure.vbench.dimensions import DIMENSIONS
 from bench.measure.vbench.results import ScoreRow, read
-from bench.measure.vbench.score import write_status
 from tests.measure.vbench.test_aggregate import TABLE3, TABLE10
 from tests.measure.vbench.videos import write_result
 
@@ -68,7 +67,7 @@ def test_what_is_written_can_be_read_again(tmp_path: Path) -> None:
 def test_scored_directories_stand_beside_published_models(tmp_path: Path) -> None:
     scores = {name: 0.5 for name in DIMENSIONS if name != "scene"}
     write_result(tmp_path / "mine" / "scores" / "all_eval_results.json", scores)
-    status = Status(state="done", videos=10, expected=360, partial="10 of the suite's 360 videos")
+    status = DimensionStatus(state="done", videos=10, expected=360, partial="10 of the suite's 360 videos")
     write_status(tmp_path / "mine" / "scores", "subject_consistency", status)
     words = " ".join(
         run(str(tmp_path / "mine"), str(TABLE10), "--out", str(tmp_path / "t"), width=200).split()

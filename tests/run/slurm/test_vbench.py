@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench.measure.vbench import mp4
-from bench.measure.vbench.score import read_status
+from bench.measure.vbench.dimension_status import read_status
 from bench.run.store import ResultsDir, State
 from tests.run.slurm.sweeps import jobs, profile, states, until
 from tests.support.running import bench
