@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import ast
 import re
+import textwrap
 from graphlib import TopologicalSorter
 from pathlib import Path
+from xml.sax.saxutils import escape
 
 ROOT = Path(__file__).parents[1]
 OUTSIDE = ("methods", "rewards")  # rooms that are packages of their own beside bench/
+PICTURE = ROOT / "docs" / "images" / "rooms.svg"
+WIDTH, HEIGHT, GAP = 420, 96, 44  # of a box, in pixels, and between boxes
 
 
 def room_dirs() -> dict[str, Path]:
@@ -90,3 +94,81 @@ def purpose(folder: Path) -> str:
     """The first sentence of a room's docstring."""
     text = ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or ""
     return text.split("\n\n")[0].replace("\n", " ")
+
+
+def drawn_arrows() -> list[tuple[str, str]]:
+    """(room, room that it may import), without those that follow from others."""
+    table = may_import()
+    return [
+        (room, other)
+        for room, others in table.items()
+        for other in others
+        if not any(other in table[between] for between in others)
+    ]
+
+
+def picture() -> str:
+    """The rooms as SVG: every room stands above all that it may import."""
+    table, folders = may_import(), room_dirs()
+    floors: dict[str, int] = {}
+    for room in table:
+        floors[room] = 1 + max((floors[other] for other in table[room]), default=-1)
+    top = max(floors.values())
+    where: dict[str, tuple[int, int]] = {}
+    for floor in range(top + 1):
+        rooms = [room for room in table if floors[room] == floor]
+        for n, room in enumerate(sorted(rooms, key=lambda room: room in OUTSIDE)):
+            where[room] = (GAP + n * (WIDTH + GAP), GAP + (top - floor) * (HEIGHT + GAP))
+    width, height = 2 * WIDTH + 3 * GAP, (top + 1) * (HEIGHT + GAP) + GAP
+    boxes = [_box(room, folders[room], *where[room]) for room in table]
+    arrows = [_arrow(where[room], where[other]) for room, other in drawn_arrows()]
+    return "\n".join(
+        (
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+            'font-family="sans-serif">',
+            '<defs><marker id="tip" markerWidth="8" markerHeight="8" refX="7" refY="4" orient="auto">'
+            '<path d="M0,0 L8,4 L0,8 z" fill="#555"/></marker></defs>',
+            f'<rect width="{width}" height="{height}" fill="white"/>',
+            *arrows,
+            *boxes,
+            "</svg>\n",
+        )
+    )
+
+
+def _box(room: str, folder: Path, x: int, y: int) -> str:
+    colour = "#fdf3e1" if room in OUTSIDE else "#eaf1fb"
+    name = f"{folder.relative_to(ROOT)}/"
+    said = [
+        f'<text x="{x + 12}" y="{y + 42 + 16 * n}" font-size="12" fill="#333">{escape(line)}</text>'
+        for n, line in enumerate(textwrap.wrap(purpose(folder), 66)[:4])
+    ]
+    return "\n".join(
+        (
+            f'<rect x="{x}" y="{y}" width="{WIDTH}" height="{HEIGHT}" rx="6" fill="{colour}" stroke="#888"/>',
+            f'<text x="{x + 12}" y="{y + 22}" font-size="15" font-weight="bold">{name}</text>',
+            *said,
+        )
+    )
+
+
+def _arrow(start: tuple[int, int], end: tuple[int, int]) -> str:
+    (x, y), (to_x, to_y) = start, end
+    sideways = (to_x - x) // 6
+    x1, x2 = x + WIDTH // 2 + sideways, to_x + WIDTH // 2 - sideways
+    return (
+        f'<line x1="{x1}" y1="{y + HEIGHT}" x2="{x2}" y2="{to_y}" stroke="#555" '
+        'stroke-width="1.5" marker-end="url(#tip)"/>'
+    )
+
+
+def main() -> None:
+    """Draw the picture; print lines of Python by room, and arrows that the table forbids."""
+    PICTURE.write_text(picture())
+    for room, folder in room_dirs().items():
+        print(f"{room:<12} {lines(folder):>6}")
+    print(*forbidden(), sep="\n")
+
+
+if __name__ == "__main__":
+    main()

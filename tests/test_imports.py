@@ -2,7 +2,7 @@
 
 from graphlib import TopologicalSorter
 
-from scripts.rooms import ROOT, forbidden, imports, may_import, modules
+from scripts.rooms import PICTURE, ROOT, forbidden, imports, may_import, modules, picture
 
 
 def test_rooms_import_only_what_they_may() -> None:
@@ -25,3 +25,7 @@ def test_the_mathematics_imports_base_alone() -> None:
 def test_nothing_lies_loose_in_the_package() -> None:
     loose = {path.name for path in (ROOT / "bench").iterdir() if path.is_file()}
     assert loose == {"__init__.py", "__main__.py", "py.typed"}
+
+
+def test_the_picture_in_the_docs_is_that_of_the_table() -> None:
+    assert PICTURE.read_text() == picture(), "run `python -m scripts.rooms`"

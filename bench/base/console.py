@@ -1,5 +1,7 @@
 """Text on the terminal."""
 
+import os
+
 from rich.console import Console
 
 
@@ -9,3 +11,8 @@ def plain(console: Console, text: str, style: str | None = None, *, wrap: bool =
     wrap: fold long lines between words; otherwise they stay whole, so that paths and commands can be copied.
     """
     console.print(text, style=style, markup=False, emoji=False, highlight=False, soft_wrap=not wrap)
+
+
+def without_bars() -> None:
+    """Show no progress bars of other libraries: what they would count takes half a second."""
+    os.environ.setdefault("TQDM_DISABLE", "1")

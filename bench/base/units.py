@@ -21,11 +21,13 @@ def size(text: str, flag: str) -> int:
 
 
 def duration(text: str, flag: str) -> float:
-    """`90s`, `5m`, `24h`, `2d` → seconds. Raises BenchError that names the flag."""
-    found = re.fullmatch(rf"{NUMBER}([smhd])", text.strip())
+    """`90s`, `5m`, `24h`, `2d` or a number of seconds → seconds. Raises BenchError that names the flag."""
+    found = re.fullmatch(rf"{NUMBER}([smhd]?)", text.strip())
     if not found or float(found[1]) == 0:
-        raise BenchError(f"{flag} {text}: expected a time such as 90s, 30m, 24h or 2d")
-    return float(found[1]) * TIMES[found[2]]
+        raise BenchError(
+            f"{flag} {text}: expected a time such as 90s, 5m or 2h (s, m, h, d, or a number of seconds)"
+        )
+    return float(found[1]) * TIMES[found[2] or "s"]
 
 
 def gigabytes(count: float) -> str:

@@ -1,8 +1,7 @@
-"""The commands about cost: profile. Parse, call, print; `bench.cli.main` registers them."""
+"""The commands about cost: profile, and plan, which needs neither a GPU nor weights."""
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -10,21 +9,23 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from bench.base import units
+from bench.base.console import without_bars
+from bench.cli import options
+
 console = Console()
 CHECKED = "rlr,zo,truncated_bp"  # what a calibration is checked on, unless others are named
 
 
 def profile(
-    methods: Annotated[
-        str | None, typer.Option(help="names with commas between them, or `all`", show_default="all")
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="a name, path:DIRECTORY or hub:ORG/NAME", show_default="tiny")
-    ] = None,
-    reward: Annotated[str | None, typer.Option(help="as for run", show_default="the model's")] = None,
+    methods: options.Methods = None,
+    model: options.Model = None,
+    reward: options.Rewards = None,
     batch: Annotated[
         int | None,
-        typer.Option(min=1, help="samples, all at once through the network", show_default="the model's"),
+        typer.Option(
+            min=1, metavar="N", help="samples, all at once through the network", show_default="the model's"
+        ),
     ] = None,
     measure: Annotated[
         bool | None,
@@ -37,51 +38,72 @@ def profile(
     graphs: Annotated[
         str | None,
         typer.Option(
+            metavar="KINDS",
             help="staged, joint (the memory of direct implementations) or both: staged,joint",
             show_default="staged",
         ),
     ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="SECTION.KEY=VALUE, such as model.offload=true; may be repeated"),
-    ] = None,
+    settings: options.Settings = None,
     vary: Annotated[
         list[str] | None,
-        typer.Option(help="SECTION.KEY=VALUE,VALUE…: profile with each, such as model.steps=10,25,50"),
+        typer.Option(
+            metavar="SETTINGS",
+            help="SECTION.KEY=VALUE,VALUE…: profile with each, such as model.steps=10,25,50",
+        ),
     ] = None,
     calibrate: Annotated[
         bool,
         typer.Option("--calibrate", help="measure this device's throughput, to predict seconds with"),
     ] = False,
     calibration: Annotated[
-        Path | None, typer.Option(help="predict seconds from it", show_default="OUT/calibration.json")
+        Path | None,
+        typer.Option(metavar="FILE", help="predict seconds from it", show_default="OUT/calibration.json"),
     ] = None,
-    out: Annotated[Path, typer.Option(help="results directory")] = Path("results/profile"),
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads", show_default="the model's")
-    ] = None,
+    out: options.Out = Path("results/profile"),
+    threads: options.Threads = None,
 ) -> None:
     """Show what one optimizer step of each method takes: memory by component, evaluations, time."""
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    from bench.experiment import request
+    without_bars()
+    from bench.experiment.request import Options, build
     from bench.measure.cost import plan, run
 
-    names = methods or (CHECKED if calibrate else "all")
-    planned = [
-        plan.plan(request.build(options), True if calibrate else measure, batch, kind)
-        for layer in plan.varied(vary or ())
-        for options in [
-            request.Options(
-                names,
-                model,
-                reward,
-                seeds="0",
-                threads=threads,
-                settings=[*(settings or ()), *layer],
-                out=out,
-            )
-        ]
-        for kind in (graphs.split(",") if graphs else [None])
-    ]
+    planned = []
+    for varied in plan.varied(vary or ()):
+        asked = Options(
+            methods=methods or (CHECKED if calibrate else "all"), model=model, reward=reward, seeds="0",
+            settings=[*(settings or ()), *varied], threads=threads, out=out,
+        )  # fmt: skip
+        for kind in graphs.split(",") if graphs else [None]:
+            planned.append(plan.plan(build(asked), True if calibrate else measure, batch, kind))
     together = plan.merged(planned)
     sys.exit(run.calibrate(console, together) if calibrate else run.run(console, together, calibration))
+
+
+def plan(
+    budget: Annotated[
+        str, typer.Option(metavar="SIZE", help="memory, such as 40GB (10^9 bytes) or 24GiB (2^30)")
+    ],
+    model: options.Model = "tiny",
+    method: Annotated[
+        str, typer.Option(metavar="NAME", help="one with a half-order block of h steps")
+    ] = "rlr",
+    batch: Annotated[int, typer.Option(min=1, metavar="N", help="samples of an optimizer step")] = 4,
+    deadline: Annotated[
+        str | None, typer.Option(metavar="TIME", help="such as 24h: how many optimizer steps fit")
+    ] = None,
+    settings: options.Settings = None,
+    gradients: Annotated[
+        Path, typer.Option(metavar="DIR", help="results of `bench gradients`, for variances")
+    ] = Path("results/gradients"),
+    profiles: Annotated[
+        Path, typer.Option(metavar="DIR", help="results of `bench profile`, for seconds")
+    ] = Path("results/profile"),
+) -> None:
+    """Say which h, batch and checkpointing fit a memory budget, and why. Needs no GPU and no weights."""
+    without_bars()
+    from bench.measure.cost import plan_report, planner
+
+    limit = units.size(budget, "--budget")
+    time = None if deadline is None else units.duration(deadline, "--deadline")
+    config = planner.cell(method, model or "tiny", batch, settings or ())
+    plan_report.run(console, config, limit, time, gradients, profiles)

@@ -2,77 +2,65 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from rich.console import Console
+from typer import Argument, Option, Typer
 
+from bench.base.console import without_bars
 from bench.base.errors import BenchError
-from bench.cli.sweep import With
+from bench.cli import options
 
 if TYPE_CHECKING:
     from bench.run.slurm import sweep
 
 console = Console()
-app = typer.Typer(
-    help="VBench: make videos of its prompts, score them, tabulate the scores.", no_args_is_help=True
-)
+app = Typer(help="VBench: make videos of its prompts, score them, tabulate the scores.", no_args_is_help=True)
 Dimensions = Annotated[
     list[str] | None,
-    typer.Option(
-        "--dimension", help="names with commas between them, or all; may be repeated", show_default="all"
-    ),
+    Option("--dimension", help="names with commas between them, or all; may be repeated", show_default="all"),
 ]
 # generate
-Model = Annotated[str | None, typer.Option(help="a video model, as for run", show_default="the cell's")]
-Lora = Annotated[Path | None, typer.Option(help="a cell's directory, or one with a LoRA in it")]
-VideosOut = Annotated[
-    Path | None, typer.Option(help="for the videos", show_default="results/vbench/MODEL/videos")
-]
+Model = Annotated[str | None, Option(help="a video model, as for run", show_default="the cell's")]
+Lora = Annotated[Path | None, Option(help="a cell's directory, or one with a LoRA in it")]
+VideosOut = Annotated[Path | None, Option(help="for the videos", show_default="results/vbench/MODEL/videos")]
 Subset = Annotated[
-    int | None, typer.Option(min=1, help="prompts of each dimension, a fixed choice", show_default="all")
+    int | None, Option(min=1, help="prompts of each dimension, a fixed choice", show_default="all")
 ]
 PerPrompt = Annotated[
-    int | None, typer.Option(min=1, help="videos of each prompt", show_default="5; flickering 25")
+    int | None, Option(min=1, help="videos of each prompt", show_default="5; flickering 25")
 ]
-Shard = Annotated[str | None, typer.Option(help="K/N: only that part, for array jobs")]
-Seed = Annotated[int, typer.Option(min=0, help="of the starting noise")]
-Batch = Annotated[int, typer.Option(min=1, help="videos at a time")]
-Fps = Annotated[float | None, typer.Option(min=1, help="frames per second", show_default="the model's")]
-Settings = Annotated[list[str] | None, typer.Option("--set", help="model.KEY=VALUE; may be repeated")]
-MakeAgain = Annotated[bool, typer.Option("--force", help="make also those that are there")]
-Count = Annotated[bool, typer.Option("--dry-run", help="count them, make none")]
+Shard = Annotated[str | None, Option(help="K/N: only that part, for array jobs")]
+Seed = Annotated[int, Option(min=0, help="of the starting noise")]
+Batch = Annotated[int, Option(min=1, help="videos at a time")]
+Fps = Annotated[float | None, Option(min=1, help="frames per second", show_default="the model's")]
+Settings = Annotated[list[str] | None, Option("--set", help="model.KEY=VALUE; may be repeated")]
+MakeAgain = Annotated[bool, Option("--force", help="make also those that are there")]
+Count = Annotated[bool, Option("--dry-run", help="count them, make none")]
 # score
-Videos = Annotated[Path, typer.Argument(help="directory of videos")]
+Videos = Annotated[Path, Argument(help="directory of videos")]
 Custom = Annotated[
-    bool, typer.Option("--custom", help="videos of other prompts: ten dimensions, prompts from file names")
+    bool, Option("--custom", help="videos of other prompts: ten dimensions, prompts from file names")
 ]
-PromptsFile = Annotated[Path | None, typer.Option(help='with --custom: JSON, {"a.mp4": "its prompt"}')]
-ScoresOut = Annotated[
-    Path | None, typer.Option(help="scores go to OUT/scores", show_default="beside the videos")
-]
-Device = Annotated[str, typer.Option(help="cuda, cpu or auto")]
-Python = Annotated[
-    Path | None, typer.Option(help="of another environment with vbench", show_default="this one")
-]
-Fetch = Annotated[bool, typer.Option("--fetch", help="download weights that are not here")]
+PromptsFile = Annotated[Path | None, Option(help='with --custom: JSON, {"a.mp4": "its prompt"}')]
+ScoresOut = Annotated[Path | None, Option(help="scores go to OUT/scores", show_default="beside the videos")]
+Device = Annotated[str, Option(help="cuda, cpu or auto")]
+Python = Annotated[Path | None, Option(help="of another environment with vbench", show_default="this one")]
+Fetch = Annotated[bool, Option("--fetch", help="download weights that are not here")]
 NoStaticFilter = Annotated[
-    bool, typer.Option("--no-static-filter", help="score flickering on all videos, moving ones too")
+    bool, Option("--no-static-filter", help="score flickering on all videos, moving ones too")
 ]
-Jobs = Annotated[int, typer.Option(min=1, help="dimensions at a time")]
-Timeout = Annotated[float | None, typer.Option(min=1, help="seconds of each dimension")]
-ScoreAgain = Annotated[bool, typer.Option("--force", help="score again what has a score")]
-Show = Annotated[
-    bool, typer.Option("--dry-run", help="with --slurm: show what would be sent and what is missing")
-]
+Jobs = Annotated[int, Option(min=1, help="dimensions at a time")]
+Timeout = Annotated[float | None, Option(min=1, help="seconds of each dimension")]
+ScoreAgain = Annotated[bool, Option("--force", help="score again what has a score")]
+Show = Annotated[bool, Option("--dry-run", help="with --slurm: show what would be sent and what is missing")]
 # with --slurm
 Slurm = Annotated[
     str | None,
-    typer.Option(
+    Option(
         "--slurm",
         help="send what is missing to SLURM by this profile",
         show_default="work here",
@@ -80,13 +68,13 @@ Slurm = Annotated[
     ),
 ]
 MaxParallel = Annotated[
-    int | None, typer.Option(min=1, help="with --slurm: cells that run at once", show_default="the profile's")
+    int | None, Option(min=1, help="with --slurm: cells that run at once", show_default="the profile's")
 ]
 Cells = Annotated[
     int | None,
-    typer.Option(min=1, help="with --slurm: that share the videos", show_default="as many as run at once; 8"),
+    Option(min=1, help="with --slurm: that share the videos", show_default="as many as run at once; 8"),
 ]
-Wait = Annotated[bool, typer.Option("--wait", help="with --slurm: to the end; exit code 1 if one failed")]
+Wait = Annotated[bool, Option("--wait", help="with --slurm: to the end; exit code 1 if one failed")]
 
 
 class Unit(StrEnum):
@@ -114,12 +102,12 @@ def generate(
     dry_run: Count = False,
     slurm: Slurm = None,
     cells: Cells = None,
-    changes: With = None,
+    changes: options.Changes = None,
     max_parallel: MaxParallel = None,
     wait: Wait = False,
 ) -> None:
     """Make the videos of VBench's prompts that are not there yet, here or by SLURM."""
-    os.environ.setdefault("TQDM_DISABLE", "1")
+    without_bars()
     from bench.measure.vbench import dimensions
 
     chosen = dimensions.chosen(dimension or ())
@@ -165,7 +153,7 @@ def score(
     force: ScoreAgain = False,
     dry_run: Show = False,
     slurm: Slurm = None,
-    changes: With = None,
+    changes: options.Changes = None,
     max_parallel: MaxParallel = None,
     wait: Wait = False,
 ) -> None:
@@ -195,6 +183,18 @@ def score(
     sys.exit(code if len(left) == len(requests) else 1)
 
 
+def cell(directory: Path, with_parent: options.WithParent = False) -> None:
+    """Do one job of `vbench generate` or `vbench score` in this process."""
+    without_bars()
+    from bench.measure.vbench.job_process import run_job
+    from bench.run.cell import end_with_parent
+    from bench.run.store import CellDir
+
+    if with_parent:
+        end_with_parent()
+    sys.exit(run_job(CellDir(directory)))
+
+
 def _how(
     slurm: str, changes: list[str] | None, max_parallel: int | None, wait: bool, dry_run: bool, force: bool
 ) -> sweep.Asked:
@@ -215,13 +215,11 @@ def _with_slurm(slurm: str | None, options: dict[str, object]) -> None:
 def table(
     files: Annotated[
         list[Path] | None,
-        typer.Argument(help="result files, tables, scored directories", show_default="all in results/vbench"),
+        Argument(help="result files, tables, scored directories", show_default="all in results/vbench"),
     ] = None,
-    out: Annotated[Path, typer.Option(help="for csv, md, tex and the figures")] = Path("results/vbench"),
-    figures: Annotated[
-        bool, typer.Option("--figures/--no-figures", help="draw the radar and the bars")
-    ] = True,
-    unit: Annotated[Unit, typer.Option(help="of the numbers in tables")] = Unit.auto,
+    out: Annotated[Path, Option(help="for csv, md, tex and the figures")] = Path("results/vbench"),
+    figures: Annotated[bool, Option("--figures/--no-figures", help="draw the radar and the bars")] = True,
+    unit: Annotated[Unit, Option(help="of the numbers in tables")] = Unit.auto,
 ) -> None:
     """Tabulate scores with Quality, Semantic and Total, and check printed ones against their dimensions."""
     from bench.measure.vbench import table as tabulating

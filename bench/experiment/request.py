@@ -19,7 +19,7 @@ from bench.experiment.settings import Request
 DEMO = "demo"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Options:
     """What the user typed; None where nothing was typed."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +20,6 @@ from bench.run.load import find_lora
 from bench.run.store import State
 
 REFERENCE = "full_bp"
-UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 @dataclass(frozen=True)
@@ -41,14 +39,6 @@ class Planned:
     probes: list[tuple[ProbeConfig, ProbeDir]]
     limits: Limits
     jobs: int | None
-
-
-def seconds(text: str) -> float:
-    """`90s`, `5m`, `2h` or a number of seconds."""
-    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smh]?)", text.strip())
-    if not found or float(found[1]) == 0:
-        raise BenchError(f"--budget {text}: expected a time such as 90s, 5m or 2h")
-    return float(found[1]) * UNITS[found[2] or "s"]
 
 
 def plan(experiment: Experiment, places: Sequence[str], limits: Limits, jobs: int | None) -> Planned:

@@ -165,7 +165,9 @@ def test_image_model_is_measured_at_the_lora_of_a_trained_cell(tmp_path: Path) -
 
     model = f"path:{build_random_pipeline(tmp_path / 'sd')}"
     quick = ["model.steps=2", "train.steps=1", "train.lr=0.1", "eval.prompts=1", "eval.images_per_prompt=1"]
-    options = Options("full_bp", model, "colourfulness", seeds="0", settings=quick, out=tmp_path)
+    options = Options(
+        methods="full_bp", model=model, reward="colourfulness", seeds="0", settings=quick, out=tmp_path
+    )
     tasks, _ = launch.prepare(experiment.plan(build(options), force=False).tasks, force=False)
     trained = CellDir(tasks[1].directory.path)
     assert run_cell(trained, None) is Exit.DONE

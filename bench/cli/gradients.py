@@ -1,0 +1,95 @@
+"""The commands that measure gradients: gradients, and one probe of it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from bench.base import units
+from bench.base.console import without_bars
+from bench.cli import options
+
+console = Console()
+
+
+def gradients(
+    methods: options.Methods = "all",
+    model: options.Model = None,
+    reward: Annotated[
+        str | None, typer.Option(metavar="NAME", help="differentiable", show_default="the model's")
+    ] = None,
+    prompts: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="a prompt set or a file", show_default="the model's"),
+    ] = None,
+    at: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PLACE",
+            help="θ: init, or the directory of a trained cell or LoRA; may be repeated",
+            show_default="init",
+        ),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, metavar="N", help="of the LoRA's initial values and of all draws")
+    ] = 0,
+    budget: Annotated[
+        str | None, typer.Option(metavar="TIME", help="for all together, such as 90s, 5m, 2h")
+    ] = None,
+    draws: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="batch gradients of each method, earlier ones included"),
+    ] = None,
+    precision: Annotated[
+        float | None, typer.Option(min=1e-4, metavar="X", help="stop where the bias is known to ± this")
+    ] = None,
+    settings: options.Settings = None,
+    out: options.Out = Path("results/gradients"),
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="methods at a time", show_default="one per CPU core"),
+    ] = None,
+    threads: options.Threads = None,
+    force: Annotated[bool, typer.Option("--force", help="forget what was measured before")] = False,
+) -> None:
+    """Measure bias, variance and cost of each method's gradient against the exact one.
+
+    Without --budget, --draws or --precision: a budget of 5 minutes. Draws are added to earlier ones.
+    """
+    started = time.monotonic()
+    from bench.experiment.request import Options, build
+    from bench.measure.gradients import plan, run
+
+    if budget is None and draws is None and precision is None:
+        budget = "5m"
+    seconds = None if budget is None else units.duration(budget, "--budget")
+    asked = Options(
+        methods=methods, model=model, reward=reward, prompts=prompts, seeds=str(seed),
+        settings=settings or (), threads=threads, out=out,
+    )  # fmt: skip
+    limits = plan.Limits(seconds, draws, precision)
+    planned = plan.plan(build(asked), at or [plan.INIT], limits, jobs)
+    sys.exit(run.run(console, planned, force, started))
+
+
+def probe(
+    directory: Path,
+    timeout: options.Timeout = None,
+    draws: Annotated[int | None, typer.Option()] = None,
+    precision: Annotated[float | None, typer.Option()] = None,
+    with_parent: options.WithParent = False,
+) -> None:
+    """Measure one planned profile in this process."""
+    without_bars()
+    from bench.measure.gradients.store import ProbeDir
+    from bench.measure.gradients.worker import run_probe
+    from bench.run.cell import end_with_parent
+
+    if with_parent:
+        end_with_parent()
+    sys.exit(run_probe(ProbeDir(directory), timeout, draws, precision))

@@ -1,0 +1,170 @@
+"""The commands that run cells and look at what came of them: run, sample, report, evaluate."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from bench.base.console import plain, without_bars
+from bench.base.errors import BenchError
+from bench.cli import options
+
+console = Console()
+
+
+def run(
+    methods: options.Methods = None,
+    model: options.Models = None,
+    reward: options.Rewards = None,
+    prompts: options.Prompts = None,
+    seeds: options.Seeds = None,
+    steps: options.Steps = None,
+    config: options.Config = None,
+    settings: options.Settings = None,
+    out: options.NamedOut = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="cells at a time", show_default="one per CPU core")
+    ] = None,
+    threads: options.Threads = None,
+    processes: Annotated[
+        int, typer.Option(min=1, metavar="N", help="data-parallel processes of each cell")
+    ] = 1,
+    timeout_per_cell: Annotated[
+        float | None, typer.Option(min=1, metavar="N", help="seconds; the cell can be continued")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="check everything, print the cells, run nothing")
+    ] = False,
+    weights: options.Weights = None,
+    dcot: options.Dcot = None,
+    report: Annotated[bool, typer.Option(help="tables and figures at the end")] = True,
+    force: options.Again = False,
+    in_process: Annotated[
+        bool, typer.Option("--in-process", help="one cell after the other in this process, for a debugger")
+    ] = False,
+    slurm: Annotated[
+        str | None,
+        typer.Option(metavar="PROFILE", help="send the cells to SLURM by this profile; see `submit`"),
+    ] = None,
+) -> None:
+    """Fine-tune a model by several methods and compare them. Without options: the demo."""
+    from bench.experiment.request import Options, build
+    from bench.run import experiment, launch
+
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise BenchError("start `run` itself only once: `--processes N` makes every cell data-parallel")
+    asked = Options(
+        methods=methods, model=model, reward=reward, prompts=prompts, seeds=seeds, steps=steps, config=config,
+        settings=settings or (), weights=weights, dcot=dcot, threads=threads, out=out,
+    )  # fmt: skip
+    if slurm is not None:
+        from bench.run.slurm import sweep
+
+        sys.exit(sweep.submit(console, asked, sweep.Asked(slurm, (), jobs, False, dry_run, force)))
+    if in_process and (processes > 1 or jobs is not None):
+        raise BenchError("--in-process runs one cell at a time in one process: leave --jobs and --processes")
+    planned = experiment.plan(build(asked), force, fetch=not dry_run)
+    if dry_run:
+        experiment.show(console, planned)
+        return
+    way = launch.Way(processes, timeout_per_cell)
+    sys.exit(experiment.run(console, planned, jobs, way, report, in_process))
+
+
+def cell(directory: Path, timeout: options.Timeout = None, with_parent: options.WithParent = False) -> None:
+    """Run one planned cell in this process. --with-parent: end when standard input closes."""
+    without_bars()
+    from bench.run.cell import end_with_parent, run_cell
+    from bench.run.store import CellDir
+
+    if with_parent:
+        end_with_parent()
+    sys.exit(run_cell(CellDir(directory), timeout))
+
+
+def sample(
+    prompt: Annotated[str, typer.Option(metavar="TEXT", help="what to draw")],
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="as for run", show_default="the cell's, or tiny"),
+    ] = None,
+    lora: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="a cell's directory, or one with a LoRA in it")
+    ] = None,
+    n: Annotated[int, typer.Option("--n", min=1, metavar="N", help="pictures")] = 4,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="of the starting noise")] = 0,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="directory for the pictures")] = Path("samples"),
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SETTING", help="model.KEY=VALUE; may be repeated"),
+    ] = None,
+    dcot: Annotated[
+        bool | None,
+        typer.Option(
+            "--dcot/--no-dcot",
+            help="other prompts for coarse, mid and fine steps",
+            show_default="as the cell",
+        ),
+    ] = None,
+) -> None:
+    """Draw pictures with a model, with or without a trained LoRA."""
+    without_bars()
+    from bench.run.sample import write_samples
+
+    for path in write_samples(prompt, model, lora, n, seed, out, settings or (), dcot):
+        plain(console, str(path))
+
+
+def report(directory: options.Results) -> None:
+    """Build the tables and figures of a results directory again, and print the summary."""
+    from bench.report.report import write_report
+
+    write_report(directory, console)
+
+
+def evaluate(
+    images: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="a directory of pictures from anywhere")
+    ] = None,
+    cell: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="a cell, whose held-out pictures are drawn again; may be repeated"),
+    ] = None,
+    rewards: Annotated[
+        str,
+        typer.Option("--rewards", "--reward", metavar="NAMES", help="names, or `all` whose weights are here"),
+    ] = "all",
+    prompts_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="prompts of the pictures: .jsonl, or text with a line for each"),
+    ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="pictures at a time", show_default="8, or the cell's"),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SETTING", help="REWARD.KEY=VALUE; may be repeated"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="every score in a table, .csv or .jsonl")
+    ] = None,
+) -> None:
+    """Score pictures from anywhere, or a trained cell by other rewards than its run did."""
+    without_bars()
+    if (images is None) == (not cell):
+        raise BenchError("say what to score: either --images DIRECTORY, or --cell DIRECTORY")
+    if images is None and prompts_file is not None:
+        raise BenchError("--prompts-file goes with --images; a cell has its own prompts")
+    from bench.run import score
+
+    asked = score.Asked(rewards, settings or (), batch, out)
+    if images is not None:
+        score.score_images(console, images, prompts_file, asked)
+    else:
+        score.score_cells(console, cell or (), asked)

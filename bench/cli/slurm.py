@@ -1,0 +1,118 @@
+"""The commands of a sweep by SLURM: submit, status, cancel, retry, logs."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from bench.base.errors import BenchError
+from bench.cli import options
+from bench.run.store import ResultsDir
+
+console = Console()
+
+
+def submit(
+    profile: Annotated[
+        str, typer.Option(metavar="PROFILE", help="a YAML file, or the name of one in slurm/profiles")
+    ],
+    config: options.Config = None,
+    methods: options.Methods = None,
+    model: options.Models = None,
+    reward: options.Rewards = None,
+    prompts: options.Prompts = None,
+    seeds: options.Seeds = None,
+    steps: options.Steps = None,
+    settings: options.Settings = None,
+    weights: options.Weights = None,
+    threads: options.Threads = None,
+    dcot: options.Dcot = None,
+    out: options.NamedOut = None,
+    changes: options.Changes = None,
+    max_parallel: options.MaxParallel = None,
+    wait: options.Wait = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="check everything, show the cells and arrays, send nothing")
+    ] = False,
+    force: options.Again = False,
+) -> None:
+    """Send an experiment's cells to SLURM: those that are neither done, nor queued, nor running."""
+    from bench.experiment.request import Options
+    from bench.run.slurm import sweep
+
+    asked = Options(
+        methods=methods, model=model, reward=reward, prompts=prompts, seeds=seeds, steps=steps, config=config,
+        settings=settings or (), weights=weights, dcot=dcot, threads=threads, out=out,
+    )  # fmt: skip
+    how = sweep.Asked(profile, tuple(changes or ()), max_parallel, wait, dry_run, force)
+    sys.exit(sweep.submit(console, asked, how))
+
+
+def status(
+    directory: options.Results,
+    watch: Annotated[bool, typer.Option("--watch", help="look again until nothing runs or waits")] = False,
+    seconds: Annotated[float, typer.Option(min=0.5, metavar="SECONDS", help="between two looks")] = 5.0,
+    as_json: Annotated[bool, typer.Option("--json", help="one object for each cell")] = False,
+) -> None:
+    """Show where every cell stands: state, step, reward, time left, node, job."""
+    from bench.run.slurm import status as standing
+
+    results = ResultsDir(directory)
+    if watch:
+        standing.watch(console, results, seconds)
+    elif as_json:
+        print(standing.as_json(standing.standings(results)))
+    else:
+        standing.show(console, results, standing.standings(results))
+
+
+def cancel(
+    directory: options.Results,
+    cells: Annotated[
+        list[str] | None, typer.Argument(metavar="[CELL]...", help="their names", show_default="all")
+    ] = None,
+) -> None:
+    """Take cells out of the queue; running ones write a checkpoint and stop."""
+    from bench.run.slurm import control
+
+    sys.exit(control.cancel(console, ResultsDir(directory), cells or ()))
+
+
+def retry(
+    directory: options.Results,
+    failed: Annotated[bool, typer.Option("--failed", help="failed and killed cells (the default)")] = False,
+    timeout: Annotated[bool, typer.Option("--timeout", help="cells that ran out of time")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="all that are not done and that nobody has, cancelled ones too")
+    ] = False,
+    profile: Annotated[
+        str | None,
+        typer.Option(metavar="PROFILE", help="as for submit", show_default="the last submission's"),
+    ] = None,
+    changes: options.Changes = None,
+    max_parallel: options.MaxParallel = None,
+    wait: options.Wait = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="show what would be sent")] = False,
+) -> None:
+    """Send cells that ended badly once more; they continue from their last checkpoints."""
+    from bench.run.slurm import control, sweep
+
+    if failed + timeout + everything > 1:
+        raise BenchError("say one of --failed, --timeout and --all")
+    which = control.ALL if everything else control.TIMEOUT if timeout else control.FAILED
+    asked = sweep.Asked(profile, tuple(changes or ()), max_parallel, wait, dry_run, False)
+    sys.exit(sweep.retry(console, ResultsDir(directory), which, asked))
+
+
+def logs(
+    directory: options.Results,
+    cell: Annotated[str, typer.Argument(metavar="CELL", help="its name, or a part of it that only it has")],
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="print what is added until it ends")] = False,
+) -> None:
+    """Print what a cell's process, its job and SLURM said."""
+    from bench.run.slurm import control
+
+    control.logs(console, ResultsDir(directory), cell, follow)
