@@ -27,7 +27,7 @@ $(SCORERS): $(STAMP) scorers-nodeps.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[scorers,vbench]' -c constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r scorers-nodeps.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .venv/scorers torchvision==0.28.0
-	$(BIN)/python -W ignore -c 'from rewards import compat; compat.open_clip(); compat.image_reward()'
+	$(BIN)/python -W ignore -c 'from rewards.shared import compat; compat.open_clip(); compat.image_reward()'
 	touch $(SCORERS)
 
 demo: $(STAMP)

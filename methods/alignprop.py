@@ -37,6 +37,8 @@ class AlignPropConfig(Strict):
 class AlignProp(PlanMethod):
     """FO on a random part of the chain."""
 
+    name: ClassVar[str] = "alignprop"
+    look = ("blue", "^", "solid")
     Config: ClassVar[type[Strict]] = AlignPropConfig
     biased = True
     needs_reward_grad = True

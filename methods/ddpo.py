@@ -49,6 +49,8 @@ class DdpoConfig(Strict):
 class Ddpo(Method):
     """HO(1) × T with PPO."""
 
+    name: ClassVar[str] = "ddpo"
+    look = ("green", "s", "dashed")
     Config: ClassVar[type[Strict]] = DdpoConfig
     biased = True
     needs_reward_grad = False

@@ -65,6 +65,7 @@ class DoodlConfig(Strict):
 class Doodl(InferenceMethod):
     """Gradient ascent on x_T, picture by picture."""
 
+    name: ClassVar[str] = "doodl"
     Config: ClassVar[type[Strict]] = DoodlConfig
     needs_reward_grad = True
     biased = False

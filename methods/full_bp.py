@@ -25,6 +25,8 @@ class FullBpConfig(Strict):
 class FullBp(PlanMethod):
     """FO at every step."""
 
+    name: ClassVar[str] = "full_bp"
+    look = ("black", "h", "solid")
     Config: ClassVar[type[Strict]] = FullBpConfig
     biased = False
     needs_reward_grad = True

@@ -33,6 +33,7 @@ class ReflConfig(Strict):
 class Refl(PlanMethod):
     """SKIP × m, FO through the prediction x̂_0(x_m)."""
 
+    name: ClassVar[str] = "refl"
     Config: ClassVar[type[Strict]] = ReflConfig
     biased = True
     needs_reward_grad = True

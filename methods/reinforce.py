@@ -40,6 +40,7 @@ class ReinforceConfig(Strict):
 class Reinforce(PlanMethod):
     """HO(1) × T."""
 
+    name: ClassVar[str] = "reinforce"
     Config: ClassVar[type[Strict]] = ReinforceConfig
     biased = False
     needs_reward_grad = False

@@ -94,6 +94,8 @@ class RlrConfig(Strict):
 class Rlr(PlanMethod):
     """ZO …, one HO(h) block, ZO …, FO."""
 
+    name: ClassVar[str] = "rlr"
+    look = ("vermillion", "o", "solid")
     Config: ClassVar[type[Strict]] = RlrConfig
 
     def __init__(self, config: RlrConfig, steps: int) -> None:

@@ -45,6 +45,7 @@ class RlrAuthorsCodeConfig(Strict):
 class RlrAuthorsCode(Method):
     """HO(1) at a few drawn steps, SKIP at the others, FO at the last."""
 
+    name: ClassVar[str] = "rlr-authors-code"
     Config: ClassVar[type[Strict]] = RlrAuthorsCodeConfig
     biased = True
     needs_reward_grad = True

@@ -27,6 +27,8 @@ class TruncatedBpConfig(Strict):
 class TruncatedBp(PlanMethod):
     """SKIP × (T - K), FO × K."""
 
+    name: ClassVar[str] = "truncated_bp"
+    look = ("purple", "P", "dashed")
     Config: ClassVar[type[Strict]] = TruncatedBpConfig
     needs_reward_grad = True
 

@@ -42,6 +42,7 @@ class TruncatedBpWeightedConfig(Strict):
 class TruncatedBpWeighted(PlanMethod):
     """SKIP × (T - K), FO × K with K random and step k from the end weighted 1/P(K ≥ k)."""
 
+    name: ClassVar[str] = "truncated-bp-weighted"
     Config: ClassVar[type[Strict]] = TruncatedBpWeightedConfig
     biased = False
     needs_reward_grad = True

@@ -48,6 +48,8 @@ class VaderConfig(Strict):
 class Vader(PlanMethod):
     """SKIP, FO to the end; mode `single`: SKIP, FO × 1, PASS to the end."""
 
+    name: ClassVar[str] = "vader"
+    look = ("sky", "D", "mixed")
     Config: ClassVar[type[Strict]] = VaderConfig
     biased = True
     needs_reward_grad = True

@@ -36,6 +36,8 @@ class ZoConfig(Strict):
 class Zo(PlanMethod):
     """ZO × T."""
 
+    name: ClassVar[str] = "zo"
+    look = ("orange", "v", "dotted")
     Config: ClassVar[type[Strict]] = ZoConfig
     biased = False
     needs_reward_grad = False

@@ -24,11 +24,11 @@ from bench.base.strict import Strict
 from bench.data.sources import locate
 from bench.engine.chunks import in_chunks
 from bench.engine.reward import Media, Reward
-from rewards.checkpoint import fill_random, freeze, read_model, torch_dtype, without_weights
-from rewards.clip_image import Preprocessor
-from rewards.frames import check_videos, prepared, with_frames
-from rewards.network import VIDEOMAE, NetworkConfig, label_number
-from rewards.passes import HalfPass
+from rewards.shared.checkpoint import fill_random, freeze, read_model, torch_dtype, without_weights
+from rewards.shared.clip_image import Preprocessor
+from rewards.shared.frames import check_videos, prepared, with_frames
+from rewards.shared.network import VIDEOMAE, NetworkConfig, label_number
+from rewards.shared.passes import HalfPass
 
 SOURCE = "hub:MCG-NJU/videomae-base-finetuned-kinetics"
 RANDOM = "random:VideoMAE-B"
@@ -53,6 +53,8 @@ class ActionConfig(NetworkConfig):
 class ActionReward(Reward):
     """log p(action | video). Differentiable in the video; the model is frozen."""
 
+    name: ClassVar[str] = "action"
+    parameters: ClassVar[int] = 86_534_800
     Config: ClassVar[type[Strict]] = ActionConfig
     differentiable: ClassVar[bool] = True
     media: Media = "video"

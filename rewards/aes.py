@@ -21,9 +21,9 @@ from bench.base.strict import Strict
 from bench.data.need import Need, check_source
 from bench.data.sources import locate
 from bench.engine.reward import Reward
-from rewards.checkpoint import CHUNK, HALF, Dtype, assign, fill_random, freeze, read_state
 from rewards.clip import ClipConfig, ClipReward
-from rewards.pairs import check_pairs
+from rewards.shared.checkpoint import CHUNK, HALF, Dtype, assign, fill_random, freeze, read_state
+from rewards.shared.pairs import check_pairs
 
 FILE = "sac+logos+ava1-l14-linearMSE.pth"
 URL = f"url:https://github.com/christophschuhmann/improved-aesthetic-predictor/raw/main/{FILE}"
@@ -85,6 +85,8 @@ class AesConfig(Strict):
 class AesReward(Reward):
     """LAION's aesthetic score. Differentiable in the image; the models are frozen."""
 
+    name: ClassVar[str] = "aes"
+    parameters: ClassVar[int] = 428_537_538
     Config: ClassVar[type[Strict]] = AesConfig
     differentiable: ClassVar[bool] = True
     scale: ClassVar[str] = "LAION aesthetics v2, about 1 … 10, usually 4 … 7"

@@ -3,7 +3,7 @@
 Sources: Radford et al. 2021 (CLIP, arXiv:2103.00020), cosine of the two embeddings; Kirstain et al. 2023
 (PickScore, arXiv:2305.01569), the same model class fine-tuned on preferences, exp(logit_scale) · cosine.
 Pictures take the path of the checkpoint's own CLIPImageProcessor, written differentiably
-(`rewards.clip_image`).
+(`rewards.shared.clip_image`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from bench.data.need import PROCESSOR_PATTERNS, Need, check_source
 from bench.data.sources import locate
 from bench.engine.chunks import in_chunks
 from bench.engine.reward import Reward
-from rewards.checkpoint import (
+from rewards.shared.checkpoint import (
     CHUNK,
     HALF,
     Dtype,
@@ -32,10 +32,10 @@ from rewards.checkpoint import (
     read_tokenizer,
     torch_dtype,
 )
-from rewards.clip_image import Preprocessor
-from rewards.pairs import check_pairs
-from rewards.passes import HalfPass
-from rewards.random_clip import ARCHITECTURES, random_clip
+from rewards.shared.clip_image import Preprocessor
+from rewards.shared.pairs import check_pairs
+from rewards.shared.passes import HalfPass
+from rewards.shared.random_clip import ARCHITECTURES, random_clip
 
 EMBEDDED = "embedded:clip"
 GIGABYTES = {"hub:yuvalkirstain/PickScore_v1": 3.95, "hub:openai/clip-vit-large-patch14": 1.72}
@@ -99,6 +99,7 @@ class ClipConfig(Strict):
 class ClipReward(Reward):
     """cos(image, text), or exp(logit_scale) times that. Differentiable in the image; the model is frozen."""
 
+    name: ClassVar[str] = "clip"
     Config: ClassVar[type[Strict]] = ClipConfig
     differentiable: ClassVar[bool] = True
     scale: ClassVar[str] = "cosine of image and text, in [-1, 1]; with `scale: logit` times exp(logit_scale)"
@@ -108,7 +109,7 @@ class ClipReward(Reward):
 
         name: of the reward in messages, where another one is made of this.
         """
-        self.name, self.device, self.chunk = name, device, config.chunk
+        self.called, self.device, self.chunk = name, device, config.chunk
         if config.random is not None:
             model, self.tokenizer = random_clip(config.random)
             self.preprocessor = Preprocessor()
@@ -124,7 +125,7 @@ class ClipReward(Reward):
 
     def score(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
         """Scores [B] of images [B, 3, H, W] in [0, 1], float32 (float64 for a float64 model)."""
-        check_pairs(media, prompts, self.name)
+        check_pairs(media, prompts, self.called)
         cosine = (self.image_features(media) * self.text_features(prompts)).sum(dim=1)
         return cosine * self.logit_scale if self.logit else cosine
 

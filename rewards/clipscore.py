@@ -35,6 +35,8 @@ class ClipScoreConfig(ClipConfig):
 class ClipScoreReward(Reward):
     """cos(image, text). Differentiable in the image; the model is frozen."""
 
+    name: ClassVar[str] = "clipscore"
+    parameters: ClassVar[int] = 427_616_513
     Config: ClassVar[type[Strict]] = ClipScoreConfig
     differentiable: ClassVar[bool] = True
     scale: ClassVar[str] = "cosine in [-1, 1], usually 0.15 … 0.35; with `scale: logit` times 100"

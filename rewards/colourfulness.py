@@ -31,6 +31,7 @@ class ColourfulnessConfig(Strict):
 class ColourfulnessReward(Reward):
     """Hasler & Süsstrunk's M^(3). Differentiable; at its kink, on a grey picture, the gradient is 0."""
 
+    name: ClassVar[str] = "colourfulness"
     Config: ClassVar[type[Strict]] = ColourfulnessConfig
     differentiable: ClassVar[bool] = True
     scale: ClassVar[str] = "Hasler-Süsstrunk M3: 0 grey, 33 moderately, 59 quite, 109 extremely colourful"

@@ -22,8 +22,8 @@ from bench.data.need import Need, check_source
 from bench.data.sources import locate
 from bench.engine.chunks import in_chunks
 from bench.engine.reward import Reward
-from rewards import compat
-from rewards.checkpoint import (
+from rewards.shared import compat
+from rewards.shared.checkpoint import (
     CHUNK,
     HALF,
     Dtype,
@@ -34,9 +34,9 @@ from rewards.checkpoint import (
     torch_dtype,
     without_weights,
 )
-from rewards.clip_image import Preprocessor, fit_square
-from rewards.pairs import check_pairs
-from rewards.passes import HalfPass
+from rewards.shared.clip_image import Preprocessor, fit_square
+from rewards.shared.pairs import check_pairs
+from rewards.shared.passes import HalfPass
 
 FILES = {"v2.0": "HPS_v2_compressed.pt", "v2.1": "HPS_v2.1_compressed.pt"}
 RANDOM = "random:ViT-H-14"
@@ -89,6 +89,8 @@ class Hpsv2Config(Strict):
 class Hpsv2Reward(Reward):
     """100 · cos(image, text). Differentiable in the image; the model is frozen."""
 
+    name: ClassVar[str] = "hpsv2"
+    parameters: ClassVar[int] = 986_109_441
     Config: ClassVar[type[Strict]] = Hpsv2Config
     differentiable: ClassVar[bool] = True
     scale: ClassVar[str] = "cosine × 100, usually 15 … 35; v2.0 and v2.1 are not comparable"

@@ -24,8 +24,8 @@ from bench.data.need import PROCESSOR_PATTERNS, Need, check_source
 from bench.data.sources import locate
 from bench.engine.chunks import in_chunks
 from bench.engine.reward import Reward
-from rewards import compat
-from rewards.checkpoint import (
+from rewards.shared import compat
+from rewards.shared.checkpoint import (
     CHUNK,
     HALF,
     Dtype,
@@ -38,9 +38,9 @@ from rewards.checkpoint import (
     read_tokenizer,
     torch_dtype,
 )
-from rewards.clip_image import Preprocessor
-from rewards.pairs import check_pairs
-from rewards.passes import HalfPass
+from rewards.shared.clip_image import Preprocessor
+from rewards.shared.pairs import check_pairs
+from rewards.shared.passes import HalfPass
 
 FILE, MED_CONFIG = "ImageReward.pt", "med_config.json"
 RANDOM = "random:BLIP-ViT-L-16"
@@ -122,6 +122,8 @@ class ImageRewardConfig(Strict):
 class ImageRewardReward(Reward):
     """ImageReward's score. Differentiable in the image; the model is frozen."""
 
+    name: ClassVar[str] = "imagereward"
+    parameters: ClassVar[int] = 447_000_000  # by its file's size
     Config: ClassVar[type[Strict]] = ImageRewardConfig
     differentiable: ClassVar[bool] = True
     scale: ClassVar[str] = "ImageReward: 0 average, 1 a standard deviation better; usually -2 … 2"

@@ -37,6 +37,7 @@ class JpegConfig(Strict):
 class JpegReward(Reward):
     """Size of the JPEG file in kB with the sign of `direction`. The encoder has no gradient."""
 
+    name: ClassVar[str] = "jpeg"
     Config: ClassVar[type[Strict]] = JpegConfig
     differentiable: ClassVar[bool] = False
     scale: ClassVar[str] = "JPEG size in kB (1000 bytes), negative for compressibility"

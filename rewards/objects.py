@@ -28,11 +28,11 @@ from bench.base.strict import Strict
 from bench.data.sources import locate
 from bench.engine.chunks import in_chunks
 from bench.engine.reward import Reward
-from rewards.checkpoint import fill_random, freeze, read_model, torch_dtype, without_weights
-from rewards.network import NetworkConfig, label_number
-from rewards.pairs import check_pairs
-from rewards.passes import HalfPass
-from rewards.yolos_image import DetectorImages
+from rewards.shared.checkpoint import fill_random, freeze, read_model, torch_dtype, without_weights
+from rewards.shared.network import NetworkConfig, label_number
+from rewards.shared.pairs import check_pairs
+from rewards.shared.passes import HalfPass
+from rewards.shared.yolos_image import DetectorImages
 
 SOURCE = "hub:hustvl/yolos-base"
 RANDOM = "random:YOLOS-B"
@@ -64,6 +64,8 @@ class ObjectsReward(Reward):
     """1 - confidence that objects are there, or the confidence. Differentiable in the image; the model is
     frozen."""
 
+    name: ClassVar[str] = "objects"
+    parameters: ClassVar[int] = 127_798_368
     Config: ClassVar[type[Strict]] = ObjectsConfig
     differentiable: ClassVar[bool] = True
     scale: ClassVar[str] = "probability that the objects are not (or are) in the picture, 0 … 1"

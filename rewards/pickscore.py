@@ -16,8 +16,8 @@ from torch import Tensor
 
 from bench.base.strict import Strict
 from bench.engine.reward import Reward
-from rewards.checkpoint import CHUNK, HALF, Dtype
 from rewards.clip import ClipConfig, ClipReward
+from rewards.shared.checkpoint import CHUNK, HALF, Dtype
 
 
 class PickScoreConfig(ClipConfig):
@@ -44,6 +44,8 @@ class PickScoreConfig(ClipConfig):
 class PickScoreReward(Reward):
     """exp(logit_scale) · cos(image, text). Differentiable in the image; the model is frozen."""
 
+    name: ClassVar[str] = "pickscore"
+    parameters: ClassVar[int] = 986_109_441
     Config: ClassVar[type[Strict]] = PickScoreConfig
     differentiable: ClassVar[bool] = True
     scale: ClassVar[str] = "100 · cosine (exp of the logit scale), usually 15 … 25"

@@ -24,7 +24,7 @@ from bench.base.errors import BenchError, did_you_mean
 from bench.base.strict import Strict
 from bench.data.digests import text_digest
 from bench.engine.reward import Reward
-from rewards.pairs import check_pairs
+from rewards.shared.pairs import check_pairs
 
 NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
@@ -57,6 +57,7 @@ class PythonConfig(Strict):
 class PythonReward(Reward):
     """What the function returns. Rows must not depend on each other; that is the function's to keep."""
 
+    name: ClassVar[str] = "python"
     Config: ClassVar[type[Strict]] = PythonConfig
     differentiable: ClassVar[bool] = True  # its settings say if it is
     scale: ClassVar[str] = "the function's own"
@@ -64,28 +65,28 @@ class PythonReward(Reward):
     def __init__(self, config: PythonConfig, device: torch.device) -> None:
         """Imports the function. Raises BenchError."""
         self.function = load_function(config.function)
-        self.name, self.device = config.function, device
+        self.path, self.device = config.function, device
         self.has_gradient = config.differentiable
 
     def score(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
         """The function's numbers [B], float32 on the device. Raises BenchError if they are not B numbers."""
-        check_pairs(media, prompts, f"python:{self.name}")
+        check_pairs(media, prompts, f"python:{self.path}")
         with contextlib.nullcontext() if self.has_gradient else torch.no_grad():
             try:
                 found = self.function(media if self.has_gradient else media.detach(), list(prompts))
             except Exception as error:  # the user's code: any failure is theirs to see, in one line
-                where = f"reward python:{self.name}: the function failed"
+                where = f"reward python:{self.path}: the function failed"
                 raise BenchError(f"{where}: {type(error).__name__}: {error}") from error
             scores = self._numbers(found, len(media))
         if self.has_gradient and media.requires_grad and torch.is_grad_enabled() and not scores.requires_grad:
             raise BenchError(
-                f"reward python:{self.name}: what it returned has no gradient to the pictures. Leave out "
+                f"reward python:{self.path}: what it returned has no gradient to the pictures. Leave out "
                 "differentiable, or return a tensor computed from them without detach() or numpy."
             )
         return scores
 
     def _numbers(self, found: Any, batch: int) -> Tensor:
-        where = f"reward python:{self.name}: expected {batch} numbers"
+        where = f"reward python:{self.path}: expected {batch} numbers"
         if not isinstance(found, Tensor):
             try:
                 found = torch.tensor([float(value) for value in found])

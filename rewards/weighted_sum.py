@@ -73,6 +73,7 @@ class WeightedConfig(Strict):
 class WeightedReward(Reward):
     """Σ weight · sign · score of its terms."""
 
+    name: ClassVar[str] = "weighted"
     Config: ClassVar[type[Strict]] = WeightedConfig
     differentiable: ClassVar[bool] = True  # its settings say if all terms are
     scale: ClassVar[str] = "weighted sum of its terms, each with the sign that makes more better"

@@ -21,7 +21,7 @@ from bench.base.strict import Strict
 from bench.data.sources import locate
 from bench.engine.chunks import in_chunks
 from bench.engine.reward import Media, Reward
-from rewards.checkpoint import (
+from rewards.shared.checkpoint import (
     HashTokenizer,
     check_vocabulary,
     fill_random,
@@ -31,11 +31,11 @@ from rewards.checkpoint import (
     torch_dtype,
     without_weights,
 )
-from rewards.clip_image import Preprocessor
-from rewards.frames import check_videos, prepared, with_frames
-from rewards.network import VIDEOMAE, NetworkConfig
-from rewards.passes import HalfPass
-from rewards.random_clip import END, START, TOKENS, WORDS, fill_positions
+from rewards.shared.clip_image import Preprocessor
+from rewards.shared.frames import check_videos, prepared, with_frames
+from rewards.shared.network import VIDEOMAE, NetworkConfig
+from rewards.shared.passes import HalfPass
+from rewards.shared.random_clip import END, START, TOKENS, WORDS, fill_positions
 
 SOURCE = "hub:microsoft/xclip-base-patch32"
 RANDOM = "random:X-CLIP-B-32"
@@ -54,6 +54,8 @@ class XclipConfig(NetworkConfig):
 class XclipReward(Reward):
     """cos(video, text). Differentiable in the video; the model is frozen."""
 
+    name: ClassVar[str] = "xclip"
+    parameters: ClassVar[int] = 196_585_729
     Config: ClassVar[type[Strict]] = XclipConfig
     differentiable: ClassVar[bool] = True
     media: Media = "video"

@@ -53,11 +53,11 @@ def measure(directory: Path, options: dict[str, object], device_name: str, repea
 
     from bench.engine.chain import State
     from bench.models.config import ModelConfig
-    from bench.models.image import load_image_chain
+    from bench.models.image import ImageChain
 
     device = torch.device(device_name)
     config = ModelConfig.model_validate({"source": f"random:{directory}", "resolution": 256, **options})
-    chain = load_image_chain(config, device)
+    chain = ImageChain.load(config, device)
     cond = chain.condition(["a cat", "a dog"])
     x = torch.randn(2, *chain.latent_shape, generator=torch.Generator().manual_seed(0)).to(device)
     seconds = []

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -15,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from bench.base import registry
 from bench.base.files import write_atomically
 
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
@@ -31,15 +33,16 @@ class Look(NamedTuple):
 
 
 DASHED, DOTTED, MIXED = (0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 1.5, 1, 1.5))
-LOOKS = {
-    "rlr": Look(VERMILLION, "o", "-"),
-    "ddpo": Look(GREEN, "s", DASHED),
-    "alignprop": Look(BLUE, "^", "-"),
-    "vader": Look(SKY, "D", MIXED),
-    "zo": Look(ORANGE, "v", DOTTED),
-    "truncated_bp": Look(PURPLE, "P", DASHED),
-    "full_bp": Look(BLACK, "h", "-"),
+COLOURS = {
+    "black": BLACK,
+    "orange": ORANGE,
+    "sky": SKY,
+    "green": GREEN,
+    "blue": BLUE,
+    "vermillion": VERMILLION,
+    "purple": PURPLE,
 }
+LINES: dict[str, Any] = {"solid": "-", "dashed": DASHED, "dotted": DOTTED, "mixed": MIXED}
 SPARE = [
     Look(colour, marker, line)
     for line, marker in ((DOTTED, "<"), (MIXED, ">"), (DASHED, "X"))
@@ -95,10 +98,22 @@ class Drawing:
         return list(files)
 
 
+@cache
+def own_looks() -> dict[str, Look]:
+    """The look of every method in methods/ that says how it is drawn: `look = (colour, marker, line)`."""
+    said = {name: entry.declared("look") for name, entry in registry.own("method").items()}
+    return {
+        name: Look(COLOURS[look[0]], look[1], LINES[look[2]])
+        for name, look in said.items()
+        if isinstance(look, tuple) and len(look) == 3 and look[0] in COLOURS and look[2] in LINES
+    }
+
+
 def looks(methods: dict[str, str]) -> dict[str, Look]:
-    """Label → look, from label → method. A known method's first label has its own look, others spare ones."""
-    own = {method: label for label, method in sorted(methods.items(), reverse=True) if method in LOOKS}
-    found = {label: LOOKS[method] for method, label in own.items()}
+    """Label → look, from label → method. A method's look is its first label's, others have spare ones."""
+    known = own_looks()
+    own = {method: label for label, method in sorted(methods.items(), reverse=True) if method in known}
+    found = {label: known[method] for method, label in own.items()}
     spare = list(SPARE)
     for label in sorted(methods.keys() - found.keys()):
         colours = [look.colour for look in found.values()]

@@ -61,7 +61,7 @@ def show(console: Console, name: str) -> None:
     for group in ("method", "reward"):
         entries = registry.entries(group)
         if name in entries:
-            entry = entries[name]
+            entry = registry.find(group, name)
             doc = entry.docstring()
             kind = group if entry.base is None else f"preset of {entry.base}"
             console.print(f"[bold]{name}[/bold] ({kind}, {entry.target})\n")

@@ -28,30 +28,22 @@ class NeedsPackages(Protocol):
     packages: ClassVar[tuple[str, ...]]
 
 
+def wanted(config: object) -> tuple[str, ...]:
+    """The packages that these settings, or settings of this class, need; nothing is imported."""
+    return config.packages if isinstance(config, NeedsPackages) else ()
+
+
+def installed(package: str) -> bool:
+    """Whether a package can be found; nothing is imported."""
+    return importlib.util.find_spec(package) is not None
+
+
 def absent(config: object) -> tuple[str, ...]:
     """The packages that these settings need and that are not installed."""
-    wanted = config.packages if isinstance(config, NeedsPackages) else ()
-    return tuple(name for name in wanted if importlib.util.find_spec(name) is None)
+    return tuple(name for name in wanted(config) if not installed(name))
 
 
 def check(config: object, name: str) -> None:
     """Raise BenchError, with the command that installs them, if packages are absent. name: who needs them."""
     if missing := absent(config):
         raise BenchError(f"{name} needs {', '.join(missing)}, which is not installed. Install:\n  {INSTALL}")
-
-
-SCORERS = {
-    "hpsv2": "hpsv2",
-    "ImageReward": "imagereward",
-    "vbench": None,
-}  # module → the reward that needs it
-
-
-def lacking_for(reward: str) -> str | None:
-    """The module that a reward needs and that is not installed."""
-    return next((m for m, name in SCORERS.items() if name == reward and not installed(m)), None)
-
-
-def installed(module: str) -> bool:
-    """Whether a module can be found; nothing is imported."""
-    return importlib.util.find_spec(module) is not None

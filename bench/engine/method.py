@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 class Method(ABC):
     """A way of estimating the gradient of E[R]. One file per method in methods/."""
 
+    name: ClassVar[str]  # what the command line calls it; read from the file, so written out
+    look: ClassVar[tuple[str, str, str] | None] = None  # in figures: colour, marker, line; None: a spare one
     Config: ClassVar[type[Strict]]
     trains: ClassVar[bool] = True  # False: `InferenceMethod`, no optimizer steps
     biased: bool  # for its own objective, with its settings (smoothing by perturbation aside)

@@ -22,6 +22,8 @@ class Reward(ABC):
     Subclasses live one per file in rewards/, define a frozen `Config` and take it with a device.
     """
 
+    name: ClassVar[str]  # what the command line calls it; read from the file, so written out
+    parameters: ClassVar[int] = 0  # about how many numbers it loads, for `doctor`; written out, too
     Config: ClassVar[type[Strict]] = Strict
     differentiable: ClassVar[bool]  # whether it can be; its Config may narrow that: `is_differentiable`
     higher_is_better: bool = True

@@ -125,8 +125,9 @@ def split(text: str | None) -> list[str]:
 
 
 def reward_list() -> list[str]:
-    """Registered rewards that stand for themselves."""
-    return [name for name in registry.entries("reward") if name not in COMPOSED]
+    """Registered rewards that stand for themselves and whose files can be used."""
+    found = registry.entries("reward").items()
+    return [name for name, entry in found if name not in COMPOSED and entry.problem is None]
 
 
 def model_piece(name: str, layers: Sequence[Layer] = ()) -> Piece:

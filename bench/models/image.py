@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
@@ -17,6 +17,13 @@ from bench.models.text import Texts
 @final
 class ImageChain(LatentChain):
     """The reverse chain of a Stable Diffusion pipeline: latents [B, C, h, w], images [B, 3, H, W]."""
+
+    name: ClassVar[str] = "image"
+
+    @classmethod
+    def load(cls, config: ModelConfig, device: torch.device) -> ImageChain:
+        """The chain of the pipeline in config.path or of a `random:` source. Raises BenchError."""
+        return cls(load_pipeline(config, network_dtype(config, device)), config, device)
 
     def __init__(self, pipeline: Pipeline, config: ModelConfig, device: torch.device) -> None:
         """See LatentChain. Raises BenchError if the resolution does not fit."""
@@ -40,8 +47,3 @@ class ImageChain(LatentChain):
             added = {"text_embeds": texts.pooled, "time_ids": sizes.expand(len(x), -1)}
         t = self.grid.timesteps[i]
         return self._run(x, t, texts.states, added_cond_kwargs=added).sample.float()
-
-
-def load_image_chain(config: ModelConfig, device: torch.device) -> ImageChain:
-    """The chain of the pipeline in config.path or of a `random:` source. Raises BenchError."""
-    return ImageChain(load_pipeline(config, network_dtype(config, device)), config, device)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
+from bench.base import registry
 from bench.base.strict import Strict
 from bench.models.config import ModelConfig
 
@@ -57,20 +58,6 @@ SOURCES = {
     "hub:adamdad/videocrafterv2_diffusers": "videocrafter2",  # a UNet
 } | {f"random:{name}": name for name in ARCHITECTURES}
 
-# Of the whole model as it is loaded: CLIP ViT-H/14 twice, BLIP (from its file's size), CLIP ViT-L/14 twice,
-# VideoMAE-B, YOLOS-B, X-CLIP-B/32.
-REWARD_PARAMETERS = {
-    "pickscore": 986_109_441,
-    "hpsv2": 986_109_441,
-    "imagereward": 447_000_000,
-    "aes": 428_537_538,
-    "clipscore": 427_616_513,
-    "action": 86_534_800,
-    "objects": 127_798_368,
-    "xclip": 196_585_729,
-    "colourfulness": 0,
-    "jpeg": 0,
-}
 # GiB beside the weights for one sample at 512², float16 and guidance: without, with gradient checkpointing.
 ACTIVATIONS: dict[Use, tuple[float, float]] = {
     "none": (0.375, 0.375),
@@ -149,9 +136,8 @@ def memory(
 
 
 def _reward_gib(name: str, settings: Strict | None) -> float:
-    """Of its frozen weights; of one that is not in the table nothing is counted."""
-    if name not in REWARD_PARAMETERS:
-        return 0.0
+    """Of its frozen weights; of one that does not say how many there are nothing is counted."""
+    entry = registry.entries("reward").get(name)
     values = {} if settings is None else settings.model_dump()
     single = "dtype" in values and values["dtype"] == "float32"
-    return REWARD_PARAMETERS[name] * (4 if single else 2) / GIB
+    return ((entry and entry.declared("parameters")) or 0) * (4 if single else 2) / GIB

@@ -7,7 +7,7 @@ pixels for layers in time; all frames of a video are denoised together, and deco
 
 from __future__ import annotations
 
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
@@ -22,6 +22,13 @@ from bench.models.unet3d import checkpoint_layers, tell_fps
 @final
 class VideoChain(LatentChain):
     """The reverse chain of a text-to-video pipeline: latents [B, C, F, h, w], videos [B, F, 3, H, W]."""
+
+    name: ClassVar[str] = "video"
+
+    @classmethod
+    def load(cls, config: ModelConfig, device: torch.device) -> VideoChain:
+        """The chain of the pipeline in config.path or of a `random:` source. Raises BenchError."""
+        return cls(load_pipeline(config, network_dtype(config, device), "video"), config, device)
 
     def __init__(self, pipeline: Pipeline, config: ModelConfig, device: torch.device) -> None:
         """See LatentChain. config.frames: F, checked to be there. Raises BenchError."""
@@ -43,8 +50,3 @@ class VideoChain(LatentChain):
 
     def _unet(self, x: Tensor, i: int, texts: Texts) -> Tensor:
         return self._run(x, self.grid.timesteps[i], texts.states).sample.float()
-
-
-def load_video_chain(config: ModelConfig, device: torch.device) -> VideoChain:
-    """The chain of the pipeline in config.path or of a `random:` source. Raises BenchError."""
-    return VideoChain(load_pipeline(config, network_dtype(config, device), "video"), config, device)

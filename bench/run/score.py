@@ -25,7 +25,7 @@ from bench.base.files import append_rows, write_atomically
 from bench.base.layers import parse_setting
 from bench.base.media import read
 from bench.base.reward_names import listed
-from bench.data.packages import lacking_for
+from bench.data.packages import absent
 from bench.engine.reward import media_of, scores
 from bench.experiment.choices import load_reward
 from bench.experiment.ingredients import ALL, Piece, complete, reward_list, reward_piece, split
@@ -134,6 +134,9 @@ def _choices(console: Console, asked: Asked, trained: Sequence[Choice], videos: 
             raise BenchError(f"{layer.origin}: only settings of {', '.join(names)} mean anything here")
     own = {choice.name: Layer("the cell", {choice.name: choice.config}) for choice in trained}
     found: list[Choice] = []
+    faulty = {name: entry.problem for name, entry in registry.own("reward").items() if entry.problem}
+    for name, problem in faulty.items() if asked.rewards == ALL else ():
+        console.print(f"left out: {name}: {problem}", style="yellow", highlight=False, soft_wrap=True)
     for name in sorted(names):
         piece = reward_piece(name, [own[name], *layers] if name in own else layers)
         if asked.rewards == ALL and (why := _absent(piece, videos)):
@@ -151,8 +154,8 @@ def _absent(piece: Piece, videos: bool) -> str | None:
         return "it scores videos"
     if not complete(piece):
         return f"not here; python -m bench fetch --reward {piece.name}"
-    module = lacking_for(piece.name)
-    return None if module is None else f"package {module} is not installed; docs/scorers.md"
+    lacking = absent(piece.config)
+    return f"package {lacking[0]} is not installed; docs/scorers.md" if lacking else None
 
 
 def _batches(

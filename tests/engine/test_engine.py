@@ -24,7 +24,7 @@ from tests.support.toys import Bowl, Distance, Pattern, batch_of, engine_of, gra
 
 LOUD = {"eta": 1.0, "scale": 0.3}
 METHODS: list[tuple[str, dict[str, Any]]] = [
-    *((name, {}) for name in registry.BUILT_IN["method"]),
+    *((name, {}) for name in registry.own("method")),
     ("rlr", {"start": "norms", "completion": "resampled"}),
     ("rlr", {"start": "norms", "antithetic": True, "shared": True}),
     ("ddpo", {"minibatches": 2, "inner_epochs": 2, "clip": 0.2}),

@@ -10,7 +10,7 @@ from torch import Tensor
 from bench.base.errors import BenchError
 from bench.models.clip_bpe import read_bpe
 from bench.models.config import ModelConfig
-from bench.models.image import ImageChain, load_image_chain
+from bench.models.image import ImageChain
 from bench.models.pipeline import load_pipeline
 from bench.models.random_weights import architecture, empty_parts, fill
 from tests.models.test_image import latents, picture
@@ -71,7 +71,7 @@ def test_random_weights_are_the_same_in_two_runs_whatever_the_global_seed() -> N
     loaded = []
     for seed in (1, 2):
         torch.manual_seed(seed)
-        loaded.append(weights(load_image_chain(ModelConfig(source=source), CPU)))
+        loaded.append(weights(ImageChain.load(ModelConfig(source=source), CPU)))
     plain = {key for key in loaded[0] if ".lora_A." not in key}
     assert loaded[0].keys() == loaded[1].keys() and len(plain) > 100
     assert all(torch.equal(loaded[0][key], loaded[1][key]) for key in plain)
@@ -101,8 +101,8 @@ def test_random_pictures_after_50_steps_depend_on_prompt_and_noise_and_fit_float
 
 
 def test_random_tiny_is_the_embedded_architecture_with_its_own_tokenizer() -> None:
-    real = load_image_chain(ModelConfig(path=architecture("tiny")), CPU)
-    random = load_image_chain(ModelConfig(source="random:tiny"), CPU)
+    real = ImageChain.load(ModelConfig(path=architecture("tiny")), CPU)
+    random = ImageChain.load(ModelConfig(source="random:tiny"), CPU)
     ours, theirs = weights(random), weights(real)
     assert {k: v.shape for k, v in ours.items()} == {k: v.shape for k, v in theirs.items()}
     assert not torch.equal(ours["0.conv_in.weight"], theirs["0.conv_in.weight"])
@@ -123,7 +123,7 @@ def test_unknown_architecture_names_the_shipped_ones(tmp_path: Path) -> None:
         match=r"random:sd41.*Did you mean 'sd.*Known: modelscope, sd14, sd15, sd21, sd21-base, "
         "sdxl, tiny, tiny-video, videocrafter2, zeroscope",
     ):
-        load_image_chain(ModelConfig(source="random:sd41"), CPU)
+        ImageChain.load(ModelConfig(source="random:sd41"), CPU)
     (tmp_path / "model_index.json").write_text("{")
     with pytest.raises(BenchError, match=r"model_index\.json: cannot be read as JSON"):
-        load_image_chain(ModelConfig(source=f"random:{tmp_path}"), CPU)
+        ImageChain.load(ModelConfig(source=f"random:{tmp_path}"), CPU)

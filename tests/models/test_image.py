@@ -13,7 +13,7 @@ from bench.engine.chain import State
 from bench.engine.micro_batch import Perturbation
 from bench.engine.plan import Kind, Plan, Segment
 from bench.models.config import LoraConfig, ModelConfig
-from bench.models.image import ImageChain, load_image_chain
+from bench.models.image import ImageChain
 from bench.models.latent_chain import LatentChain
 from scripts.embedded.export import Prediction
 from tests.support.pipelines import CPU, image_chain, pipeline_dir
@@ -198,4 +198,4 @@ def test_only_the_lora_is_trainable() -> None:
 )
 def test_model_that_cannot_be_loaded_says_why(config: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(BenchError, match=message):
-        load_image_chain(config(tmp_path), CPU)
+        ImageChain.load(config(tmp_path), CPU)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from bench.data.hub import holds
 from bench.models.clip_bpe import write_clip_tokenizer
 from bench.models.config import ModelConfig
-from bench.models.image import ImageChain, load_image_chain
+from bench.models.image import ImageChain
 from bench.models.pipeline import load_pipeline
 from tests.models.test_image import latents, picture
 from tests.support.pipelines import CPU, small_architecture
@@ -50,7 +50,7 @@ def publish(name: str, directory: Path) -> ImageChain:
     shutil.rmtree(directory / "tokenizer")
     _old_tokenizer(directory / "tokenizer", pad="<|endoftext|>" if name == "sd14" else "!")
     torch.manual_seed(0)
-    return load_image_chain(config, CPU)
+    return ImageChain.load(config, CPU)
 
 
 def _rename(file: Path, name: Any) -> None:
@@ -88,7 +88,7 @@ def test_a_directory_as_published_gives_the_same_picture_bit_for_bit(name: str, 
     today = publish(name, tmp_path)
     config = ModelConfig(path=tmp_path, steps=2)
     torch.manual_seed(0)
-    published = load_image_chain(config, CPU)
+    published = ImageChain.load(config, CPU)
     (need,) = config.needs("model", "model")
     assert holds(tmp_path, need)
     assert published.pipeline.safety_checker is None

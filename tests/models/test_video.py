@@ -13,9 +13,9 @@ from bench.engine.chain import State
 from bench.engine.micro_batch import Perturbation
 from bench.engine.plan import Kind, Plan, Segment
 from bench.models.config import LoraConfig, ModelConfig
-from bench.models.image import load_image_chain
+from bench.models.image import ImageChain
 from bench.models.random_weights import architecture, empty_parts, random_parts
-from bench.models.video import VideoChain, load_video_chain
+from bench.models.video import VideoChain
 from tests.models.test_image import latents, picture
 from tests.models.test_lora import change, directions, step
 from tests.support.pipelines import CPU
@@ -53,11 +53,11 @@ def test_video_at_eta_0_is_the_pipelines(guidance: float) -> None:
 @pytest.mark.slow
 def test_a_pipeline_on_disk_is_the_same_and_another_unet_can_take_its_place() -> None:
     config = ModelConfig(family="video", frames=FRAMES, path=video_dir(), steps=2)
-    plain, random = load_video_chain(config, CPU), video_chain(0.0, steps=2, guidance=7.5)
+    plain, random = VideoChain.load(config, CPU), video_chain(0.0, steps=2, guidance=7.5)
     x = latents(plain)
     torch.testing.assert_close(picture(plain, x), picture(random, x), rtol=0, atol=1e-6)
     for place in (video_dir() / "unet", video_dir()):
-        other = load_video_chain(config.model_copy(update={"unet_path": place}), CPU)
+        other = VideoChain.load(config.model_copy(update={"unet_path": place}), CPU)
         assert torch.equal(picture(other, x), picture(plain, x))
 
 
@@ -208,7 +208,7 @@ def test_a_video_needs_frames_and_a_picture_has_none() -> None:
 
 def test_a_video_pipeline_loaded_as_an_image_model_is_told_apart() -> None:
     with pytest.raises(BenchError, match=r"TextToVideoSDPipeline.*\n.*model\.family=video"):
-        load_image_chain(ModelConfig(path=video_dir()), CPU)
+        ImageChain.load(ModelConfig(path=video_dir()), CPU)
 
 
 def test_half_precision_and_channels_last_work_on_videos() -> None:
@@ -227,7 +227,7 @@ def test_frames_per_second_are_added_to_the_timestep_and_come_from_the_files(tmp
     unet.save_pretrained(tmp_path / "unet")
     settings = {"family": "video", "frames": FRAMES, "path": video_dir(), "unet_path": tmp_path}
     config = ModelConfig(**settings, steps=2, guidance=2.0, fps=24, lora=LoraConfig(rank=2))
-    read = load_video_chain(config, CPU)
+    read = VideoChain.load(config, CPU)
     with torch.no_grad():
         for p in read.parameters():
             p.zero_()
@@ -241,7 +241,7 @@ def test_a_unet_whose_files_lack_weights_is_refused(tmp_path: Path) -> None:
     save_file({key: value for key, value in load_file(file).items() if key != "conv_in.weight"}, file)
     config = ModelConfig(family="video", frames=FRAMES, path=video_dir(), unet_path=tmp_path)
     with pytest.raises(BenchError, match=r"lacks conv_in\.weight"):
-        load_video_chain(config, CPU)
+        VideoChain.load(config, CPU)
 
 
 def test_frames_per_second_are_asked_for_and_refused_where_they_mean_nothing() -> None:

@@ -34,7 +34,7 @@ def test_curves_begin_at_the_base_model_and_end_at_the_table(contest: Contest) -
 
 def test_methods_keep_their_look_whoever_else_takes_part() -> None:
     alone = style.looks({"rlr": "rlr"})
-    everyone = style.looks({name: name for name in [*style.LOOKS, "mine", "yours"]})
+    everyone = style.looks({name: name for name in [*style.own_looks(), "mine", "yours"]})
     assert alone["rlr"] == everyone["rlr"]
     assert len(set(map(str, everyone.values()))) == len(everyone)
 

@@ -11,7 +11,7 @@ from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
 from bench.base.errors import BenchError
 from rewards.clip import ClipConfig, ClipReward
-from rewards.clip_image import Preprocessor, centre_crop
+from rewards.shared.clip_image import Preprocessor, centre_crop
 from tests.support.random_init import build_random_clip
 
 CPU = torch.device("cpu")

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
-from rewards import compat
 from rewards.aes import FILE as AES_FILE
 from rewards.hpsv2 import FILES
+from rewards.shared import compat
 from tests.support.scorers import PROMPTS, batch, load, media_of, pictures
 
 SIZES = ((64, 64), (48, 80), (300, 200))

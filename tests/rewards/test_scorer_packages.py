@@ -7,7 +7,7 @@ import torch
 
 from bench.base import registry
 from bench.base.errors import BenchError
-from rewards import compat
+from rewards.shared import compat
 
 
 @pytest.mark.parametrize(

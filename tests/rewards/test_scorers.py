@@ -4,7 +4,7 @@ import torch
 from bench.base import registry
 from bench.base.errors import BenchError
 from bench.data.need import needs_of
-from rewards.checkpoint import HashTokenizer, torch_dtype
+from rewards.shared.checkpoint import HashTokenizer, torch_dtype
 from tests.support.scorers import NAMES, batch, core, load
 
 RANDOM = {

@@ -19,9 +19,8 @@ from bench.base import registry
 from bench.base.errors import BenchError
 from bench.base.media import to_pil
 from bench.data.need import needs_of
-from bench.models.sizes import REWARD_PARAMETERS
-from rewards.frames import with_frames
-from rewards.yolos_image import DetectorImages
+from rewards.shared.frames import with_frames
+from rewards.shared.yolos_image import DetectorImages
 from tests.rewards.test_scorers import no_network
 from tests.support.vader_scorers import (
     ACTIONS,
@@ -276,7 +275,7 @@ def test_at_full_size_random_weights_score_and_steer_without_a_network(name, mon
     cls = registry.load("reward", name)
     size = {"size": 128} if name == "objects" else {}
     reward = cls(cls.Config(source=cls.Config.random_source, **size), CPU)
-    assert sum(p.numel() for p in reward.model.parameters()) == REWARD_PARAMETERS[name]
+    assert sum(p.numel() for p in reward.model.parameters()) == cls.parameters
     media, prompts = batch(name, 1)
     media.requires_grad_()
     score = reward.score(media, prompts)

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 
-from rewards import compat
+from rewards.shared import compat
 from tests.support.scorers import spread
 
 WIDTH, LAYERS, TO, WORDS = 64, 2, 768, 49408

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from bench.models.config import LoraConfig, ModelConfig
-from bench.models.image import ImageChain, load_image_chain
+from bench.models.image import ImageChain
 from bench.models.random_weights import architecture
 from scripts.embedded.export import Prediction
 from tests.support.random_init import build_random_pipeline
@@ -43,7 +43,7 @@ def image_chain(
     path = pipeline_dir(prediction_type, set_alpha_to_one)
     chosen = {"steps": 4, "guidance": 2.0, "lora": LoraConfig(rank=2)} | settings
     torch.manual_seed(3)
-    chain = load_image_chain(ModelConfig(path=path, **chosen), CPU)
+    chain = ImageChain.load(ModelConfig(path=path, **chosen), CPU)
     fill(chain, spread)
     return chain
 
@@ -103,6 +103,6 @@ def small_chain(name: str, spread: float = 0.3, **settings: Any) -> ImageChain:
     """A chain on a small random pipeline of a shipped architecture's kind."""
     chosen = {"steps": 4, "guidance": 2.0, "lora": LoraConfig(rank=2)} | settings
     torch.manual_seed(3)
-    chain = load_image_chain(ModelConfig(source=f"random:{small_architecture(name)}", **chosen), CPU)
+    chain = ImageChain.load(ModelConfig(source=f"random:{small_architecture(name)}", **chosen), CPU)
     fill(chain, spread)
     return chain

@@ -13,13 +13,13 @@ from PIL import Image
 from transformers import CLIPConfig, CLIPModel
 
 from bench.base import registry
-from rewards import compat
 from rewards.aes import FILE as AES_FILE
 from rewards.aes import Head
-from rewards.checkpoint import fill_random
 from rewards.hpsv2 import FILES
 from rewards.imagereward import BERT
 from rewards.imagereward import FILE as IMAGEREWARD_FILE
+from rewards.shared import compat
+from rewards.shared.checkpoint import fill_random
 from tests.support.random_init import build_random_clip
 
 CPU = torch.device("cpu")

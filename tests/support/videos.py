@@ -12,7 +12,7 @@ from diffusers import TextToVideoSDPipeline
 from bench.models.config import LoraConfig, ModelConfig
 from bench.models.pipeline import load_pipeline
 from bench.models.random_weights import architecture, random_parts
-from bench.models.video import VideoChain, load_video_chain
+from bench.models.video import VideoChain
 from tests.support.pipelines import CPU, SCRATCH, SMALL_TEXT, SMALL_VAE, change
 from tests.support.toys import fill
 
@@ -58,7 +58,7 @@ def video_chain(spread: float = 0.3, source: Path | None = None, **settings: Any
     chosen = {"steps": 4, "guidance": 2.0, "lora": LoraConfig(rank=2), "frames": FRAMES} | settings
     chosen["source"] = f"random:{source or small_video_architecture()}"
     torch.manual_seed(3)
-    chain = load_video_chain(ModelConfig(family="video", **chosen), CPU)
+    chain = VideoChain.load(ModelConfig(family="video", **chosen), CPU)
     fill(chain, spread)
     return chain
 

@@ -9,9 +9,11 @@ from importlib import metadata
 
 from packaging.requirements import Requirement
 
+from bench.base import registry
 from bench.base.layers import config_dir
 from bench.cli.doctor.lines import Line, Mark
-from bench.data.packages import INSTALL, SCORERS, installed
+from bench.data.packages import INSTALL, installed, wanted
+from bench.experiment.ingredients import reward_list
 
 DISTRIBUTION = "reward-finetuning-bench"
 
@@ -39,9 +41,11 @@ def core() -> Iterator[Line]:
 
 
 def scorers() -> Iterator[Line]:
-    """Packages that some rewards are made of."""
-    lacking = [module for module in SCORERS if not installed(module)]
-    present = [f"{module} {_module_version(module)}" for module in SCORERS if module not in lacking]
+    """Packages that some rewards are made of, and VBench's."""
+    configs = [registry.load("reward", name).Config for name in reward_list()]
+    named = [*dict.fromkeys(package for config in configs for package in wanted(config)), "vbench"]
+    lacking = [module for module in named if not installed(module)]
+    present = [f"{module} {_module_version(module)}" for module in named if module not in lacking]
     if present:
         yield Line("installed", ", ".join(present))
     if lacking:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -46,6 +46,8 @@ def run(
         _section(console, "scorers (packages that some rewards and VBench need)", _scorers()),
         _section(console, "hub and caches", _places()),
     ]
+    if faulty := list(_faulty()):
+        found.append(_section(console, "files that cannot be used", faulty))
     pieces, problems = _pieces(models, rewards, settings)
     for kind, title in (("model", "models"), ("reward", "rewards"), ("prompts", "prompt sets")):
         chosen = [piece for piece in pieces if piece.kind == kind]
@@ -138,8 +140,17 @@ def _table(
 
 
 def _method_classes() -> list[str]:
-    """Methods that are classes, not presets."""
-    return [name for name, entry in registry.entries("method").items() if entry.base is None]
+    """Methods that are classes, not presets, and whose files can be used."""
+    found = registry.entries("method").items()
+    return [name for name, entry in found if entry.base is None and entry.problem is None]
+
+
+def _faulty() -> Iterator[Line]:
+    """Files of methods, rewards and model families that cannot be used."""
+    for group in registry.FOLDERS:
+        for name, entry in registry.own(group).items():
+            if entry.problem is not None:
+                yield Line(f"{group} {name}", entry.problem, Mark.NOTE)
 
 
 def _conclude(console: Console, lines: Sequence[Line]) -> int:

@@ -14,7 +14,7 @@ from rich.text import Text
 from bench.base import registry
 from bench.base.console import plain
 from bench.cli.doctor.machine import GIB, available_memory
-from bench.data.packages import lacking_for
+from bench.data.packages import absent
 from bench.engine.reward import is_differentiable, media_of
 from bench.experiment import method_files
 from bench.experiment.ingredients import (
@@ -138,7 +138,7 @@ def answer(setup: Setup, reward: Piece, use: Use, here: Room, present: frozenset
     if lacking:
         flags = "" if lacking == [reward] else f"--model {model.name} "
         return Answer(f"fetch, {size}", f"python -m bench fetch {flags}--reward {ABSENT}")
-    if modules := sorted({module for name in loaded if (module := lacking_for(name))}):
+    if modules := sorted({module for piece in loaded.values() for module in absent(piece.config)}):
         return Answer(f"install, {size}", f"{REWARDS}: install the scorers, see above ({', '.join(modules)})")
     slow = "" if here.gpu or setup.config.source == "embedded:sd" else ", slow"
     return Answer(f"yes, {size}{slow}")

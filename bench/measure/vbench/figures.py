@@ -40,9 +40,8 @@ def draw(directory: Path, rows: Sequence[ScoreRow]) -> list[Path]:
 
 def colours(rows: Sequence[ScoreRow]) -> dict[str, str]:
     """A colour for each model, different ones as far as they go; a method of this project keeps its own."""
-    known = {
-        row.name: style.LOOKS[row.name.lower()].colour for row in rows if row.name.lower() in style.LOOKS
-    }
+    looks = style.own_looks()
+    known = {row.name: looks[row.name.lower()].colour for row in rows if row.name.lower() in looks}
     free = [colour for colour in PALETTE if colour not in known.values()] or list(PALETTE)
     others = [row.name for row in rows if row.name not in known]
     return known | {name: free[n % len(free)] for n, name in enumerate(others)}

@@ -19,9 +19,9 @@ from typing import Any
 
 from bench.base.errors import BenchError
 from bench.measure.vbench import notation
+from bench.measure.vbench.dimension_status import read_status
 from bench.measure.vbench.dimensions import DIMENSIONS, canonical
 from bench.measure.vbench.notation import Unit
-from bench.measure.vbench.dimension_status import read_status
 
 PRINTED = {
     "quality_score": "quality",

@@ -66,7 +66,7 @@ def load(root: str | None, module: str) -> Any:
     if root is None:
         return importlib.import_module(f"vbench.{module}")
     sys.path.append(root)
-    return importlib.import_module("rewards.compat").vbench(module)
+    return importlib.import_module("rewards.shared.compat").vbench(module)
 
 
 class Watch:

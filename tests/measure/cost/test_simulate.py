@@ -12,7 +12,6 @@ from bench.measure.cost.fake import Faker
 from bench.measure.cost.measure import measure
 from bench.measure.cost.simulate import Simulator
 from bench.measure.cost.usage import Usage
-from bench.models.sizes import REWARD_PARAMETERS
 from tests.measure.cost.cells import planned
 
 STEPS = 6  # room for the longest preset
@@ -127,8 +126,9 @@ def test_rewards_are_simulated_in_their_true_size_without_their_weights(reward: 
         pytest.importorskip("hpsv2", reason="`make scorers`")
     found = planned("tiny", "zo", "model.steps=2", reward=reward)
     usage = Simulator()(found.cells[0].config)
+    parameters = registry.load("reward", reward).parameters
     size = 4 if reward == "clipscore" else 2
-    assert usage.of("weights reward") == pytest.approx(size * REWARD_PARAMETERS[reward], rel=1e-4)
+    assert usage.of("weights reward") == pytest.approx(size * parameters, rel=1e-4)
 
 
 def test_an_unknown_model_is_refused_with_what_to_fetch() -> None:

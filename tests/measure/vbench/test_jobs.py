@@ -6,11 +6,11 @@ import pytest
 from rich.console import Console
 
 from bench.base.errors import BenchError
-from bench.measure.vbench.jobs import ScoreJob, VideosJob
 from bench.measure.vbench.dimensions import DIMENSIONS
+from bench.measure.vbench.jobs import ScoreJob, VideosJob
 from bench.report.report import write_report
 from bench.run.slurm.cluster import Profile
-from bench.run.store import CellDir, ResultsDir
+from bench.run.store import ResultsDir
 from bench.run.work import CellWork, kind_of, work_in
 from tests.measure.vbench.requests import planned, score_request, videos_request
 from tests.measure.vbench.videos import empty_videos

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from bench.cli.main import app
 from bench.measure.vbench import mp4
 from bench.measure.vbench.dimension_status import read_status
-from rewards import compat
+from rewards.shared import compat
 from tests.measure.vbench.test_mp4 import read
 from tests.measure.vbench.videos import PROMPT, empty_videos, moving, score, write_suite
 

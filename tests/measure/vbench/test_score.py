@@ -10,8 +10,8 @@ import pytest
 
 from bench.base.errors import BenchError
 from bench.measure.vbench import dimension_run, scorer
-from bench.measure.vbench.score_request import ScoreRequest
 from bench.measure.vbench.dimension_status import read_status
+from bench.measure.vbench.score_request import ScoreRequest
 from tests.measure.vbench.videos import empty_videos, score
 
 

@@ -14,7 +14,7 @@ import pytest
 from bench.measure.vbench import scorer
 from bench.measure.vbench.dimensions import DIMENSIONS, GRIT, VICLIP
 from bench.measure.vbench.scorer import Missing, Watch, check_packages, checked
-from rewards import compat
+from rewards.shared import compat
 
 REQUEST = {"dimension": "scene", "source": "/videos", "count": 2}
 ROWS = [{"video_path": f"/work/a-{n}.mp4", "video_results": 0.5} for n in (0, 1)]

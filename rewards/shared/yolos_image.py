@@ -2,7 +2,7 @@
 
 Source: transformers' YolosImageProcessor: the shorter side to a length unless that makes the longer side too
 long, both sides cut to multiples of 16, mean and standard deviation. All pictures of a batch have one size,
-so nothing is padded. As in `rewards.clip_image` we do not round to 8 bits after the resize.
+so nothing is padded. As in `rewards.shared.clip_image` we do not round to 8 bits after the resize.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from rewards.clip_image import Preprocessor, Size, read_settings
+from rewards.shared.clip_image import Preprocessor, Size, read_settings
 
 MULTIPLE, LONGEST = 16, 1333
 IMAGENET = {  # what absent keys mean

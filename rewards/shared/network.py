@@ -15,7 +15,7 @@ from pydantic import Field, field_validator
 from bench.base.errors import BenchError, did_you_mean
 from bench.base.strict import Strict
 from bench.data.need import Need, check_source
-from rewards.checkpoint import CHUNK, HALF, Dtype
+from rewards.shared.checkpoint import CHUNK, HALF, Dtype
 
 VIDEOMAE = {"resample": 2, "image_mean": (0.5, 0.5, 0.5), "image_std": (0.5, 0.5, 0.5)}  # absent keys
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from rewards.checkpoint import HashTokenizer, fill_random, without_weights
+from rewards.shared.checkpoint import HashTokenizer, fill_random, without_weights
 
 LOGIT_SCALE = 2.6592  # CLIP's initial value
 TOKENS, WORDS, START, END = 77, 49406, 49406, 49407

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bench.base.errors import BenchError
-from rewards.clip_image import Preprocessor
+from rewards.shared.clip_image import Preprocessor
 
 
 def check_videos(media: Tensor, prompts: Sequence[str], reward: str) -> None:

@@ -1,0 +1,1 @@
+"""What several rewards need: checkpoints, preparing pictures and videos, precision. No reward is here."""
