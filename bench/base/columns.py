@@ -56,25 +56,25 @@ def pack(names: Column, columns: Sequence[Column], width: int) -> list[list[Colu
     return tables
 
 
-def print_table(
+def print_columns(
     console: Console,
     names: Column,
     columns: Sequence[Column],
     styles: Sequence[str],
     sections: Sequence[int] = (),
 ) -> None:
-    """Print a table in as many pieces as the terminal's width asks for, each beginning with the names.
+    """Print columns beside the names, in as many tables as the console's width asks for.
 
-    styles: of each row. sections: numbers of the rows that a line is drawn above.
+    styles: of rows. sections: numbers of the rows that a line is drawn above.
     """
-    for piece in pack(names, columns, console.width):
+    for some in pack(names, columns, console.width):
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for column in (names, *piece):
+        for column in (names, *some):
             table.add_column(column.header, justify="left" if column.left else "right", no_wrap=True)
-        for n, style in enumerate(styles):
-            if n in sections:
+        for row, style in enumerate(styles):
+            if row in sections:
                 table.add_section()
-            table.add_row(*(Text(c.cells[n], TONES[c.tones[n]]) for c in (names, *piece)), style=style)
+            table.add_row(*(Text(c.cells[row], TONES[c.tones[row]]) for c in (names, *some)), style=style)
         console.print(table)
 
 

@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
+from bench.base.errors import BenchError
 from bench.engine.batch import Batch
 from bench.engine.chain import Chain
 from bench.engine.engine import Engine
@@ -25,9 +27,18 @@ from bench.engine.stages import OPTIMIZER, listening, stage
 from bench.experiment.choices import load_method
 from bench.experiment.settings import CellConfig, TrainConfig, Training
 from bench.measure.cost.fake import networks_in, parts_of
-from bench.measure.cost.replay import replaced
+from bench.measure.cost.ledger import DENOISER
 from bench.measure.cost.tracker import Tracker
 from bench.run.train import make_optimizer
+
+PROMPT = "a picture"  # what a step costs does not depend on it
+
+
+def trained(config: CellConfig) -> Training:
+    """What a cell has and the base model has not. Raises BenchError for the base model."""
+    if config.training is None:
+        raise BenchError("the base model is not trained: there is no step to profile or plan")
+    return config.training
 
 
 @dataclass(frozen=True)
@@ -94,7 +105,7 @@ class Counting(Mover):
     def away(self, tensor: Tensor) -> Tensor:
         """A copy, marked as the host's."""
         copy = tensor.detach().clone()
-        self.tracker.mark([copy], "activations unet", host=True)
+        self.tracker.mark([copy], f"activations {DENOISER}", host=True)
         return copy
 
     def back(self, tensor: Tensor, device: torch.device) -> Tensor:
@@ -138,7 +149,7 @@ def entrances(chain: Chain, reward: Reward) -> list[tuple[str, object, str]]:
     """(part, object, name of the function) of every way into a network."""
     networks = parts_of(chain)
     found: list[tuple[str, object, str]] = [("vae", chain, "decode"), ("reward", reward, "score")]
-    return found + [("unet", network, "forward") for network in networks.get("unet", [])]
+    return found + [(DENOISER, network, "forward") for network in networks.get(DENOISER, [])]
 
 
 @contextmanager
@@ -153,9 +164,9 @@ def tracked(tracker: Tracker, subject: Subject, wrap: Callable[..., Any] | None 
     with ExitStack() as stack:
         stack.enter_context(listening(tracker))
         stack.enter_context(tracker.watching(parts))
-        stack.enter_context(replaced(engine, "rollout", _remembering(tracker, engine.rollout)))
+        stack.enter_context(patch.object(engine, "rollout", _remembering(tracker, engine.rollout)))
         for part, place, name in entrances(chain, reward):
-            stack.enter_context(replaced(place, name, around(part, getattr(place, name))))
+            stack.enter_context(patch.object(place, name, around(part, getattr(place, name))))
         stack.enter_context(tracker)
         _mark_known(tracker, subject, parts)
         yield

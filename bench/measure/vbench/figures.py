@@ -35,7 +35,7 @@ def draw(directory: Path, rows: Sequence[ScoreRow]) -> list[Path]:
     """Draw both figures as svg and png. Returns the files."""
     with style.drawing():
         found = [radar(rows), bars(rows)]
-    return [path for figure in found for path in figure.save(directory)]
+    return style.write_drawings(directory, found)
 
 
 def colours(rows: Sequence[ScoreRow]) -> dict[str, str]:

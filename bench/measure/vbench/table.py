@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 from tabulate import tabulate
 
-from bench.base.columns import NONE, Column, as_text, print_table, texts
+from bench.base.columns import NONE, Column, as_text, print_columns, texts
 from bench.base.console import plain
 from bench.base.errors import BenchError
 from bench.base.files import write_atomically
@@ -85,7 +85,7 @@ def show(console: Console, rows: Sequence[ScoreRow]) -> None:
     lines = shown(rows)
     first = next((n for n, line in enumerate(lines) if line in AGGREGATES), 0)
     styles = ["bold" if line in AGGREGATES else "" for line in lines]
-    print_table(console, _titles(lines), [_scores(rows, lines, row) for row in rows], styles, [first])
+    print_columns(console, _titles(lines), [_scores(rows, lines, row) for row in rows], styles, [first])
     for remark in remarks(rows):
         console.print(Text(remark), soft_wrap=False)
 
