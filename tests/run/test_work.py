@@ -22,10 +22,10 @@ def test_a_cells_work_is_found_again(tmp_path: Path, plugin: None) -> None:
 def test_vbenchs_work_is_found_again(tmp_path: Path) -> None:
     parts = [videos_request(tmp_path / "videos"), score_request(tmp_path / "videos")]
     assert [part.work for part in parts] == list(KINDS)
-    for part in parts:
+    for part, total in zip(parts, (5, 1), strict=True):
         found = work_in(planned(part, tmp_path / "videos"))
         assert isinstance(found, VbenchJob)
-        assert found.config == part
+        assert (found.config, found.total) == (part, total)
 
 
 def test_unknown_kind_of_work_is_one_message(tmp_path: Path) -> None:
