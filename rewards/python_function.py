@@ -43,7 +43,9 @@ class PythonConfig(Strict):
         """Of the source of the function's module: another code is another reward. Raises BenchError."""
         load_function(self.function)
         source = sys.modules[self.function.rpartition(".")[0]].__file__
-        return text_digest((Path(source).read_text(encoding="utf-8") if source else self.function,))
+        if source is None or not source.endswith(".py"):  # a module in C
+            return text_digest((self.function,))
+        return text_digest((Path(source).read_text(encoding="utf-8"),))
 
     @field_validator("function")
     @classmethod
