@@ -1,14 +1,16 @@
 from .batch import Batch, Improved, Report, Start, Term
 from .chain import Chain, Condition, MakesVideos, State, Transition
 from .control_variate import Control
-from .engine import Engine
+from .engine import Engine, NoiseGradient
 from .method import InferenceMethod, Method
 from .micro_batch import Perturbation
 from .plan import Kind, Plan, Segment, tiled
 from .plan_method import Estimator, PlanMethod, last_steps
 from .reward import Media, Reward
+from .terms import UNIT_WEIGHTS
 
 __all__ = [
+    "UNIT_WEIGHTS",
     "Batch",
     "Chain",
     "Condition",
@@ -21,6 +23,7 @@ __all__ = [
     "MakesVideos",
     "Media",
     "Method",
+    "NoiseGradient",
     "Perturbation",
     "Plan",
     "PlanMethod",
