@@ -54,7 +54,8 @@ def run(
 ) -> None:
     """Fine-tune a model by several methods and compare them. Without options: the demo."""
     from bench.experiment.request import Options, build
-    from bench.run import experiment, launch
+    from bench.run import experiment
+    from bench.run.process import Way
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise BenchError("start `run` itself only once: `--processes N` makes every cell data-parallel")
@@ -72,7 +73,7 @@ def run(
     if dry_run:
         experiment.show(console, planned)
         return
-    way = launch.Way(processes, timeout_per_cell)
+    way = Way(processes, timeout_per_cell)
     sys.exit(experiment.run(console, planned, jobs, way, report, in_process))
 
 

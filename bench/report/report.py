@@ -18,7 +18,6 @@ from bench.base.console import plain
 from bench.base.errors import BenchError
 from bench.base.files import write_atomically
 from bench.base.style import Drawing
-from bench.measure.vbench import jobs as vbench
 from bench.report import overview, tables
 from bench.report.figures import all_figures
 from bench.report.grid import picture_sheets
@@ -27,6 +26,7 @@ from bench.report.load import Experiment, has_profiles, load
 from bench.report.page import Part, render_page
 from bench.report.summary import comparison, rows
 from bench.run.store import ResultsDir
+from bench.run.work import kind_of
 
 if TYPE_CHECKING:
     from bench.report.gradients import Profiles
@@ -38,10 +38,9 @@ def write_report(results_dir: Path, console: Console) -> Path:
     Works on what is there: unfinished and failed cells and gradient profiles are shown as such. Raises
     BenchError if nothing can be shown.
     """
-    if any(vbench.read(cell) for cell in ResultsDir(results_dir).cells()):
-        raise BenchError(
-            f"{results_dir}: cells of VBench, which has a table and no report: python -m bench vbench table"
-        )
+    for kind in map(kind_of, ResultsDir(results_dir).cells()):
+        if kind.not_reported is not None:
+            raise BenchError(f"{results_dir}: {kind.not_reported}")
     experiment, profiles = load(results_dir), _profiles(results_dir)
     parts = []
     for contest in contests(experiment):

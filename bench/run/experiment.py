@@ -22,11 +22,14 @@ from bench.experiment import missing
 from bench.experiment.model_files import model_file
 from bench.experiment.request import Experiment
 from bench.experiment.resolve import Cell, resolve_all
-from bench.experiment.settings import SCHEMA_VERSION, CellConfig
+from bench.experiment.settings import SCHEMA_VERSION
 from bench.run import launch
 from bench.run.forecast import seconds_per_step
+from bench.run.process import Outcome, Way
 from bench.run.progress import watcher
-from bench.run.store import CellDir, ResultsDir, State
+from bench.run.store import ResultsDir, State
+from bench.run.titles import titles
+from bench.run.work import CellWork
 
 INTERRUPTED = 130  # what a shell reports after Ctrl-C
 
@@ -38,7 +41,7 @@ class Planned:
     experiment: Experiment
     results: ResultsDir
     cells: list[Cell]
-    tasks: list[launch.Task]
+    tasks: list[CellWork]
     force: bool
 
 
@@ -53,7 +56,11 @@ def plan(experiment: Experiment, force: bool, fetch: bool = True) -> Planned:
     except BenchError as error:
         raise missing.with_everything(experiment, error) if fetch else error from error
     results = ResultsDir(experiment.out)
-    tasks = launch.unfinished(results, cells, force)
+    work = [
+        CellWork(results.cell(cell.id), cell.config, title)
+        for cell, title in zip(cells, titles([cell.config for cell in cells]), strict=True)
+    ]
+    tasks = [cell for cell in work if force or not cell.finished()]
     if tasks:
         launch.check_disk(results, len(tasks))
     return Planned(experiment, results, cells, tasks, force)
@@ -65,7 +72,7 @@ def show(console: Console, planned: Planned) -> None:
     for header in ("cell", "state", "steps", "batch", "time"):
         table.add_column(header, overflow="fold", no_wrap=header != "cell")
     waiting = {task.id for task in planned.tasks}
-    names = launch.titles([cell.config for cell in planned.cells])
+    names = titles([cell.config for cell in planned.cells])
     for cell, title in zip(planned.cells, names, strict=True):
         status = planned.results.cell(cell.id).status()
         training = cell.config.training
@@ -115,7 +122,7 @@ def run(
     console: Console,
     planned: Planned,
     jobs: int | None,
-    way: launch.Way,
+    way: Way,
     report: bool,
     in_process: bool = False,
 ) -> int:
@@ -136,9 +143,8 @@ def run(
     if not ready:
         return 1 if busy else 0
     if jobs is None:
-        cells = [task.config for task in planned.tasks if isinstance(task.config, CellConfig)]
-        threads = max(cell.threads for cell in cells)
-        jobs = default_jobs(threads * way.processes, (cell.model.name for cell in cells))
+        threads = max(task.threads for task in planned.tasks)
+        jobs = default_jobs(threads * way.processes, (task.config.model.name for task in planned.tasks))
     at_once = 1 if in_process else min(jobs, len(ready))
     kept = f", {done} done before" if done else ""
     console.print(f"{len(ready)} cells, {at_once} at a time{kept}; results in {planned.results.path}")
@@ -152,13 +158,13 @@ def run(
     return 1 if code == 0 and busy else code
 
 
-def _in_this_process(timeout: float | None) -> Callable[[launch.Task], launch.Outcome]:
+def _in_this_process(timeout: float | None) -> Callable[[CellWork], Outcome]:
     """Runs a task here. Imports torch, which the command line does without."""
     from bench.run.cell import run_cell
 
-    def work(task: launch.Task) -> launch.Outcome:
-        run_cell(CellDir(task.directory.path), timeout)
-        return launch.Outcome(task, task.directory.status())
+    def work(task: CellWork) -> Outcome:
+        run_cell(task.directory, timeout)
+        return Outcome(task, task.directory.status())
 
     return work
 
@@ -176,7 +182,7 @@ def record(planned: Planned) -> None:
 
 
 def _conclude(
-    console: Console, planned: Planned, outcomes: list[launch.Outcome], interrupted: bool, report: bool
+    console: Console, planned: Planned, outcomes: list[Outcome], interrupted: bool, report: bool
 ) -> int:
     bad = [outcome for outcome in outcomes if not outcome.ok]
     if interrupted:

@@ -9,27 +9,24 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 from bench.base.errors import BenchError
-from bench.base.labels import told_apart
-from bench.experiment.resolve import Cell
-from bench.experiment.settings import CellConfig
-from bench.measure.vbench import jobs
-from bench.measure.vbench.jobs import Part
 from bench.run import claims
 from bench.run.claims import Claim
-from bench.run.process import Outcome, Process, Task, Way, unchanged
+from bench.run.process import Outcome, Process, Way, unchanged
 from bench.run.slurm.queue import Queue
-from bench.run.store import CellDir, CellInUse, ResultsDir, State
+from bench.run.store import CellInUse, ResultsDir, State
+from bench.run.work import Work
 
 POLL_SECONDS = 0.2
+W = TypeVar("W", bound=Work)
 
 
 class Watcher(Protocol):
     """What is told about running cells."""
 
-    def started(self, task: Task) -> None:
+    def started(self, task: Work) -> None:
         """A process was started."""
         ...
 
@@ -46,56 +43,15 @@ class Watcher(Protocol):
         ...
 
 
-def unfinished(results: ResultsDir, cells: list[Cell], force: bool) -> list[Task]:
-    """The cells that have to run."""
-    found = [(cell.config, results.cell(cell.id)) for cell in cells]
-    names = titles([cell.config for cell in cells])
-    return [
-        cell_task(config, cell, title)
-        for (config, cell), title in zip(found, names, strict=True)
-        if force or not cell.finished(config)
-    ]
-
-
-def titles(configs: Sequence[CellConfig]) -> list[str]:
-    """What cells are called for people: the method, what tells it from others of that name, the seed."""
-    found = [""] * len(configs)
-    for label in dict.fromkeys(config.label for config in configs):
-        same = [n for n, config in enumerate(configs) if config.label == label]
-        apart = told_apart(label, [_differences(configs[n]) for n in same])
-        for n, title in zip(same, apart, strict=True):
-            training = configs[n].training
-            found[n] = title if training is None else f"{title} seed {training.seed}"
-    return found
-
-
-def _differences(config: CellConfig) -> dict[str, Any]:
-    """What cells of one method may differ in, but the seed."""
-    model, training = config.model, config.training
-    sampler = {"solver": model.config.solver, "steps": model.config.steps, "guidance": model.config.guidance}
-    tree: dict[str, Any] = {"model": model.name, "prompts": config.prompts, **sampler}
-    tree["dcot"] = "off" if config.dcot is None else "on"
-    if training is not None:
-        tree |= {"reward": training.reward.name, "method": training.method.config}
-    return tree
-
-
-def cell_task(config: CellConfig, cell: CellDir, title: str) -> Task:
-    """The work of one cell."""
-    training = config.training
-    total = None if training is None else training.train.steps
-    return Task(cell, config, "cell", config.threads, title, total, cell.metrics)
-
-
 def prepare(
-    tasks: list[Task], force: bool, claim: Claim | None = None, queue: Queue | None = None
-) -> tuple[list[Task], list[Outcome]]:
+    tasks: Sequence[W], force: bool, claim: Claim | None = None, queue: Queue | None = None
+) -> tuple[list[W], list[Outcome]]:
     """Claim each task and write settings and `pending`, so that a partial view shows what is still to come.
 
     claim: in whose name, by default this process's. queue: what knows the jobs of other claims. Returns the
     tasks that can start, and those that another run or submission has, or has done since they were planned.
     """
-    ready, busy = list[Task](), list[Outcome]()
+    ready, busy = list[W](), list[Outcome]()
     mine, queue = claim or claims.of_this_process(), queue or Queue()
     for task in tasks:
         directory = task.directory
@@ -107,7 +63,7 @@ def prepare(
                 )
                 continue
             with directory.locked():
-                if not force and _finished(task):
+                if not force and task.finished():
                     _say_so(task)
                     claims.release(directory, mine.token)
                     busy.append(Outcome(task, directory.status()))
@@ -124,20 +80,7 @@ def prepare(
     return ready, busy
 
 
-def task_of(cell: CellDir) -> Task:
-    """The work of a cell that is in the store already."""
-    part = jobs.read(cell)
-    return cell_task(cell.config(), cell, cell.id) if part is None else jobs.task(part, cell)
-
-
-def _finished(task: Task) -> bool:
-    directory, config = task.directory, task.config
-    if isinstance(config, Part):
-        return config.finished()
-    return isinstance(directory, CellDir) and isinstance(config, CellConfig) and directory.finished(config)
-
-
-def _say_so(task: Task) -> None:
+def _say_so(task: Work) -> None:
     """Of a finished cell whose work others did: videos and scores are there whoever made them."""
     status = task.directory.status()
     if status.state is not State.DONE and task.total is not None:
@@ -146,7 +89,11 @@ def _say_so(task: Task) -> None:
 
 
 def run(
-    tasks: list[Task], jobs: int, way: Callable[[int, list[float]], Way], watcher: Watcher, command_line: str
+    tasks: Sequence[Work],
+    jobs: int,
+    way: Callable[[int, list[float]], Way],
+    watcher: Watcher,
+    command_line: str,
 ) -> tuple[list[Outcome], bool]:
     """Run all tasks, `jobs` at a time. Returns how they ended, and whether the user interrupted.
 
@@ -186,9 +133,7 @@ def run(
     return outcomes, False
 
 
-def run_here(
-    tasks: list[Task], work: Callable[[Task], Outcome], watcher: Watcher
-) -> tuple[list[Outcome], bool]:
+def run_here(tasks: list[W], work: Callable[[W], Outcome], watcher: Watcher) -> tuple[list[Outcome], bool]:
     """Run all tasks in this process, one after the other; as `run` otherwise. work: runs one to its end."""
     outcomes = list[Outcome]()
     lease = claims.Lease([task.directory for task in tasks])

@@ -1,4 +1,4 @@
-"""One piece of work and the process that does it.
+"""The process that does one piece of work.
 
 A cell's process is `python -m bench cell DIRECTORY` (a profile's is `bench probe`); everything it needs is in
 the directory. It may die in any way without touching the others. Its standard input is a pipe: when this
@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
-from bench.base.strict import Strict
-from bench.run.store import Cause, JobDir, State, Status
+from bench.run.store import Cause, State, Status
+from bench.run.work import Work
 
 GRACE_SECONDS = 60.0  # beyond the time limit, before a process that does not stop by itself is killed
 COMMAND_VARIABLE = "BENCH_COMMAND_LINE"
@@ -75,7 +75,7 @@ class Way:
             command += ["--main_process_ip", machines.address]
         return [*command, "--main_process_port", str(machines.port)]  # 0: a free one
 
-    def command(self, task: Task) -> list[str]:
+    def command(self, task: Work) -> list[str]:
         """The command line of a task."""
         command = [
             *self._launcher(),
@@ -90,33 +90,10 @@ class Way:
 
 
 @dataclass(frozen=True)
-class Task:
-    """Work for one process.
-
-    command: the hidden command that does it, `cell` or `probe`. title: for people. total: steps or draws
-    (`unit`) until it is done, None if that is not known. log: grows by a JSON line whenever it got further.
-    """
-
-    directory: JobDir
-    config: Strict
-    command: str
-    threads: int
-    title: str
-    total: int | None
-    log: Path
-    unit: str = "step"
-
-    @property
-    def id(self) -> str:
-        """The directory's name."""
-        return self.directory.id
-
-
-@dataclass(frozen=True)
 class Outcome:
     """How a cell's process ended."""
 
-    task: Task
+    task: Work
     status: Status
 
     @property
@@ -138,7 +115,7 @@ def _deaf_to_warnings() -> None:
 class Process:
     """One running cell."""
 
-    def __init__(self, task: Task, way: Way, command_line: str) -> None:
+    def __init__(self, task: Work, way: Way, command_line: str) -> None:
         self.task, self.timeout, self.asked = task, way.timeout, False
         self.started = time.monotonic()
         threads = str(task.threads)

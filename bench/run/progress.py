@@ -12,8 +12,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.progress import TimeRemainingColumn as EtaColumn
 
 from bench.base.console import plain
-from bench.run.launch import Outcome, Task, Watcher
+from bench.run.launch import Watcher
+from bench.run.process import Outcome
 from bench.run.store import State
+from bench.run.work import Work
 
 PLAIN_SECONDS = 15.0  # between two plain lines of one cell
 
@@ -42,7 +44,7 @@ class Tail:
 class _Running:
     """One task's log and what to call it."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Work) -> None:
         self.total, self.name, self.unit = task.total, task.title, task.unit
         self.tail = Tail(task.log)
         self.spoke = 0.0
@@ -86,7 +88,7 @@ class Bars:
     def __exit__(self, *error: object) -> None:
         self.progress.stop()
 
-    def started(self, task: Task) -> None:
+    def started(self, task: Work) -> None:
         """Add a bar."""
         running = _Running(task)
         bar = self.progress.add_task(running.name, total=running.total, figures="loading")
@@ -129,7 +131,7 @@ class Lines:
     def _print(self, text: str) -> None:
         plain(self.console, text)
 
-    def started(self, task: Task) -> None:
+    def started(self, task: Work) -> None:
         """Say so."""
         running = _Running(task)
         running.spoke = time.monotonic()

@@ -11,9 +11,10 @@ from rich.console import Console
 from bench.experiment.request import Options, build
 from bench.run import claims, experiment, launch
 from bench.run.experiment import INTERRUPTED
-from bench.run.process import Outcome
+from bench.run.process import Outcome, Way
 from bench.run.progress import Lines
 from bench.run.store import ResultsDir, State, Status
+from bench.run.work import CellWork
 from tests.support.running import DOTS, bench, here, numbers, plan_dots, run_dots
 
 BROKEN = ("--methods", "push,broken", "--set", "broken.at=2", "--seeds", "0,1")
@@ -23,7 +24,7 @@ def run_here(out: Path, *settings: str, methods: str = "push", timeout: float | 
     """`bench run --in-process` without a new process."""
     options = Options(methods=methods, model=str(DOTS), settings=settings, out=out, steps=4)
     planned = experiment.plan(build(options), force=False)
-    return experiment.run(Console(), planned, None, launch.Way(timeout=timeout), False, in_process=True)
+    return experiment.run(Console(), planned, None, Way(timeout=timeout), False, in_process=True)
 
 
 @pytest.mark.slow
@@ -87,7 +88,7 @@ def test_claims_are_renewed_while_this_process_works(
     ready, _ = launch.prepare(tasks, force=False)
     files = [task.directory.path / claims.FILE for task in tasks]
 
-    def work(task: launch.Task) -> Outcome:
+    def work(task: CellWork) -> Outcome:
         for file in filter(Path.exists, files):
             os.utime(file, (0, 0))
         deadline = time.monotonic() + 20

@@ -16,6 +16,7 @@ from bench.experiment.request import Options, build
 from bench.run import claims, launch, process
 from bench.run.experiment import plan
 from bench.run.store import CellDir, ResultsDir
+from bench.run.work import CellWork
 
 ROOT = Path(__file__).parents[2]
 PLUGIN = ROOT / "tests" / "plugin"
@@ -49,7 +50,7 @@ def run_dots(out: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
 
 def plan_dots(
     out: Path, *settings: str, methods: str = "push", steps: int | None = None, seeds: str | None = None
-) -> list[launch.Task]:
+) -> list[CellWork]:
     """Plan cells on the test model in this process (fixture `plugin`); those that have to run, unclaimed."""
     options = Options(methods=methods, model=str(DOTS), steps=steps, seeds=seeds, settings=settings, out=out)
     ready, busy = launch.prepare(plan(build(options), force=False).tasks, force=False)

@@ -6,6 +6,7 @@ of its own is split by a hash of each prompt's text, as a user's file is.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,6 +116,12 @@ SETS: dict[str, PublicSet] = {
 def load_vbench() -> Splits:
     """VBench's suite, which is shipped."""
     return vbench((DATA / "vbench_full_info.json",))
+
+
+def vbench_dimensions() -> tuple[str, ...]:
+    """The names of VBench's dimensions, as its suite mentions them."""
+    suite = json.loads((DATA / "vbench_full_info.json").read_bytes())
+    return tuple(dict.fromkeys(name for entry in suite for name in entry["dimension"]))
 
 
 def _found(name: str, need: Need) -> Path:

@@ -15,9 +15,8 @@ from bench.experiment.model_files import Layer, model_file
 from bench.experiment.request import Experiment
 from bench.experiment.resolve import Cell, only_trained, resolve
 from bench.measure.gradients.store import FOLDER, INIT, ProbeConfig, ProbeDir, probe_config, probe_id
-from bench.run import launch
+from bench.measure.gradients.work import ProbeWork
 from bench.run.load import find_lora
-from bench.run.store import State
 
 REFERENCE = "full_bp"
 
@@ -122,26 +121,15 @@ def _probe(cell: Cell, place: str) -> ProbeConfig:
     return probe_config(cell, training, biased, str(lora.resolve()), {"lora": digests.digest(lora)})
 
 
-def tasks(planned: Planned, force: bool) -> list[launch.Task]:
-    """One process per profile that has to draw."""
-    return [
-        launch.Task(
-            directory=directory,
-            config=config,
-            command="probe",
-            threads=config.threads,
-            title=config.label if config.at == INIT else f"{config.label} (trained)",
-            total=planned.limits.draws,
-            log=directory.draws,
-            unit="draw",
+def tasks(planned: Planned, force: bool) -> list[ProbeWork]:
+    """The profiles that have to draw."""
+    found = [
+        ProbeWork(
+            directory,
+            config,
+            config.label if config.at == INIT else f"{config.label} (trained)",
+            planned.limits.draws,
         )
         for config, directory in planned.probes
-        if force or not _finished(config, directory, planned.limits.draws)
     ]
-
-
-def _finished(config: ProbeConfig, directory: ProbeDir, draws: int | None) -> bool:
-    """Whether so many draws were made, under the same names. More can always be made within a budget."""
-    status = directory.status()
-    enough = draws is not None and status.state is State.DONE and status.step >= draws
-    return enough and directory.config() == config
+    return [probe for probe in found if force or not probe.finished()]

@@ -12,9 +12,10 @@ from rich.console import Console
 from bench.base.console import plain
 from bench.base.errors import BenchError
 from bench.measure.gradients.plan import Limits, Planned, tasks
-from bench.measure.gradients.store import ProbeConfig
+from bench.measure.gradients.work import ProbeWork
 from bench.run import launch
 from bench.run.experiment import INTERRUPTED, command_line, default_jobs
+from bench.run.process import Way
 from bench.run.progress import watcher
 from bench.run.store import ResultsDir
 
@@ -30,7 +31,7 @@ class Slots:
         self.jobs, self.limits, self.shares = jobs, limits, shares
         self.deadline = None if limits.budget is None else started + limits.budget - RESERVE
 
-    def __call__(self, waiting: int, running: list[float]) -> launch.Way:
+    def __call__(self, waiting: int, running: list[float]) -> Way:
         """waiting: this one included. running: seconds that the others still have."""
         extra = []
         if self.limits.draws is not None:
@@ -38,14 +39,14 @@ class Slots:
         if self.limits.precision is not None:
             extra += ["--precision", str(self.limits.precision)]
         if self.deadline is None:
-            return launch.Way(extra=tuple(extra))
+            return Way(extra=tuple(extra))
         left = max(0.0, self.deadline - time.monotonic())
         to_come = self.shares[len(self.shares) - waiting :]
         free = self.jobs * left - sum(min(r, left) for r in running)
         # As many equal slots as fit one after the other, so that the last one is as long as the others.
         rounds = max(1, math.ceil(left * sum(to_come) / free - 0.25)) if free > 0 else 1
         share = to_come[0] * left / rounds
-        return launch.Way(timeout=max(LEAST, min(left, share)), extra=tuple(extra))
+        return Way(timeout=max(LEAST, min(left, share)), extra=tuple(extra))
 
 
 def run(console: Console, planned: Planned, force: bool, started: float) -> int:
@@ -81,9 +82,8 @@ def run(console: Console, planned: Planned, force: bool, started: float) -> int:
     return 1 if bad else 0
 
 
-def _share(task: launch.Task) -> float:
+def _share(task: ProbeWork) -> float:
     """Of the budget: double for the exact gradient, because all others are compared with it."""
-    assert isinstance(task.config, ProbeConfig)  # of bench.measure.gradients.plan
     return 2.0 if task.config.deployed else 1.0
 
 

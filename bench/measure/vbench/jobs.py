@@ -9,28 +9,28 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from bench.base.errors import BenchError
 from bench.base.layers import load_config
 from bench.base.strict import Strict
 from bench.measure.vbench import score, suite
 from bench.measure.vbench.dimensions import DIMENSIONS, Dimension
 from bench.measure.vbench.suite import Video
-from bench.run.process import Task
 from bench.run.slurm.cluster import Profile, Resources
 from bench.run.store import CellDir, JobDir, ResultsDir
+from bench.run.work import KEY, Work
 
-COMMAND = "vbench-cell"
-KEY = "work"  # the first of config.yaml, by which these cells are known
 NAMED = 2  # dimensions that stand in a cell's name
 GENERATE: Literal["vbench generate"] = "vbench generate"
 SCORE: Literal["vbench score"] = "vbench score"
 
 
 class Part(Strict, ABC):
-    """config.yaml of such a cell. Paths are absolute, as a job may be sent again from elsewhere; but a model
-    that is a path is kept as it was typed, since videos.json names it so."""
+    """config.yaml of such a cell, whose first key is `work`. Paths are absolute, as a job may be sent again
+    from elsewhere; but a model that is a path is kept as it was typed, since videos.json names it so."""
 
     work: Literal["vbench generate", "vbench score"]
     threads: int = 1
@@ -207,12 +207,57 @@ def read(cell: JobDir) -> Part | None:
     return load_config(path, VideosPart if kind.strip() == GENERATE else ScorePart)
 
 
-def task(part: Part, cell: CellDir) -> Task:
-    """As work for a process."""
-    unit = "video" if isinstance(part, VideosPart) else "score"
-    return Task(cell, part, COMMAND, part.threads, cell.id, part.total, cell.metrics, unit)
+@dataclass(frozen=True)
+class PartWork(Work):
+    """A part as work for a process."""
+
+    directory: CellDir
+    config: Part
+
+    command = "vbench-cell"
+    not_reported = "cells of VBench, which has a table and no report: python -m bench vbench table"
+
+    @classmethod
+    def read(cls, directory: CellDir) -> PartWork:
+        """A part that is on record already."""
+        part = read(directory)
+        if part is None:
+            raise BenchError(f"{directory.path}: no part of VBench's videos or scores")
+        return cls(directory, part, directory.id)
+
+    @property
+    def label(self) -> str:
+        """What it is a part of."""
+        return self.config.label
+
+    @property
+    def threads(self) -> int:
+        """As the settings say."""
+        return self.config.threads
+
+    @property
+    def total(self) -> int:
+        """Videos, or one score."""
+        return self.config.total
+
+    @property
+    def log(self) -> Path:
+        """One line per batch of videos."""
+        return self.directory.metrics
+
+    def finished(self) -> bool:
+        """Whether the videos or the score are there, whoever made them."""
+        return self.config.finished()
+
+    def resources(self, profile: Profile) -> Resources:
+        """By the model or the dimension."""
+        return self.config.resources(profile)
+
+    def memory_advice(self, gpu: bool) -> str:
+        """What takes less."""
+        return self.config.memory_advice
 
 
-def tasks(parts: Sequence[Part], results: ResultsDir) -> list[Task]:
-    """As work for processes, each with its cell's directory."""
-    return [task(part, results.cell(part.id)) for part in parts]
+def work_of(parts: Sequence[Part], results: ResultsDir) -> list[PartWork]:
+    """The parts as work for processes, each with its cell's directory."""
+    return [PartWork(results.cell(part.id), part, part.id) for part in parts]

@@ -17,11 +17,11 @@ from bench.measure.vbench.dimensions import DIMENSIONS
 from bench.measure.vbench.jobs import Part, ScorePart, VideosPart
 from bench.measure.vbench.live import live
 from bench.measure.vbench.record import record
-from bench.run.process import Task
 from bench.run.slurm import cluster, sweep
 from bench.run.slurm import submit as sending
 from bench.run.slurm.cluster import Profile
 from bench.run.store import ResultsDir
+from bench.run.work import Work
 
 CELLS = 8  # that share the videos, unless something limits how many run at once
 P = TypeVar("P", bound=Part)
@@ -39,7 +39,7 @@ def generate(console: Console, asked: order.Asked, how: sweep.Asked, cells: int 
     division = [_threads(part, chosen) for part in _division(found, count)]
     left = [part for part in division if how.force or not part.finished()]
     if how.dry_run:
-        return _dry(console, jobs.tasks(left, results), chosen, how)
+        return _dry(console, jobs.work_of(left, results), chosen, how)
     sent = live(results)
     _check_force(how, list(sent), results)
     record(found)
@@ -52,7 +52,7 @@ def generate(console: Console, asked: order.Asked, how: sweep.Asked, cells: int 
         )
     if left and not free:
         return 0
-    return _send(console, results, jobs.tasks(free, results), chosen, how, len(division) - len(left))
+    return _send(console, results, jobs.work_of(free, results), chosen, how, len(division) - len(left))
 
 
 def score(console: Console, asked: scoring.Asked, how: sweep.Asked) -> int:
@@ -74,7 +74,7 @@ def score(console: Console, asked: scoring.Asked, how: sweep.Asked) -> int:
             scoring.show(console, cell.dimension, status)
     scoring.show_ways(console, lacking.values())
     ready = [cell for cell in cells if cell not in done and cell.dimension.name not in lacking]
-    tasks = jobs.tasks([_threads(_score_part(cell, asked), chosen) for cell in ready], results)
+    tasks = jobs.work_of([_threads(_score_part(cell, asked), chosen) for cell in ready], results)
     if how.dry_run:
         return max(_dry(console, tasks, chosen, how), int(bool(lacking)))
     for name, status in lacking.items():
@@ -169,7 +169,7 @@ def _lacks(cell: Cell, chosen: Profile, fetch: bool) -> Status | None:
     return None if status is not None and elsewhere and status.videos else status
 
 
-def _dry(console: Console, tasks: Sequence[Task], chosen: Profile, how: sweep.Asked) -> int:
+def _dry(console: Console, tasks: Sequence[Work], chosen: Profile, how: sweep.Asked) -> int:
     if not tasks:
         console.print("nothing would be sent")
         return 0
@@ -177,7 +177,7 @@ def _dry(console: Console, tasks: Sequence[Task], chosen: Profile, how: sweep.As
 
 
 def _send(
-    console: Console, results: ResultsDir, tasks: Sequence[Task], chosen: Profile, how: sweep.Asked, done: int
+    console: Console, results: ResultsDir, tasks: Sequence[Work], chosen: Profile, how: sweep.Asked, done: int
 ) -> int:
     if not tasks:
         console.print(f"{done} cells are done: nothing to send", highlight=False)

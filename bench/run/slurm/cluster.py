@@ -13,8 +13,8 @@ from bench.base import registry
 from bench.base.errors import BenchError, did_you_mean
 from bench.base.layers import Layers, Tree, parse_setting, read_yaml, readable, shipped, shipped_dir
 from bench.base.strict import Strict
+from bench.data.prompts.public import vbench_dimensions
 from bench.experiment.settings import CellConfig
-from bench.measure.vbench.dimensions import DIMENSIONS
 
 UNITS = {"m": 1, "h": 60, "d": 24 * 60}
 MEMORY_UNITS = {"M": 1, "G": 1024, "T": 1024 * 1024}
@@ -208,7 +208,7 @@ def checked(layers: Layers, origin: str) -> Profile:
     known = {
         "methods": [*registry.entries("method"), "base"],
         "models": list(shipped("models")),
-        "dimensions": list(DIMENSIONS),
+        "dimensions": list(vbench_dimensions()),
     }
     for section in SECTIONS:
         blocks: dict[str, Tree] = getattr(profile, section)

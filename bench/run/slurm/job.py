@@ -28,10 +28,10 @@ from submitit.core.utils import DelayedSubmission
 
 from bench.base.files import write_atomically
 from bench.run import claims
-from bench.run.launch import task_of
 from bench.run.process import Machines, Outcome, Process, Way
 from bench.run.slurm import memory_kills
 from bench.run.store import Cause, CellDir, State, Status
+from bench.run.work import work_in
 
 POLL_SECONDS = 0.2
 MARGIN = 10.0  # seconds of a warning kept for putting the job back
@@ -72,7 +72,7 @@ class CellJob:
         )
         if environment.global_rank == 0:
             _note(cell, environment)
-        self._process = Process(task_of(cell), self._way(environment), self.command_line)
+        self._process = Process(work_in(cell), self._way(environment), self.command_line)
         before = signal.signal(signal.SIGTERM, self._on_sigterm)
         try:
             if environment.global_rank != 0:

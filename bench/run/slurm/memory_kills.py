@@ -6,9 +6,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from bench.measure.vbench import jobs
-from bench.run.forecast import memory_advice
 from bench.run.store import CellDir
+from bench.run.work import work_in
 
 CGROUP = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
@@ -48,6 +47,5 @@ def told_in(logs: Iterable[Path]) -> str | None:
 def story(cell: CellDir, gpu: bool = False, words: str | None = None) -> str:
     """What to say of a cell that was killed for its memory."""
     said = "" if words is None else f" SLURM: {words}."
-    part = jobs.read(cell)
-    advice = memory_advice(cell.config(), gpu) if part is None else part.memory_advice
+    advice = work_in(cell).memory_advice(gpu)
     return f"out of main memory: killed at the job's limit.{said} {advice} More for a retry: --with mem=…"

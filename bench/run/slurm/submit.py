@@ -17,16 +17,15 @@ from submitit import SlurmExecutor
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from bench.base.errors import BenchError
-from bench.experiment.settings import CellConfig
-from bench.measure.vbench.jobs import Part
 from bench.run import claims, launch
-from bench.run.process import Outcome, Task
+from bench.run.process import Outcome
 from bench.run.slurm import record, scheduler, snapshot
 from bench.run.slurm.cluster import Profile, Resources
 from bench.run.slurm.job import CellJob, ReportJob
 from bench.run.slurm.queue import Queue
 from bench.run.slurm.record import Submission
 from bench.run.store import ResultsDir
+from bench.run.work import Work
 
 NEVER = 10**6  # times that submitit lets a job time out: `CellJob` decides itself
 REPORT = Resources(cpus=1, mem=2048, time=30)
@@ -37,7 +36,7 @@ class Array:
     """Cells that ask for the same, and how many of them may run at once."""
 
     resources: Resources
-    tasks: list[Task]
+    tasks: list[Work]
     parallel: int
     after: bool = False  # only when the array before has ended
 
@@ -50,12 +49,12 @@ class Sent:
     busy: list[Outcome]
 
 
-def arrays(tasks: Sequence[Task], profile: Profile, max_parallel: int | None, largest: int) -> list[Array]:
+def arrays(tasks: Sequence[Work], profile: Profile, max_parallel: int | None, largest: int) -> list[Array]:
     """Group cells by what they ask for. max_parallel: of all together; with fewer than there are arrays, one
     array runs after the other."""
-    groups: dict[str, tuple[Resources, list[Task]]] = {}
+    groups: dict[str, tuple[Resources, list[Work]]] = {}
     for task in tasks:
-        resources = resources_of(task, profile)
+        resources = task.resources(profile)
         key = f"{resources.model_dump_json()} {cpus(resources, task)}"
         groups.setdefault(key, (resources, []))[1].append(task)
     pieces = [
@@ -71,14 +70,6 @@ def arrays(tasks: Sequence[Task], profile: Profile, max_parallel: int | None, la
     return [Array(resources, found, share) for (resources, found), share in zip(pieces, shares, strict=True)]
 
 
-def resources_of(task: Task, profile: Profile) -> Resources:
-    """What a cell asks for."""
-    if isinstance(task.config, Part):
-        return task.config.resources(profile)
-    assert isinstance(task.config, CellConfig)
-    return profile.resources(task.config)
-
-
 def _shares(total: int, sizes: list[int]) -> list[int]:
     """Deal out places one by one to whichever array has the most cells for each of its places."""
     shares = [1] * len(sizes)
@@ -87,7 +78,7 @@ def _shares(total: int, sizes: list[int]) -> list[int]:
     return shares
 
 
-def cpus(resources: Resources, task: Task) -> int:
+def cpus(resources: Resources, task: Work) -> int:
     """Cores of a cell on each node. Raises BenchError if the profile gives it fewer than its threads."""
     needed = task.threads * resources.processes_per_node
     if resources.cpus is not None and resources.cpus < task.threads:
@@ -99,7 +90,7 @@ def cpus(resources: Resources, task: Task) -> int:
 
 def submit(
     results: ResultsDir,
-    tasks: Sequence[Task],
+    tasks: Sequence[Work],
     profile: Profile,
     command_line: str,
     *,
@@ -177,7 +168,7 @@ class _Sender:
         self.submission = self.submission.model_copy(update=changes)
         self.submission.write(self.results)
 
-    def _cell_job(self, resources: Resources, task: Task) -> CellJob:
+    def _cell_job(self, resources: Resources, task: Work) -> CellJob:
         return CellJob(
             directory=str(task.directory.path.absolute()),
             token=self.submission.name,
@@ -252,13 +243,12 @@ def _refusal(error: str, submission: Submission, results: ResultsDir) -> str:
 def show(console: Console, found: Sequence[Array]) -> None:
     """What would be sent."""
     table = Table(title_justify="left", box=None, padding=(0, 1))
-    trains = any(isinstance(task.config, CellConfig) for array in found for task in array.tasks)
+    heading = found[0].tasks[0].label_heading  # all are of one kind
     columns = ("cells", "at once", "partition", "nodes", "gpus", "cpus", "memory", "time")
-    for header in (*columns, "methods" if trains else "of"):
+    for header in (*columns, heading):
         table.add_column(header, overflow="fold")
     for array in found:
-        shape, configs = array.resources, [task.config for task in array.tasks]
-        labels = dict.fromkeys(config.label for config in configs if isinstance(config, CellConfig | Part))
+        shape, labels = array.resources, dict.fromkeys(task.label for task in array.tasks)
         table.add_row(
             str(len(array.tasks)),
             str(array.parallel),

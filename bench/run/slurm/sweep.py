@@ -12,13 +12,13 @@ from bench.base.console import plain
 from bench.base.errors import BenchError
 from bench.experiment import request
 from bench.experiment.request import Options
-from bench.run import experiment, launch
-from bench.run.process import Task
+from bench.run import experiment
 from bench.run.slurm import cluster, control, record, scheduler, status
 from bench.run.slurm import submit as sending
 from bench.run.slurm.cluster import Profile
 from bench.run.slurm.settle import settle
 from bench.run.store import ResultsDir
+from bench.run.work import Work, work_in
 
 ASK_SECONDS = 3.0  # between two looks at the queue
 GLANCE_SECONDS = 1.5  # after sending, until SLURM has had a look at the jobs
@@ -79,13 +79,13 @@ def retry(console: Console, results: ResultsDir, which: str, asked: Asked) -> in
             f"{results.path} was never submitted to SLURM: name a --profile, or give the command again that "
             "ran it here, which tries failed cells again"
         )
-    tasks = [launch.task_of(cell) for cell in cells]
+    tasks = [work_in(cell) for cell in cells]
     if asked.dry_run:
         return dry(console, tasks, chosen, asked)
     return send(console, results, tasks, chosen, asked, 0)
 
 
-def dry(console: Console, tasks: Sequence[Task], chosen: Profile, asked: Asked) -> int:
+def dry(console: Console, tasks: Sequence[Work], chosen: Profile, asked: Asked) -> int:
     parallel = asked.max_parallel or chosen.max_parallel
     largest = scheduler.largest_array() if scheduler.available() else scheduler.DEFAULT_ARRAY
     found = sending.arrays(tasks, chosen, parallel, largest)
@@ -95,7 +95,7 @@ def dry(console: Console, tasks: Sequence[Task], chosen: Profile, asked: Asked) 
 
 
 def send(
-    console: Console, results: ResultsDir, tasks: Sequence[Task], chosen: Profile, asked: Asked, done: int
+    console: Console, results: ResultsDir, tasks: Sequence[Work], chosen: Profile, asked: Asked, done: int
 ) -> int:
     sent = sending.submit(
         results,

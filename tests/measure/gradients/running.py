@@ -14,6 +14,7 @@ from bench.cli import main
 from bench.experiment.request import Options, build
 from bench.measure.gradients import plan
 from bench.measure.gradients.store import FOLDER, ProbeDir
+from bench.measure.gradients.work import ProbeWork
 from bench.measure.gradients.worker import run_probe
 from bench.run import launch, process
 from tests.support.running import DOTS, command
@@ -75,14 +76,14 @@ def measured(found: plan.Planned, draws: int) -> list[process.Exit]:
 
 
 def in_this_process(
-    tasks: list[launch.Task], jobs: int, way: Callable[..., launch.Way], *others: object
-) -> tuple[list[launch.Outcome], bool]:
+    tasks: list[ProbeWork], jobs: int, way: Callable[..., process.Way], *others: object
+) -> tuple[list[process.Outcome], bool]:
     """In place of `launch.run`: no processes."""
     outcomes = []
     for n, task in enumerate(tasks):
         extra = way(len(tasks) - n, []).extra
         run_probe(ProbeDir(task.directory.path), None, int(extra[extra.index("--draws") + 1]), None)
-        outcomes.append(launch.Outcome(task, task.directory.status()))
+        outcomes.append(process.Outcome(task, task.directory.status()))
     return outcomes, False
 
 

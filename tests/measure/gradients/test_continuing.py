@@ -14,8 +14,9 @@ from bench.measure.gradients.plan import tasks
 from bench.measure.gradients.store import ProbeDir
 from bench.measure.gradients.survey import survey
 from bench.run import launch
-from bench.run.process import Exit
+from bench.run.process import Exit, Outcome, Way
 from bench.run.store import State
+from bench.run.work import Work
 from tests.measure.gradients.running import drawn, gradients, planned, probe, sums, two_prompts
 from tests.support.running import ROOT, environment
 
@@ -152,18 +153,18 @@ def test_interrupt_before_a_process_listens_leaves_its_profile_preempted(
     class Interrupting:
         """The user presses Ctrl-C as soon as something has started."""
 
-        def started(self, task: launch.Task) -> None:
+        def started(self, task: Work) -> None:
             raise KeyboardInterrupt
 
         def tick(self) -> None: ...
 
-        def ended(self, outcome: launch.Outcome) -> None: ...
+        def ended(self, outcome: Outcome) -> None: ...
 
         def stopping(self) -> None: ...
 
-    monkeypatch.setattr(launch.Way, "command", lambda self, task: ["sleep", "60"])
+    monkeypatch.setattr(Way, "command", lambda self, task: ["sleep", "60"])
     todo, _ = launch.prepare(tasks(planned(tmp_path), force=False), force=False)
-    outcomes, interrupted = launch.run(todo, 1, lambda *_: launch.Way(), Interrupting(), "test")
+    outcomes, interrupted = launch.run(todo, 1, lambda *_: Way(), Interrupting(), "test")
     assert interrupted
     assert [(o.status.state, o.status.message) for o in outcomes] == [(State.PREEMPTED, "asked to stop")]
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from bench.run import claims
-from bench.run.process import Task
 from bench.run.slurm.cluster import Profile
 from bench.run.slurm.record import FOLDER, Submission
 from bench.run.store import ResultsDir
+from bench.run.work import CellWork
 
 SUBMISSION = "20260102-030405-abcdef"
 ARRAY = "77"
@@ -53,7 +53,7 @@ class Programs:
         return file.read_text().splitlines() if file.exists() else []
 
 
-def submitted(out: Path, tasks: Sequence[Task], sent: bool = True, token: str = SUBMISSION) -> Submission:
+def submitted(out: Path, tasks: Sequence[CellWork], sent: bool = True, token: str = SUBMISSION) -> Submission:
     """Claim planned cells for a submission and record it: the n-th is array task `77_n`."""
     claim = claims.of_this_process(token)
     for task in tasks:

@@ -24,10 +24,10 @@ import bench.run.process
 from bench.base.files import read_rows
 from bench.run import claims
 from bench.run.cell import run_cell
-from bench.run.process import Task
 from bench.run.slurm import job
 from bench.run.slurm.job import CellJob
 from bench.run.store import CellDir, State
+from bench.run.work import CellWork
 from tests.run.slurm.fakes import SUBMISSION, submitted
 from tests.support.running import plan_dots
 
@@ -104,14 +104,14 @@ def enter_a_job(folder: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespac
     return found
 
 
-def planned(out: Path, *settings: str, methods: str = "push", steps: int = 2) -> Task:
+def planned(out: Path, *settings: str, methods: str = "push", steps: int = 2) -> CellWork:
     """A claimed cell."""
     (_, task) = plan_dots(out, *settings, methods=methods, steps=steps)
     submitted(out, [task])
     return task
 
 
-def cell_job(task: Task, **changes: Any) -> CellJob:
+def cell_job(task: CellWork, **changes: Any) -> CellJob:
     """The job of a cell, as it is sent."""
     plain = CellJob(
         directory=str(task.directory.path),
@@ -125,17 +125,17 @@ def cell_job(task: Task, **changes: Any) -> CellJob:
     return replace(plain, **changes)
 
 
-def steps_of(task: Task) -> int:
+def steps_of(task: CellWork) -> int:
     """How many steps are in its log."""
     return len(read_rows(task.log))
 
 
-def free(task: Task) -> bool:
+def free(task: CellWork) -> bool:
     """Whether nobody has it."""
     return claims.read(task.directory) is None
 
 
-def begun(task: Task) -> bool:
+def begun(task: CellWork) -> bool:
     """Whether its process listens to signals, and has not died at once."""
     return task.directory.status().state is not State.PENDING
 
@@ -158,7 +158,7 @@ class Warned(BaseException):
 
 
 def warned(
-    task: Task, job_: CellJob, when: Callable[[], bool], deaf: bool = False
+    task: CellWork, job_: CellJob, when: Callable[[], bool], deaf: bool = False
 ) -> DelayedSubmission | None:
     """Start the cell's process, and call submitit's checkpoint as soon as that holds.
 

@@ -8,36 +8,33 @@ from hypothesis import strategies as st
 from bench.experiment import request
 from bench.experiment.request import Options
 from bench.experiment.resolve import resolve_all
-from bench.experiment.settings import CellConfig
-from bench.run.launch import cell_task
-from bench.run.process import Task
 from bench.run.slurm.cluster import Profile, Resources
 from bench.run.slurm.submit import Array, arrays
 from bench.run.store import CellDir
+from bench.run.work import CellWork, Work
 
 BLOCKS = {"methods": {"ddpo": {"mem": "4GB"}, "zo": {"mem": "8GB"}, "base": {"time": "10m"}}}
 METHODS = ("rlr", "ddpo", "zo", "base")
 
 
 @pytest.fixture(scope="module")
-def kinds() -> dict[str, Task]:
+def kinds() -> dict[str, CellWork]:
     """A cell of each method, and of the base model."""
     options = Options(methods="rlr,ddpo,zo", model="tiny")
     found = [cell.config for cell in resolve_all(request.build(options).parts, fetch=False)]
-    tasks = [cell_task(config, CellDir(Path(config.label)), config.label) for config in found]
+    tasks = [CellWork(CellDir(Path(config.label)), config, config.label) for config in found]
     assert {task.id for task in tasks} == set(METHODS)
     return {task.id: task for task in tasks}
 
 
-def many(kinds: dict[str, Task], names: list[str]) -> list[Task]:
+def many(kinds: dict[str, CellWork], names: list[str]) -> list[CellWork]:
     """Cells of these methods, each with a directory of its own."""
     return [replace(kinds[name], directory=CellDir(Path(f"{name}-{n}"))) for n, name in enumerate(names)]
 
 
-def resources(profile: Profile, task: Task) -> Resources:
+def resources(profile: Profile, task: Work) -> Resources:
     """What a cell asks for."""
-    assert isinstance(task.config, CellConfig)
-    return profile.resources(task.config)
+    return task.resources(profile)
 
 
 def ids(found: list[Array]) -> list[list[str]]:
@@ -45,7 +42,7 @@ def ids(found: list[Array]) -> list[list[str]]:
     return [[task.id for task in array.tasks] for array in found]
 
 
-def test_cells_that_ask_for_the_same_share_an_array_in_their_order(kinds: dict[str, Task]) -> None:
+def test_cells_that_ask_for_the_same_share_an_array_in_their_order(kinds: dict[str, CellWork]) -> None:
     found = arrays(
         many(kinds, ["rlr", "ddpo", "rlr", "zo", "ddpo"]), Profile.model_validate(BLOCKS), None, 99
     )
@@ -54,20 +51,23 @@ def test_cells_that_ask_for_the_same_share_an_array_in_their_order(kinds: dict[s
     assert [array.parallel for array in found] == [2, 2, 1]
 
 
-def test_cells_with_other_numbers_of_threads_do_not_share_an_array(kinds: dict[str, Task]) -> None:
-    tasks = [replace(task, threads=1 + n % 2) for n, task in enumerate(many(kinds, ["rlr"] * 4))]
+def test_cells_with_other_numbers_of_threads_do_not_share_an_array(kinds: dict[str, CellWork]) -> None:
+    tasks = [
+        replace(task, config=task.config.model_copy(update={"threads": 1 + n % 2}))
+        for n, task in enumerate(many(kinds, ["rlr"] * 4))
+    ]
     assert ids(arrays(tasks, Profile(), None, 99)) == [["rlr-0", "rlr-2"], ["rlr-1", "rlr-3"]]
     assert len(arrays(tasks, Profile(cpus=4), None, 99)) == 1
 
 
-def test_fewer_at_once_than_arrays_runs_one_array_after_the_other(kinds: dict[str, Task]) -> None:
+def test_fewer_at_once_than_arrays_runs_one_array_after_the_other(kinds: dict[str, CellWork]) -> None:
     tasks = many(kinds, ["rlr", "ddpo", "zo", "rlr"])
     found = arrays(tasks, Profile.model_validate(BLOCKS), 2, 99)
     assert [array.after for array in found] == [False, True, True]
     assert [array.parallel for array in found] == [2, 2, 2]
 
 
-def test_places_are_dealt_out_by_size(kinds: dict[str, Task]) -> None:
+def test_places_are_dealt_out_by_size(kinds: dict[str, CellWork]) -> None:
     tasks = many(kinds, ["rlr"] * 12 + ["ddpo"] * 4)
     assert [a.parallel for a in arrays(tasks, Profile.model_validate(BLOCKS), 8, 99)] == [6, 2]
 
@@ -79,7 +79,7 @@ def test_places_are_dealt_out_by_size(kinds: dict[str, Task]) -> None:
     largest=st.integers(1, 9),
 )
 def test_every_cell_is_sent_once_and_never_more_at_once_than_asked(
-    kinds: dict[str, Task], names: list[str], cap: int | None, largest: int
+    kinds: dict[str, CellWork], names: list[str], cap: int | None, largest: int
 ) -> None:
     tasks, profile = many(kinds, names), Profile.model_validate(BLOCKS)
     found = arrays(tasks, profile, cap, largest)

@@ -201,7 +201,8 @@ def test_resources_as_yaml_are_read_back_as_they_were() -> None:
 
 
 def test_cpus_are_threads_times_processes_unless_the_profile_says_more(plugin: None, tmp_path: Path) -> None:
-    task = replace(plan_dots(tmp_path)[0], threads=3)
+    first = plan_dots(tmp_path)[0]
+    task = replace(first, config=first.config.model_copy(update={"threads": 3}))
     assert cpus(Resources(), task) == 3
     assert cpus(Resources(gpus=4), task) == 12
     assert cpus(Resources(cpus=8), task) == 8

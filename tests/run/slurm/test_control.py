@@ -5,9 +5,9 @@ from rich.console import Console
 
 from bench.base.errors import BenchError
 from bench.run import claims
-from bench.run.process import Task
 from bench.run.slurm import control
 from bench.run.store import Cause, ResultsDir, State
+from bench.run.work import CellWork
 from tests.run.slurm.fakes import FOLDER, SUBMISSION, Programs, submitted, write_log
 from tests.support.running import plan_dots
 
@@ -19,7 +19,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Programs:
 
 
 @pytest.fixture
-def tasks(tmp_path: Path, plugin: None) -> list[Task]:
+def tasks(tmp_path: Path, plugin: None) -> list[CellWork]:
     """The base model and `push` with seeds 0 … 3."""
     return plan_dots(tmp_path / "out", steps=9, seeds="0,1,2,3")
 
@@ -31,34 +31,34 @@ def results(tmp_path: Path) -> ResultsDir:
 
 
 def test_cell_is_found_by_its_name_and_by_a_part_that_only_it_has(
-    tasks: list[Task], results: ResultsDir
+    tasks: list[CellWork], results: ResultsDir
 ) -> None:
     assert control.find(results, tasks[2].id).id == tasks[2].id
     assert control.find(results, "-s3-").id == tasks[4].id
     assert control.find(results, "base").id == tasks[0].id
 
 
-def test_name_that_several_cells_share_lists_them(tasks: list[Task], results: ResultsDir) -> None:
+def test_name_that_several_cells_share_lists_them(tasks: list[CellWork], results: ResultsDir) -> None:
     with pytest.raises(BenchError) as error:
         control.find(results, "push")
     assert str(error.value).startswith("'push' is a part of 4 cells' names:\n  push-dots-brightness-s0-")
     assert all(task.id in str(error.value) for task in tasks[1:])
 
 
-def test_whole_name_wins_over_longer_ones(tasks: list[Task], results: ResultsDir) -> None:
+def test_whole_name_wins_over_longer_ones(tasks: list[CellWork], results: ResultsDir) -> None:
     longer = results.path / "cells" / f"{tasks[1].id}-again"
     longer.mkdir()
     (longer / "config.yaml").write_bytes((tasks[1].directory.path / "config.yaml").read_bytes())
     assert control.find(results, tasks[1].id).id == tasks[1].id
 
 
-def test_unknown_name_is_told_with_the_closest_one(tasks: list[Task], results: ResultsDir) -> None:
+def test_unknown_name_is_told_with_the_closest_one(tasks: list[CellWork], results: ResultsDir) -> None:
     with pytest.raises(BenchError, match=r"has no cell 'pushdots-brightness-s2'\. Did you mean 'push-dots-"):
         control.find(results, "pushdots-brightness-s2")
 
 
 def test_retry_takes_what_ended_badly_and_nobody_has(
-    tasks: list[Task], results: ResultsDir, programs: Programs
+    tasks: list[CellWork], results: ResultsDir, programs: Programs
 ) -> None:
     endings: list[tuple[State, Cause | None]] = [
         (State.DONE, None),
@@ -86,7 +86,7 @@ def test_retry_takes_what_ended_badly_and_nobody_has(
 
 
 def test_retry_takes_a_cell_whose_job_just_died(
-    tasks: list[Task], results: ResultsDir, programs: Programs
+    tasks: list[CellWork], results: ResultsDir, programs: Programs
 ) -> None:
     submitted(results.path, tasks[:1])
     programs.queue("77_0|NODE_FAIL|n1|None|2020-01-01")
@@ -99,7 +99,7 @@ def cancel(results: ResultsDir, *names: str) -> int:
 
 
 def test_cancel_takes_all_out_of_the_queue_and_frees_them(
-    tasks: list[Task],
+    tasks: list[CellWork],
     results: ResultsDir,
     programs: Programs,
     capsys: pytest.CaptureFixture[str],
@@ -124,7 +124,7 @@ def test_cancel_takes_all_out_of_the_queue_and_frees_them(
 
 
 def test_cancel_of_one_cell_leaves_the_others_and_the_report(
-    tasks: list[Task], results: ResultsDir, programs: Programs
+    tasks: list[CellWork], results: ResultsDir, programs: Programs
 ) -> None:
     submission = submitted(results.path, tasks)
     submission.model_copy(update={"report": "78"}).write(results)
@@ -137,7 +137,7 @@ def test_cancel_of_one_cell_leaves_the_others_and_the_report(
 
 
 def test_cancel_leaves_cells_of_local_runs_and_says_where_to_stop_them(
-    tasks: list[Task], results: ResultsDir, programs: Programs, capsys: pytest.CaptureFixture[str]
+    tasks: list[CellWork], results: ResultsDir, programs: Programs, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mine = claims.of_this_process()
     assert claims.take(tasks[0].directory, mine, lambda *_: True) is None
@@ -149,7 +149,7 @@ def test_cancel_leaves_cells_of_local_runs_and_says_where_to_stop_them(
 
 
 def test_cancel_where_nothing_is_queued_says_so(
-    tasks: list[Task], results: ResultsDir, programs: Programs, capsys: pytest.CaptureFixture[str]
+    tasks: list[CellWork], results: ResultsDir, programs: Programs, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cancel(results) == 0
     assert "nothing to cancel" in capsys.readouterr().out
@@ -157,7 +157,7 @@ def test_cancel_where_nothing_is_queued_says_so(
 
 
 def test_logs_show_what_the_job_the_process_and_the_traceback_said(
-    tasks: list[Task], results: ResultsDir, programs: Programs, capsys: pytest.CaptureFixture[str]
+    tasks: list[CellWork], results: ResultsDir, programs: Programs, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cell = tasks[1].directory.path
     submitted(results.path, tasks[:2])
@@ -176,7 +176,7 @@ def test_logs_show_what_the_job_the_process_and_the_traceback_said(
     assert "another cell's" not in lines
 
 
-def test_logs_are_of_the_newest_submission(tasks: list[Task], results: ResultsDir) -> None:
+def test_logs_are_of_the_newest_submission(tasks: list[CellWork], results: ResultsDir) -> None:
     first = submitted(results.path, tasks[:1])
     old = write_log(results.path, "77_0", "old\n")
     newer = first.model_copy(update={"name": "20270101-000000-fedcba", "jobs": {tasks[0].id: "99"}})
@@ -190,7 +190,7 @@ def test_logs_are_of_the_newest_submission(tasks: list[Task], results: ResultsDi
 
 
 def test_following_prints_what_is_added_until_nobody_has_the_cell(
-    tasks: list[Task],
+    tasks: list[CellWork],
     results: ResultsDir,
     programs: Programs,
     capsys: pytest.CaptureFixture[str],

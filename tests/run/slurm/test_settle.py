@@ -5,9 +5,9 @@ import pytest
 
 from bench.base.errors import BenchError
 from bench.run import claims
-from bench.run.process import Task
 from bench.run.slurm.settle import settle
 from bench.run.store import Cause, CellDir, ResultsDir, State
+from bench.run.work import CellWork
 from tests.run.slurm.fakes import Programs, submitted, write_log
 from tests.support.running import plan_dots
 
@@ -22,7 +22,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Programs:
 
 
 @pytest.fixture
-def task(tmp_path: Path, plugin: None, programs: Programs) -> Task:
+def task(tmp_path: Path, plugin: None, programs: Programs) -> CellWork:
     """A cell that ran to step 3 in job 77_0."""
     (_, found) = plan_dots(tmp_path / "out", steps=9)
     found.directory.write_status(State.RUNNING, 3, 1.5)
@@ -30,7 +30,7 @@ def task(tmp_path: Path, plugin: None, programs: Programs) -> Task:
     return found
 
 
-def settled(task: Task) -> tuple[State, Cause | None, str]:
+def settled(task: CellWork) -> tuple[State, Cause | None, str]:
     """What is on record once the queue was looked at; the claim is gone."""
     cell = CellDir(task.directory.path)
     settle(ResultsDir(cell.path.parent.parent), [cell])
@@ -71,21 +71,23 @@ def settled(task: Task) -> tuple[State, Cause | None, str]:
     ],
 )
 def test_each_ending_has_its_own_state_and_the_message_names_the_job(
-    task: Task, programs: Programs, line: str, state: State, cause: Cause | None, message: str
+    task: CellWork, programs: Programs, line: str, state: State, cause: Cause | None, message: str
 ) -> None:
     programs.queue(f"77_0|{line}|{OLD}")
     assert settled(task) == (state, cause, message)
 
 
 @pytest.mark.parametrize("line", ["FAILED|n1|None", "COMPLETED|n1|None"])
-def test_message_of_a_death_names_the_log(task: Task, programs: Programs, tmp_path: Path, line: str) -> None:
+def test_message_of_a_death_names_the_log(
+    task: CellWork, programs: Programs, tmp_path: Path, line: str
+) -> None:
     log = write_log(tmp_path / "out", "77_0", "the shell said something\n")
     programs.queue(f"77_0|{line}|{OLD}")
     assert settled(task)[2].endswith(f" See {log}")
 
 
 def test_out_of_memory_by_slurms_state_says_the_estimate_and_what_to_do(
-    task: Task, programs: Programs
+    task: CellWork, programs: Programs
 ) -> None:
     programs.queue(f"77_0|OUT_OF_MEMORY|n1|None|{OLD}")
     state, cause, message = settled(task)
@@ -106,7 +108,7 @@ def test_out_of_memory_by_slurms_state_says_the_estimate_and_what_to_do(
     ],
 )
 def test_out_of_memory_by_slurmstepds_words_in_a_job_that_only_failed(
-    task: Task, programs: Programs, tmp_path: Path, words: str
+    task: CellWork, programs: Programs, tmp_path: Path, words: str
 ) -> None:
     write_log(tmp_path / "out", "77_0", f"hello\n{words}\nsrun: error: n1: task 0: Killed\n")
     programs.queue(f"77_0|FAILED|n1|NonZeroExitCode|{OLD}")
@@ -123,14 +125,16 @@ def test_out_of_memory_by_slurmstepds_words_in_a_job_that_only_failed(
     ],
 )
 def test_other_words_do_not_make_a_death_one_of_memory(
-    task: Task, programs: Programs, tmp_path: Path, words: str
+    task: CellWork, programs: Programs, tmp_path: Path, words: str
 ) -> None:
     write_log(tmp_path / "out", "77_0", words + "\n")
     programs.queue(f"77_0|FAILED|n1|None|{OLD}")
     assert settled(task)[1] is Cause.KILLED
 
 
-def test_words_of_another_cells_log_are_not_this_ones(task: Task, programs: Programs, tmp_path: Path) -> None:
+def test_words_of_another_cells_log_are_not_this_ones(
+    task: CellWork, programs: Programs, tmp_path: Path
+) -> None:
     write_log(tmp_path / "out", "77_01", STEPD)
     write_log(tmp_path / "out", "177_0", STEPD)
     programs.queue(f"77_0|FAILED|n1|None|{OLD}")
@@ -138,7 +142,7 @@ def test_words_of_another_cells_log_are_not_this_ones(task: Task, programs: Prog
 
 
 def test_job_that_slurm_forgot_is_lost_if_it_had_begun_and_cancelled_if_not(
-    task: Task, programs: Programs, tmp_path: Path
+    task: CellWork, programs: Programs, tmp_path: Path
 ) -> None:
     programs.queue()
     assert settled(task) == (
@@ -154,7 +158,7 @@ def test_job_that_slurm_forgot_is_lost_if_it_had_begun_and_cancelled_if_not(
 @pytest.mark.parametrize(
     "line", ["RUNNING|n1|None", "PENDING||Priority", "COMPLETING|n1|None", "REQUEUED||None"]
 )
-def test_cells_of_live_jobs_are_not_touched(task: Task, programs: Programs, line: str) -> None:
+def test_cells_of_live_jobs_are_not_touched(task: CellWork, programs: Programs, line: str) -> None:
     programs.queue(f"77_0|{line}|N/A")
     cell = CellDir(task.directory.path)
     before = {path: path.read_bytes() for path in cell.path.iterdir()}
@@ -163,20 +167,20 @@ def test_cells_of_live_jobs_are_not_touched(task: Task, programs: Programs, line
 
 
 @pytest.mark.parametrize("state", [State.FAILED, State.TIMEOUT, State.DONE])
-def test_what_the_cell_said_itself_stays_on_record(task: Task, programs: Programs, state: State) -> None:
+def test_what_the_cell_said_itself_stays_on_record(task: CellWork, programs: Programs, state: State) -> None:
     task.directory.write_status(state, 3, 1.5, "its own words")
     programs.queue(f"77_0|FAILED|n1|None|{OLD}")
     assert settled(task) == (state, None, "its own words")
 
 
-def test_nothing_is_touched_where_slurm_cannot_be_asked(task: Task, programs: Programs) -> None:
+def test_nothing_is_touched_where_slurm_cannot_be_asked(task: CellWork, programs: Programs) -> None:
     cell = CellDir(task.directory.path)
     settle(ResultsDir(cell.path.parent.parent), [cell])
     assert claims.read(cell) is not None
     assert cell.status().state is State.RUNNING
 
 
-def test_slurm_that_is_down_settles_nothing_and_is_one_message(task: Task, programs: Programs) -> None:
+def test_slurm_that_is_down_settles_nothing_and_is_one_message(task: CellWork, programs: Programs) -> None:
     programs.say("squeue", error="Unable to contact slurm controller", code=1)
     cell = CellDir(task.directory.path)
     with pytest.raises(BenchError, match="SLURM does not answer: squeue: Unable to contact"):
@@ -185,7 +189,9 @@ def test_slurm_that_is_down_settles_nothing_and_is_one_message(task: Task, progr
     assert cell.status().state is State.RUNNING
 
 
-def test_cell_whose_process_is_still_ending_is_left_for_the_next_look(task: Task, programs: Programs) -> None:
+def test_cell_whose_process_is_still_ending_is_left_for_the_next_look(
+    task: CellWork, programs: Programs
+) -> None:
     programs.queue(f"77_0|FAILED|n1|None|{OLD}")
     cell = CellDir(task.directory.path)
     started = time.monotonic()
@@ -197,7 +203,7 @@ def test_cell_whose_process_is_still_ending_is_left_for_the_next_look(task: Task
 
 
 def test_cell_that_another_submission_took_while_slurm_was_asked_is_not_touched(
-    task: Task, programs: Programs
+    task: CellWork, programs: Programs
 ) -> None:
     cell = CellDir(task.directory.path)
     other = claims.of_this_process("another").model_dump_json()

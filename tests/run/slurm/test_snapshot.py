@@ -111,9 +111,10 @@ def test_several_submitters_at_once_share_one_copy(checkout: Path, tmp_path: Pat
 def test_job_runs_the_copy_although_it_starts_in_a_checkout(tmp_path: Path) -> None:
     code, content = snapshot.take(ResultsDir(tmp_path / "it's here"))
     program = (
-        "import bench, methods, rewards, json; from bench import config, env; from pathlib import Path;"
-        "print(json.dumps([bench.__file__, methods.__file__, rewards.__file__, str(config.config_dir()),"
-        " env.git_state(Path(bench.__file__).parent.parent)]))"
+        "import bench, methods, rewards, json; from bench.base import layers;"
+        "from bench.run import environment; from pathlib import Path;"
+        "print(json.dumps([bench.__file__, methods.__file__, rewards.__file__, str(layers.config_dir()),"
+        " environment.git_state(Path(bench.__file__).parent.parent)]))"
     )
     script = "\n".join([*_environment(code), f'"{sys.executable}" -c "{program}"'])
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

@@ -10,10 +10,10 @@ from rich.console import Console
 from bench.base.errors import BenchError
 from bench.base.files import append_rows
 from bench.run import claims
-from bench.run.process import Task
 from bench.run.slurm import status
 from bench.run.slurm.status import Standing, standings
 from bench.run.store import Cause, ResultsDir, State
+from bench.run.work import CellWork
 from tests.run.slurm.fakes import Programs, submitted
 from tests.support.running import plan_dots
 
@@ -27,14 +27,14 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Programs:
 
 
 @pytest.fixture
-def task(tmp_path: Path, plugin: None) -> Task:
+def task(tmp_path: Path, plugin: None) -> CellWork:
     """A planned cell of 8 steps."""
     (_, found) = plan_dots(tmp_path / "out", steps=8)
     shutil.rmtree(next((tmp_path / "out" / "cells").glob("base-*")))
     return found
 
 
-def standing(task: Task) -> Standing:
+def standing(task: CellWork) -> Standing:
     """Where it stands."""
     (found,) = standings(ResultsDir(task.directory.path.parent.parent))
     return found
@@ -45,13 +45,13 @@ def row(step: int) -> dict[str, float]:
     return {"step": step, "seconds": 2.0 * step, "reward_mean": 0.25 + step / 100}
 
 
-def test_planned_cell_that_nobody_has_is_pending(task: Task, programs: Programs) -> None:
+def test_planned_cell_that_nobody_has_is_pending(task: CellWork, programs: Programs) -> None:
     found = standing(task)
     assert (found.state, found.step, found.total, found.reward, found.job) == ("pending", 0, 8, None, "")
     assert not found.active
 
 
-def test_waiting_job_is_queued_with_slurms_reason(task: Task, programs: Programs, tmp_path: Path) -> None:
+def test_waiting_job_is_queued_with_slurms_reason(task: CellWork, programs: Programs, tmp_path: Path) -> None:
     submitted(tmp_path / "out", [task])
     programs.queue("77_0|PENDING||PartitionTimeLimit|N/A")
     found = standing(task)
@@ -63,7 +63,7 @@ def test_waiting_job_is_queued_with_slurms_reason(task: Task, programs: Programs
     )
 
 
-def test_requeued_cell_says_what_stopped_it(task: Task, programs: Programs, tmp_path: Path) -> None:
+def test_requeued_cell_says_what_stopped_it(task: CellWork, programs: Programs, tmp_path: Path) -> None:
     submitted(tmp_path / "out", [task])
     task.directory.write_status(State.PREEMPTED, 3, 6.0, "stopped by preemption at step 3; queued again")
     programs.queue("77_0|PENDING||BeginTime|N/A")
@@ -73,7 +73,7 @@ def test_requeued_cell_says_what_stopped_it(task: Task, programs: Programs, tmp_
 
 
 def test_running_cell_shows_its_logs_last_line_node_job_and_time_left(
-    task: Task, programs: Programs, tmp_path: Path
+    task: CellWork, programs: Programs, tmp_path: Path
 ) -> None:
     submitted(tmp_path / "out", [task])
     programs.queue("77_0|RUNNING|n3|None|N/A")
@@ -91,7 +91,7 @@ def test_running_cell_shows_its_logs_last_line_node_job_and_time_left(
 
 
 def test_cell_that_is_done_shows_where_it_ran_and_no_time_left(
-    task: Task, programs: Programs, tmp_path: Path
+    task: CellWork, programs: Programs, tmp_path: Path
 ) -> None:
     append_rows(task.log, [row(step) for step in range(1, 9)])
     task.directory.write_status(State.DONE, 8, 16.0)
@@ -100,14 +100,14 @@ def test_cell_that_is_done_shows_where_it_ran_and_no_time_left(
     assert (found.state, found.step, found.node, found.job, found.eta) == ("done", 8, "n2", "77_0", None)
 
 
-def test_cell_that_is_being_sent_is_submitting(task: Task, programs: Programs, tmp_path: Path) -> None:
+def test_cell_that_is_being_sent_is_submitting(task: CellWork, programs: Programs, tmp_path: Path) -> None:
     programs.queue()
     submitted(tmp_path / "out", [task], sent=False)
     assert standing(task).state == "submitting"
 
 
 def test_cell_of_a_submission_is_unknown_where_slurm_cannot_be_asked(
-    task: Task, programs: Programs, tmp_path: Path
+    task: CellWork, programs: Programs, tmp_path: Path
 ) -> None:
     submitted(tmp_path / "out", [task])
     found = standing(task)
@@ -116,7 +116,7 @@ def test_cell_of_a_submission_is_unknown_where_slurm_cannot_be_asked(
 
 
 def test_cell_of_a_local_run_is_waiting_then_running_and_killed_when_its_run_is_gone(
-    task: Task, programs: Programs
+    task: CellWork, programs: Programs
 ) -> None:
     mine = claims.of_this_process()
     assert claims.take(task.directory, mine, claims_live) is None
@@ -149,7 +149,7 @@ def claims_live(*_: object) -> bool:
     ],
 )
 def test_endings_are_told_apart_with_their_reason(
-    task: Task, programs: Programs, state: State, cause: Cause | None, shown: str
+    task: CellWork, programs: Programs, state: State, cause: Cause | None, shown: str
 ) -> None:
     task.directory.write_status(state, 3, 6.0, "the reason", cause=cause)
     found = standing(task)
@@ -157,7 +157,7 @@ def test_endings_are_told_apart_with_their_reason(
 
 
 def test_cell_that_failed_is_failed_while_its_job_is_still_ending(
-    task: Task, programs: Programs, tmp_path: Path
+    task: CellWork, programs: Programs, tmp_path: Path
 ) -> None:
     submitted(tmp_path / "out", [task])
     task.directory.write_status(State.FAILED, 3, 6.0, "out of luck")
@@ -171,7 +171,7 @@ def test_directory_without_cells_is_one_message(tmp_path: Path) -> None:
         standings(ResultsDir(tmp_path))
 
 
-def test_json_has_every_field_of_every_cell(task: Task, programs: Programs, tmp_path: Path) -> None:
+def test_json_has_every_field_of_every_cell(task: CellWork, programs: Programs, tmp_path: Path) -> None:
     found = standings(ResultsDir(tmp_path / "out"))
     assert json.loads(status.as_json(found)) == [asdict(one) for one in found]
 
@@ -221,7 +221,7 @@ def test_reasons_are_below_the_table_ten_at_most(capsys: pytest.CaptureFixture[s
 
 
 def test_waiting_for_cells_tells_each_change_once_and_whether_all_are_done(
-    task: Task, programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    task: CellWork, programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
     submitted(tmp_path / "out", [task])
@@ -241,7 +241,7 @@ def test_waiting_for_cells_tells_each_change_once_and_whether_all_are_done(
 
 
 def test_watching_ends_when_nothing_is_active(
-    task: Task, programs: Programs, capsys: pytest.CaptureFixture[str]
+    task: CellWork, programs: Programs, capsys: pytest.CaptureFixture[str]
 ) -> None:
     status.watch(Console(width=200), ResultsDir(task.directory.path.parent.parent), 60.0)
     assert "1 cells: 1 pending" in capsys.readouterr().out

@@ -7,23 +7,23 @@ from rich.console import Console
 
 from bench.base.errors import BenchError
 from bench.run import claims
-from bench.run.process import Task
 from bench.run.slurm import record, submit, sweep
 from bench.run.slurm.cluster import Profile
 from bench.run.slurm.submit import Sent
 from bench.run.slurm.sweep import Asked
 from bench.run.store import ResultsDir, State
+from bench.run.work import CellWork
 from tests.run.slurm.fakes import SBATCH, Programs
 from tests.support.running import DOTS, command, environment, plan_dots
 
 
 @pytest.fixture
-def tasks(tmp_path: Path, plugin: None) -> list[Task]:
+def tasks(tmp_path: Path, plugin: None) -> list[CellWork]:
     """The base model and `push` with seeds 0, 1, 2."""
     return plan_dots(tmp_path / "out", seeds="0,1,2")
 
 
-def sent(tmp_path: Path, tasks: list[Task], **profile: object) -> Sent:
+def sent(tmp_path: Path, tasks: list[CellWork], **profile: object) -> Sent:
     """Send them."""
     return submit.submit(ResultsDir(tmp_path / "out"), tasks, Profile.model_validate(profile), "bench submit")
 
@@ -35,7 +35,7 @@ def script(programs: Programs, job: int) -> dict[str, str]:
 
 
 def test_cells_and_report_are_sent_and_recorded_and_stay_claimed(
-    tmp_path: Path, tasks: list[Task], programs: Programs
+    tmp_path: Path, tasks: list[CellWork], programs: Programs
 ) -> None:
     found = sent(tmp_path, tasks).submission
     assert found is not None
@@ -50,7 +50,7 @@ def test_cells_and_report_are_sent_and_recorded_and_stay_claimed(
         assert task.directory.status().state is State.PENDING
 
 
-def test_profile_reaches_sbatch(tmp_path: Path, tasks: list[Task], programs: Programs) -> None:
+def test_profile_reaches_sbatch(tmp_path: Path, tasks: list[CellWork], programs: Programs) -> None:
     wanted = {"partition": "gpu", "account": "me", "qos": "high", "constraint": "v100", "gres": "gpu:v100:2"}
     more = {"mem": "4GB", "time": "2h", "warning": 90, "max_parallel": 3, "setup": ["module load cuda"]}
     sent(tmp_path, tasks, **wanted, **more, options={"reservation": "spring"}, cpus=3)
@@ -68,7 +68,7 @@ def test_profile_reaches_sbatch(tmp_path: Path, tasks: list[Task], programs: Pro
 
 
 def test_second_submission_sends_nothing_and_names_the_jobs(
-    tmp_path: Path, tasks: list[Task], programs: Programs
+    tmp_path: Path, tasks: list[CellWork], programs: Programs
 ) -> None:
     sent(tmp_path, tasks[:3])
     again = sent(tmp_path, tasks[:3])
@@ -83,7 +83,7 @@ def test_second_submission_sends_nothing_and_names_the_jobs(
 
 
 def test_refusal_is_sbatchs_own_words_and_gives_the_cells_free(
-    tmp_path: Path, tasks: list[Task], programs: Programs
+    tmp_path: Path, tasks: list[CellWork], programs: Programs
 ) -> None:
     programs.say("sbatch", error="sbatch: error: invalid partition specified: gpuu\n", code=1)
     with pytest.raises(BenchError) as error:
@@ -96,7 +96,7 @@ def test_refusal_is_sbatchs_own_words_and_gives_the_cells_free(
 
 
 def test_refusal_of_a_later_array_keeps_what_was_sent(
-    tmp_path: Path, tasks: list[Task], programs: Programs
+    tmp_path: Path, tasks: list[CellWork], programs: Programs
 ) -> None:
     good = SBATCH.format(folder=programs.folder)
     refused = "echo 'sbatch: error: QOSMaxSubmitJobPerUserLimit' >&2; exit 1\n"
@@ -110,7 +110,7 @@ def test_refusal_of_a_later_array_keeps_what_was_sent(
 
 
 def test_fewer_at_once_than_arrays_makes_each_array_wait_for_the_one_before(
-    tmp_path: Path, tasks: list[Task], programs: Programs
+    tmp_path: Path, tasks: list[CellWork], programs: Programs
 ) -> None:
     sent(tmp_path, tasks, methods={"base": {"time": "10m"}}, max_parallel=1)
     assert "dependency" not in script(programs, 77)
@@ -119,7 +119,7 @@ def test_fewer_at_once_than_arrays_makes_each_array_wait_for_the_one_before(
 
 
 def test_retry_sends_only_what_failed_with_the_last_profile(
-    tmp_path: Path, tasks: list[Task], programs: Programs, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tasks: list[CellWork], programs: Programs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sweep, "GLANCE_SECONDS", 0.0)
     sent(tmp_path, tasks, mem="2GB", report=False)
@@ -137,7 +137,7 @@ def test_retry_sends_only_what_failed_with_the_last_profile(
 
 
 def test_retry_of_a_directory_that_was_never_sent_asks_for_a_profile(
-    tmp_path: Path, tasks: list[Task], programs: Programs
+    tmp_path: Path, tasks: list[CellWork], programs: Programs
 ) -> None:
     tasks[0].directory.write_status(State.FAILED, 1, 1.0, "out of luck")
     asked = Asked(None, (), None, False, False, False)
