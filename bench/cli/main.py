@@ -12,7 +12,7 @@ from rich.console import Console
 
 from bench.base.console import plain, without_bars
 from bench.base.errors import BenchError
-from bench.cli import cost, gradients, options, run, slurm, vbench
+from bench.cli import cost, gradients, new, options, run, slurm, vbench
 
 app = typer.Typer(
     help="Benchmark of gradient estimators for fine-tuning diffusion models on rewards.",
@@ -119,7 +119,7 @@ def vbench_cell(directory: Path, with_parent: options.WithParent = False) -> Non
 
 
 COMMANDS = (
-    *(run.run, gradients.gradients, run.sample, run.report, doctor, fetch, run.evaluate),
+    *(run.run, gradients.gradients, run.sample, run.report, doctor, fetch, run.evaluate, new.new),
     *(slurm.submit, slurm.status, slurm.cancel, slurm.retry, slurm.logs, cost.profile, cost.plan),
 )
 for command in COMMANDS:
