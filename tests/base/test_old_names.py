@@ -23,6 +23,7 @@ from bench.streams import normal
 """
 
 
+@pytest.mark.slow
 def test_a_plugin_written_against_the_old_names_runs(tmp_path: Path) -> None:
     """Its entry points too: all of it is imported through them."""
     plugin = tmp_path / "plugin"
