@@ -65,6 +65,7 @@ class Hpsv2Reward(TwoTowers):
 
     def __init__(self, config: Hpsv2Config, device: torch.device) -> None:
         """Loads the weights, downloading them if need be. Raises BenchError."""
+        compat.open_clip()  # a package that is not there is named before anything is fetched
         super().__init__(config, device)
         self.side: int = self.model.visual.image_size[0]
         self.preprocessor = Preprocessor()

@@ -105,6 +105,7 @@ class ImageRewardReward(CheckpointReward):
 
     def __init__(self, config: ImageRewardConfig, device: torch.device) -> None:
         """Loads the weights, downloading them if need be. Raises BenchError."""
+        compat.image_reward()  # a package that is not there is named before anything is fetched
         super().__init__(config, device)
         self.model.mlp.float()
         self.model.device = device  # where the package puts its attention masks
@@ -122,7 +123,6 @@ class ImageRewardReward(CheckpointReward):
     def _read(self, *places: Path) -> Any:
         from transformers import BertTokenizer
 
-        compat.image_reward()
         weights, vocabulary = places
         self.tokenizer = read_tokenizer(BertTokenizer, vocabulary, "imagereward")
         self.tokenizer.add_tokens(["[DEC]", "[ENC]"], special_tokens=True)  # in the package's order
