@@ -99,10 +99,9 @@ def fetch(
         raise BenchError("name what to fetch: --model sd14, --reward hpsv2 or --prompts drawbench")
     if to is not None:
         fetching.use_tree(to)
-    from bench.experiment.ingredients import asked
+    from bench.experiment.ingredients import named
 
-    pieces = asked(model, reward, prompts, settings or ())
-    sys.exit(fetching.run(console, pieces, to, dry_run))
+    sys.exit(fetching.run(console, named(model, reward, prompts, settings or ()), to, dry_run))
 
 
 COMMANDS = (

@@ -11,9 +11,8 @@ from rich.console import Console
 
 from bench.base.console import plain
 from bench.base.errors import BenchError
-from bench.base.layers import parse_setting
 from bench.data.prompts.dcot import DcotConfig
-from bench.experiment.model_files import Layer
+from bench.experiment.overrides import typed
 from bench.measure.vbench import mp4, suite
 from bench.measure.vbench.dimensions import DIMENSIONS, Dimension
 from bench.measure.vbench.videos_request import VideosRequest
@@ -98,7 +97,7 @@ def _looked_up(
 ) -> tuple[Path | None, str, ModelConfig]:
     """The adapter's directory, and the model's name and settings."""
     adapter = None if lora is None else _adapter(lora)
-    return adapter, *trained_model(model, lora, [Layer(*parse_setting(text)) for text in settings])
+    return adapter, *trained_model(model, lora, typed(settings))
 
 
 def _adapter(lora: Path) -> Path:
