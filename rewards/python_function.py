@@ -24,7 +24,7 @@ from bench.base.errors import BenchError, did_you_mean
 from bench.base.strict import Strict
 from bench.data.digests import text_digest
 from bench.engine.reward import Reward
-from rewards.shared.pairs import check_pairs
+from rewards.shared.checks import check_pairs
 
 NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from bench.base.console import plain
 from bench.base.errors import BenchError
-from bench.cli import cost, gradients, options, run, slurm, vbench
+from bench.cli import cost, gradients, new, options, run, slurm, vbench
 
 app = typer.Typer(
     help="Benchmark of gradient estimators for fine-tuning diffusion models on rewards.",
@@ -105,7 +105,7 @@ def fetch(
 
 
 COMMANDS = (
-    *(run.run, gradients.gradients, run.sample, run.report, doctor, fetch, run.evaluate),
+    *(run.run, gradients.gradients, run.sample, run.report, doctor, fetch, run.evaluate, new.new),
     *(slurm.submit, slurm.status, slurm.cancel, slurm.retry, slurm.logs, cost.profile, cost.plan),
 )
 for command in COMMANDS:
