@@ -9,10 +9,11 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from typer import Option
 
-from bench.base.console import plain, without_bars
+from bench.base.console import plain
 from bench.base.errors import BenchError
-from bench.cli import cost, gradients, options, run, slurm, vbench
+from bench.cli import cost, gradients, new, options, run, slurm, vbench
 
 app = typer.Typer(
     help="Benchmark of gradient estimators for fine-tuning diffusion models on rewards.",
@@ -51,11 +52,9 @@ def describe(name: str) -> None:
 
 
 def doctor(
-    model: Annotated[
-        str | None, typer.Option(metavar="NAMES", help="models", show_default="all that ship")
-    ] = None,
+    model: Annotated[str | None, Option(metavar="NAMES", help="models", show_default="all that ship")] = None,
     reward: Annotated[
-        str | None, typer.Option(metavar="NAMES", help="rewards", show_default="all, or the model's")
+        str | None, Option(metavar="NAMES", help="rewards", show_default="all, or the model's")
     ] = None,
     methods: options.Methods = None,
     settings: options.FileSettings = None,
@@ -69,28 +68,23 @@ def doctor(
 def fetch(
     model: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAMES", help="names, path:DIRECTORY or hub:ORG/NAME; brings its rewards and prompts"
-        ),
+        Option(metavar="NAMES", help="names, path:DIRECTORY or hub:ORG/NAME; brings its rewards and prompts"),
     ] = None,
     reward: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAMES", help="names, or `all`", show_default="the model's, those it is evaluated by"
-        ),
+        Option(metavar="NAMES", help="names, or `all`", show_default="the model's, those it is evaluated by"),
     ] = None,
     prompts: Annotated[
-        str | None,
-        typer.Option(metavar="NAMES", help="prompt sets, or `all`", show_default="the model's"),
+        str | None, Option(metavar="NAMES", help="prompt sets, or `all`", show_default="the model's")
     ] = None,
     to: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             metavar="DIR", help="directory to copy to a machine without network", show_default="the caches"
         ),
     ] = None,
     settings: options.FileSettings = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what is here, download nothing")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="say what is here, download nothing")] = False,
 ) -> None:
     """Download the weights and files that models, rewards and prompt sets need."""
     from bench.cli import fetch as fetching
@@ -99,31 +93,18 @@ def fetch(
         raise BenchError("name what to fetch: --model sd14, --reward hpsv2 or --prompts drawbench")
     if to is not None:
         fetching.use_tree(to)
-    from bench.experiment.ingredients import asked
+    from bench.experiment.ingredients import named
 
-    pieces = asked(model, reward, prompts, settings or ())
-    sys.exit(fetching.run(console, pieces, to, dry_run))
-
-
-@app.command("vbench-cell", hidden=True)
-def vbench_cell(directory: Path, with_parent: options.WithParent = False) -> None:
-    """Do one planned part of `vbench generate` or `vbench score` in this process."""
-    without_bars()
-    from bench.measure.vbench.work import run_part
-    from bench.run.cell import end_with_parent
-    from bench.run.store import CellDir
-
-    if with_parent:
-        end_with_parent()
-    sys.exit(run_part(CellDir(directory)))
+    sys.exit(fetching.run(console, named(model, reward, prompts, settings or ()), to, dry_run))
 
 
 COMMANDS = (
-    *(run.run, gradients.gradients, run.sample, run.report, doctor, fetch, run.evaluate),
+    *(run.run, gradients.gradients, run.sample, run.report, doctor, fetch, run.evaluate, new.new),
     *(slurm.submit, slurm.status, slurm.cancel, slurm.retry, slurm.logs, cost.profile, cost.plan),
 )
 for command in COMMANDS:
     app.command()(command)
 for command in (run.cell, gradients.probe):  # this program's own: one piece of work in a process
     app.command(hidden=True)(command)
+app.command("vbench-cell", hidden=True)(vbench.cell)
 app.add_typer(vbench.app, name="vbench")
