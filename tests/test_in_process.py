@@ -14,7 +14,7 @@ from bench.process import Outcome
 from bench.progress import Lines
 from bench.request import Options, build
 from bench.store import ResultsDir, State, Status
-from tests.running import DOTS, bench, here, numbers, plan_dots, run_dots
+from tests.running import DOTS, PATIENCE, bench, here, numbers, plan_dots, run_dots
 
 BROKEN = ("--methods", "push,broken", "--set", "broken.at=2", "--seeds", "0,1")
 
@@ -90,7 +90,7 @@ def test_claims_are_renewed_while_this_process_works(
     def work(task: launch.Task) -> Outcome:
         for file in filter(Path.exists, files):
             os.utime(file, (0, 0))
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENCE
         while any(file.stat().st_mtime == 0 for file in files if file.exists()):
             assert time.monotonic() < deadline
             time.sleep(0.01)

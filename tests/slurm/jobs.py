@@ -31,7 +31,7 @@ from tests.running import plan_dots
 from tests.slurm.fakes import SUBMISSION, submitted
 
 PR_SET_PDEATHSIG = 1
-LONG = ("push.pause=0.1", "train.checkpoint_every=1000")
+RARELY = "train.checkpoint_every=1000"
 
 
 class Forked:
