@@ -63,7 +63,7 @@ REWARD_PARAMETERS = {
     "pickscore": 986_109_441,
     "hpsv2": 986_109_441,
     "imagereward": 447_000_000,
-    "aes": 428_537_538,
+    "aes": 428_544_482,
     "clipscore": 427_616_513,
     "action": 86_534_800,
     "objects": 127_798_368,
