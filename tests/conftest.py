@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _choose(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Those in full size with `--full-size`, all others without."""
-    wanted: bool = config.getoption("--full-size")
+    wanted = bool(config.getoption("--full-size"))
     chosen, others = list[pytest.Item](), list[pytest.Item]()
     for item in items:
         full_size = item.get_closest_marker("full_size") is not None

@@ -39,8 +39,9 @@ def shapes(source: str, name: str, media: torch.Tensor, prompts: list[str]) -> t
 
 
 def one_layer(name: str, directory: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """From now on random weights of a scorer have its widths and a layer in each tower. Returns settings."""
-    return _CUT.get(name, _clip)(name, directory, monkeypatch)
+    """From now on random weights of a scorer have its widths and a layer in each tower. Returns settings:
+    in float32, since CPUs that emulate half precision take half a minute for such a layer."""
+    return {"dtype": "float32", **_CUT.get(name, _clip)(name, directory, monkeypatch)}
 
 
 def _transformers(name: str, _: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
