@@ -254,7 +254,7 @@ def test_two_runs_of_a_directory_at_once_run_each_cell_once(tmp_path: Path, plug
         subprocess.Popen(run, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         for _ in range(2)
     ]
-    said = [process.communicate(timeout=240)[0] for process in pair]
+    said = [process.communicate(timeout=PATIENCE)[0] for process in pair]
     started = [
         int(found[1]) for text in said if (found := re.search(r"^(\d+) cells, \d+ at a time", text, re.M))
     ]

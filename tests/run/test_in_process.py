@@ -91,7 +91,7 @@ def test_claims_are_renewed_while_this_process_works(
     def work(task: CellWork) -> Outcome:
         for file in filter(Path.exists, files):
             os.utime(file, (0, 0))
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENCE
         while any(file.stat().st_mtime == 0 for file in files if file.exists()):
             assert time.monotonic() < deadline
             time.sleep(0.01)
