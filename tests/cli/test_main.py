@@ -10,7 +10,8 @@ from bench.experiment import request, resolve
 from bench.experiment.request import Options
 from bench.run import experiment
 from bench.run.process import Exit
-from tests.support.running import DOTS, ROOT, bench, environment, here, plan_dots, run_dots, train_dots
+from tests.support.running import DOTS, PATIENCE, bench, environment, here, plan_dots, run_dots, train_dots
+from tests.support.watched import watched
 
 
 def planned(**options: object) -> experiment.Planned:

@@ -5,6 +5,7 @@ from bench.base import registry
 from bench.base.errors import BenchError
 from bench.data.need import needs_of
 from rewards.shared.checkpoint import HashTokenizer, torch_dtype
+from tests.support.full_size import one_layer, shapes
 from tests.support.scorers import NAMES, batch, core, load
 
 RANDOM = {
@@ -159,8 +160,8 @@ def test_the_checksum_tokenizer_keeps_to_its_vocabulary_and_length():
 def test_at_full_size_parameters_are_the_published_ones_and_scores_and_gradients_have_their_shapes(name):
     media, prompts = batch(1, side=64)
     parameters, scores, slope = shapes(RANDOM[name], name, media, prompts)
-    known = pytest.approx(REWARD_PARAMETERS[name], rel=1e-3)  # of its file's size
-    assert parameters == (known if name == "imagereward" else REWARD_PARAMETERS[name])
+    known = pytest.approx(registry.load("reward", name).parameters, rel=1e-3)  # of its file's size
+    assert parameters == (known if name == "imagereward" else registry.load("reward", name).parameters)
     assert (scores, slope) == ((1,), media.shape)
 
 

@@ -16,7 +16,7 @@ from bench.run.claims import FILE, LEASE, Claim, Lease
 from bench.run.slurm.queue import Queue
 from bench.run.store import CellDir, CellInUse, JobDir, State
 from tests.run.slurm.fakes import SUBMISSION, Programs, submitted
-from tests.support.running import DOTS, command, environment, numbers, plan_dots, status, train_dots
+from tests.support.running import DOTS, PATIENCE, command, environment, numbers, plan_dots, status, train_dots
 
 FORK = multiprocessing.get_context("fork")
 CONTENDERS = 6

@@ -15,7 +15,7 @@ from bench.run.process import Outcome, Way
 from bench.run.progress import Lines
 from bench.run.store import ResultsDir, State, Status
 from bench.run.work import CellWork
-from tests.support.running import DOTS, bench, here, numbers, plan_dots, run_dots
+from tests.support.running import DOTS, PATIENCE, bench, here, numbers, plan_dots, run_dots
 
 BROKEN = ("--methods", "push,broken", "--set", "broken.at=2", "--seeds", "0,1")
 

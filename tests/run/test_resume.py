@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+import bench.run.cell
 import bench.run.process
 from bench.base.files import read_rows
 from bench.run import launch
@@ -126,7 +127,7 @@ def test_timeout_ends_a_cell_with_a_checkpoint_and_the_same_command_goes_on(
         def monotonic(self) -> float:
             return float(len(read_rows(task.log)))
 
-    monkeypatch.setattr(bench.worker, "time", Clock())
+    monkeypatch.setattr(bench.run.cell, "time", Clock())
     assert run_cell(CellDir(task.directory.path), timeout=4.5) is Exit.STOPPED
     timed_out = status(CellDir(task.directory.path))
     assert timed_out["state"] == "timeout"

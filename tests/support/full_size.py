@@ -11,10 +11,11 @@ import pytest
 import torch
 import transformers
 
-from bench import registry
-from bench.profile.fake import Faker, networks_in
-from bench.settings import Choice
-from rewards import compat, imagereward, random_clip
+from bench.base import registry
+from bench.experiment.settings import Choice
+from bench.measure.cost.fake import Faker, networks_in
+from rewards import imagereward
+from rewards.shared import compat, random_clip
 
 ONE_LAYER_HPS = "ViT-H-14-one-layer"
 CONFIGS = {

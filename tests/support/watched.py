@@ -51,7 +51,9 @@ def watched(
     record: Path, *arguments: object, **variables: str
 ) -> tuple[subprocess.CompletedProcess[str], Record]:
     """Run a command to its end. record: a file to be written. variables: of the environment."""
-    from tests.support.running import environment  # not in the process that is watched: it imports half of bench
+    from tests.support.running import (
+        environment,  # not in the process that is watched: it imports half of bench
+    )
 
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.watched", str(record), *map(str, arguments)],

@@ -14,6 +14,7 @@ from bench.data import sources
 from bench.experiment import ingredients
 from bench.models.sizes import ARCHITECTURES
 from tests.support.running import ROOT, command
+from tests.support.watched import watched
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from bench.base.errors import BenchError
 from bench.cli.main import app
+from bench.measure.cost.replay import Replay
 from bench.measure.cost.simulate import Simulator
 from tests.measure.cost.cells import planned
 

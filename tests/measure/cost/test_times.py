@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from bench.base.errors import BenchError
 from bench.cli.main import app
 from bench.engine.stages import DECODE, REWARD, listening, stage
-from bench.measure.cost import calibrate
+from bench.measure.cost import calibrate, times
 from bench.measure.cost.calibrate import Calibration, Check
 from bench.measure.cost.plan import merged, varied
 from bench.measure.cost.times import Stopwatch

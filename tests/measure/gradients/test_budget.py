@@ -9,12 +9,15 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from bench.measure.gradients import run
-from bench.measure.gradients.plan import Limits
+from bench.measure.gradients import run, worker
+from bench.measure.gradients.plan import Limits, tasks
+from bench.measure.gradients.probe import Probe
 from bench.measure.gradients.rows import rows
+from bench.measure.gradients.store import ProbeDir
+from bench.run import launch
 from bench.run.store import State
-from tests.measure.gradients.running import gradients
-from tests.support.running import environment
+from bench.run.work import Work
+from tests.measure.gradients.running import planned
 
 
 class Clock:
@@ -98,7 +101,7 @@ def test_budget_is_kept_to_the_second_by_a_clock_on_which_a_draw_takes_one(
         clock.now += 1
 
     def one_after_the_other(
-        todo: list[launch.Task], jobs: int, way: Callable[..., launch.Way], *_: object
+        todo: list[Work], jobs: int, way: Callable[..., launch.Way], *_: object
     ) -> tuple[list[launch.Outcome], bool]:
         for n, task in enumerate(todo):
             timeout = way(len(todo) - n, []).timeout

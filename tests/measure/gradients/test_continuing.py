@@ -18,7 +18,7 @@ from bench.run.process import Exit, Outcome, Way
 from bench.run.store import State
 from bench.run.work import Work
 from tests.measure.gradients.running import drawn, gradients, planned, probe, sums, two_prompts
-from tests.support.running import ROOT, environment
+from tests.support.running import PATIENCE, PAUSE, ROOT, environment
 
 # By method: what makes its gradient depend on what it has learnt from earlier batches.
 STATEFUL = {

@@ -118,7 +118,7 @@ def test_a_dimension_that_is_asked_to_stop_begins_again(
     tmp_path: Path, cache: Path, to_all: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """to_all: SLURM's signal ends the process that scores before it comes here."""
-    monkeypatch.setattr(work, "LATE", 1000.0)
+    monkeypatch.setattr(job_process, "LATE", 1000.0)
     ready = tmp_path / "ready"
     told = f"echo $$ > {ready}.new\nmv {ready}.new {ready}\n"
     cell = scored(tmp_path, cache, told + ("kill -15 $$" if to_all else "exec sleep 1000"))

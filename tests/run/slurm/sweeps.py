@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.base.layers import dump_yaml
 from bench.run.store import ResultsDir
-from tests.support.running import DOTS, bench, cell, status
+from tests.support.running import DOTS, PATIENCE, bench, cell, status
 
 PROFILE: dict[str, Any] = {"partition": "main", "mem": "1GB", "time": "5m", "warning": 30, "report": False}
 

@@ -12,8 +12,18 @@ from bench.run.slurm import job
 from bench.run.slurm.job import CellFailed
 from bench.run.store import Cause, State
 from tests.run.slurm.fakes import SUBMISSION, submitted
-from tests.run.slurm.jobs import LONG, begun, cell_job, do_when, enter_a_job, free, planned, steps_of, warned
-from tests.support.running import cell, numbers, train_dots
+from tests.run.slurm.jobs import (
+    RARELY,
+    begun,
+    cell_job,
+    do_when,
+    enter_a_job,
+    free,
+    planned,
+    steps_of,
+    warned,
+)
+from tests.support.running import PAUSE, cell, numbers, train_dots
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from bench.base.errors import BenchError
-from bench.run import claims
+from bench.run import claims, store
 from bench.run.slurm.settle import settle
 from bench.run.store import Cause, CellDir, ResultsDir, State
 from bench.run.work import CellWork

@@ -9,7 +9,8 @@ from bench.base.files import append_rows
 from bench.run.slurm.record import FILE, FOLDER
 from bench.run.store import State
 from tests.run.slurm.fakes import SUBMISSION, Programs, submitted
-from tests.support.running import command, environment, plan_dots
+from tests.support.running import plan_dots
+from tests.support.watched import watched
 
 CELLS = 500
 STEPS = 200

@@ -9,7 +9,7 @@ import pytest
 
 from bench.run.store import ResultsDir
 from tests.run.slurm.sweeps import jobs, profile, states, submit
-from tests.support.running import DOTS, bench, command, environment, numbers
+from tests.support.running import DOTS, PATIENCE, bench, command, environment, numbers
 
 GRID = ("--methods", "push,leaning", "--seeds", "0,1", "--reward", "brightness,colourfulness", "--steps", "3")
 TIMES = ("second", "memory", "GiB", "MB", "when")
