@@ -11,7 +11,8 @@ import typer
 from rich.console import Console
 
 from bench.base import units
-from bench.base.console import without_bars
+from bench.base.console import plain, without_bars
+from bench.base.errors import BenchError
 from bench.cli import options
 
 console = Console()
@@ -74,7 +75,19 @@ def gradients(
     )  # fmt: skip
     limits = plan.Limits(seconds, draws, precision)
     planned = plan.plan(build(asked), at or [plan.INIT], limits, jobs)
-    sys.exit(run.run(console, planned, force, started))
+    ended = run.run(console, planned, force, started)
+    write(planned.out, console)
+    sys.exit(ended.tell(console))
+
+
+def write(results: Path, console: Console) -> None:
+    """Write and show everything that is derived: gradients*.csv, the tables on the terminal, and report/."""
+    from bench.report.report import write_report
+
+    try:
+        write_report(results, console)
+    except BenchError as error:  # nothing was measured; the reason is told after this
+        plain(console, str(error), "red")
 
 
 def probe(

@@ -55,7 +55,7 @@ def run(
     """Fine-tune a model by several methods and compare them. Without options: the demo."""
     from bench.experiment.request import Options, build
     from bench.run import experiment
-    from bench.run.process import Way
+    from bench.run.process import HowToRun
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise BenchError("start `run` itself only once: `--processes N` makes every cell data-parallel")
@@ -73,8 +73,12 @@ def run(
     if dry_run:
         experiment.show(console, planned)
         return
-    way = Way(processes, timeout_per_cell)
-    sys.exit(experiment.run(console, planned, jobs, way, report, in_process))
+    ended = experiment.run(console, planned, jobs, HowToRun(processes, timeout_per_cell), in_process)
+    if report and ended.reportable:
+        from bench.report.report import write_report
+
+        write_report(planned.results.path, console)
+    sys.exit(ended.tell(console))
 
 
 def cell(directory: Path, timeout: options.Timeout = None, with_parent: options.WithParent = False) -> None:

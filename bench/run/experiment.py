@@ -25,13 +25,31 @@ from bench.experiment.resolve import Cell, resolve_all
 from bench.experiment.settings import SCHEMA_VERSION
 from bench.run import launch
 from bench.run.forecast import seconds_per_step
-from bench.run.process import Outcome, Way
+from bench.run.process import HowToRun, Outcome
 from bench.run.progress import watcher
 from bench.run.store import ResultsDir, State
 from bench.run.titles import titles
 from bench.run.work import CellWork
 
 INTERRUPTED = 130  # what a shell reports after Ctrl-C
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run ended. code: 0, 1 if something is not done, 130 if the user interrupted.
+
+    reportable: whether there is something new to report. messages: what to say after that.
+    """
+
+    code: int
+    reportable: bool = False
+    messages: tuple[str, ...] = ()
+
+    def tell(self, console: Console) -> int:
+        """Print the messages, and return the exit code."""
+        for message in self.messages:
+            plain(console, message, None if self.code == INTERRUPTED else "red")
+        return self.code
 
 
 @dataclass(frozen=True)
@@ -119,21 +137,13 @@ def _time(planned: Planned, cell: Cell, done: int) -> str:
 
 
 def run(
-    console: Console,
-    planned: Planned,
-    jobs: int | None,
-    way: Way,
-    report: bool,
-    in_process: bool = False,
-) -> int:
-    """Run what is left. Returns the exit code: 0, 1 if a cell is not done, 130 if interrupted.
-
-    in_process: one after the other in this process, instead of `jobs` processes at a time.
-    """
+    console: Console, planned: Planned, jobs: int | None, how: HowToRun, in_process: bool = False
+) -> Ended:
+    """Run what is left. in_process: one after the other in this process, instead of `jobs` at a time."""
     done = len(planned.cells) - len(planned.tasks)
     if not planned.tasks:
         console.print(f"all {done} cells in {planned.results.path} are done: nothing to run")
-        return 0
+        return Ended(0)
     record(planned)
     ready, others = launch.prepare(planned.tasks, planned.force)
     busy = [outcome for outcome in others if not outcome.ok]
@@ -141,21 +151,31 @@ def run(
         text = f"{outcome.task.id} is left alone: {outcome.status.message}"
         plain(console, text, "yellow")
     if not ready:
-        return 1 if busy else 0
+        return Ended(int(bool(busy)))
     if jobs is None:
         threads = max(task.threads for task in planned.tasks)
-        jobs = default_jobs(threads * way.processes, (task.config.model.name for task in planned.tasks))
+        jobs = default_jobs(threads * how.processes, (task.config.model.name for task in planned.tasks))
     at_once = 1 if in_process else min(jobs, len(ready))
     kept = f", {done} done before" if done else ""
     console.print(f"{len(ready)} cells, {at_once} at a time{kept}; results in {planned.results.path}")
     _show_stand_ins(console, planned)
     with watcher(console, len(ready)) as progress:
         if in_process:
-            outcomes, interrupted = launch.run_here(ready, _in_this_process(way.timeout), progress)
+            outcomes, interrupted = launch.run_here(ready, _in_this_process(how.timeout), progress)
         else:
-            outcomes, interrupted = launch.run(ready, jobs, lambda *_: way, progress, command_line())
-    code = _conclude(console, planned, outcomes, interrupted, report)
-    return 1 if code == 0 and busy else code
+            outcomes, interrupted = launch.run(ready, jobs, lambda *_: how, progress, command_line())
+    if interrupted:
+        return Ended(INTERRUPTED, False, (f"stopped. Continue where it stopped with:\n  {command_line()}",))
+    bad = [outcome for outcome in outcomes if not outcome.ok]
+    return Ended(
+        code=int(bool(bad or busy)),
+        reportable=any(planned.results.cell(c.id).status().state is State.DONE for c in planned.cells),
+        messages=tuple(
+            f"{one.task.id}: {one.status.state} at step {one.status.step}: {one.status.message}\n"
+            f"  see {one.task.directory.path}; the same command tries it again from its last checkpoint"
+            for one in bad
+        ),
+    )
 
 
 def _in_this_process(timeout: float | None) -> Callable[[CellWork], Outcome]:
@@ -179,28 +199,6 @@ def record(planned: Planned) -> None:
         "cells": [cell.id for cell in planned.cells],
     }
     write_atomically(planned.results.path / "experiment.yaml", dump_yaml(content))
-
-
-def _conclude(
-    console: Console, planned: Planned, outcomes: list[Outcome], interrupted: bool, report: bool
-) -> int:
-    bad = [outcome for outcome in outcomes if not outcome.ok]
-    if interrupted:
-        plain(console, f"stopped. Continue where it stopped with:\n  {command_line()}")
-        return INTERRUPTED
-    if report and any(planned.results.cell(cell.id).status().state is State.DONE for cell in planned.cells):
-        from bench.report.report import write_report
-
-        write_report(planned.results.path, console)
-    for outcome in bad:
-        status = outcome.status
-        plain(
-            console,
-            f"{outcome.task.id}: {status.state} at step {status.step}: {status.message}\n"
-            f"  see {outcome.task.directory.path}; the same command tries it again from its last checkpoint",
-            "red",
-        )
-    return 1 if bad else 0
 
 
 def default_jobs(threads: int, models: Iterable[str]) -> int:

@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 from bench.base.errors import BenchError
 from bench.run import claims
 from bench.run.claims import Claim
-from bench.run.process import Outcome, Process, Way, unchanged
+from bench.run.process import HowToRun, Outcome, Process, unchanged
 from bench.run.slurm.queue import Queue
 from bench.run.store import CellInUse, ResultsDir, State
 from bench.run.work import Work
@@ -91,7 +91,7 @@ def _say_so(task: Work) -> None:
 def run(
     tasks: Sequence[Work],
     jobs: int,
-    way: Callable[[int, list[float]], Way],
+    way: Callable[[int, list[float]], HowToRun],
     watcher: Watcher,
     command_line: str,
 ) -> tuple[list[Outcome], bool]:

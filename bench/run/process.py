@@ -45,7 +45,7 @@ class Machines:
 
 
 @dataclass(frozen=True)
-class Way:
+class HowToRun:
     """How each task is run: data-parallel processes, seconds until it has to stop, and further options.
 
     processes: on each of the machines.
@@ -115,7 +115,7 @@ def _deaf_to_warnings() -> None:
 class Process:
     """One running cell."""
 
-    def __init__(self, task: Work, way: Way, command_line: str) -> None:
+    def __init__(self, task: Work, way: HowToRun, command_line: str) -> None:
         self.task, self.timeout, self.asked = task, way.timeout, False
         self.started = time.monotonic()
         threads = str(task.threads)

@@ -12,7 +12,8 @@ import pytest
 from rich.console import Console
 
 from bench.base.errors import BenchError
-from bench.measure.gradients import run, show
+from bench.cli import gradients as run
+from bench.measure.gradients import show
 from bench.measure.gradients.probe import LEVEL
 from bench.measure.gradients.rows import rows
 from bench.measure.gradients.store import ProbeDir, probe_id

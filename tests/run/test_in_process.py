@@ -11,7 +11,7 @@ from rich.console import Console
 from bench.experiment.request import Options, build
 from bench.run import claims, experiment, launch
 from bench.run.experiment import INTERRUPTED
-from bench.run.process import Outcome, Way
+from bench.run.process import HowToRun, Outcome
 from bench.run.progress import Lines
 from bench.run.store import ResultsDir, State, Status
 from bench.run.work import CellWork
@@ -24,7 +24,7 @@ def run_here(out: Path, *settings: str, methods: str = "push", timeout: float | 
     """`bench run --in-process` without a new process."""
     options = Options(methods=methods, model=str(DOTS), settings=settings, out=out, steps=4)
     planned = experiment.plan(build(options), force=False)
-    return experiment.run(Console(), planned, None, Way(timeout=timeout), False, in_process=True)
+    return experiment.run(Console(), planned, None, HowToRun(timeout=timeout), in_process=True).code
 
 
 @pytest.mark.slow

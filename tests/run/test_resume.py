@@ -15,7 +15,7 @@ import bench.run.process
 from bench.base.files import read_rows
 from bench.run import launch
 from bench.run.cell import run_cell
-from bench.run.process import Exit, Way
+from bench.run.process import Exit, HowToRun
 from bench.run.progress import Lines
 from bench.run.store import CellDir
 from tests.support.running import (
@@ -132,7 +132,9 @@ def test_cell_that_hangs_beyond_its_time_is_killed(
     for name, value in environment().items():
         monkeypatch.setenv(name, value)
     _, task = plan_dots(tmp_path)
-    (outcome,), interrupted = launch.run([task], 1, lambda *_: Way(timeout=1.0), Lines(Console(), 1), "test")
+    (outcome,), interrupted = launch.run(
+        [task], 1, lambda *_: HowToRun(timeout=1.0), Lines(Console(), 1), "test"
+    )
     assert not interrupted
     assert outcome.status.state == "timeout"
     assert outcome.status.message is not None

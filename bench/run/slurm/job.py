@@ -28,7 +28,7 @@ from submitit.core.utils import DelayedSubmission
 
 from bench.base.files import write_atomically
 from bench.run import claims
-from bench.run.process import Machines, Outcome, Process, Way
+from bench.run.process import HowToRun, Machines, Outcome, Process
 from bench.run.slurm import memory_kills
 from bench.run.store import Cause, CellDir, State, Status
 from bench.run.work import work_in
@@ -130,14 +130,14 @@ class CellJob:
         held = claims.read(cell)
         return held is not None and held[0].token == self.token
 
-    def _way(self, environment: JobEnvironment) -> Way:
+    def _way(self, environment: JobEnvironment) -> HowToRun:
         if environment.num_nodes == 1:
-            return Way(self.processes)
+            return HowToRun(self.processes)
         # The same on all machines, and below 32768: above it, Linux gives ports to outgoing connections.
         port = 20_000 + int(os.environ["SLURM_JOB_ID"]) % 12_000
         first = os.environ["SLURM_LAUNCH_NODE_IPADDR"]  # srun runs on the first machine of the job
         machines = Machines(environment.num_nodes, environment.node, first, port)
-        return Way(self.processes, machines=machines)
+        return HowToRun(self.processes, machines=machines)
 
     def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
         print("SIGTERM: asking the cell to stop", flush=True)

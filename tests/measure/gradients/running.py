@@ -76,7 +76,7 @@ def measured(found: plan.Planned, draws: int) -> list[process.Exit]:
 
 
 def in_this_process(
-    tasks: list[ProbeWork], jobs: int, way: Callable[..., process.Way], *others: object
+    tasks: list[ProbeWork], jobs: int, way: Callable[..., process.HowToRun], *others: object
 ) -> tuple[list[process.Outcome], bool]:
     """In place of `launch.run`: no processes."""
     outcomes = []

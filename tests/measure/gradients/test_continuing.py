@@ -14,7 +14,7 @@ from bench.measure.gradients.plan import tasks
 from bench.measure.gradients.store import ProbeDir
 from bench.measure.gradients.survey import survey
 from bench.run import launch
-from bench.run.process import Exit, Outcome, Way
+from bench.run.process import Exit, HowToRun, Outcome
 from bench.run.store import State
 from bench.run.work import Work
 from tests.measure.gradients.running import drawn, gradients, planned, probe, sums, two_prompts
@@ -162,9 +162,9 @@ def test_interrupt_before_a_process_listens_leaves_its_profile_preempted(
 
         def stopping(self) -> None: ...
 
-    monkeypatch.setattr(Way, "command", lambda self, task: ["sleep", "60"])
+    monkeypatch.setattr(HowToRun, "command", lambda self, task: ["sleep", "60"])
     todo, _ = launch.prepare(tasks(planned(tmp_path), force=False), force=False)
-    outcomes, interrupted = launch.run(todo, 1, lambda *_: Way(), Interrupting(), "test")
+    outcomes, interrupted = launch.run(todo, 1, lambda *_: HowToRun(), Interrupting(), "test")
     assert interrupted
     assert [(o.status.state, o.status.message) for o in outcomes] == [(State.PREEMPTED, "asked to stop")]
 
