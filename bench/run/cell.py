@@ -27,16 +27,16 @@ from bench.run.environment import environment
 from bench.run.forecast import memory_advice
 from bench.run.load import start
 from bench.run.process import COMMAND_VARIABLE, Exit
-from bench.run.store import Cause, CellDir, CellInUse, JobDir, State
+from bench.run.store import Cause, CellDir, CellInUse, WorkDir, WorkState
 from bench.run.train import Session, Trainer
 
 REASONS = {
-    State.DONE: None,
-    State.TIMEOUT: "the time per cell was used up",
-    State.PREEMPTED: "asked to stop",
+    WorkState.DONE: None,
+    WorkState.TIMEOUT: "the time per cell was used up",
+    WorkState.PREEMPTED: "asked to stop",
 }
 NO_MEMORY = "can't allocate memory"  # torch's word for main memory, in a RuntimeError
-ENDINGS = {State.DONE: Exit.DONE, State.TIMEOUT: Exit.STOPPED, State.PREEMPTED: Exit.STOPPED}
+ENDINGS = {WorkState.DONE: Exit.DONE, WorkState.TIMEOUT: Exit.STOPPED, WorkState.PREEMPTED: Exit.STOPPED}
 
 
 @runtime_checkable
@@ -69,15 +69,15 @@ class StopRequest:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.signalled = True
 
-    def left(self) -> float:
+    def seconds_left(self) -> float:
         """Seconds until the time is up; inf without a limit."""
         return math.inf if self.deadline is None else self.deadline - time.monotonic()
 
-    def __call__(self) -> State | None:
+    def __call__(self) -> WorkState | None:
         """The state to leave in, or None to go on."""
         if self.signalled:
-            return State.PREEMPTED
-        return State.TIMEOUT if self.left() < 0 else None
+            return WorkState.PREEMPTED
+        return WorkState.TIMEOUT if self.seconds_left() < 0 else None
 
 
 def end_with_parent() -> None:
@@ -123,7 +123,7 @@ def _recorded(
     if cell.finished(config):
         return Exit.DONE  # by another run, while this one waited for the lock
     status = cell.status()
-    cell.write_status(State.RUNNING, status.step, status.seconds)
+    cell.write_status(WorkState.RUNNING, status.step, status.seconds)
     (cell.path / "traceback.txt").unlink(missing_ok=True)
     command = os.environ.get(COMMAND_VARIABLE, shlex.join(sys.argv))
     write_atomically(
@@ -141,7 +141,7 @@ def _recorded(
         return Exit.FAILED
 
 
-def record_failure(directory: JobDir, error: Exception) -> None:
+def record_failure(directory: WorkDir, error: Exception) -> None:
     """Put on record that the exception being handled ended the work."""
     message = str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
     status, cause = directory.status(), None
@@ -149,19 +149,19 @@ def record_failure(directory: JobDir, error: Exception) -> None:
         cause = Cause.OUT_OF_MEMORY
         if isinstance(directory, CellDir):
             message = f"{message}\n{memory_advice(directory.config(), torch.cuda.is_available())}"
-    directory.write_status(State.FAILED, status.step, status.seconds, message, cause=cause)
+    directory.write_status(WorkState.FAILED, status.step, status.seconds, message, cause=cause)
     with suppress(BenchError):  # the disk may be full, and the reason is on record
         write_atomically(directory.path / "traceback.txt", traceback.format_exc())
 
 
-def _work(session: Session, stop: StopRequest) -> State:
+def _work(session: Session, stop: StopRequest) -> WorkState:
     """Train, or evaluate the base model."""
     training = session.config.training
     if training is not None:
         return Trainer(session, training).run(stop, lambda message: print(message, flush=True))
     session.cut_logs()
     session.evaluate()
-    return State.DONE
+    return WorkState.DONE
 
 
 def _save_lora(cell: CellDir, chain: SavesLora) -> None:

@@ -27,7 +27,7 @@ from bench.run import launch
 from bench.run.forecast import seconds_per_step
 from bench.run.process import HowToRun, Outcome
 from bench.run.progress import watcher
-from bench.run.store import ResultsDir, State
+from bench.run.store import ResultsDir, WorkState
 from bench.run.titles import titles
 from bench.run.work import CellWork
 
@@ -59,7 +59,7 @@ class Planned:
     experiment: Experiment
     results: ResultsDir
     cells: list[Cell]
-    tasks: list[CellWork]
+    todo: list[CellWork]
     force: bool
 
 
@@ -74,14 +74,14 @@ def plan(experiment: Experiment, force: bool, fetch: bool = True) -> Planned:
     except BenchError as error:
         raise missing.with_everything(experiment, error) if fetch else error from error
     results = ResultsDir(experiment.out)
-    work = [
+    every = [
         CellWork(results.cell(cell.id), cell.config, title)
         for cell, title in zip(cells, titles([cell.config for cell in cells]), strict=True)
     ]
-    tasks = [cell for cell in work if force or not cell.finished()]
-    if tasks:
-        launch.check_disk(results, len(tasks))
-    return Planned(experiment, results, cells, tasks, force)
+    todo = [cell for cell in every if force or not cell.finished()]
+    if todo:
+        launch.check_disk(results, len(todo))
+    return Planned(experiment, results, cells, todo, force)
 
 
 def show(console: Console, planned: Planned) -> None:
@@ -89,7 +89,7 @@ def show(console: Console, planned: Planned) -> None:
     table = Table(title=f"{len(planned.cells)} cells in {planned.results.path}", title_justify="left")
     for header in ("cell", "state", "steps", "batch", "time"):
         table.add_column(header, overflow="fold", no_wrap=header != "cell")
-    waiting = {task.id for task in planned.tasks}
+    waiting = {work.id for work in planned.todo}
     names = titles([cell.config for cell in planned.cells])
     for cell, title in zip(planned.cells, names, strict=True):
         status = planned.results.cell(cell.id).status()
@@ -140,21 +140,21 @@ def run(
     console: Console, planned: Planned, jobs: int | None, how: HowToRun, in_process: bool = False
 ) -> Ended:
     """Run what is left. in_process: one after the other in this process, instead of `jobs` at a time."""
-    done = len(planned.cells) - len(planned.tasks)
-    if not planned.tasks:
+    done = len(planned.cells) - len(planned.todo)
+    if not planned.todo:
         console.print(f"all {done} cells in {planned.results.path} are done: nothing to run")
         return Ended(0)
     record(planned)
-    ready, others = launch.prepare(planned.tasks, planned.force)
+    ready, others = launch.prepare(planned.todo, planned.force)
     busy = [outcome for outcome in others if not outcome.ok]
     for outcome in busy:
-        text = f"{outcome.task.id} is left alone: {outcome.status.message}"
+        text = f"{outcome.work.id} is left alone: {outcome.status.message}"
         plain(console, text, "yellow")
     if not ready:
         return Ended(int(bool(busy)))
     if jobs is None:
-        threads = max(task.threads for task in planned.tasks)
-        jobs = default_jobs(threads * how.processes, (task.config.model.name for task in planned.tasks))
+        threads = max(work.threads for work in planned.todo)
+        jobs = default_jobs(threads * how.processes, (work.config.model.name for work in planned.todo))
     at_once = 1 if in_process else min(jobs, len(ready))
     kept = f", {done} done before" if done else ""
     console.print(f"{len(ready)} cells, {at_once} at a time{kept}; results in {planned.results.path}")
@@ -169,24 +169,24 @@ def run(
     bad = [outcome for outcome in outcomes if not outcome.ok]
     return Ended(
         code=int(bool(bad or busy)),
-        reportable=any(planned.results.cell(c.id).status().state is State.DONE for c in planned.cells),
+        reportable=any(planned.results.cell(c.id).status().state is WorkState.DONE for c in planned.cells),
         messages=tuple(
-            f"{one.task.id}: {one.status.state} at step {one.status.step}: {one.status.message}\n"
-            f"  see {one.task.directory.path}; the same command tries it again from its last checkpoint"
+            f"{one.work.id}: {one.status.state} at step {one.status.step}: {one.status.message}\n"
+            f"  see {one.work.directory.path}; the same command tries it again from its last checkpoint"
             for one in bad
         ),
     )
 
 
 def _in_this_process(timeout: float | None) -> Callable[[CellWork], Outcome]:
-    """Runs a task here. Imports torch, which the command line does without."""
+    """Trains a cell here. Imports torch, which the command line does without."""
     from bench.run.cell import run_cell
 
-    def work(task: CellWork) -> Outcome:
-        run_cell(task.directory, timeout)
-        return Outcome(task, task.directory.status())
+    def run_one(work: CellWork) -> Outcome:
+        run_cell(work.directory, timeout)
+        return Outcome(work, work.directory.status())
 
-    return work
+    return run_one
 
 
 def record(planned: Planned) -> None:

@@ -17,7 +17,7 @@ from bench.base.strict import Strict
 from bench.experiment.settings import CellConfig
 from bench.run.forecast import memory_advice
 from bench.run.slurm.cluster import Profile, Resources
-from bench.run.store import CellDir, JobDir
+from bench.run.store import CellDir, WorkDir
 
 KEY = "work"
 # "module:class", as in bench.base.registry: names instead of imports, because the classes are in rooms above.
@@ -35,7 +35,7 @@ class Work(ABC):
     `bench report` cannot show this kind of work, and what shows it; None if it can.
     """
 
-    directory: JobDir
+    directory: WorkDir
     config: Strict
     title: str
 

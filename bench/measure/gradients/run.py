@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from bench.measure.gradients.plan import Limits, Planned, tasks
+from bench.measure.gradients.plan import Limits, Planned, unfinished
 from bench.measure.gradients.work import ProbeWork
 from bench.run import launch
 from bench.run.experiment import INTERRUPTED, Ended, command_line, default_jobs
@@ -48,7 +48,7 @@ class Slots:
 
 def run(console: Console, planned: Planned, force: bool, started: float) -> Ended:
     """Measure. started: when the budget began, on the monotonic clock."""
-    todo = tasks(planned, force)
+    todo = unfinished(planned, force)
     launch.check_disk(ResultsDir(planned.out), len(todo))
     ready, busy = launch.prepare(todo, force)
     jobs = planned.jobs or default_jobs(
@@ -59,19 +59,19 @@ def run(console: Console, planned: Planned, force: bool, started: float) -> Ende
     told = f"{len(ready)} profiles, {at_once} at a time{kept}; results in {planned.out}"
     console.print(told, soft_wrap=True)
     with watcher(console, len(ready)) as progress:
-        slots = Slots(planned.limits, at_once, [_share(task) for task in ready], started)
+        slots = Slots(planned.limits, at_once, [_share(work) for work in ready], started)
         outcomes, interrupted = launch.run(ready, at_once, slots, progress, command_line())
     if interrupted:
         return Ended(INTERRUPTED, True, (f"stopped. Go on with:\n  {command_line()}",))
     bad = [outcome for outcome in [*busy, *outcomes] if not outcome.ok]
     messages = (
-        f"{one.task.title}: {one.status.state} after {one.status.step} draws: {one.status.message}\n"
-        f"  see {one.task.directory.path}; the same command goes on"
+        f"{one.work.title}: {one.status.state} after {one.status.step} draws: {one.status.message}\n"
+        f"  see {one.work.directory.path}; the same command goes on"
         for one in bad
     )
     return Ended(int(bool(bad)), True, tuple(messages))
 
 
-def _share(task: ProbeWork) -> float:
+def _share(work: ProbeWork) -> float:
     """Of the budget: double for the exact gradient, because all others are compared with it."""
-    return 2.0 if task.config.deployed else 1.0
+    return 2.0 if work.config.deployed else 1.0

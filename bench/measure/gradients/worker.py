@@ -24,7 +24,7 @@ from bench.run.cell import ENDINGS, REASONS, StopRequest, record_failure
 from bench.run.environment import environment
 from bench.run.load import load_chain, load_lora, start
 from bench.run.process import COMMAND_VARIABLE, Exit
-from bench.run.store import CellInUse, State
+from bench.run.store import CellInUse, WorkState
 
 SAVE_SECONDS = 20.0
 MIN_DRAWS = 4
@@ -52,7 +52,7 @@ def _recorded(directory: ProbeDir, stop: StopRequest, draws: int | None, precisi
     """Whatever goes wrong ends in `failed`, with the reason and a traceback on record."""
     config, status = directory.config(), directory.status()
     _, device = start(config.threads)
-    directory.write_status(State.RUNNING, status.step, status.seconds)
+    directory.write_status(WorkState.RUNNING, status.step, status.seconds)
     (directory.path / "traceback.txt").unlink(missing_ok=True)
     command = os.environ.get(COMMAND_VARIABLE, shlex.join(sys.argv))
     facts = environment(device, 1, command)
@@ -60,7 +60,7 @@ def _recorded(directory: ProbeDir, stop: StopRequest, draws: int | None, precisi
     try:
         session = _Session(directory, config, device, shared=precision is None and not config.deployed)
         state = session.run(stop, draws, precision)
-        message = {**REASONS, State.TIMEOUT: TOO_SHORT}[state]
+        message = {**REASONS, WorkState.TIMEOUT: TOO_SHORT}[state]
         directory.write_status(state, session.probe.moments.draws, session.probe.moments.seconds, message)
         return ENDINGS[state]
     except Exception as error:
@@ -99,15 +99,15 @@ class _Session:
         self._saved = -math.inf  # the first draw is saved at once
         self._longest = 0.0
 
-    def run(self, stop: StopRequest, draws: int | None, precision: float | None) -> State:
+    def run(self, stop: StopRequest, draws: int | None, precision: float | None) -> WorkState:
         """Returns `done`, `preempted` (a signal), or `timeout`: the time was up before the first draw."""
         moments = self.probe.moments
         while not self._enough(draws, precision):
-            if (reason := stop()) is not None or stop.left() < self._longest:
+            if (reason := stop()) is not None or stop.seconds_left() < self._longest:
                 self._save()
-                if reason is State.PREEMPTED:
+                if reason is WorkState.PREEMPTED:
                     return reason
-                return State.DONE if moments.draws else State.TIMEOUT
+                return WorkState.DONE if moments.draws else WorkState.TIMEOUT
             started = time.monotonic()
             self.probe.draw()
             took = time.monotonic() - started - self.probe.warm_up
@@ -117,7 +117,7 @@ class _Session:
             if time.monotonic() - self._saved > SAVE_SECONDS:
                 self._save()
         self._save()
-        return State.DONE
+        return WorkState.DONE
 
     def _enough(self, draws: int | None, precision: float | None) -> bool:
         moments = self.probe.moments
@@ -139,5 +139,5 @@ class _Session:
         moments = self.probe.moments
         if moments.draws:
             self.directory.save(moments, self.probe.method.state)
-        self.directory.write_status(State.RUNNING, moments.draws, moments.seconds)
+        self.directory.write_status(WorkState.RUNNING, moments.draws, moments.seconds)
         self._saved = time.monotonic()

@@ -20,7 +20,7 @@ from bench.measure.vbench import score, suite
 from bench.measure.vbench.dimensions import DIMENSIONS, Dimension
 from bench.measure.vbench.suite import Video
 from bench.run.slurm.cluster import Profile, Resources
-from bench.run.store import CellDir, JobDir, ResultsDir
+from bench.run.store import CellDir, ResultsDir, WorkDir
 from bench.run.work import KEY, Work
 
 NAMED = 2  # dimensions that stand in a cell's name
@@ -197,7 +197,7 @@ def jobs_of(directory: Path) -> ResultsDir:
     return ResultsDir(directory.with_name(directory.name + ".jobs"))
 
 
-def read(cell: JobDir) -> Part | None:
+def read(cell: WorkDir) -> Part | None:
     """The settings of such a cell; None for a cell that trains or evaluates."""
     path = cell.path / "config.yaml"
     with path.open(encoding="utf-8", errors="replace") as stream:

@@ -74,14 +74,14 @@ def score(console: Console, asked: scoring.Asked, how: sweep.Asked) -> int:
             scoring.show(console, cell.dimension, status)
     scoring.show_ways(console, lacking.values())
     ready = [cell for cell in cells if cell not in done and cell.dimension.name not in lacking]
-    tasks = jobs.work_of([_threads(_score_part(cell, asked), chosen) for cell in ready], results)
+    todo = jobs.work_of([_threads(_score_part(cell, asked), chosen) for cell in ready], results)
     if how.dry_run:
-        return max(_dry(console, tasks, chosen, how), int(bool(lacking)))
+        return max(_dry(console, todo, chosen, how), int(bool(lacking)))
     for name, status in lacking.items():
         scoring.write_status(scores, name, status)
     for cell in ready if how.force else ():
         scoring.forget(cell)
-    code = _send(console, results, tasks, chosen, how, len(done))
+    code = _send(console, results, todo, chosen, how, len(done))
     if how.wait:
         _show_scores(console, scores, ready)
     return max(code, int(bool(lacking)))
@@ -169,20 +169,20 @@ def _lacks(cell: Cell, chosen: Profile, fetch: bool) -> Status | None:
     return None if status is not None and elsewhere and status.videos else status
 
 
-def _dry(console: Console, tasks: Sequence[Work], chosen: Profile, how: sweep.Asked) -> int:
-    if not tasks:
+def _dry(console: Console, todo: Sequence[Work], chosen: Profile, how: sweep.Asked) -> int:
+    if not todo:
         console.print("nothing would be sent")
         return 0
-    return sweep.dry(console, tasks, chosen, how)
+    return sweep.dry(console, todo, chosen, how)
 
 
 def _send(
-    console: Console, results: ResultsDir, tasks: Sequence[Work], chosen: Profile, how: sweep.Asked, done: int
+    console: Console, results: ResultsDir, todo: Sequence[Work], chosen: Profile, how: sweep.Asked, done: int
 ) -> int:
-    if not tasks:
+    if not todo:
         console.print(f"{done} cells are done: nothing to send", highlight=False)
         return 0
-    return sweep.send(console, results, tasks, chosen, how, done)
+    return sweep.send(console, results, todo, chosen, how, done)
 
 
 def _show_scores(console: Console, scores: Path, cells: Sequence[Cell]) -> None:

@@ -22,7 +22,7 @@ from bench.run.cell import ENDINGS, REASONS, StopRequest, record_failure
 from bench.run.environment import environment
 from bench.run.load import start
 from bench.run.process import COMMAND_VARIABLE, Exit
-from bench.run.store import Cause, CellDir, CellInUse, JobDir, State
+from bench.run.store import Cause, CellDir, CellInUse, WorkDir, WorkState
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)  # SLURM's warning comes to the job, which passes it on as SIGTERM
 LATE = 1.0  # seconds by which a signal to all processes of a job may reach this one after its child
@@ -48,9 +48,9 @@ def _recorded(cell: CellDir, part: Part) -> Exit:
     """Whatever goes wrong ends in `failed`, with the reason and a traceback on record."""
     status = cell.status()
     if part.finished():
-        cell.write_status(State.DONE, part.total, status.seconds)
+        cell.write_status(WorkState.DONE, part.total, status.seconds)
         return Exit.DONE
-    cell.write_status(State.RUNNING, status.step, status.seconds)
+    cell.write_status(WorkState.RUNNING, status.step, status.seconds)
     (cell.path / "traceback.txt").unlink(missing_ok=True)
     try:
         _, device = start(part.threads)
@@ -58,7 +58,7 @@ def _recorded(cell: CellDir, part: Part) -> Exit:
         write_atomically(cell.path / "env.json", json.dumps(facts, indent=2) + "\n")
         return _videos(cell, part) if isinstance(part, VideosPart) else _score(cell, part)
     except Exception as error:
-        record_failure(JobDir(cell.path), error)
+        record_failure(WorkDir(cell.path), error)
         return Exit.FAILED
 
 
@@ -79,10 +79,10 @@ def _videos(cell: CellDir, part: VideosPart) -> Exit:
                 took = seconds + time.monotonic() - started
                 if mine or others:
                     append_rows(cell.metrics, [{"step": step, "made": made, "seconds": round(took, 3)}])
-                    cell.write_status(State.RUNNING, step, took)
+                    cell.write_status(WorkState.RUNNING, step, took)
                 if step < part.total and stop() is not None:
                     break
-    state = State.DONE if step == part.total else State.PREEMPTED
+    state = WorkState.DONE if step == part.total else WorkState.PREEMPTED
     cell.write_status(state, step, seconds + time.monotonic() - started, REASONS[state])
     return ENDINGS[state]
 
@@ -115,15 +115,15 @@ def _score(cell: CellDir, part: Part) -> Exit:
             if status.state == "failed":
                 time.sleep(LATE)
     except Stopped:
-        cell.write_status(State.PREEMPTED, 0, seconds, REASONS[State.PREEMPTED])
+        cell.write_status(WorkState.PREEMPTED, 0, seconds, REASONS[WorkState.PREEMPTED])
         return Exit.STOPPED
     score.settle(work, status, {})
     seconds += status.seconds
     if status.state == "done":
-        cell.write_status(State.DONE, part.total, seconds)
+        cell.write_status(WorkState.DONE, part.total, seconds)
         return Exit.DONE
     message = "\n".join((status.message, *status.ways))
-    cell.write_status(State.FAILED, 0, seconds, message, cause=Cause.KILLED if status.killed else None)
+    cell.write_status(WorkState.FAILED, 0, seconds, message, cause=Cause.KILLED if status.killed else None)
     return Exit.FAILED
 
 
