@@ -101,7 +101,7 @@ def probe(
     without_bars()
     from bench.measure.gradients.store import ProbeDir
     from bench.measure.gradients.worker import run_probe
-    from bench.run.cell import end_with_parent
+    from bench.run.recorded import end_with_parent
 
     if with_parent:
         end_with_parent()

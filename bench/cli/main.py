@@ -110,7 +110,7 @@ def vbench_cell(directory: Path, with_parent: options.WithParent = False) -> Non
     """Do one planned part of `vbench generate` or `vbench score` in this process."""
     without_bars()
     from bench.measure.vbench.work import run_part
-    from bench.run.cell import end_with_parent
+    from bench.run.recorded import end_with_parent
     from bench.run.store import CellDir
 
     if with_parent:

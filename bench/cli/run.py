@@ -84,7 +84,8 @@ def run(
 def cell(directory: Path, timeout: options.Timeout = None, with_parent: options.WithParent = False) -> None:
     """Run one planned cell in this process. --with-parent: end when standard input closes."""
     without_bars()
-    from bench.run.cell import end_with_parent, run_cell
+    from bench.run.cell import run_cell
+    from bench.run.recorded import end_with_parent
     from bench.run.store import CellDir
 
     if with_parent:

@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Protocol, TypeVar
 
 from bench.base.errors import BenchError
+from bench.base.files import existing_parent
 from bench.run import claims
 from bench.run.claims import Claim
 from bench.run.process import HowToRun, Outcome, Process, unchanged
@@ -64,7 +65,7 @@ def prepare(
                 continue
             with directory.locked():
                 if not force and work.finished():
-                    _record_as_done(work)
+                    work.record_done()
                     claims.release(directory, mine.token)
                     busy.append(Outcome(work, directory.status()))
                     continue
@@ -78,14 +79,6 @@ def prepare(
             claims.release(directory, mine.token)
             busy.append(Outcome(work, unchanged(directory.status(), str(error))))
     return ready, busy
-
-
-def _record_as_done(work: Work) -> None:
-    """Of a finished cell whose work others did: videos and scores are there whoever made them."""
-    status = work.directory.status()
-    if status.state is not WorkState.DONE and work.total is not None:
-        work.directory.write_config(work.config)
-        work.directory.write_status(WorkState.DONE, work.total, status.seconds, total=work.total)
 
 
 def run(
@@ -190,9 +183,7 @@ def _sigterm_as_interrupt() -> Iterator[None]:
 def check_disk(results: ResultsDir, cells: int) -> None:
     """Raise BenchError if results cannot be written, or the disk is nearly full. Writes nothing."""
     needed = (200 + 100 * cells) * 2**20
-    place = results.path.absolute()
-    while not place.exists():
-        place = place.parent
+    place = existing_parent(results.path)
     if not place.is_dir() or not os.access(place, os.W_OK):
         raise BenchError(f"cannot write results to {results.path}: {place} is no writable directory")
     free = shutil.disk_usage(place).free

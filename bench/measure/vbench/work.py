@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shlex
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -14,15 +10,14 @@ from pathlib import Path
 from types import FrameType
 
 from bench.base.errors import BenchError
-from bench.base.files import append_rows, read_rows, write_atomically
-from bench.measure.vbench import generate, jobs, order, score
-from bench.measure.vbench.jobs import Part, ScorePart, VideosPart
+from bench.base.files import append_rows, read_rows
+from bench.measure.vbench import generate, order, score
+from bench.measure.vbench.jobs import Part, PartWork, ScorePart, VideosPart
 from bench.measure.vbench.record import record
-from bench.run.cell import ENDINGS, REASONS, StopRequest, record_failure
-from bench.run.environment import environment
 from bench.run.load import start
-from bench.run.process import COMMAND_VARIABLE, Exit
-from bench.run.store import Cause, CellDir, CellInUse, WorkDir, WorkState
+from bench.run.process import Exit
+from bench.run.recorded import ENDINGS, REASONS, StopRequest, recorded
+from bench.run.store import Cause, CellDir, WorkState
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)  # SLURM's warning comes to the job, which passes it on as SIGTERM
 LATE = 1.0  # seconds by which a signal to all processes of a job may reach this one after its child
@@ -34,32 +29,14 @@ class Stopped(BaseException):
 
 def run_part(cell: CellDir) -> Exit:
     """Do it; the status says how it ended."""
-    part = jobs.read(cell)
-    assert part is not None  # who starts this has read it, too
-    try:
-        with cell.locked():
-            return _recorded(cell, part)
-    except CellInUse as error:
-        print(error, flush=True)
-        return Exit.LOCKED
+    work = PartWork.read(cell)
+    part = work.config
+    _, device = start(part.threads)
 
-
-def _recorded(cell: CellDir, part: Part) -> Exit:
-    """Whatever goes wrong ends in `failed`, with the reason and a traceback on record."""
-    status = cell.status()
-    if part.finished():
-        cell.write_status(WorkState.DONE, part.total, status.seconds)
-        return Exit.DONE
-    cell.write_status(WorkState.RUNNING, status.step, status.seconds)
-    (cell.path / "traceback.txt").unlink(missing_ok=True)
-    try:
-        _, device = start(part.threads)
-        facts = environment(device, 1, os.environ.get(COMMAND_VARIABLE, shlex.join(sys.argv)))
-        write_atomically(cell.path / "env.json", json.dumps(facts, indent=2) + "\n")
+    def do() -> Exit:
         return _videos(cell, part) if isinstance(part, VideosPart) else _score(cell, part)
-    except Exception as error:
-        record_failure(WorkDir(cell.path), error)
-        return Exit.FAILED
+
+    return recorded(work, device, 1, do)
 
 
 def _videos(cell: CellDir, part: VideosPart) -> Exit:

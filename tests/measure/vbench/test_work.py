@@ -13,6 +13,7 @@ import pytest
 from bench.base.errors import BenchError
 from bench.base.files import read_rows
 from bench.measure.vbench import mp4, score, work
+from bench.run import recorded
 from bench.run.process import Exit
 from bench.run.store import Cause, WorkState
 from tests.measure.vbench.cells import planned, score_part, videos_part
@@ -27,7 +28,7 @@ encodes = pytest.mark.skipif(
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No facts on record, no patience with late signals."""
-    monkeypatch.setattr(work, "environment", lambda *_: {})
+    monkeypatch.setattr(recorded, "environment", lambda *_: {})
     monkeypatch.setattr(work, "LATE", 0.1)
 
 
