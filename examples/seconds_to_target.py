@@ -20,15 +20,15 @@ import numpy as np
 from scipy import stats
 from tabulate import tabulate
 
-from bench.report.load import Cell, load
+from bench.report.load import CellResults, load
 
 
-def mean_score(cell: Cell, reward: str, step: int) -> float:
+def mean_score(cell: CellResults, reward: str, step: int) -> float:
     """Held-out mean of one evaluation."""
     return float(np.mean(cell.scored(reward, step)["score"].to_numpy(dtype=float)))
 
 
-def first_crossing(cell: Cell, reward: str, target: float) -> tuple[float, int] | None:
+def first_crossing(cell: CellResults, reward: str, target: float) -> tuple[float, int] | None:
     """(training seconds, optimizer steps) at the first evaluation that reaches the target; None if none
     does."""
     seconds = dict(zip(cell.metrics["step"], cell.metrics["seconds"], strict=True))
@@ -38,7 +38,7 @@ def first_crossing(cell: Cell, reward: str, target: float) -> tuple[float, int] 
     return None
 
 
-def summary(cells: Sequence[Cell], reward: str, target: float) -> list[object]:
+def summary(cells: Sequence[CellResults], reward: str, target: float) -> list[object]:
     """One line of the table: reached, seconds with a 95 % interval over seeds, steps, last reward."""
     found = [first_crossing(cell, reward, target) for cell in cells]
     reached = [one for one in found if one is not None]

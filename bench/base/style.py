@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import io
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import matplotlib
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from bench.base import registry
+from bench.base.files import write_atomically
 
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 BLUE, VERMILLION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#6E6E6E"
@@ -128,16 +128,9 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def small_multiples(count: int) -> tuple[Figure, list[Axes], int]:
-    """A figure with that many panels on common scales, in rows. Returns also the number of columns."""
-    columns = min(count, 3 if count in (3, 5, 6) else 4)
-    lines = math.ceil(count / columns)
-    figure = new_figure(9.0 if columns > 2 else 1.0 + 3.4 * columns, 0.7 + 1.75 * lines)
-    panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
-    for place, axes in enumerate(panels):
-        axes.set_visible(place < count)
-        axes.tick_params(labelbottom=place + columns >= count)
-    return figure, list(panels[:count]), columns
+def term_look(term: str) -> Look:
+    """How a gradient term (`fo`, `ho`, `zo`, or a plug-in's own) is drawn."""
+    return TERMS.get(term, SPARE_TERM)
 
 
 def legend(figure: Figure, labels: Sequence[str], look: dict[str, Look], beside: int) -> None:
@@ -169,3 +162,13 @@ def _saved(figure: Figure, extension: str, metadata: dict[str, Any]) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format=extension, dpi=DPI, metadata=metadata)
     return buffer.getvalue()
+
+
+def write_drawings(directory: Path, drawings: Iterable[Drawing], suffix: str = "") -> list[Path]:
+    """Write `<name><suffix>.svg` and `.png` of each; returns the files."""
+    files = []
+    for drawn in drawings:
+        for extension, content in (("svg", drawn.svg), ("png", drawn.png)):
+            files.append(directory / f"{drawn.name}{suffix}.{extension}")
+            write_atomically(files[-1], content)
+    return files

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from bench.base.console import plain, without_bars
+from bench.base.console import plain
 from bench.base.errors import BenchError
 from bench.cli import cost, gradients, options, run, slurm, vbench
 
@@ -99,23 +99,9 @@ def fetch(
         raise BenchError("name what to fetch: --model sd14, --reward hpsv2 or --prompts drawbench")
     if to is not None:
         fetching.use_tree(to)
-    from bench.experiment.ingredients import asked
+    from bench.experiment.ingredients import named
 
-    pieces = asked(model, reward, prompts, settings or ())
-    sys.exit(fetching.run(console, pieces, to, dry_run))
-
-
-@app.command("vbench-cell", hidden=True)
-def vbench_cell(directory: Path, with_parent: options.WithParent = False) -> None:
-    """Do one planned part of `vbench generate` or `vbench score` in this process."""
-    without_bars()
-    from bench.measure.vbench.work import run_part
-    from bench.run.recorded import end_with_parent
-    from bench.run.store import CellDir
-
-    if with_parent:
-        end_with_parent()
-    sys.exit(run_part(CellDir(directory)))
+    sys.exit(fetching.run(console, named(model, reward, prompts, settings or ()), to, dry_run))
 
 
 COMMANDS = (
@@ -126,4 +112,5 @@ for command in COMMANDS:
     app.command()(command)
 for command in (run.cell, gradients.probe):  # this program's own: one piece of work in a process
     app.command(hidden=True)(command)
+app.command("vbench-cell", hidden=True)(vbench.cell)
 app.add_typer(vbench.app, name="vbench")

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from bench.report.groups import Contest, Group
-from bench.report.load import Cell
+from bench.report.load import CellResults
 from bench.report.summary import at_step, term_norms
 
 SPENT = ["steps", "seconds", "evaluations"]
@@ -39,13 +39,13 @@ def _point(contest: Contest, group: Group, rank: int) -> dict[str, float]:
     return {**mean_spent, "mean": score.mean, "se": gain.se if gain.units else score.se}
 
 
-def _spent(cell: Cell, step: int) -> dict[str, float]:
+def _spent(cell: CellResults, step: int) -> dict[str, float]:
     counters = at_step(cell, step)
     evaluations = counters["nfe_forward"] + counters["nfe_backward"]
     return {"steps": float(step), "seconds": counters["seconds"], "evaluations": evaluations}
 
 
-def training(cells: Sequence[Cell]) -> pd.DataFrame:
+def training(cells: Sequence[CellResults]) -> pd.DataFrame:
     """Mean over seeds of the batches' mean reward: index step; columns reward and smooth (running mean)."""
     series = [
         cell.metrics.set_index("step")["reward_mean"].astype(float)
@@ -61,7 +61,7 @@ def training(cells: Sequence[Cell]) -> pd.DataFrame:
     )
 
 
-def norms(cells: Sequence[Cell]) -> pd.DataFrame:
+def norms(cells: Sequence[CellResults]) -> pd.DataFrame:
     """Median norm of each term over seeds: index step, one column per term. Zero norms are left out."""
     frames = [frame for frame in map(term_norms, cells) if not frame.empty]
     if not frames:

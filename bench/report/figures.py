@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from bench.base.style import (
     GREY,
-    SPARE_TERM,
-    TERMS,
     Drawing,
     Look,
     drawing,
@@ -23,10 +20,11 @@ from bench.base.style import (
     looks,
     new_figure,
     render,
-    small_multiples,
+    term_look,
 )
 from bench.report import curves
 from bench.report.groups import Contest
+from bench.report.panels import logarithmic_panels
 from bench.report.stats import Estimate
 from bench.report.summary import DIVERSITY
 
@@ -159,21 +157,16 @@ def _term_norms(contest: Contest, look: dict[str, Look]) -> Figure | None:
     found = {g.label: frame for g in contest.ranked() if not (frame := curves.norms(g.cells)).empty}
     if not found:
         return None
-    figure, panels, columns = small_multiples(len(found))
-    for axes, (label, frame) in zip(panels, found.items(), strict=True):
-        for term in frame.columns:
-            s = TERMS.get(str(term), SPARE_TERM)
-            axes.plot(frame.index, frame[term], color=s.colour, linestyle=s.line, linewidth=1.3)
-        axes.set_title(textwrap.fill(label, 96 // columns))
-        axes.set_yscale("log")
+
+    def draw(axes: Axes, label: str) -> None:
+        for term in found[label].columns:
+            s = term_look(str(term))
+            axes.plot(found[label].index, found[label][term], color=s.colour, linestyle=s.line, linewidth=1.3)
         axes.set_ylim(*_decades(found))
-        axes.yaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    figure.supxlabel(AXES["steps"], fontsize=8.5)
-    figure.supylabel("norm of the term", fontsize=8.5)
+
+    figure = logarithmic_panels(list(found), draw, AXES["steps"], "norm of the term")
     terms = sorted({str(t) for frame in found.values() for t in frame.columns})
-    styles = {term: TERMS.get(term, SPARE_TERM)._replace(marker="") for term in terms}
-    legend(figure, terms, styles, beside=0)
+    legend(figure, terms, {term: term_look(term)._replace(marker="") for term in terms}, beside=0)
     return figure
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -16,12 +15,10 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from bench.base.style import (
     GREY,
-    SPARE_TERM,
-    TERMS,
     Drawing,
     Look,
     drawing,
@@ -29,8 +26,9 @@ from bench.base.style import (
     looks,
     new_figure,
     render,
-    small_multiples,
+    term_look,
 )
+from bench.report.panels import logarithmic_panels
 from bench.report.placing import Point, place_names
 
 AREA = 420.0  # points² of the marker of the slowest gradient
@@ -219,26 +217,22 @@ def _round(value: float) -> float:
 
 def per_step(by_step: Mapping[str, pd.DataFrame], reference: str | None) -> Figure:
     """One panel per method: columns of gradients_steps.csv. reference: whose mean is the exact gradient."""
-    figure, panels, columns = small_multiples(len(by_step))
     exact = None if reference is None or reference not in by_step else _squares(by_step[reference])
-    terms: set[str] = set()
-    for axes, (name, frame) in zip(panels, by_step.items(), strict=True):
+
+    def draw(axes: Axes, name: str) -> None:
         if exact is not None:
             axes.plot(*exact, color=EXACT.colour, linewidth=1.3, zorder=1)
-        for term, part in frame.groupby("term"):
-            terms.add(str(term))
-            s = TERMS.get(str(term), SPARE_TERM)
+        for term, part in by_step[name].groupby("term"):
+            s = term_look(str(term))
             values = part["variance"].where(part["variance"] > 0)
             marker = s.marker if len(part) < 4 else ""  # one step alone makes no line
             axes.plot(part["step"], values, color=s.colour, linestyle=s.line, marker=marker, linewidth=1.4)
-        axes.set_title(textwrap.fill(name, 96 // columns))
-        axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(numticks=6))
-        axes.yaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    figure.supxlabel("step of the chain, from noise to picture", fontsize=8.5)
-    figure.supylabel("variance / |g|²", fontsize=8.5)
-    styles = {f"variance, {t}": TERMS.get(t, SPARE_TERM)._replace(marker="") for t in sorted(terms)}
+
+    across = "step of the chain, from noise to picture"
+    figure = logarithmic_panels(list(by_step), draw, across, "variance / |g|²")
+    terms = sorted({str(term) for frame in by_step.values() for term in frame["term"]})
+    styles = {f"variance, {term}": term_look(term)._replace(marker="") for term in terms}
     if exact is not None:
         styles["|mean|², exact gradient"] = EXACT
     legend(figure, list(styles), styles, beside=0)

@@ -8,30 +8,42 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
+from bench.base.console import plain
+from bench.base.files import write_atomically
 from bench.base.labels import listed
-from bench.base.style import Drawing
+from bench.base.style import Drawing, write_drawings
 from bench.measure.gradients.rows import Row, analysed, groups
-from bench.measure.gradients.show import HEADERS, LEFT, NOTE, cells, markdown, title
+from bench.measure.gradients.show import HEADERS, LEFT, NOTE, cells, markdown, print_profiles, title
 from bench.measure.gradients.survey import Unfinished, survey
-from bench.measure.gradients.table import curves, frame, parts
+from bench.measure.gradients.table import curves, frame, parts, write
 from bench.measure.gradients.verdict import Verdict
 from bench.report.gradient_figures import gradient_figures
+from bench.report.load import Results
+from bench.report.section import Section
+from bench.run.store import ResultsDir
 
 TONES = {Verdict.UNBIASED: "up", Verdict.BIASED: "down", Verdict.UNDECIDED: "pale"}
 HEADINGS = tuple({"left": k in LEFT, "text": text} for k, text in enumerate(HEADERS))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Table:
     """Profiles that may be compared: one model, reward, θ and seed. suffix: of its figures' file names."""
 
     title: str
     suffix: str
     rows: Sequence[Row]
-    figures: Sequence[Drawing]
+
+    @cached_property
+    def figures(self) -> list[Drawing]:
+        """Its figures."""
+        return gradient_figures(frame(self.rows), parts(self.rows, by_step=True), curves(self.rows))
 
     @property
     def lines(self) -> list[dict[str, Any]]:
@@ -62,41 +74,64 @@ class Table:
         ]
 
 
-@dataclass(frozen=True)
-class Profiles:
-    """All there is. envs: what env.json of every profile says."""
+def section(results: Results) -> Gradients:
+    """All gradient profiles of a results directory."""
+    found, unfinished = survey(results.path)
+    together = groups(analysed(found))
+    tables = [
+        Table(title(group), suffix, group)
+        for group, suffix in zip(together, _suffixes(together), strict=True)
+    ]
+    return Gradients(tables, unfinished, [one.env for one in found])
 
-    tables: Sequence[Table]
-    unfinished: Sequence[Unfinished]
-    envs: Sequence[dict[str, Any]]
-    note: str = NOTE
-    headings: Sequence[dict[str, Any]] = HEADINGS
+
+class Gradients(Section):
+    """A table and figures for all profiles that may be compared, and what is not done."""
+
+    template = "gradients.html.j2"
+    note, headings = NOTE, HEADINGS
+
+    def __init__(
+        self,
+        tables: Sequence[Table],
+        unfinished: Sequence[Unfinished],
+        environments: Sequence[dict[str, Any]],
+    ) -> None:
+        self.tables, self.unfinished, self._environments = tables, unfinished, environments
+        self.has_results = bool(tables)
 
     @property
     def rows(self) -> list[Row]:
-        """Of all tables."""
+        """The rows of all tables."""
         return [row for table in self.tables for row in table.rows]
 
     @property
-    def markdown(self) -> str:
-        """The tables to paste."""
+    def count(self) -> str:
+        """The number of profiles."""
+        return f"{len(self.rows)} gradient profiles"
+
+    @property
+    def environments(self) -> Sequence[dict[str, Any]]:
+        """What env.json of every profile says."""
+        return self._environments
+
+    def show(self, console: Console) -> None:
+        """Print the tables, and a line for each profile that is not done."""
+        if self.tables:
+            print_profiles(self.rows, console)
+        for one in self.unfinished:
+            reason = f": {one.reason}" if one.reason else ""
+            plain(console, f"{one.id} {one.state} after {one.draws} draws{reason}", "red")
+
+    def write(self, results: Path) -> None:
+        """Write gradients*.csv, report/gradients.md and the figures."""
+        if self.tables:
+            write(results, self.rows)
         text = [f"## {table.title}\n\n{markdown(table.rows)}" for table in self.tables]
-        return "\n".join([*text, NOTE, ""])
-
-
-def load_profiles(results: Path) -> Profiles:
-    """Read all profiles of a results directory and draw their figures."""
-    found, unfinished = survey(results)
-    together = groups(analysed(found))
-    tables = [
-        Table(title(group), suffix, group, _figures(group))
-        for group, suffix in zip(together, _suffixes(together), strict=True)
-    ]
-    return Profiles(tables, unfinished, [one.env for one in found])
-
-
-def _figures(group: list[Row]) -> list[Drawing]:
-    return gradient_figures(frame(group), parts(group, by_step=True), curves(group))
+        folder = ResultsDir(results).report
+        write_atomically(folder / "gradients.md", "\n".join([*text, NOTE, ""]))
+        for table in self.tables:
+            write_drawings(folder, table.figures, table.suffix)
 
 
 def _suffixes(together: Sequence[list[Row]]) -> list[str]:

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from bench.base.filmstrip import frames_in
 from bench.report.filmstrips import film_sheets
 from bench.report.groups import Contest, Group
-from bench.report.load import Cell
+from bench.report.load import CellResults
 from bench.report.sheet import INK, PALE, PAPER, RULE, GridRow, Sheet, encoded, font, score_text, wrapped
 
 TILE, GAP, MARGIN, LABEL = 192, 12, 16, 240  # pixels
@@ -39,7 +39,7 @@ def _are_clips(rows: list[GridRow]) -> bool:
         return frames_in(stored) > 1
 
 
-def prompts_in_order(cell: Cell) -> list[str]:
+def prompts_in_order(cell: CellResults) -> list[str]:
     """Held-out prompts in the order in which they were evaluated: samples/<step>/<n>.png shows the n-th."""
     named = cell.evals["prompt"].dropna()
     return [str(p) for p in named.drop_duplicates()]

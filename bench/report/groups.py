@@ -13,7 +13,7 @@ import pandas as pd
 from bench.base.labels import told_apart
 from bench.data.prompts.dcot import THIRDS
 from bench.experiment.identity import essential
-from bench.report.load import BASE, Cell, Experiment
+from bench.report.load import BASE, CellResults, Results
 from bench.report.stats import NOTHING, Estimate, by_picture, estimate, side_by_side
 from bench.run.store import WorkState
 
@@ -27,8 +27,8 @@ class Group:
 
     label: str
     method: str
-    cells: tuple[Cell, ...]
-    left_out: tuple[Cell, ...]
+    cells: tuple[CellResults, ...]
+    left_out: tuple[CellResults, ...]
 
     @property
     def finished(self) -> bool:
@@ -97,12 +97,12 @@ class Contest:
         return sorted(self.groups, key=lambda g: (means[g.label] != means[g.label], -means[g.label], g.label))
 
 
-def contests(experiment: Experiment) -> list[Contest]:
-    """All contests of an experiment, in order of their titles."""
-    known = [c for c in experiment.cells if c.config]
+def contests(results: Results) -> list[Contest]:
+    """All contests of a results directory, in order of their titles."""
+    known = [c for c in results.cells if c.config]
     trained = [c for c in known if c.training]
     bases = {_pictures(c): c for c in known if not c.training}
-    settings: dict[tuple[str, str], list[Cell]] = {}
+    settings: dict[tuple[str, str], list[CellResults]] = {}
     for cell in trained:
         settings.setdefault((_pictures(cell), _text(cell.training["reward"])), []).append(cell)
     alone = [key for key in bases if all(key != pictures for pictures, _ in settings)]
@@ -123,7 +123,7 @@ def _titled(found: Sequence[Contest]) -> list[Contest]:
     return titled
 
 
-def _contest(cells: list[Cell], base: Cell | None) -> Contest:
+def _contest(cells: list[CellResults], base: CellResults | None) -> Contest:
     some = cells[0] if cells else base
     assert some is not None  # called with at least one cell
     model = some.config["model"]["name"]
@@ -143,12 +143,12 @@ def _dcot(config: dict[str, Any]) -> str:
     return "on" if ends == THIRDS else " and ".join(f"{end:g}" for end in ends)
 
 
-def _groups(cells: Sequence[Cell]) -> tuple[Group, ...]:
+def _groups(cells: Sequence[CellResults]) -> tuple[Group, ...]:
     """One group per setting. A method that occurs with several settings is labelled with what differs."""
-    by_setting: dict[str, list[Cell]] = {}
+    by_setting: dict[str, list[CellResults]] = {}
     for cell in cells:
         by_setting.setdefault(_text(_setting(cell)), []).append(cell)
-    by_method: dict[str, list[list[Cell]]] = {}
+    by_method: dict[str, list[list[CellResults]]] = {}
     for seeds in by_setting.values():
         by_method.setdefault(seeds[0].method, []).append(seeds)
     found = []
@@ -158,18 +158,18 @@ def _groups(cells: Sequence[Cell]) -> tuple[Group, ...]:
     return tuple(sorted(found, key=lambda g: g.label))
 
 
-def _setting(cell: Cell) -> dict[str, Any]:
+def _setting(cell: CellResults) -> dict[str, Any]:
     """What seeds of one setting have in common."""
     return {**essential(cell.config)["training"], "seed": None}
 
 
-def _group(label: str, seeds: Sequence[Cell]) -> Group:
+def _group(label: str, seeds: Sequence[CellResults]) -> Group:
     done = tuple(c for c in seeds if c.done and not c.evals.empty)
     counted = done or tuple(c for c in seeds if c.status != WorkState.FAILED and not c.evals.empty)
     return Group(label, seeds[0].method, counted, tuple(c for c in seeds if c not in counted))
 
 
-def _pictures(cell: Cell) -> str:
+def _pictures(cell: CellResults) -> str:
     """What decides which pictures are drawn and how they are scored: cells that agree on it can be paired."""
     tree = essential(cell.config)
     keys = ("model", "eval", "eval_rewards", "digests", "dcot")

@@ -36,7 +36,7 @@ EVALS = ["step", "prompt", "image", "reward", "score"]
 
 
 @dataclass(frozen=True, eq=False)
-class Cell:
+class CellResults:
     """One run of one method with one seed.
 
     status: what status.json says, or `unreadable`. step: optimizer steps taken. problem: why it is not done,
@@ -82,20 +82,20 @@ class Cell:
 
 
 @dataclass(frozen=True, eq=False)
-class Experiment:
+class Results:
     """A results directory: its cells in order of their ids, and notes on what could not be read."""
 
     path: Path
     request: dict[str, Any]
-    cells: tuple[Cell, ...]
+    cells: tuple[CellResults, ...]
     notes: tuple[str, ...]
 
-    def unfinished(self) -> list[Cell]:
+    def unfinished(self) -> list[CellResults]:
         """Cells that are not done."""
         return [cell for cell in self.cells if not cell.done]
 
 
-def load(results_dir: Path) -> Experiment:
+def load(results_dir: Path) -> Results:
     """Read all cells. Raises BenchError if the directory holds neither cells nor gradient profiles."""
     paths = _folders(results_dir / "cells")
     if not paths and not has_profiles(results_dir):
@@ -106,7 +106,7 @@ def load(results_dir: Path) -> Experiment:
     notes: list[str] = []
     cells = tuple(_cell(ResultsDir(results_dir).cell(path.name), notes) for path in paths)
     request = results_dir / "experiment.yaml"
-    return Experiment(results_dir, read_yaml(request) if request.is_file() else {}, cells, tuple(notes))
+    return Results(results_dir, read_yaml(request) if request.is_file() else {}, cells, tuple(notes))
 
 
 def has_profiles(results_dir: Path) -> bool:
@@ -118,7 +118,7 @@ def _folders(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
 
 
-def _cell(cell: CellDir, notes: list[str]) -> Cell:
+def _cell(cell: CellDir, notes: list[str]) -> CellResults:
     """One cell; what cannot be read makes it `unreadable` instead of stopping the report."""
     try:
         status = cell.status()
@@ -128,8 +128,8 @@ def _cell(cell: CellDir, notes: list[str]) -> Cell:
         metrics, evals, inference = (_rows(path, notes) for path in logs)
     except BenchError as error:
         metrics, evals = _frame([], METRICS), _frame([], EVALS)
-        return Cell(cell.id, cell.path, UNREADABLE, 0, str(error), {}, {}, metrics, evals)
-    return Cell(
+        return CellResults(cell.id, cell.path, UNREADABLE, 0, str(error), {}, {}, metrics, evals)
+    return CellResults(
         id=cell.id,
         path=cell.path,
         status=str(status.state),

@@ -8,83 +8,48 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from tabulate import tabulate
-
-from bench.base.columns import Column, pack, texts
+from bench.base.columns import texts
 from bench.base.labels import told_apart
 from bench.report.groups import Contest
+from bench.report.load import Results
+from bench.report.section import TableSection
 from bench.report.stats import NOTHING
-from bench.report.summary import Row
+from bench.report.summary import Line, contest_lines
 from bench.report.tables import estimates
 
 TITLE = "Held-out score ± SE of the reward that was trained on"
 
 
-@dataclass(frozen=True)
-class Overview:
-    """names: place and method of each line; columns: one per reward, as formatted texts."""
-
-    names: Column
-    columns: tuple[Column, ...]
-    bases: tuple[bool, ...]
-
-    @property
-    def header(self) -> list[str]:
-        """Headers of all columns."""
-        return [self.names.header, *(c.header for c in self.columns)]
-
-    @property
-    def lines(self) -> list[list[str]]:
-        """Texts of all lines."""
-        return [[self.names.cells[n], *(c.cells[n] for c in self.columns)] for n in range(len(self.bases))]
+def section(results: Results) -> TableSection | None:
+    """The overview of a results directory; None if it holds a single contest."""
+    return overview(contest_lines(results))
 
 
-def overview(tables: Sequence[tuple[Contest, Sequence[Row]]]) -> Overview | None:
-    """The overview of contests and their rows; None if there is only one."""
+def overview(tables: Sequence[tuple[Contest, Sequence[Line]]]) -> TableSection | None:
+    """The overview of contests and their lines: place and method of each, and a column per reward."""
     if len(tables) < 2:
         return None
     places = _places([contest for contest, _ in tables])
     rewards = list(dict.fromkeys(contest.reward for contest, _ in tables))
-    lines: dict[tuple[str, str], dict[str, Row]] = {}
-    for contest, rows in tables:
-        for row in rows:
-            lines.setdefault((places[_key(contest)], row.group.label), {})[contest.reward] = row
+    found: dict[tuple[str, str], dict[str, Line]] = {}
+    for contest, lines in tables:
+        for line in lines:
+            found.setdefault((places[_key(contest)], line.group.label), {})[contest.reward] = line
     # A base model scores every reward once per place, a method once for each that it was trained on.
-    keys = sorted(lines, key=lambda key: (key[0], not any(r.is_base for r in lines[key].values())))
+    keys = sorted(found, key=lambda key: (key[0], not any(r.is_base for r in found[key].values())))
     columns = [
         estimates(
             reward,
-            [lines[key][reward].score if reward in lines[key] else NOTHING for key in keys],
+            [found[key][reward].score if reward in found[key] else NOTHING for key in keys],
             signed=False,
         )
         for reward in rewards
     ]
     names = texts("model, method", [f"{place}, {label}" for place, label in keys], left=True)
-    bases = tuple(any(r.is_base for r in lines[key].values()) for key in keys)
-    return Overview(names, tuple(columns), bases)
-
-
-def show(found: Overview, console: Console) -> None:
-    """Print it, in as many tables as the width of the terminal asks for."""
-    console.print(f"\n[bold]{TITLE}[/bold]")
-    for columns in pack(found.names, found.columns, console.width):
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for column in (found.names, *columns):
-            table.add_column(column.header, justify="left" if column.left else "right")
-        for n, base in enumerate(found.bases):
-            table.add_row(*(c.cells[n] for c in (found.names, *columns)), style="dim" if base else "")
-        console.print(table)
-
-
-def markdown(found: Overview) -> str:
-    """The overview as a GitHub table under its title."""
-    return f"## {TITLE}\n\n" + tabulate(found.lines, found.header, "github", disable_numparse=True)
+    bases = tuple(any(r.is_base for r in found[key].values()) for key in keys)
+    return TableSection(TITLE, names, tuple(columns), bases)
 
 
 def _key(contest: Contest) -> tuple[str, str]:

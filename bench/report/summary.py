@@ -1,17 +1,18 @@
-"""One row per method: what it reached, what it cost, and which of its terms steered."""
+"""One line per method: what it reached, what it cost, and which of its terms steered."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from bench.report.groups import Contest, Group
-from bench.report.load import Cell
+from bench.report.groups import Contest, Group, contests
+from bench.report.load import CellResults, Results
 from bench.report.stats import NOTHING, Estimate, probability_of_improvement, side_by_side
 
 DIVERSITY = "diversity"  # evaluated like a reward, shown in a column of its own
@@ -44,7 +45,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Row:
+class Line:
     """A line of the summary. gains: per scored reward (the trained one first), diversity excluded.
 
     diversity_change: its mean difference to the base model.
@@ -63,15 +64,21 @@ class Row:
     share: float
 
 
-def rows(contest: Contest) -> list[Row]:
+@lru_cache(maxsize=1)  # every section of a report asks, and intervals take a while
+def contest_lines(results: Results) -> list[tuple[Contest, list[Line]]]:
+    """All contests of a results directory, each with its lines."""
+    return [(contest, lines(contest)) for contest in contests(results)]
+
+
+def lines(contest: Contest) -> list[Line]:
     """The base model, then the methods from the best down."""
-    base = [_row(contest, contest.base, is_base=True)] if contest.base else []
-    return base + [_row(contest, group, is_base=False) for group in contest.ranked()]
+    base = [_line(contest, contest.base, is_base=True)] if contest.base else []
+    return base + [_line(contest, group, is_base=False) for group in contest.ranked()]
 
 
-def _row(contest: Contest, group: Group, is_base: bool) -> Row:
+def _line(contest: Contest, group: Group, is_base: bool) -> Line:
     term, share = steering_term(group.cells)
-    return Row(
+    return Line(
         contest=contest,
         group=group,
         is_base=is_base,
@@ -85,7 +92,7 @@ def _row(contest: Contest, group: Group, is_base: bool) -> Row:
     )
 
 
-def cost(cells: Sequence[Cell]) -> Cost:
+def cost(cells: Sequence[CellResults]) -> Cost:
     """What it took to get to each cell's latest evaluation."""
     counted = [c for c in cells if c.eval_steps and not (c.metrics.empty and c.inference.empty)]
     last = [at_step(cell, cell.eval_steps[-1]) for cell in counted]
@@ -98,7 +105,7 @@ def _mean(values: Sequence[float]) -> float:
     return float(np.mean(np.asarray(values, dtype=float))) if values else math.nan
 
 
-def at_step(cell: Cell, step: int) -> dict[str, float]:
+def at_step(cell: CellResults, step: int) -> dict[str, float]:
     """The cell's counters after `step` optimizer steps; zeros before the first. Memory: the peak so far."""
     until = cell.metrics[cell.metrics["step"] <= step]
     if until.empty:
@@ -108,7 +115,7 @@ def at_step(cell: Cell, step: int) -> dict[str, float]:
     return {name: float(np.max(np.asarray(until[name], dtype=float))) for name in COUNTERS}
 
 
-def term_norms(cell: Cell) -> pd.DataFrame:
+def term_norms(cell: CellResults) -> pd.DataFrame:
     """Norm of every gradient term: index step, one column per term."""
     records = {
         int(step): {name: term["norm"] for name, term in terms.items()}
@@ -118,7 +125,7 @@ def term_norms(cell: Cell) -> pd.DataFrame:
     return pd.DataFrame.from_dict(records, orient="index", dtype=float).sort_index()
 
 
-def steering_term(cells: Sequence[Cell]) -> tuple[str, float]:
+def steering_term(cells: Sequence[CellResults]) -> tuple[str, float]:
     """The term with the largest mean share of a step's summed norms, and that share; "" and nan if none."""
     frames = [frame for frame in map(term_norms, cells) if not frame.empty]
     if not frames:

@@ -1,4 +1,4 @@
-"""The summary as text: columns of formatted cells, and the files and terminal tables made of them."""
+"""The summary of one contest as columns of formatted texts, printed or in a file."""
 
 from __future__ import annotations
 
@@ -7,71 +7,67 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
-from rich import box
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-from tabulate import tabulate
 
-from bench.base.columns import NONE, Column, pack, texts
+from bench.base.columns import NONE, Column, as_text, print_columns, texts
 from bench.report.stats import Estimate
-from bench.report.summary import Row
+from bench.report.summary import Line
 
-PER_PICTURE = (
-    " Per picture: what a method that trains nothing does to each held-out picture before it is drawn; every "
-    "further picture costs it again."
-)
 CLEAR = 3.0  # standard errors from which a gain is called clear, and is coloured
 
 
 @dataclass(frozen=True)
-class Section:
+class ColumnGroup:
     """Columns that are read together."""
 
     title: str
     columns: tuple[Column, ...]
 
 
-def sections(rows: Sequence[Row]) -> tuple[Column, list[Section]]:
+def column_groups(lines: Sequence[Line]) -> tuple[Column, list[ColumnGroup]]:
     """The column of method names, and the three parts of the summary of one contest."""
-    trained = rows[0].contest.reward
-    others = [r for r in rows[0].gains if r != trained]
+    trained = lines[0].contest.reward
+    others = [r for r in lines[0].gains if r != trained]
     reached = [
-        estimates(f"{trained} ± SE", [row.score for row in rows], signed=False),
-        *_gain_columns("gain ± SE", [row.gains[trained] for row in rows], detailed=True),
+        estimates(f"{trained} ± SE", [line.score for line in lines], signed=False),
+        *_gain_columns("gain ± SE", [line.gains[trained] for line in lines], detailed=True),
     ]
-    if any(not row.group.finished for row in rows):
-        reached.insert(0, texts("state", [row.group.status for row in rows], left=True))
-    beside = [c for r in others for c in _gain_columns(f"{r} gain", [row.gains[r] for row in rows])]
-    if any(row.diversity.units for row in rows):
-        column = estimates("diversity", [row.diversity for row in rows], signed=False, se=False)
-        beside.append(replace(column, tones=tuple(_tone(row.diversity_change) for row in rows)))
-    parts = [Section("Held-out reward", tuple(reached)), Section("Besides the trained reward", tuple(beside))]
-    parts.append(Section("Cost; forward and backward in network evaluations", tuple(_cost_columns(rows))))
-    return texts("method", [row.group.label for row in rows], left=True), [s for s in parts if s.columns]
+    if any(not line.group.finished for line in lines):
+        reached.insert(0, texts("state", [line.group.status for line in lines], left=True))
+    beside = [c for r in others for c in _gain_columns(f"{r} gain", [line.gains[r] for line in lines])]
+    if any(line.diversity.units for line in lines):
+        column = estimates("diversity", [line.diversity for line in lines], signed=False, se=False)
+        beside.append(replace(column, tones=tuple(tone(line.diversity_change) for line in lines)))
+    groups = [
+        ColumnGroup("Held-out reward", tuple(reached)),
+        ColumnGroup("Besides the trained reward", tuple(beside)),
+        ColumnGroup("Cost; forward and backward in network evaluations", tuple(_cost_columns(lines))),
+    ]
+    return texts("method", [line.group.label for line in lines], left=True), [g for g in groups if g.columns]
 
 
 def _gain_columns(header: str, gains: Sequence[Estimate], detailed: bool = False) -> list[Column]:
     columns = [estimates(header, gains, signed=True)]
     if detailed:
-        digits = _decimals(gains)
+        digits = decimals(gains)
         ratios = [f"{g.in_se:+.1f}" if math.isfinite(g.in_se) else NONE for g in gains]
         spans = [
             f"{g.low:+.{digits}f} … {g.high:+.{digits}f}" if math.isfinite(g.low) else NONE for g in gains
         ]
         columns += [texts("in SE", ratios), replace(texts("95 % interval", spans), optional=True)]
-    return [replace(c, tones=tuple(_tone(g) for g in gains)) for c in columns]
+    return [replace(c, tones=tuple(tone(g) for g in gains)) for c in columns]
 
 
-def _tone(gain: Estimate) -> int:
+def tone(gain: Estimate) -> int:
+    """+1 for a clear gain, -1 for a clear loss, 0 for what may be chance."""
     if not abs(gain.in_se) >= CLEAR:
         return 0
     return 1 if gain.mean > 0 else -1
 
 
-def _cost_columns(rows: Sequence[Row]) -> list[Column]:
-    costs = [row.cost for row in rows]
-    steering = [f"{row.term} {row.share:.0%}" if row.term else NONE for row in rows]
+def _cost_columns(lines: Sequence[Line]) -> list[Column]:
+    costs = [line.cost for line in lines]
+    steering = [f"{line.term} {line.share:.0%}" if line.term else NONE for line in lines]
     shown = [
         texts("steps", [short_count(c.steps) for c in costs]),
         texts("forward", [short_count(c.forward) for c in costs]),
@@ -91,7 +87,7 @@ def _cost_columns(rows: Sequence[Row]) -> list[Column]:
 
 def estimates(header: str, found: Sequence[Estimate], signed: bool, se: bool = True) -> Column:
     """`+0.101 ± 0.008`, with as many decimals as give the smallest standard error two digits."""
-    digits = _decimals(found)
+    digits = decimals(found)
     cells = []
     for e in found:
         if not e.units:
@@ -102,7 +98,8 @@ def estimates(header: str, found: Sequence[Estimate], signed: bool, se: bool = T
     return texts(header, cells)
 
 
-def _decimals(found: Sequence[Estimate]) -> int:
+def decimals(found: Sequence[Estimate]) -> int:
+    """As many as give the smallest standard error two digits."""
     errors = [e.se for e in found if math.isfinite(e.se) and e.se > 0]
     return min(4, max(0, 1 - math.floor(math.log10(min(errors))))) if errors else 3
 
@@ -121,109 +118,53 @@ def short_count(value: float) -> str:
     return f"{value:.0f}"
 
 
-def show(rows: Sequence[Row], console: Console) -> None:
+def print_summary(lines: Sequence[Line], console: Console) -> None:
     """Print the summary of one contest, in as many tables as the width of the terminal asks for."""
-    names, parts = sections(rows)
-    for part in parts:
-        console.print(part.title, style="bold")
-        for columns in pack(names, part.columns, console.width):
-            table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-            for column in (names, *columns):
-                table.add_column(column.header, justify="left" if column.left else "right", no_wrap=True)
-            for r, row in enumerate(rows):
-                style = "dim" if row.is_base else ("red" if not row.group.cells else "")
-                table.add_row(*(_styled(c, r) for c in (names, *columns)), style=style)
-            console.print(table)
+    names, groups = column_groups(lines)
+    styles = ["dim" if line.is_base else "" if line.group.cells else "red" for line in lines]
+    for group in groups:
+        console.print(group.title, style="bold")
+        print_columns(console, names, group.columns, styles)
 
 
-def _styled(column: Column, row: int) -> Text:
-    return Text(column.cells[row], style={1: "green", -1: "red", 0: ""}[column.tones[row]])
-
-
-def markdown(rows: Sequence[Row], tablefmt: str = "github") -> str:
+def markdown(lines: Sequence[Line], tablefmt: str = "github") -> str:
     """All columns of one contest as one table; tablefmt: github or latex_booktabs."""
-    names, parts = sections(rows)
-    columns = [names, *(c for part in parts for c in part.columns)]
-    body = [[c.cells[r] for c in columns] for r in range(len(rows))]
-    align = ["left" if c.left else "right" for c in columns]
-    return tabulate(body, [c.header for c in columns], tablefmt, colalign=align, disable_numparse=True)
+    names, parts = column_groups(lines)
+    return as_text([names, *(column for part in parts for column in part.columns)], tablefmt)
 
 
-def headline(rows: Sequence[Row]) -> str:
-    """The result in a sentence."""
-    trained = rows[0].contest.reward
-    methods = [row for row in rows if not row.is_base]
-    measured = [row for row in methods if row.gains[trained].units]
-    if not methods:
-        return "Only the untuned model was evaluated."
-    if not measured:
-        return "No method has an evaluation to compare with the base model's yet."
-    clear = [row for row in measured if _tone(row.gains[trained]) > 0]
-    worse = [row for row in measured if _tone(row.gains[trained]) < 0]
-    text = f"{len(clear)} of {len(methods)} methods raise held-out {trained} by more than {CLEAR:g} SE"
-    if worse:
-        text += f", {len(worse)} lower{'s' * (len(worse) == 1)} it by more than that"
-    best = max(measured, key=lambda row: row.gains[trained].mean)
-    gain = best.gains[trained]
-    digits = _decimals([gain])
-    return f"{text}. Largest gain: {best.group.label}, {gain.mean:+.{digits}f} ± {gain.se:.{digits}f}."
-
-
-def legend(rows: Sequence[Row]) -> str:
-    """How to read the table."""
-    units = {row.score.units for row in rows if row.score.units}
-    seeds = {row.score.seeds for row in rows if row.score.seeds}
-    over = (
-        f"{_range(units)} held-out prompts and {_range(seeds)} seed{'s' * (seeds != {1})}"
-        if units
-        else "no pictures"
-    )
-    return (
-        f"Over {over}. Gain: mean difference to the base model on the same prompts and starting noise; "
-        "SE: its standard error, prompts (and seeds) being the units; in SE: gain / SE, coloured from "
-        f"{CLEAR:g} on. Other rewards were scored, not trained on. Diversity: higher is more varied. "
-        "Cost: of training alone; forward and backward count network evaluations, each sample for itself; "
-        "steering term: the largest term of the gradient and its mean share of the summed norms."
-        + (PER_PICTURE if any(math.isfinite(row.cost.picture.seconds) for row in rows) else "")
-    )
-
-
-def _range(values: set[int]) -> str:
-    return "–".join(str(v) for v in sorted({min(values), max(values)}))
-
-
-def frame(rows: Sequence[Row]) -> pd.DataFrame:
+def frame(lines: Sequence[Line]) -> pd.DataFrame:
     """Unformatted numbers, one line per method: report/summary.csv."""
-    return pd.DataFrame([_record(row) for row in rows])
+    return pd.DataFrame([_record(line) for line in lines])
 
 
-def _record(row: Row) -> dict[str, object]:
-    contest, trained, step = row.contest, row.contest.reward, [c.eval_steps[-1] for c in row.group.cells]
+def _record(line: Line) -> dict[str, object]:
+    contest, trained, step = line.contest, line.contest.reward, [c.eval_steps[-1] for c in line.group.cells]
     record: dict[str, object] = {
         "model": contest.model,
         "reward": trained,
-        "method": row.group.label,
-        "status": row.group.status,
-        "seeds": row.score.seeds,
+        "method": line.group.label,
+        "status": line.group.status,
+        "seeds": line.score.seeds,
         "eval_step": max(step, default=None),
-        "score": row.score.mean,
-        "score_se": row.score.se,
+        "score": line.score.mean,
+        "score_se": line.score.se,
     }
-    for reward, gain in row.gains.items():
+    for reward, gain in line.gains.items():
         name = "gain" if reward == trained else f"gain_{reward}"
         record |= {name: gain.mean, f"{name}_se": gain.se, f"{name}_in_se": gain.in_se}
         record |= {f"{name}_low": gain.low, f"{name}_high": gain.high}
     return record | {
-        "diversity": row.diversity.mean,
-        "diversity_change": row.diversity_change.mean,
-        "diversity_change_se": row.diversity_change.se,
-        "steps": row.cost.steps,
-        "samples": row.cost.samples,
-        "nfe_forward": row.cost.forward,
-        "nfe_backward": row.cost.backward,
-        "train_seconds": row.cost.seconds,
-        "peak_memory_bytes": row.cost.memory,
-        **{f"inference_{name}": value for name, value in row.cost.picture._asdict().items()},
-        "steering_term": row.term,
-        "steering_share": row.share,
+        "diversity": line.diversity.mean,
+        "diversity_change": line.diversity_change.mean,
+        "diversity_change_se": line.diversity_change.se,
+        "steps": line.cost.steps,
+        "samples": line.cost.samples,
+        "nfe_forward": line.cost.forward,
+        "nfe_backward": line.cost.backward,
+        "train_seconds": line.cost.seconds,
+        "peak_memory_bytes": line.cost.memory,
+        **{f"inference_{name}": value for name, value in line.cost.picture._asdict().items()},
+        "steering_term": line.term,
+        "steering_share": line.share,
     }

@@ -132,7 +132,10 @@ def by_hand(engine: Engine, start: Start, config: DoodlConfig, norm: Tensor | No
 
 def joint_gradient_of(engine: Engine, prompt: str, x: Tensor) -> Tensor:
     x = x.clone().requires_grad_()
-    return torch.autograd.grad(engine.roller.signed(sample_images(engine.chain, [prompt], x), [prompt]), x)[0]
+    sign = 1.0 if engine.reward.higher_is_better else -1.0
+    return torch.autograd.grad(
+        sign * engine.reward.score(sample_images(engine.chain, [prompt], x), [prompt]), x
+    )[0]
 
 
 @pytest.mark.parametrize(
@@ -276,18 +279,18 @@ def test_it_has_no_gradient_to_profile_and_other_methods_need_steps(tmp_path: Pa
 
 
 def test_the_summary_has_its_cost_by_picture(tmp_path: Path, plugin: None) -> None:
-    from bench.report import tables
+    from bench.report import tables, words
     from bench.report.groups import contests
     from bench.report.load import load
-    from bench.report.summary import rows
+    from bench.report.summary import lines as lines_of
 
     train_dots(tmp_path, *SETTINGS, methods="doodl,push", steps=2)
-    lines = rows(contests(load(tmp_path))[0])
+    lines = lines_of(contests(load(tmp_path))[0])
     frame = tables.frame(lines).set_index("method")
     took = read_rows(cell(tmp_path, "doodl").inference)
     assert frame.loc["doodl", "inference_forward"] == took[0]["forward"]
     assert frame.loc["doodl", "steps"] == 0 and frame.loc["push", "steps"] == 2
     assert bool(pd.isna(frame.loc["push", "inference_seconds"]))
-    headers = [c.header for c in tables.sections(lines)[1][-1].columns]
+    headers = [c.header for c in tables.column_groups(lines)[1][-1].columns]
     assert headers[-3:] == ["forward/picture", "backward/picture", "s/picture"]
-    assert "every further picture costs it again" in tables.legend(lines)
+    assert "every further picture costs it again" in words.legend(lines)

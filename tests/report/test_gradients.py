@@ -18,8 +18,8 @@ from bench.measure.gradients.probe import LEVEL
 from bench.measure.gradients.rows import rows
 from bench.measure.gradients.store import ProbeDir, probe_id
 from bench.measure.gradients.table import curves, parts
+from bench.report import contests
 from bench.report import gradients as module
-from bench.report import report as report_module
 from bench.report.report import write_report
 from bench.run.store import WorkState
 from tests.report import fake, fake_gradients
@@ -32,7 +32,7 @@ TABLES = ["gradients.csv", "gradients_terms.csv", "gradients_steps.csv", "gradie
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are slow and have tests of their own."""
     monkeypatch.setattr(module, "gradient_figures", lambda *frames: [])
-    monkeypatch.setattr(report_module, "all_figures", lambda contest: [])
+    monkeypatch.setattr(contests, "all_figures", lambda contest: [])
 
 
 def printed(call: Callable[[Path, Console], object], root: Path, width: int = 80) -> str:
@@ -172,7 +172,7 @@ def test_reports_of_cells_alone_import_no_torch(tmp_path: Path) -> None:
     root = fake.write(tmp_path / "r", ["rlr"], pictures=False)
     code = (
         "import sys; from pathlib import Path; from rich.console import Console; "
-        "from bench.report import report; report.all_figures = lambda contest: []; "
+        "from bench.report import contests, report; contests.all_figures = lambda contest: []; "
         f"report.write_report(Path({str(root)!r}), Console()); sys.exit('torch' in sys.modules)"
     )
     assert (

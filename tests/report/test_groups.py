@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from bench.report.groups import Contest, contests
-from bench.report.load import Experiment, load
-from bench.report.summary import comparison, rows, steering_term
+from bench.report.load import Results, load
+from bench.report.summary import comparison, lines, steering_term
 from tests.report import fake
 
 
@@ -36,13 +36,13 @@ def test_seeds_of_a_method_form_one_group(results: Path) -> None:
 
 
 def test_failed_cells_appear_as_failed_and_not_as_zero(results: Path) -> None:
-    row = next(r for r in rows(only(results)) if r.group.label == "zo")
+    row = next(r for r in lines(only(results)) if r.group.label == "zo")
     assert row.group.status == "failed"
     assert math.isnan(row.score.mean) and math.isnan(row.gains["clip"].mean) and math.isnan(row.cost.steps)
 
 
 def test_unfinished_cells_count_at_their_latest_evaluation_and_say_so(results: Path) -> None:
-    row = next(r for r in rows(only(results)) if r.group.label == "ddpo")
+    row = next(r for r in lines(only(results)) if r.group.label == "ddpo")
     assert row.group.status == "running @30"
     assert row.cost.steps == 30 and row.score.units == len(fake.PROMPTS)
 
@@ -82,7 +82,7 @@ def test_cells_scored_on_other_pictures_are_not_paired(tmp_path: Path) -> None:
 
 
 def test_base_comes_first_then_the_best(results: Path) -> None:
-    assert [r.group.label for r in rows(only(results))] == ["base", "vader", "ddpo", "rlr", "zo"]
+    assert [r.group.label for r in lines(only(results))] == ["base", "vader", "ddpo", "rlr", "zo"]
 
 
 def test_the_steering_term_is_the_one_with_the_largest_share_of_the_norms(results: Path) -> None:
@@ -103,10 +103,10 @@ def test_every_pair_of_methods_is_compared_once_each_way(results: Path) -> None:
 
 def test_an_experiment_of_the_base_model_alone_is_shown(tmp_path: Path) -> None:
     contest = only(fake.write(tmp_path / "r", [], pictures=False))
-    assert contest.groups == () and [r.is_base for r in rows(contest)] == [True]
+    assert contest.groups == () and [r.is_base for r in lines(contest)] == [True]
 
 
 def test_cells_that_never_started_make_no_contest(tmp_path: Path) -> None:
     (tmp_path / "cells" / "rlr-tiny").mkdir(parents=True)
-    experiment: Experiment = load(tmp_path)
+    experiment: Results = load(tmp_path)
     assert contests(experiment) == [] and experiment.cells[0].status == "pending"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bench.base.errors import BenchError
-from bench.report.load import UNREADABLE, Cell, load
+from bench.report.load import UNREADABLE, CellResults, load
 from tests.report import fake
 
 
@@ -14,7 +14,7 @@ def small(tmp_path: Path) -> Path:
     return fake.write(tmp_path / "small", ["rlr", "vader"], steps=20, pictures=False)
 
 
-def cell(root: Path, method: str) -> Cell:
+def cell(root: Path, method: str) -> CellResults:
     return next(c for c in load(root).cells if c.id.startswith(method))
 
 

@@ -6,13 +6,14 @@ import yaml
 
 from bench.report.groups import contests
 from bench.report.load import load
-from bench.report.overview import Overview, overview
-from bench.report.summary import rows
+from bench.report.overview import overview
+from bench.report.section import TableSection
+from bench.report.summary import lines
 from tests.report import fake
 
 
-def at_a_glance(root: Path) -> Overview | None:
-    return overview([(contest, rows(contest)) for contest in contests(load(root))])
+def at_a_glance(root: Path) -> TableSection | None:
+    return overview([(contest, lines(contest)) for contest in contests(load(root))])
 
 
 def copied(root: Path, out: Path, **changes: object) -> None:
@@ -38,7 +39,7 @@ def test_places_are_told_apart_by_what_differs_and_begin_with_their_base(tmp_pat
         *(f"tiny (steps=20), {method}" for method in ("base", "ddpo", "rlr")),
         *(f"tiny (steps=50), {method}" for method in ("base", "ddpo", "rlr")),
     )
-    assert found.bases == (True, False, False) * 2
+    assert found.muted == (True, False, False) * 2
     titles = [contest.title for contest in contests(load(root))]
     assert titles == ["tiny, trained on clip (steps=20)", "tiny, trained on clip (steps=50)"]
 
@@ -49,7 +50,7 @@ def test_every_score_is_the_one_of_its_contest(tmp_path: Path) -> None:
     found = at_a_glance(root)
     assert found is not None
     for contest in contests(load(root)):
-        for row in rows(contest):
+        for row in lines(contest):
             (line,) = [
                 line for line in found.lines if line[0].endswith(f"{row.group.label}")
                 and f"steps={contest.setting['model']['steps']}" in line[0]

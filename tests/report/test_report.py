@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from bench.base.errors import BenchError
-from bench.report import report as module
+from bench.report import contests as module
 from bench.report.report import write_report
 from tests.report import fake
 

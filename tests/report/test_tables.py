@@ -9,56 +9,57 @@ import pytest
 from rich.console import Console
 
 from bench.base import columns
-from bench.report import tables
+from bench.report import tables, words
 from bench.report.groups import contests
 from bench.report.load import load
-from bench.report.summary import Row, rows
+from bench.report.summary import Line
+from bench.report.summary import lines as lines_of
 from tests.report import fake
 
 
 @pytest.fixture
-def lines(results: Path) -> list[Row]:
-    return rows(contests(load(results))[0])
+def lines(results: Path) -> list[Line]:
+    return lines_of(contests(load(results))[0])
 
 
-def printed(lines: list[Row], width: int) -> str:
+def printed(lines: list[Line], width: int) -> str:
     stream = io.StringIO()
-    tables.show(lines, Console(file=stream, width=width))
+    tables.print_summary(lines, Console(file=stream, width=width))
     return stream.getvalue()
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 160])
-def test_nothing_is_cut_off_or_wrapped_at_any_width(lines: list[Row], width: int) -> None:
+def test_nothing_is_cut_off_or_wrapped_at_any_width(lines: list[Line], width: int) -> None:
     text = printed(lines, width)
     assert max(map(len, text.splitlines())) <= width
-    names, parts = tables.sections(lines)
+    names, parts = tables.column_groups(lines)
     for column in (names, *(c for part in parts for c in part.columns if not c.optional)):
         assert all(cell in text for cell in (column.header, *column.cells))
 
 
-def test_each_part_is_one_table_at_80_columns(lines: list[Row]) -> None:
-    names, parts = tables.sections(lines)
+def test_each_part_is_one_table_at_80_columns(lines: list[Line]) -> None:
+    names, parts = tables.column_groups(lines)
     assert [len(columns.pack(names, part.columns, 80)) for part in parts] == [1, 1, 1]
 
 
-def test_the_table_says_which_cells_are_not_done(lines: list[Row]) -> None:
+def test_the_table_says_which_cells_are_not_done(lines: list[Line]) -> None:
     text = printed(lines, 80)
     assert "running @30" in text and "failed" in text
 
 
 def test_a_complete_run_needs_no_state_column(tmp_path: Path) -> None:
     root = fake.write(tmp_path / "r", ["rlr"], pictures=False)
-    names, parts = tables.sections(rows(contests(load(root))[0]))
+    names, parts = tables.column_groups(lines_of(contests(load(root))[0]))
     assert names.cells == ("base", "rlr")
     assert "state" not in [c.header for c in parts[0].columns]
 
 
-def test_rewards_that_were_not_trained_on_are_shown_with_their_gain(lines: list[Row]) -> None:
-    headers = [c.header for c in tables.sections(lines)[1][1].columns]
+def test_rewards_that_were_not_trained_on_are_shown_with_their_gain(lines: list[Line]) -> None:
+    headers = [c.header for c in tables.column_groups(lines)[1][1].columns]
     assert headers == ["colourfulness gain", "jpeg gain", "diversity"]
 
 
-def test_the_csv_holds_unrounded_numbers_and_no_number_for_a_failed_cell(lines: list[Row]) -> None:
+def test_the_csv_holds_unrounded_numbers_and_no_number_for_a_failed_cell(lines: list[Line]) -> None:
     frame = tables.frame(lines).set_index("method")
     vader = next(r for r in lines if r.group.label == "vader")
     assert frame.loc["vader", "gain"] == vader.gains["clip"].mean
@@ -66,22 +67,22 @@ def test_the_csv_holds_unrounded_numbers_and_no_number_for_a_failed_cell(lines: 
     assert pd.isna(frame.loc["zo", "score"]) and frame.loc["zo", "status"] == "failed"
 
 
-def test_markdown_and_latex_have_one_line_per_method(lines: list[Row]) -> None:
+def test_markdown_and_latex_have_one_line_per_method(lines: list[Line]) -> None:
     assert len(tables.markdown(lines).splitlines()) == 2 + len(lines)
     latex = tables.markdown(lines, "latex_booktabs")
     assert latex.count(r"\\") == 1 + len(lines) and r"\toprule" in latex
 
 
-def test_the_headline_counts_methods_beyond_three_standard_errors(lines: list[Row]) -> None:
+def test_the_headline_counts_methods_beyond_three_standard_errors(lines: list[Line]) -> None:
     clear = [r for r in lines if not r.is_base and r.gains["clip"].in_se > 3]
-    text = tables.headline(lines)
+    text = words.headline(lines)
     assert text.startswith(f"{len(clear)} of 4 methods raise held-out clip by more than 3 SE")
     assert "Largest gain: vader" in text
 
 
 def test_the_headline_without_any_evaluation_is_honest(tmp_path: Path) -> None:
     root = fake.write(tmp_path / "r", ["zo"], states={"zo": "failed"}, pictures=False)
-    assert tables.headline(rows(contests(load(root))[0])).startswith("No method has an evaluation")
+    assert words.headline(lines_of(contests(load(root))[0])).startswith("No method has an evaluation")
 
 
 @pytest.mark.parametrize(("value", "text"), [(0, "0"), (480, "480"), (12_800, "12.8k"), (3.4e6, "3.4M")])

@@ -8,33 +8,33 @@ nothing. How far that is off is not guessed: `check` measures short chains and c
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from pydantic import Field, ValidationError
 from torch import Tensor
+from torch.utils.benchmark import Timer
 
 from bench.base.errors import BenchError
 from bench.base.files import write_atomically
 from bench.base.strict import Strict
-from bench.engine.batch import Batch
 from bench.engine.chain import Chain
 from bench.engine.random_streams import normal
 from bench.engine.reward import Reward
 from bench.experiment.choices import load_reward
-from bench.experiment.settings import CellConfig, Training
-from bench.measure.cost.simulate import PROMPT, Simulator
-from bench.measure.cost.step import subject_of
-from bench.measure.cost.times import KIND_OF, KINDS, Seconds, timed_step
+from bench.experiment.settings import CellConfig
+from bench.measure.cost.ledger import DENOISER
+from bench.measure.cost.measure import timed
+from bench.measure.cost.simulate import Simulator
+from bench.measure.cost.step import PROMPT, trained
+from bench.measure.cost.times import KIND_OF, KINDS, Seconds
 from bench.measure.cost.tracker import Operations, Tracker
 from bench.run.environment import device_name
 from bench.run.load import load_chain
 
-LEAST_RUNS, LEAST_SECONDS = 3, 0.5
+SECONDS = 0.5  # for which each part runs, at least
 CHECKED_STEPS = 8  # T of the chains that predictions are checked on
 FILE = "calibration.json"
 
@@ -67,10 +67,10 @@ class Calibration(Strict):
         return max((abs(check.error) for check in self.checks.values()), default=None)
 
     def predict(self, operations: Operations) -> Seconds:
-        """Seconds of a step with these operations. Parts that were not calibrated run as the UNet does."""
+        """Seconds of a step with these operations. Other parts run as the denoiser does."""
         parts: dict[str, float] = dict.fromkeys(KINDS, 0.0)
         for (stage, part, direction), count in operations.items():
-            ways = (f"{part} {direction}", f"unet {direction}", "unet forward")
+            ways = (f"{part} {direction}", f"{DENOISER} {direction}", f"{DENOISER} forward")
             rate = next(self.throughput[way] for way in ways if way in self.throughput)
             parts[KIND_OF.get(stage, "rest")] += count / rate
         return Seconds(parts)
@@ -93,17 +93,15 @@ def load(path: Path) -> Calibration:
 
 def calibrate(config: CellConfig, device: torch.device) -> Calibration:
     """Measure the throughput of a cell's networks. Raises BenchError for the base model."""
-    training = _trained(config)
+    training = trained(config)
     chain, reward = load_chain(config.model.config, device), load_reward(training.reward, device)
-    train = training.train
-    found = _unet(chain, train.micro_batch)
-    found |= _ends(chain, reward, train.reward_chunk or train.micro_batch)
+    rows = training.train.micro_batch
     return Calibration(
         device=device_name(device),
         threads=config.threads,
         model=config.model.name,
         reward=training.reward.name,
-        throughput=found,
+        throughput=_denoiser(chain, rows) | _ends(chain, reward, training.train.reward_chunk or rows),
     )
 
 
@@ -111,99 +109,60 @@ def check(calibration: Calibration, cells: Sequence[CellConfig], device: torch.d
     """The calibration with what it predicts for these methods on short chains, and what they take."""
     simulate, checks = Simulator(), dict[str, Check]()
     for cell in cells:
-        steps = min(cell.model.config.steps, CHECKED_STEPS)
-        model = cell.model.config.model_copy(update={"steps": steps})
+        model = cell.model.config.model_copy(update={"steps": min(cell.model.config.steps, CHECKED_STEPS)})
         short = cell.model_copy(update={"model": cell.model.model_copy(update={"config": model})})
-        training = _trained(short)
         predicted = calibration.predict(simulate(short).operations).total
-        chain, reward = load_chain(model, device), load_reward(training.reward, device)
-        subject = subject_of(short, training, chain, reward)
-        batch = Batch((PROMPT,) * training.train.batch, 0)
-        timed_step(subject, batch, device)  # warms up
-        measured = timed_step(subject, batch, device).total
-        checks[training.method.name] = Check(predicted=predicted, measured=measured)
+        measured = timed(short, device).total
+        checks[trained(cell).method.name] = Check(predicted=predicted, measured=measured)
     return calibration.model_copy(update={"checks": checks})
 
 
-def _trained(config: CellConfig) -> Training:
-    if config.training is None:
-        raise BenchError("the base model is not trained: there is no step to calibrate")
-    return config.training
-
-
-def _unet(chain: Chain, rows: int) -> dict[str, float]:
+def _denoiser(chain: Chain, rows: int) -> dict[str, float]:
+    """FLOP/s of a step's network: forward, backward, and forward with parameters drawn for every row."""
     cond, eta = chain.condition([PROMPT] * rows), torch.zeros(rows, device=chain.device)
-    middle = chain.steps // 2
 
     def run(x: Tensor) -> Tensor:
-        return chain.transition(chain.prior(x), middle, cond, eta).mean
+        return chain.transition(chain.prior(x), chain.steps // 2, cond, eta).mean
 
-    x = torch.randn(rows, *chain.latent_shape, device=chain.device)
-    return _throughput("unet", run, x, chain.parameters()) | _perturbed(chain, run, x)
+    x, parameters = torch.randn(rows, *chain.latent_shape, device=chain.device), chain.parameters()
+    keys, size = [("calibration", row) for row in range(rows)], sum(p.numel() for p in parameters)
 
-
-def _perturbed(chain: Chain, run: Callable[[Tensor], Tensor], x: Tensor) -> dict[str, float]:
-    """FLOP/s of a forward pass with a row's own parameters, which are drawn for it."""
-    size = sum(p.numel() for p in chain.parameters())
-    keys = [("calibration", row) for row in range(len(x))]
-
-    def once(_: Any = None) -> None:
-        with torch.no_grad(), chain.perturbed(normal(keys, (size,), x.device).mul_(1e-3)):
+    @torch.no_grad()
+    def perturbed() -> None:
+        with chain.perturbed(normal(keys, (size,), x.device).mul_(1e-3)):
             run(x)
 
-    with Tracker() as forward:
-        once()
-    return {"unet perturbed": forward.flops / _median(lambda: None, once, x.device)}
+    return _rates(DENOISER, run, x, parameters) | {f"{DENOISER} perturbed": _rate(perturbed)}
 
 
 def _ends(chain: Chain, reward: Reward, rows: int) -> dict[str, float]:
-    """Decoder and reward."""
+    """FLOP/s of decoder and reward, forward and backward."""
     x = torch.randn(rows, *chain.latent_shape, device=chain.device)
-    found = _throughput("vae", chain.decode, x, [])
     with torch.no_grad():
         media = chain.decode(x)
-    return found | _throughput("reward", lambda pixels: reward.score(pixels, [PROMPT] * rows), media, [])
+    score = _rates("reward", lambda pixels: reward.score(pixels, [PROMPT] * rows), media)
+    return _rates("vae", chain.decode, x) | score
 
 
-def _throughput(
-    part: str, run: Callable[[Tensor], Tensor], x: Tensor, parameters: Sequence[Tensor]
+def _rates(
+    part: str, run: Callable[[Tensor], Tensor], x: Tensor, parameters: Sequence[Tensor] = ()
 ) -> dict[str, float]:
     """FLOP/s forward and, where there is a gradient, backward; of what has operations that are counted."""
     x = x.detach().requires_grad_()
-    inputs = [x, *parameters]
-
-    def back(out: Tensor) -> Any:
-        return torch.autograd.grad(out.sum(), inputs, allow_unused=True)
-
-    with torch.no_grad(), Tracker() as forward:
-        run(x)
-    found = {}
-    if forward.flops:
-        with torch.no_grad():
-            found[f"{part} forward"] = forward.flops / _median(lambda: None, lambda _: run(x), x.device)
-    with torch.enable_grad():
-        out = run(x)
-        if out.requires_grad:
-            with Tracker() as backward:
-                back(out)
-            if backward.flops:
-                found[f"{part} backward"] = backward.flops / _median(lambda: run(x), back, x.device)
-    return found
+    found = {f"{part} forward": _rate(torch.no_grad()(lambda: run(x)))}
+    out = run(x)
+    if out.requires_grad:
+        total, inputs = out.sum(), [x, *parameters]
+        back = partial(torch.autograd.grad, total, inputs, retain_graph=True, allow_unused=True)
+        found[f"{part} backward"] = _rate(back)
+    return {name: rate for name, rate in found.items() if rate}
 
 
-def _median(prepare: Callable[[], Any], run: Callable[[Any], Any], device: torch.device) -> float:
-    """Seconds of `run(prepare())` without the preparation."""
-    took: list[float] = []
-    while len(took) < LEAST_RUNS + 1 or sum(took) < LEAST_SECONDS:
-        ready = prepare()
-        _wait(device)
-        started = time.perf_counter()
-        run(ready)
-        _wait(device)
-        took.append(time.perf_counter() - started)
-    return statistics.median(took[1:])
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def _rate(work: Callable[[], object]) -> float:
+    """Operations of a call per second: 0 where none are counted. GPUs are waited for."""
+    with Tracker() as seen:
+        work()
+    if not seen.flops:
+        return 0.0
+    timer = Timer("work()", globals={"work": work}, num_threads=torch.get_num_threads())
+    return seen.flops / timer.blocked_autorange(min_run_time=SECONDS).median

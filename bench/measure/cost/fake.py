@@ -29,6 +29,7 @@ from bench.data.need import HasRandom, Need, needs_of
 from bench.engine.chain import Chain
 from bench.engine.reward import Reward, is_differentiable
 from bench.experiment.settings import Choice
+from bench.measure.cost.ledger import DENOISER
 from bench.models import sizes
 from bench.models.config import ModelConfig
 from bench.models.only_shapes import shapes_only
@@ -183,12 +184,16 @@ def networks_in(thing: object, name: str = "", depth: int = 3) -> Iterator[tuple
 
 
 def parts_of(chain: Chain) -> dict[str, list[nn.Module]]:
-    """A chain's networks by component: `unet`, `vae`, `text`, `other`; each once, none inside another."""
+    """A chain's networks by component: `vae`, `text`, `other`, and the one that is trained; each once, none
+    inside another."""
     found: dict[str, list[nn.Module]] = {}
     known: set[int] = set()
+    trained = {id(p) for p in chain.parameters()}
     for name, network in networks_in(chain):
         if id(network) not in known:
-            part = "text" if "text" in name else name if name in ("unet", "vae") else "other"
+            part = "text" if "text" in name else "vae" if name == "vae" else "other"
+            if any(id(p) in trained for p in network.parameters()):
+                part = DENOISER
             found.setdefault(part, []).append(network)
             known.update(id(module) for module in network.modules())
     return found

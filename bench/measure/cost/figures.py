@@ -13,7 +13,6 @@ from pathlib import Path
 from matplotlib.axes import Axes
 
 from bench.base import style
-from bench.base.files import write_atomically
 from bench.base.style import Drawing, Look
 from bench.engine.stages import DECODE, FIRST_ORDER, HALF_ORDER, OPTIMIZER, REWARD, ROLLOUT, ZEROTH_ORDER
 from bench.measure.cost.ledger import COMPONENTS, Point
@@ -40,7 +39,7 @@ STAGES = {
 
 
 @dataclass(frozen=True)
-class Row:
+class Setting:
     """One profiled setting. components: bytes at the peak. flops, seconds: of an optimizer step."""
 
     method: str
@@ -53,7 +52,7 @@ class Row:
     components: Mapping[str, int] = field(default_factory=dict)
 
 
-def draw(directory: Path, rows: Sequence[Row], timelines: Mapping[str, Sequence[Point]]) -> list[Path]:
+def draw(directory: Path, rows: Sequence[Setting], timelines: Mapping[str, Sequence[Point]]) -> list[Path]:
     """Draw what the rows and timelines (by title) allow, as svg and png. Returns the files."""
     with style.drawing():
         found = [
@@ -61,13 +60,7 @@ def draw(directory: Path, rows: Sequence[Row], timelines: Mapping[str, Sequence[
             for figure in (_stacked(rows), _against_steps(rows), _against_h(rows), *_timelines(timelines))
             if figure is not None
         ]
-    directory.mkdir(parents=True, exist_ok=True)
-    files = []
-    for figure in found:
-        for extension, content in (("svg", figure.svg), ("png", figure.png)):
-            files.append(directory / f"{figure.name}.{extension}")
-            write_atomically(files[-1], content)
-    return files
+    return style.write_drawings(directory, found)
 
 
 def group(component: str) -> str:
@@ -91,7 +84,7 @@ def grouped(components: Mapping[str, int]) -> dict[str, float]:
     return found
 
 
-def _stacked(rows: Sequence[Row]) -> Drawing | None:
+def _stacked(rows: Sequence[Setting]) -> Drawing | None:
     """One bar per method and way of holding graphs, at the largest T of each."""
     shown = _at_most_steps([row for row in rows if row.components])
     if not shown:
@@ -118,8 +111,8 @@ def _stacked(rows: Sequence[Row]) -> Drawing | None:
     return Drawing("memory_components", "What the peak consists of", **style.render(figure))
 
 
-def _at_most_steps(rows: Sequence[Row]) -> list[Row]:
-    best: dict[tuple[str, str], Row] = {}
+def _at_most_steps(rows: Sequence[Setting]) -> list[Setting]:
+    best: dict[tuple[str, str], Setting] = {}
     for row in rows:
         key = (_name(row), row.graphs)
         if key not in best or row.steps > best[key].steps:
@@ -127,11 +120,11 @@ def _at_most_steps(rows: Sequence[Row]) -> list[Row]:
     return list(best.values())
 
 
-def _name(row: Row) -> str:
+def _name(row: Setting) -> str:
     return row.method if row.h is None or row.method[-1].isdigit() else f"{row.method} (h = {row.h})"
 
 
-def _against_steps(rows: Sequence[Row]) -> Drawing | None:
+def _against_steps(rows: Sequence[Setting]) -> Drawing | None:
     """Peak against T, where a method was profiled at several T."""
     lengths = {_name(row): {r.steps for r in rows if _name(r) == _name(row)} for row in rows}
     shown = sorted((r for r in rows if len(lengths[_name(r)]) > 1), key=lambda r: r.steps)
@@ -169,7 +162,7 @@ def _together(ends: Sequence[tuple[float, list[str]]]) -> list[tuple[float, list
     return found
 
 
-def _against_h(rows: Sequence[Row]) -> Drawing | None:
+def _against_h(rows: Sequence[Setting]) -> Drawing | None:
     """Peak and time against h, at the largest T, relative to the least h."""
     steps = max((row.steps for row in rows), default=0)
     shown = sorted((r for r in rows if r.h is not None and r.steps == steps), key=lambda r: r.h or 0)

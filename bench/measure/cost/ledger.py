@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-PARTS = ("unet", "vae", "text", "reward", "other")  # of the weights; an activation's are the same ones
+DENOISER = "unet"  # the network that is trained, whatever it is: profile.csv has columns of this name
+PARTS = (DENOISER, "vae", "text", "reward", "other")  # whose weights and activations are told apart
 TEMPORARIES = "temporaries"
 COMPONENTS = (
     *(f"weights {part}" for part in PARTS),

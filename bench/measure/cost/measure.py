@@ -13,13 +13,20 @@ from dataclasses import replace
 
 import torch
 
-from bench.base.errors import BenchError
 from bench.engine.batch import Batch
-from bench.engine.offload import moving
+from bench.engine.offload import offloading_by
 from bench.experiment.choices import load_reward
 from bench.experiment.settings import CellConfig
-from bench.measure.cost.simulate import PROMPT
-from bench.measure.cost.step import Counting, labels, step, subject_of, tracked
+from bench.measure.cost.step import (
+    PROMPT,
+    Counting,
+    Subject,
+    labels,
+    step,
+    subject_of,
+    tracked,
+    trained,
+)
 from bench.measure.cost.times import Seconds, timed_step
 from bench.measure.cost.tracker import Tracker
 from bench.measure.cost.usage import Usage, usage
@@ -29,20 +36,13 @@ from bench.run.load import load_chain
 
 def measure(config: CellConfig, device: torch.device) -> Usage:
     """What a trained cell's optimizer step takes. Raises BenchError for the base model."""
-    training = config.training
-    if training is None:
-        raise BenchError("the base model is not trained: there is no step to measure")
-    torch.manual_seed(training.seed)
-    chain, reward = load_chain(config.model.config, device), load_reward(training.reward, device)
-    subject = subject_of(config, training, chain, reward)
-    batch = Batch((PROMPT,) * training.train.batch, 0)  # always the same, so that plans are the same
+    subject, batch = _loaded(config, device)
     took: list[Seconds] = []
-    step(subject, batch)
     _, most = peak_of(device, lambda: took.append(timed_step(subject, batch, device)))
     gpu = device.type == "cuda"
     reserved = torch.cuda.max_memory_reserved(device) if gpu else None
-    tracker = Tracker(labels(chain), device)
-    with nullcontext() if gpu else moving(Counting(tracker)), tracked(tracker, subject):
+    tracker = Tracker(labels(subject.chain), device)
+    with nullcontext() if gpu else offloading_by(Counting(tracker)), tracked(tracker, subject):
         work = step(subject, batch)
     return replace(
         usage(tracker, subject, work),
@@ -51,3 +51,20 @@ def measure(config: CellConfig, device: torch.device) -> Usage:
         allocated=most if gpu else None,
         reserved=reserved,
     )
+
+
+def timed(config: CellConfig, device: torch.device) -> Seconds:
+    """What a trained cell's optimizer step takes of time. Raises BenchError for the base model."""
+    subject, batch = _loaded(config, device)
+    return timed_step(subject, batch, device)
+
+
+def _loaded(config: CellConfig, device: torch.device) -> tuple[Subject, Batch]:
+    """A cell's objects, warm, and a batch: always the same one, so that plans are the same."""
+    training = trained(config)
+    torch.manual_seed(training.seed)
+    chain, reward = load_chain(config.model.config, device), load_reward(training.reward, device)
+    subject = subject_of(config, training, chain, reward)
+    batch = Batch((PROMPT,) * training.train.batch, 0)
+    step(subject, batch)
+    return subject, batch

@@ -12,33 +12,34 @@ from rich.table import Table
 from bench.base.console import plain
 from bench.base.units import GIB, gigabytes
 from bench.experiment.settings import CellConfig
-from bench.measure.cost import planner, variances
+from bench.measure.cost import planner
+from bench.measure.cost.earlier import Timing, timing, variances
 from bench.measure.cost.planner import Answers, Choice, Facts
-from bench.measure.cost.seconds import Timing, timing
 from bench.measure.cost.simulate import Simulator
+from bench.measure.cost.step import trained
 
 
 def run(
     console: Console, config: CellConfig, budget: int, deadline: float | None, gradients: Path, profiles: Path
 ) -> None:
     """Plan and print. budget: bytes. deadline: seconds. gradients, profiles: results directories."""
-    training, steps = planner.trained(config), config.model.config.steps
+    training, steps = trained(config), config.model.config.steps
     own = planner.own_h(config)
-    profile = variances.read(gradients, training.method.name, config.model.name, steps, own)
+    known_variances = variances(gradients, training.method.name, config.model.name, steps, own)
     simulate = Simulator()
     with console.status("simulating memory"):
-        known = planner.facts(config, budget, simulate, profile)
+        known = planner.facts(config, budget, simulate, known_variances)
         found = planner.answers(known)
         h = planner.decide(known, found)
         ways = planner.choices(config, h, simulate)
     best = planner.chosen(ways, budget)
     _memory(console, config, known)
     _answers(console, known, found, gradients)
-    _choices(console, config, ways, best, h, budget)
+    _choices(console, ways, best, h, budget)
     for text in warnings(known, found):
         _say(console, f"warning: {text}")
     if deadline is not None:
-        _say(console, _deadline(config, best, deadline, timing(config, h, profile, profiles)))
+        _say(console, _deadline(config, best, deadline, timing(config, h, known_variances, profiles)))
     _say(console, reasons(known, found, h))
     _say(console, settings(known, best, h, training.method.name))
     plain(console, f"h* = {h}", wrap=True)
@@ -49,89 +50,101 @@ def _say(console: Console, text: str) -> None:
     console.print()
 
 
+def _table(console: Console, title: str, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table; its first column is on the left if it holds words."""
+    table = Table(title=title, title_justify="left")
+    for n, header in enumerate(headers):
+        words = n == 0 and any(not row[0].isdecimal() for row in rows)
+        table.add_column(header, justify="left" if words else "right")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
 def _memory(console: Console, config: CellConfig, known: Facts) -> None:
-    batch, model = planner.trained(config).train.batch, config.model
+    batch, model = trained(config).train.batch, config.model
     _say(
         console,
         f"{model.name}, T = {known.steps}, batch {batch}, budget {gigabytes(known.budget)} GB "
         f"({known.budget / GIB:.1f} GiB). Simulated; GB are 10^9 bytes of live tensors: leave a GPU about "
         "1 GB for CUDA itself, and some for the allocator.",
     )
-    table = Table(title="Graphs of the whole batch at once (joint), as Eq. 7 supposes", title_justify="left")
-    for name in ("checkpointing", "peak at h = 0, GB", "B_h, GB per HO step", "largest h that fits"):
-        table.add_column(name, justify="right")
-    for joint in known.joint:
-        fits = "none" if joint.fits < 0 else str(joint.fits)
-        on = "on" if joint.checkpointing else "off"
-        table.add_row(on, gigabytes(joint.base), gigabytes(joint.slope), fits)
-    console.print(table)
+    rows = [
+        ("on" if j.checkpointing else "off", gigabytes(j.base), gigabytes(j.slope), _none_or(j.fits))
+        for j in known.joint
+    ]
+    title = "Graphs of the whole batch at once (joint), as Eq. 7 supposes"
+    _table(
+        console,
+        title,
+        ("checkpointing", "peak at h = 0, GB", "B_h, GB per HO step", "largest h that fits"),
+        rows,
+    )
     _say(console, f"B_z = {gigabytes(known.slope_zo)} GB per ZO step (the paper: 0.24; B_h: 8)")
 
 
+def _none_or(h: int) -> str:
+    return "none" if h < 0 else str(h)
+
+
 def _answers(console: Console, known: Facts, found: Answers, gradients: Path) -> None:
-    table = Table(title="h by rule", title_justify="left")
-    for name in ("rule", "h"):
-        table.add_column(name, justify="left" if name == "rule" else "right")
-    whole = "unbounded" if math.isinf(found.second) else f"{found.second:.0f}"
-    profile = known.profile
+    profile = known.variances
     stds = "V_h « V_z assumed"
     if profile and profile.v_h is not None and profile.v_z is not None:
         stds = f"V_h = {profile.v_h:.3g}, V_z = {profile.v_z:.3g} of |g|, profiled"
-    joint = known.eq7
     rows = [
         ("Eq. 8, first term, with the simulated B_h and B_z", str(found.first)),
         ("Eq. 8, first term, with the paper's B_h = 8 and B_z = 0.24", str(found.first_paper)),
-        (f"Eq. 8, second term ({stds})", whole),
-        ("Eq. 8 as printed: the smaller one", str(found.printed)),
         (
-            "memory beside weights and first-order step, joint graphs",
-            str(joint.fits) if joint.fits >= 0 else "none",
+            f"Eq. 8, second term ({stds})",
+            "unbounded" if math.isinf(found.second) else f"{found.second:.0f}",
         ),
+        ("Eq. 8 as printed: the smaller one", str(found.printed)),
+        ("memory beside weights and first-order step, joint graphs", _none_or(known.eq7.fits)),
         ("memory, staged graphs: does not bound h", str(known.longest)),
         (f"Eq. 7's surrogate, corrected, {known.graphs} graphs", str(found.corrected)),
+        (
+            f"variance × seconds, measured ({gradients})",
+            "–" if found.measured is None else str(found.measured),
+        ),
     ]
-    measured = "–" if found.measured is None else str(found.measured)
-    rows.append((f"variance × seconds, measured ({gradients})", measured))
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
+    _table(console, "h by rule", ("rule", "h"), rows)
     if profile is not None:
-        _profiled(console, profile)
+        lines = [
+            (str(row.h), *(f"{number:.3g}" for number in (row.variance, row.se, row.seconds, row.cost)))
+            for row in profile.rows
+        ]
+        headers = ("h", "variance", "± SE", "seconds", "variance × s")
+        _table(console, f"Profiled at batch {profile.batch}", headers, lines)
     console.print()
 
 
-def _profiled(console: Console, profile: variances.Profile) -> None:
-    table = Table(title=f"Profiled at batch {profile.batch}", title_justify="left")
-    for name in ("h", "variance", "± SE", "seconds", "variance × s"):
-        table.add_column(name, justify="right")
-    for row in profile.rows:
-        numbers = (row.variance, row.se, row.seconds, row.cost)
-        table.add_row(str(row.h), *(f"{number:.3g}" for number in numbers))
-    console.print(table)
-
-
-def _choices(
-    console: Console, config: CellConfig, ways: Sequence[Choice], best: Choice | None, h: int, budget: int
-) -> None:
-    table = Table(title=f"Staged graphs at h = {h}", title_justify="left")
-    table.add_column("checkpointing")
-    for name in ("micro_batch", "reward_chunk", "offload", "peak GB", "host GB", "time", "fits"):
-        table.add_column(name, justify="right")
+def _choices(console: Console, ways: Sequence[Choice], best: Choice | None, h: int, budget: int) -> None:
     least = min(way.flops for way in ways)
-    for way in ways:
-        s = way.settings
-        chunk = s["train.reward_chunk"] or "all"
-        table.add_row(
-            "on" if s["model.gradient_checkpointing"] else "off",
-            str(s["train.micro_batch"]),
-            str(chunk),
-            "yes" if "model.offload" in s else "no",
+    rows = [
+        (
+            "on" if way.settings["model.gradient_checkpointing"] else "off",
+            str(way.settings["train.micro_batch"]),
+            str(way.settings["train.reward_chunk"] or "all"),
+            "yes" if "model.offload" in way.settings else "no",
             gigabytes(way.peak),
             gigabytes(way.host),
             f"{way.flops / least:.2f}" + (" + transfers" if way.host else ""),
             ("yes ←" if way is best else "yes") if way.peak <= budget else "no",
         )
-    console.print(table)
+        for way in ways
+    ]
+    headers = (
+        "checkpointing",
+        "micro_batch",
+        "reward_chunk",
+        "offload",
+        "peak GB",
+        "host GB",
+        "time",
+        "fits",
+    )
+    _table(console, f"Staged graphs at h = {h}", (*headers, "fits"), rows)
     _say(
         console,
         "time: floating-point operations relative to the least. Small pieces use a GPU less well, which they "
@@ -155,7 +168,7 @@ def warnings(known: Facts, found: Answers) -> list[str]:
         f"Eq. 8's constraint leaves out what is there before the block: {gigabytes(left_out)} GB of weights, "
         f"decoder, reward and first-order step. With them, {_fit(known.eq7.fits)}."
     )
-    profile = known.profile
+    profile = known.variances
     if profile is None:
         told.append(
             "Eq. 8 supposes V_h « V_z at every h, and that time is free. No gradient profile of this model "
@@ -174,7 +187,7 @@ def _fit(h: int) -> str:
 
 def reasons(known: Facts, found: Answers, h: int) -> str:
     """Why this h."""
-    profile = known.profile
+    profile = known.variances
     if found.measured is not None and profile is not None:
         text = f"h = {h}: of the profiled h that fit, it has the least variance × seconds"
         rivals = [str(row.h) for row in profile.rivals() if row.h <= known.allowed]
@@ -207,11 +220,10 @@ def settings(known: Facts, best: Choice | None, h: int, method: str) -> str:
 def _deadline(config: CellConfig, best: Choice | None, deadline: float, known: Timing | None) -> str:
     hours = f"{deadline / 3600:.3g} h"
     if known is None:
-        assert config.training is not None  # of bench.measure.cost.planner
         return (
             f"deadline {hours}: the seconds of a step are not known for this model and batch. Measure them: "
-            f"python -m bench profile --model {config.model.name} --methods {config.training.method.name} "
-            f"--batch {config.training.train.batch} --measure, on the machine that will run."
+            f"python -m bench profile --model {config.model.name} --methods {trained(config).method.name} "
+            f"--batch {trained(config).train.batch} --measure, on the machine that will run."
         )
     return (
         f"deadline {hours}: {int(deadline / known.seconds)} optimizer steps at {known.seconds:.3g} s each "

@@ -15,8 +15,9 @@ from bench.experiment.request import Options, build
 from bench.experiment.resolve import Cell, resolve_all
 from bench.experiment.settings import CellConfig, Training
 from bench.measure.cost import eq8
+from bench.measure.cost.earlier import Variances
+from bench.measure.cost.step import trained
 from bench.measure.cost.usage import Usage
-from bench.measure.cost.variances import Profile
 
 Simulate = Callable[[CellConfig], Usage]
 
@@ -59,7 +60,7 @@ class Facts:
     graphs: str
     slope_zo: float
     joint: tuple[Joint, ...]
-    profile: Profile | None
+    variances: Variances | None
 
     @property
     def eq7(self) -> Joint:
@@ -92,19 +93,12 @@ def cell(method: str, model: str, batch: int, settings: Sequence[str]) -> CellCo
         raise BenchError("plan takes one method and one model at a time")
     sets = (f"train.batch_size={batch}", *settings)
     found: list[Cell] = resolve_all(
-        build(Options(methods=method, model=model, settings=sets)).parts, fetch=False
+        build(Options(methods=method, model=model, settings=sets)).combinations, fetch=False
     )
     config = next(c.config for c in found if c.config.training is not None)
     if "h" not in trained(config).method.config:
         raise BenchError(f"{method} has no half-order block, so there is no h to plan: try --method rlr")
     return config
-
-
-def trained(config: CellConfig) -> Training:
-    """What distinguishes it from the base model, which is never planned."""
-    if config.training is None:
-        raise BenchError("the base model is not trained: there is nothing to plan")
-    return config.training
 
 
 def own_h(config: CellConfig) -> int:
@@ -141,13 +135,13 @@ def _at(config: CellConfig, h: int) -> Training:
     )
 
 
-def facts(config: CellConfig, budget: int, simulate: Simulate, profile: Profile | None) -> Facts:
+def facts(config: CellConfig, budget: int, simulate: Simulate, known: Variances | None) -> Facts:
     """Simulate what Eq. 7 needs."""
     top, model = longest(config), config.model.config
     ways = (False, True) if model.gradient_checkpointing else (False,)
     joint = tuple(_joint(config, budget, simulate, top, checkpointing) for checkpointing in ways)
     graphs = trained(config).train.graphs
-    return Facts(budget, model.steps, top, graphs, _zo_slope(config, simulate), joint, profile)
+    return Facts(budget, model.steps, top, graphs, _zo_slope(config, simulate), joint, known)
 
 
 def _joint(config: CellConfig, budget: int, simulate: Simulate, top: int, checkpointing: bool) -> Joint:
@@ -158,13 +152,10 @@ def _joint(config: CellConfig, budget: int, simulate: Simulate, top: int, checkp
     far = min(2, top)
     base = peak(0)
     slope = (peak(far) - base) / far if far else 0.0
-    fits = (
-        top
-        if slope <= 0 and base <= budget
-        else math.floor((budget - base) / slope)
-        if base <= budget
-        else -1
-    )
+    if base > budget:
+        fits = -1
+    else:
+        fits = math.floor((budget - base) / slope) if slope > 0 else top
     return Joint(checkpointing, base, slope, min(fits, top))
 
 
@@ -194,16 +185,17 @@ def _peak(simulate: Simulate, config: CellConfig, steps: int) -> int:
 
 def answers(known: Facts) -> Answers:
     """Apply every rule."""
-    profile, steps = known.profile, known.steps
-    v_h = profile.v_h if profile and profile.v_h is not None and profile.v_z else 0.0
-    v_z = profile.v_z if profile and profile.v_h is not None and profile.v_z else 1.0
+    variances, steps = known.variances, known.steps
+    v_h, v_z = 0.0, 1.0
+    if variances and variances.v_h is not None and variances.v_z:
+        v_h, v_z = variances.v_h, variances.v_z
     first = eq8.first_term(known.budget, known.eq7.slope, known.slope_zo, steps) if known.eq7.slope > 0 else 0
     second = eq8.second_term(steps, v_h, v_z)
     paper = eq8.first_term(known.budget, eq8.PAPER_B_H, eq8.PAPER_B_Z, steps)
     least = min(eq8.minimiser(steps, v_h, v_z), known.longest)
     measured = None
-    if profile is not None:
-        fitting = [row for row in profile.rows if row.h <= known.allowed]
+    if variances is not None:
+        fitting = [row for row in variances.rows if row.h <= known.allowed]
         measured = min(fitting, key=lambda row: row.cost).h if fitting else None
     return Answers(first, paper, second, int(min(first, second)), min(least, known.allowed), measured)
 

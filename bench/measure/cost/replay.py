@@ -20,8 +20,8 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-from bench.engine.offload import is_parking
-from bench.measure.cost.ledger import COMPONENTS, SIZE, Curve, Log, Vector, nothing, points
+from bench.engine.offload import is_offloading
+from bench.measure.cost.ledger import COMPONENTS, SIZE, Curve, Log, Point, Vector, nothing, points
 from bench.measure.cost.tracker import Tracker
 
 RESOLUTION = 48  # points of a rehearsed forward or backward
@@ -29,7 +29,7 @@ RESOLUTION = 48  # points of a rehearsed forward or backward
 
 @dataclass(frozen=True)
 class Shape:
-    """A tensor without its numbers."""
+    """What is known of a tensor without its numbers."""
 
     size: tuple[int, ...]
     stride: tuple[int, ...]
@@ -38,11 +38,11 @@ class Shape:
 
     @staticmethod
     def of(tensor: Tensor) -> Shape:
-        """The tensor's."""
+        """The shape of a tensor."""
         return Shape(tuple(tensor.shape), tuple(tensor.stride()), tensor.dtype, tensor.requires_grad)
 
     def make(self) -> Tensor:
-        """A tensor of it, without a graph; in a fake mode a fake one."""
+        """An empty tensor of this shape, without a graph; a fake one in a fake mode."""
         return torch.empty_strided(self.size, self.stride, dtype=self.dtype)
 
 
@@ -66,8 +66,8 @@ class Rehearsed:
 Rehearsals = dict[str, dict[Any, Rehearsed]]  # by part, then by kind of call
 
 
-class Perturbed:
-    """A chain's perturbation, put off until a network really runs."""
+class Postponed:
+    """A chain's perturbation, put off until a network really runs. delta: the one that was asked for."""
 
     def __init__(self, perturbed: Callable[[Tensor], AbstractContextManager[None]]) -> None:
         """perturbed: the chain's own."""
@@ -75,16 +75,16 @@ class Perturbed:
         self._perturbed = perturbed
 
     @contextmanager
-    def later(self, delta: Tensor) -> Iterator[None]:
-        """In place of `Chain.perturbed`."""
+    def postpone(self, delta: Tensor) -> Iterator[None]:
+        """Stands for `Chain.perturbed`, and perturbs nothing."""
         before, self.delta = self.delta, delta
         try:
             yield
         finally:
             self.delta = before
 
-    def now(self) -> AbstractContextManager[None]:
-        """The chain's own, where it was asked for."""
+    def applied(self) -> AbstractContextManager[None]:
+        """Perturbs the chain, if that was asked for."""
         return nullcontext() if self.delta is None else self._perturbed(self.delta)
 
 
@@ -101,10 +101,10 @@ class Replay:
         part: str,
         run: Callable[..., Any],
         parameters: Sequence[Tensor],
-        perturbed: Perturbed,
+        perturbed: Postponed,
         known: dict[Any, Rehearsed],
     ) -> None:
-        """part: the component. perturbed: how the parameters are. known: earlier rehearsals."""
+        """part: the component it counts for. known: earlier rehearsals, by kind of call."""
         self.tracker, self.mode, self.part, self.run = tracker, mode, part, run
         self.parameters, self.perturbed, self.known = list(parameters), perturbed, known
 
@@ -113,9 +113,9 @@ class Replay:
         leaves, spec = tree_flatten((args, kwargs))
         graph = torch.is_grad_enabled()
         shapes = tuple(Shape.of(leaf) if isinstance(leaf, Tensor) else None for leaf in leaves)
-        key = (shapes, len(leaves), graph, is_parking(), self.perturbed.delta is None)
+        key = (shapes, len(leaves), graph, is_offloading(), self.perturbed.delta is None)
         if key not in self.known:
-            with self.perturbed.now():
+            with self.perturbed.applied():
                 self.known[key] = self._rehearse(leaves, spec)
         known = self.known[key]
         inputs = _differentiable(leaves) + self.parameters
@@ -146,7 +146,7 @@ class Replay:
         return held
 
     def gradients(self, known: Rehearsed) -> list[Tensor]:
-        """The gradients that there are."""
+        """Empty gradients of the differentiable inputs that have one."""
         with self.mode:
             return [shape.make() for shape in known.grads if shape is not None]
 
@@ -166,12 +166,24 @@ class Replay:
             middle, flops = len(log), tracker.flops
             outputs = [t for t in made if isinstance(t, Tensor) and t.requires_grad]
             sizes = sum(t.untyped_storage().nbytes() for t in outputs)
-            grads: list[Shape | None] = []
-            if outputs:
-                grads = self._back(outputs, _differentiable(leaves) + self.parameters)
-            end, total = len(log), tracker.flops
+            grads = self._back(outputs, _differentiable(leaves) + self.parameters) if outputs else []
+            end, all_flops = len(log), tracker.flops
             del args, kwargs, leaves, out, made, outputs
-        return self._told(log, (middle, end), sizes, shapes, out_spec, grads, (flops, total - flops))
+        # Only now is it settled what each block was for.
+        forward = points(Log(log.entries[:middle]), nothing(), RESOLUTION)
+        backward = points(Log(log.entries[middle:end]), nothing(), RESOLUTION)[:-1] if grads else []
+        held = forward[-1].bytes.copy() if grads else nothing()
+        if grads:  # outputs are made again by whoever plays this
+            held[COMPONENTS.index(f"activations {self.part}")] -= sizes
+        return Rehearsed(
+            leaves=shapes,
+            spec=out_spec,
+            forward=_curve(forward[:-1]),
+            backward=_curve(backward),
+            held=np.maximum(held, 0),
+            grads=grads,
+            flops=(flops, all_flops - flops),
+        )
 
     def _back(self, outputs: list[Tensor], inputs: list[Tensor]) -> list[Shape | None]:
         """Go back through the graph; what `outputs` names is freed on the way."""
@@ -179,33 +191,6 @@ class Replay:
             seeds = [shape.make() for shape in map(Shape.of, outputs)]
         found = torch.autograd.grad(outputs, inputs, seeds, allow_unused=True)
         return [None if g is None else Shape.of(g) for g in found]
-
-    def _told(
-        self,
-        log: Log,
-        ends: tuple[int, int],
-        sizes: int,
-        leaves: list[Any],
-        spec: TreeSpec,
-        grads: list[Shape | None],
-        flops: tuple[int, int],
-    ) -> Rehearsed:
-        middle, end = ends
-        first, second = Log(log.entries[:middle]), Log(log.entries[middle:end])
-        forward = points(first, nothing(), RESOLUTION)
-        held = forward[-1].bytes.copy() if grads else nothing()
-        if grads:  # outputs are made again by whoever plays this
-            held[COMPONENTS.index(f"activations {self.part}")] -= sizes
-        backward = points(second, nothing(), RESOLUTION)[:-1] if grads else []
-        return Rehearsed(
-            leaves,
-            spec,
-            _curve([p.bytes for p in forward[:-1]]),
-            _curve([p.bytes for p in backward]),
-            np.maximum(held, 0),
-            grads,
-            flops,
-        )
 
 
 class _Step(torch.autograd.Function):
@@ -234,20 +219,5 @@ def _differentiable(leaves: Sequence[Any]) -> list[Tensor]:
     return [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.requires_grad]
 
 
-def _curve(vectors: Sequence[Vector]) -> Curve:
-    return Curve(np.stack(vectors) if vectors else nothing()[None])
-
-
-@contextmanager
-def replaced(place: object, name: str, value: object) -> Iterator[None]:
-    """Within the context, an object has another attribute."""
-    own = name in vars(place)
-    before = getattr(place, name)
-    setattr(place, name, value)
-    try:
-        yield
-    finally:
-        if own:
-            setattr(place, name, before)
-        else:
-            delattr(place, name)
+def _curve(found: Sequence[Point]) -> Curve:
+    return Curve(np.stack([point.bytes for point in found]) if found else nothing()[None])

@@ -15,6 +15,7 @@ from bench.experiment.settings import CellConfig
 from bench.measure.cost import table
 from bench.measure.cost.calibrate import FILE, Calibration, load
 from bench.measure.cost.plan import Planned
+from bench.measure.cost.step import trained
 from bench.measure.cost.table import Profiled
 from bench.measure.cost.usage import Usage
 
@@ -30,18 +31,16 @@ def run(console: Console, planned: Planned, calibration: Path | None) -> int:
     profile = _way(planned)
     with console.status("") as status:
         for cell in planned.cells:
-            training = cell.config.training
-            assert training is not None  # of bench.measure.cost.plan
             status.update(f"{cell.config.label} ({len(found) + len(failed) + 1} of {len(planned.cells)})")
             try:
                 usage = profile(cell.config)
                 if speed is not None:
                     usage = replace(usage, seconds=speed.predict(usage.operations))
-                found.append(Profiled(cell, training, planned.mode, usage))
+                found.append(Profiled(cell, trained(cell.config), planned.mode, usage))
             except BenchError as error:
                 failed.append(f"{cell.config.label}: {error}")
     if found:
-        table.show(console, found)
+        table.print_table(console, found)
         if speed is not None:
             console.print(_words(speed, found), style="dim", highlight=False)
         written = table.write(planned.out, found)
@@ -95,7 +94,7 @@ def _figures(out: Path, found: list[Profiled]) -> list[Path]:
     from bench.measure.cost import figures
 
     rows = [
-        figures.Row(
+        figures.Setting(
             method=one.training.method.name,
             graphs=one.training.train.graphs,
             steps=one.cell.config.model.config.steps,

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
-from bench.base.errors import BenchError
-from bench.engine.batch import Batch
+from bench.engine.batch import Batch, Trajectory
 from bench.engine.chain import Chain
-from bench.engine.offload import moving
-from bench.engine.pullback import Trajectory
+from bench.engine.offload import offloading_by
 from bench.engine.reward import Reward
 from bench.experiment.settings import CellConfig, Training
 from bench.measure.cost.fake import Faker
-from bench.measure.cost.replay import Perturbed, Rehearsals, Replay, replaced
-from bench.measure.cost.step import Counting, Subject, labels, step, subject_of, tracked
+from bench.measure.cost.ledger import DENOISER
+from bench.measure.cost.replay import Postponed, Rehearsals, Replay
+from bench.measure.cost.step import PROMPT, Counting, Subject, labels, step, subject_of, tracked, trained
 from bench.measure.cost.tracker import Tracker
 from bench.measure.cost.usage import Usage, usage
-
-PROMPT = "a picture"
 
 
 class Simulator:
@@ -33,12 +31,11 @@ class Simulator:
 
     def __call__(self, config: CellConfig) -> Usage:
         """What a trained cell's optimizer step takes. Raises BenchError if it cannot be simulated."""
-        if config.training is None:
-            raise BenchError("the base model is not trained: there is no step to simulate")
+        training = trained(config)
         with self.faker.working():
-            chain, reward, rehearsals = self._load(config, config.training)
-            subject = self._subject(config, config.training, chain, reward)
-            return self._run(subject, config.training, rehearsals)
+            chain, reward, rehearsals = self._load(config, training)
+            subject = self._subject(config, training, chain, reward)
+            return self._run(subject, training, rehearsals)
 
     def _load(self, config: CellConfig, training: Training) -> tuple[Chain, Reward, Rehearsals]:
         model = config.model.config
@@ -52,8 +49,7 @@ class Simulator:
 
     def _subject(self, config: CellConfig, training: Training, chain: Chain, reward: Reward) -> Subject:
         """As after the first step: gradients and the optimizer's state are there."""
-        subject = subject_of(config, training, chain, reward)
-        subject.engine.roller.normal = self.faker.normal
+        subject = subject_of(config, training, chain, reward, self.faker.normal)
         for p in chain.parameters():
             p.grad = self.faker.like(p)
         subject.optimizer.step()
@@ -62,17 +58,18 @@ class Simulator:
     def _run(self, subject: Subject, training: Training, rehearsals: Rehearsals) -> Usage:
         batch = Batch((PROMPT,) * training.train.batch, 0)
         tracker = Tracker(labels(subject.chain))
-        perturbed = Perturbed(subject.chain.perturbed)
+        perturbed = Postponed(subject.chain.perturbed)
+        postponed = perturbed.postpone if self.replay else subject.chain.perturbed
 
         def played(part: str, run: Callable[..., Any]) -> Replay:
-            parameters = subject.chain.parameters() if part == "unet" else []
+            parameters = subject.chain.parameters() if part == DENOISER else []
             known = rehearsals.setdefault(part, {})
             return Replay(tracker, self.faker.mode, part, run, parameters, perturbed, known)
 
         with (
-            replaced(subject.engine, "rollout", _with_numbers(subject.engine.rollout)),
-            replaced(subject.chain, "perturbed", perturbed.later if self.replay else subject.chain.perturbed),
-            moving(Counting(tracker)),
+            patch.object(subject.engine, "rollout", _with_numbers(subject.engine.rollout)),
+            patch.object(subject.chain, "perturbed", postponed),
+            offloading_by(Counting(tracker)),
             tracked(tracker, subject, played if self.replay else None),
         ):
             work = step(subject, batch)

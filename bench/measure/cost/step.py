@@ -8,26 +8,36 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from bench.engine.batch import Batch
+from bench.base.errors import BenchError
+from bench.engine.batch import Batch, MicroBatch, Trajectory
 from bench.engine.chain import Chain
 from bench.engine.engine import Engine
 from bench.engine.method import Method
-from bench.engine.micro_batch import MicroBatch
-from bench.engine.offload import Mover
-from bench.engine.pullback import Trajectory
+from bench.engine.offload import Offloader
 from bench.engine.reward import Reward
+from bench.engine.rollout import Draw
 from bench.engine.stages import OPTIMIZER, listening, stage
 from bench.experiment.choices import load_method
 from bench.experiment.settings import CellConfig, TrainConfig, Training
 from bench.measure.cost.fake import networks_in, parts_of
-from bench.measure.cost.replay import replaced
+from bench.measure.cost.ledger import DENOISER
 from bench.measure.cost.tracker import Tracker
 from bench.run.train import make_optimizer
+
+PROMPT = "a picture"  # what a step costs does not depend on it
+
+
+def trained(config: CellConfig) -> Training:
+    """What a cell has and the base model has not. Raises BenchError for the base model."""
+    if config.training is None:
+        raise BenchError("the base model is not trained: there is no step to profile or plan")
+    return config.training
 
 
 @dataclass(frozen=True)
@@ -60,8 +70,10 @@ class Subject:
         return height if height == width else f"{height}x{width}"
 
 
-def subject_of(config: CellConfig, training: Training, chain: Chain, reward: Reward) -> Subject:
-    """A trained cell's engine, method and optimizer, as the trainer makes them."""
+def subject_of(
+    config: CellConfig, training: Training, chain: Chain, reward: Reward, draw: Draw | None = None
+) -> Subject:
+    """A trained cell's engine, method and optimizer, as the trainer makes them. draw: as for `Engine`."""
     train = training.train
     engine = Engine(
         chain,
@@ -71,6 +83,7 @@ def subject_of(config: CellConfig, training: Training, chain: Chain, reward: Rew
         reward_chunk=train.reward_chunk,
         offload=config.model.config.offload,
         joint=train.graphs == "joint",
+        draw=draw,
     )
     method = load_method(training.method, chain.steps)
     return Subject(chain, reward, engine, method, train, make_optimizer(train, chain.parameters()))
@@ -85,19 +98,19 @@ class Work:
     updates: int
 
 
-class Counting(Mover):
-    """Parks copies beside the originals, where all memory is one, and tells the tracker of them."""
+class Counting(Offloader):
+    """Keeps copies beside the originals, where all memory is one, and tells the tracker of them."""
 
     def __init__(self, tracker: Tracker) -> None:
         self.tracker = tracker
 
-    def away(self, tensor: Tensor) -> Tensor:
+    def offload(self, tensor: Tensor) -> Tensor:
         """A copy, marked as the host's."""
         copy = tensor.detach().clone()
-        self.tracker.mark([copy], "activations unet", host=True)
+        self.tracker.mark([copy], f"activations {DENOISER}", host=True)
         return copy
 
-    def back(self, tensor: Tensor, device: torch.device) -> Tensor:
+    def restore(self, tensor: Tensor, device: torch.device) -> Tensor:
         """A copy."""
         return tensor.clone()
 
@@ -138,7 +151,7 @@ def entrances(chain: Chain, reward: Reward) -> list[tuple[str, object, str]]:
     """(part, object, name of the function) of every way into a network."""
     networks = parts_of(chain)
     found: list[tuple[str, object, str]] = [("vae", chain, "decode"), ("reward", reward, "score")]
-    return found + [("unet", network, "forward") for network in networks.get("unet", [])]
+    return found + [(DENOISER, network, "forward") for network in networks.get(DENOISER, [])]
 
 
 @contextmanager
@@ -153,9 +166,9 @@ def tracked(tracker: Tracker, subject: Subject, wrap: Callable[..., Any] | None 
     with ExitStack() as stack:
         stack.enter_context(listening(tracker))
         stack.enter_context(tracker.watching(parts))
-        stack.enter_context(replaced(engine, "rollout", _remembering(tracker, engine.rollout)))
+        stack.enter_context(patch.object(engine, "rollout", _remembering(tracker, engine.rollout)))
         for part, place, name in entrances(chain, reward):
-            stack.enter_context(replaced(place, name, around(part, getattr(place, name))))
+            stack.enter_context(patch.object(place, name, around(part, getattr(place, name))))
         stack.enter_context(tracker)
         _mark_known(tracker, subject, parts)
         yield

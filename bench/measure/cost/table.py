@@ -141,7 +141,7 @@ def _merged(path: Path, new: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([old.loc[kept], new]) if any(kept) else new
 
 
-def show(console: Console, found: Sequence[Profiled]) -> None:
+def print_table(console: Console, found: Sequence[Profiled]) -> None:
     """The table, at most 80 columns wide."""
     lines = [record(one) for one in found]
     varied = [name for name in ("graphs", "T", "h") if len({line[name] for line in lines}) > 1]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
@@ -22,7 +23,6 @@ from bench.engine.stages import (
     ZEROTH_ORDER,
     listening,
 )
-from bench.measure.cost.replay import replaced
 from bench.measure.cost.step import Subject, entrances, step
 
 KINDS: tuple[str, ...] = ("sampling", "decode", "reward", "backward", "optimizer", "rest")
@@ -128,5 +128,5 @@ def _watching(subject: Subject, watch: Stopwatch) -> Iterator[Stopwatch]:
     with ExitStack() as stack:
         stack.enter_context(listening(watch))
         for place, name in places:
-            stack.enter_context(replaced(place, name, watch.called(getattr(place, name))))
+            stack.enter_context(patch.object(place, name, watch.called(getattr(place, name))))
         yield watch

@@ -40,7 +40,7 @@ NOTE = (
 )
 
 
-def show(table: Sequence[Row], console: Console) -> None:
+def print_profiles(table: Sequence[Row], console: Console) -> None:
     """One table per model, θ and seed."""
     for group in groups(table):
         for columns in [range(len(HEADERS))] if console.width >= WIDE else NARROW:

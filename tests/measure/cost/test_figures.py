@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench.measure.cost import figures
-from bench.measure.cost.figures import Row
+from bench.measure.cost.figures import Setting
 from bench.measure.cost.ledger import COMPONENTS, SIZE, Point, nothing
 
 
@@ -17,9 +17,12 @@ def test_every_component_belongs_to_one_entry_of_the_legend_and_nothing_is_lost(
 
 def test_only_figures_that_the_rows_allow_are_drawn(tmp_path: Path) -> None:
     parts = {"weights unet": 2 * 10**9, "activations unet": 10**9}
-    rows = [Row("rlr", "staged", 50, 2, 3 * 10**9, 1e12, components=parts)]
+    rows = [Setting("rlr", "staged", 50, 2, 3 * 10**9, 1e12, components=parts)]
     assert {p.stem for p in figures.draw(tmp_path, rows, {})} == {"memory_components"}
-    rows += [Row("rlr", "staged", 50, 3, 3 * 10**9, 2e12), Row("rlr", "staged", 25, 2, 3 * 10**9, 1e12)]
+    rows += [
+        Setting("rlr", "staged", 50, 3, 3 * 10**9, 2e12),
+        Setting("rlr", "staged", 25, 2, 3 * 10**9, 1e12),
+    ]
     points = [Point(n, "rollout" if n < 5 else "reward", nothing() + n * 1e8) for n in range(9)]
     drawn = {p.name for p in figures.draw(tmp_path, rows, {"rlr": points})}
     stems = ("memory_components", "memory_steps", "cost_h", "timeline_rlr")

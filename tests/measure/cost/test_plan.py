@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from bench.base import units
 from bench.base.errors import BenchError
 from bench.cli.main import app
-from bench.measure.cost import eq8, planner, variances
+from bench.measure.cost import earlier, eq8, planner
 from bench.measure.cost.planner import Choice, Facts, Joint
 
 
@@ -35,13 +35,13 @@ def test_eq8_second_term_is_24_while_its_surrogate_is_least_at_49() -> None:
     assert eq8.minimiser(50, 0.01, 1.0) == 49
 
 
-def _facts(graphs: str, profile: variances.Profile | None, base: int = 20) -> Facts:
+def _facts(graphs: str, profile: earlier.Variances | None, base: int = 20) -> Facts:
     fits = -1 if base > 40 else 2
     return Facts(40, 50, 49, graphs, 0.0, (Joint(False, base, 8.0, fits),), profile)
 
 
-def _row(h: int, variance: float, seconds: float, se: float = 0.0) -> variances.Row:
-    return variances.Row(f"rlr-h{h}", h, variance, se, seconds)
+def _row(h: int, variance: float, seconds: float, se: float = 0.0) -> earlier.AtH:
+    return earlier.AtH(f"rlr-h{h}", h, variance, se, seconds)
 
 
 def test_without_a_profile_memory_bounds_h_only_where_graphs_are_joint() -> None:
@@ -52,14 +52,14 @@ def test_without_a_profile_memory_bounds_h_only_where_graphs_are_joint() -> None
 
 def test_a_profile_decides_by_variance_times_seconds_among_the_h_that_fit() -> None:
     rows = (_row(1, 10, 1), _row(2, 6, 2), _row(4, 1, 4))
-    profile = variances.Profile("tiny", 8, rows, 0.1, 1.0)
+    profile = earlier.Variances("tiny", 8, rows, 0.1, 1.0)
     for graphs, h in (("joint", 1), ("staged", 4)):
         known = _facts(graphs, profile)
         assert planner.decide(known, planner.answers(known)) == h
 
 
 def test_rivals_are_rows_within_two_standard_errors() -> None:
-    profile = variances.Profile(
+    profile = earlier.Variances(
         "tiny", 8, (_row(1, 10, 1, 2), _row(2, 12, 1, 2), _row(3, 90, 1, 2)), None, None
     )
     assert [row.h for row in profile.rivals()] == [2]
@@ -88,11 +88,11 @@ def test_a_gradient_profiles_stds_are_per_step(tmp_path: Path) -> None:
         f"{head},term,mean,variance,rms\n"
         "rlr = rlr-h2,tiny,clip,init,0,ho,0,8,1\nrlr = rlr-h2,tiny,clip,init,0,zo,0,153,1\n"
     )
-    found = variances.read(tmp_path, "rlr", "tiny", 20, own=2)
+    found = earlier.variances(tmp_path, "rlr", "tiny", 20, own=2)
     assert found is not None
     assert [(row.h, row.cost) for row in found.rows] == [(2, 100.0)]
     assert (found.v_h, found.v_z) == (2.0, 3.0)
-    assert variances.read(tmp_path, "rlr", "sd14", 20, own=2) is None
+    assert earlier.variances(tmp_path, "rlr", "sd14", 20, own=2) is None
 
 
 def test_a_method_without_blocks_has_no_h_to_plan() -> None:

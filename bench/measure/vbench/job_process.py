@@ -1,4 +1,4 @@
-"""A part of `vbench generate` or `vbench score`, from start to status: `python -m bench vbench-cell DIR`."""
+"""One job of `vbench generate` or `vbench score`, from start to status: `python -m bench vbench-cell DIR`."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
 from types import FrameType
 
 from bench.base.errors import BenchError
 from bench.base.files import append_rows, read_rows
-from bench.measure.vbench import generate, order, score
-from bench.measure.vbench.jobs import Part, PartWork, ScorePart, VideosPart
+from bench.measure.vbench import dimension_run, generate
+from bench.measure.vbench.jobs import ScoreJob, VideosJob
 from bench.measure.vbench.record import record
+from bench.measure.vbench.resolve import resolve
 from bench.run.load import start
 from bench.run.process import Exit
 from bench.run.recorded import ENDINGS, REASONS, StopRequest, recorded
 from bench.run.store import Cause, CellDir, WorkState
+from bench.run.work import work_in
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)  # SLURM's warning comes to the job, which passes it on as SIGTERM
 LATE = 1.0  # seconds by which a signal to all processes of a job may reach this one after its child
@@ -27,77 +28,56 @@ class Stopped(BaseException):
     """A signal asked the process to stop."""
 
 
-def run_part(cell: CellDir) -> Exit:
+def run_job(directory: CellDir) -> Exit:
     """Do it; the status says how it ended."""
-    work = PartWork.read(cell)
-    part = work.config
-    _, device = start(part.threads)
-
-    def do() -> Exit:
-        return _videos(cell, part) if isinstance(part, VideosPart) else _score(cell, part)
-
-    return recorded(work, device, 1, do)
+    job = work_in(directory)
+    assert isinstance(job, VideosJob | ScoreJob)  # who starts this has read it, too
+    _, device = start(job.threads)
+    return recorded(job, device, 1, lambda: _videos(job) if isinstance(job, VideosJob) else _score(job))
 
 
-def _videos(cell: CellDir, part: VideosPart) -> Exit:
+def _videos(job: VideosJob) -> Exit:
     """Make those that are not there. One line in the log for every batch: how many are there, how many of
     them it made itself, in how many seconds."""
+    cell, request, total = job.directory, job.config, job.total
     rows, stop, step = read_rows(cell.metrics), StopRequest(None), cell.status().step
     made = rows[-1]["made"] if rows else 0
     seconds, started = cell.status().seconds, time.monotonic()
     with stop.listening(), _stopped_encoder_is_no_error(stop):
-        found = order.order(asked(part))
-        same = record(found)
-        left = part.missing()
-        step = part.total - len(left)
-        with closing(generate.make(found, left, part.threads, same)) as batches:
+        found = resolve(request)
+        same = record(found, force=False)
+        left = request.missing()
+        step = total - len(left)
+        with closing(generate.make(found, left, job.threads, same)) as batches:
             for mine, others in batches:
                 made, step = made + len(mine), step + len(mine) + len(others)
                 took = seconds + time.monotonic() - started
                 if mine or others:
                     append_rows(cell.metrics, [{"step": step, "made": made, "seconds": round(took, 3)}])
                     cell.write_status(WorkState.RUNNING, step, took)
-                if step < part.total and stop() is not None:
+                if step < total and stop() is not None:
                     break
-    state = WorkState.DONE if step == part.total else WorkState.PREEMPTED
+    state = WorkState.DONE if step == total else WorkState.PREEMPTED
     cell.write_status(state, step, seconds + time.monotonic() - started, REASONS[state])
     return ENDINGS[state]
 
 
-def asked(part: VideosPart) -> order.Asked:
-    """As the command would have it for this part."""
-    return order.Asked(
-        dimensions=part.chosen(),
-        model=part.model,
-        lora=None if part.lora is None else Path(part.lora),
-        out=Path(part.videos),
-        subset=part.subset,
-        per_prompt=part.per_prompt,
-        shard=part.shard,
-        seed=part.seed,
-        batch=part.batch,
-        fps=part.fps,
-        settings=part.settings,
-    )
-
-
-def _score(cell: CellDir, part: Part) -> Exit:
+def _score(job: ScoreJob) -> Exit:
     """Score the dimension. A process that is asked to stop begins again: VBench keeps nothing half done."""
-    assert isinstance(part, ScorePart)
-    (work,) = score.cells_of(part.asked())
+    cell = job.directory
     seconds = cell.status().seconds
     try:
         with _stopped_by_signals():
-            status = work.run(fetch=False)
+            status = dimension_run.run(job.config, fetch=False)
             if status.state == "failed":
                 time.sleep(LATE)
     except Stopped:
         cell.write_status(WorkState.PREEMPTED, 0, seconds, REASONS[WorkState.PREEMPTED])
         return Exit.STOPPED
-    score.settle(work, status, {})
+    job.config.settle(status)
     seconds += status.seconds
     if status.state == "done":
-        cell.write_status(WorkState.DONE, part.total, seconds)
+        cell.write_status(WorkState.DONE, job.total, seconds)
         return Exit.DONE
     message = "\n".join((status.message, *status.ways))
     cell.write_status(WorkState.FAILED, 0, seconds, message, cause=Cause.KILLED if status.killed else None)
