@@ -13,6 +13,16 @@ from typing import Any
 from bench.base.errors import BenchError
 
 Record = dict[str, Any]
+
+
+def existing(place: Path) -> Path:
+    """The place itself, absolute, or the nearest directory above it that exists."""
+    place = place.expanduser().absolute()
+    while not place.exists():
+        place = place.parent
+    return place
+
+
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -30,12 +40,6 @@ def write_atomically(path: Path, data: bytes | str) -> None:
         with suppress(OSError):  # where the directory is a file, this fails, too
             temporary.unlink(missing_ok=True)
         raise _cannot_write(path, error) from error
-
-
-def existing_parent(path: Path) -> Path:
-    """The path itself if it exists, else the first directory above it that does, as an absolute path."""
-    path = path.absolute()
-    return next(place for place in (path, *path.parents) if place.exists())
 
 
 def _cannot_write(path: Path, error: OSError) -> BenchError:

@@ -9,10 +9,11 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from typer import Option
 
 from bench.base.console import plain
 from bench.base.errors import BenchError
-from bench.cli import cost, gradients, options, run, slurm, vbench
+from bench.cli import cost, gradients, new, options, run, slurm, vbench
 
 app = typer.Typer(
     help="Benchmark of gradient estimators for fine-tuning diffusion models on rewards.",
@@ -51,11 +52,9 @@ def describe(name: str) -> None:
 
 
 def doctor(
-    model: Annotated[
-        str | None, typer.Option(metavar="NAMES", help="models", show_default="all that ship")
-    ] = None,
+    model: Annotated[str | None, Option(metavar="NAMES", help="models", show_default="all that ship")] = None,
     reward: Annotated[
-        str | None, typer.Option(metavar="NAMES", help="rewards", show_default="all, or the model's")
+        str | None, Option(metavar="NAMES", help="rewards", show_default="all, or the model's")
     ] = None,
     methods: options.Methods = None,
     settings: options.FileSettings = None,
@@ -69,28 +68,23 @@ def doctor(
 def fetch(
     model: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAMES", help="names, path:DIRECTORY or hub:ORG/NAME; brings its rewards and prompts"
-        ),
+        Option(metavar="NAMES", help="names, path:DIRECTORY or hub:ORG/NAME; brings its rewards and prompts"),
     ] = None,
     reward: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAMES", help="names, or `all`", show_default="the model's, those it is evaluated by"
-        ),
+        Option(metavar="NAMES", help="names, or `all`", show_default="the model's, those it is evaluated by"),
     ] = None,
     prompts: Annotated[
-        str | None,
-        typer.Option(metavar="NAMES", help="prompt sets, or `all`", show_default="the model's"),
+        str | None, Option(metavar="NAMES", help="prompt sets, or `all`", show_default="the model's")
     ] = None,
     to: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             metavar="DIR", help="directory to copy to a machine without network", show_default="the caches"
         ),
     ] = None,
     settings: options.FileSettings = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what is here, download nothing")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="say what is here, download nothing")] = False,
 ) -> None:
     """Download the weights and files that models, rewards and prompt sets need."""
     from bench.cli import fetch as fetching
@@ -105,7 +99,7 @@ def fetch(
 
 
 COMMANDS = (
-    *(run.run, gradients.gradients, run.sample, run.report, doctor, fetch, run.evaluate),
+    *(run.run, gradients.gradients, run.sample, run.report, doctor, fetch, run.evaluate, new.new),
     *(slurm.submit, slurm.status, slurm.cancel, slurm.retry, slurm.logs, cost.profile, cost.plan),
 )
 for command in COMMANDS:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from bench.base.units import MIB
 from bench.measure.gradients.probe import MARGIN
 from bench.measure.gradients.rows import Row, groups
 from bench.measure.gradients.verdict import ROUNDING, Bias, Verdict
@@ -75,7 +76,7 @@ def markdown(group: Sequence[Row]) -> str:
 def cells(row: Row) -> list[str]:
     """The texts of a row, in the order of HEADERS."""
     moments, draws = row.moments, max(row.moments.draws, 1)
-    memory = (moments.peak_memory - moments.idle_memory) / 2**20
+    memory = (moments.peak_memory - moments.idle_memory) / MIB
     return [
         row.label,
         interval(row.own),
