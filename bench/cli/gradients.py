@@ -16,6 +16,21 @@ from bench.base.errors import BenchError
 from bench.cli import options
 
 console = Console()
+Places = Annotated[
+    list[str] | None,
+    Option(
+        metavar="PLACE",
+        help="θ: init, or the directory of a trained cell or LoRA; may be repeated",
+        show_default="init",
+    ),
+]
+Budget = Annotated[str | None, Option(metavar="TIME", help="for all together, such as 90s, 5m, 2h")]
+Draws = Annotated[
+    int | None, Option(min=1, metavar="N", help="batch gradients of each method, earlier ones included")
+]
+Precision = Annotated[
+    float | None, Option(min=1e-4, metavar="X", help="stop where the bias is known to ± this")
+]
 
 
 def gradients(
@@ -27,26 +42,13 @@ def gradients(
     prompts: Annotated[
         str | None, Option(metavar="NAME", help="a prompt set or a file", show_default="the model's")
     ] = None,
-    at: Annotated[
-        list[str] | None,
-        Option(
-            metavar="PLACE",
-            help="θ: init, or the directory of a trained cell or LoRA; may be repeated",
-            show_default="init",
-        ),
-    ] = None,
+    at: Places = None,
     seed: Annotated[
         int, Option(min=0, metavar="N", help="of the LoRA's initial values and of all draws")
     ] = 0,
-    budget: Annotated[
-        str | None, Option(metavar="TIME", help="for all together, such as 90s, 5m, 2h")
-    ] = None,
-    draws: Annotated[
-        int | None, Option(min=1, metavar="N", help="batch gradients of each method, earlier ones included")
-    ] = None,
-    precision: Annotated[
-        float | None, Option(min=1e-4, metavar="X", help="stop where the bias is known to ± this")
-    ] = None,
+    budget: Budget = None,
+    draws: Draws = None,
+    precision: Precision = None,
     settings: options.Settings = None,
     out: options.Out = Path("results/gradients"),
     jobs: Annotated[

@@ -15,6 +15,19 @@ from bench.base.errors import BenchError
 from bench.cli import options
 
 console = Console()
+Jobs = Annotated[
+    int | None, Option(min=1, metavar="N", help="cells at a time", show_default="one per CPU core")
+]
+Processes = Annotated[int, Option(min=1, metavar="N", help="data-parallel processes of each cell")]
+TimeoutPerCell = Annotated[
+    float | None, Option(min=1, metavar="N", help="seconds; the cell can be continued")
+]
+InProcess = Annotated[
+    bool, Option("--in-process", help="one cell after the other in this process, for a debugger")
+]
+Slurm = Annotated[
+    str | None, Option(metavar="PROFILE", help="send the cells to SLURM by this profile; see `submit`")
+]
 
 
 def run(
@@ -27,14 +40,10 @@ def run(
     config: options.Config = None,
     settings: options.Settings = None,
     out: options.NamedOut = None,
-    jobs: Annotated[
-        int | None, Option(min=1, metavar="N", help="cells at a time", show_default="one per CPU core")
-    ] = None,
+    jobs: Jobs = None,
     threads: options.Threads = None,
-    processes: Annotated[int, Option(min=1, metavar="N", help="data-parallel processes of each cell")] = 1,
-    timeout_per_cell: Annotated[
-        float | None, Option(min=1, metavar="N", help="seconds; the cell can be continued")
-    ] = None,
+    processes: Processes = 1,
+    timeout_per_cell: TimeoutPerCell = None,
     dry_run: Annotated[
         bool, Option("--dry-run", help="check everything, print the cells, run nothing")
     ] = False,
@@ -42,12 +51,8 @@ def run(
     dcot: options.Dcot = None,
     report: Annotated[bool, Option(help="tables and figures at the end")] = True,
     force: options.Again = False,
-    in_process: Annotated[
-        bool, Option("--in-process", help="one cell after the other in this process, for a debugger")
-    ] = False,
-    slurm: Annotated[
-        str | None, Option(metavar="PROFILE", help="send the cells to SLURM by this profile; see `submit`")
-    ] = None,
+    in_process: InProcess = False,
+    slurm: Slurm = None,
 ) -> None:
     """Fine-tune a model by several methods and compare them. Without options: the demo."""
     from bench.experiment.request import Options, build
