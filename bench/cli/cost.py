@@ -15,6 +15,31 @@ from bench.cli import options
 
 console = Console()
 CHECKED = "rlr,zo,truncated_bp"  # what a calibration is checked on, unless others are named
+Measure = Annotated[
+    bool | None,
+    Option(
+        "--measure/--simulate",
+        help="on this machine, or without weights on fake tensors",
+        show_default="simulate, but measure the embedded model",
+    ),
+]
+Graphs = Annotated[
+    str | None,
+    Option(
+        metavar="KINDS",
+        help="staged, joint (the memory of direct implementations) or both: staged,joint",
+        show_default="staged",
+    ),
+]
+Vary = Annotated[
+    list[str] | None,
+    Option(
+        metavar="SETTINGS", help="SECTION.KEY=VALUE,VALUE…: profile with each, such as model.steps=10,25,50"
+    ),
+]
+Calibration = Annotated[
+    Path | None, Option(metavar="FILE", help="predict seconds from it", show_default="OUT/calibration.json")
+]
 
 
 def profile(
@@ -27,37 +52,14 @@ def profile(
             min=1, metavar="N", help="samples, all at once through the network", show_default="the model's"
         ),
     ] = None,
-    measure: Annotated[
-        bool | None,
-        Option(
-            "--measure/--simulate",
-            help="on this machine, or without weights on fake tensors",
-            show_default="simulate, but measure the embedded model",
-        ),
-    ] = None,
-    graphs: Annotated[
-        str | None,
-        Option(
-            metavar="KINDS",
-            help="staged, joint (the memory of direct implementations) or both: staged,joint",
-            show_default="staged",
-        ),
-    ] = None,
+    measure: Measure = None,
+    graphs: Graphs = None,
     settings: options.Settings = None,
-    vary: Annotated[
-        list[str] | None,
-        Option(
-            metavar="SETTINGS",
-            help="SECTION.KEY=VALUE,VALUE…: profile with each, such as model.steps=10,25,50",
-        ),
-    ] = None,
+    vary: Vary = None,
     calibrate: Annotated[
         bool, Option("--calibrate", help="measure this device's throughput, to predict seconds with")
     ] = False,
-    calibration: Annotated[
-        Path | None,
-        Option(metavar="FILE", help="predict seconds from it", show_default="OUT/calibration.json"),
-    ] = None,
+    calibration: Calibration = None,
     out: options.Out = Path("results/profile"),
     threads: options.Threads = None,
 ) -> None:

@@ -15,6 +15,19 @@ from bench.base.errors import BenchError
 from bench.cli import options
 
 console = Console()
+Jobs = Annotated[
+    int | None, Option(min=1, metavar="N", help="cells at a time", show_default="one per CPU core")
+]
+Processes = Annotated[int, Option(min=1, metavar="N", help="data-parallel processes of each cell")]
+TimeoutPerCell = Annotated[
+    float | None, Option(min=1, metavar="N", help="seconds; the cell can be continued")
+]
+InProcess = Annotated[
+    bool, Option("--in-process", help="one cell after the other in this process, for a debugger")
+]
+Slurm = Annotated[
+    str | None, Option(metavar="PROFILE", help="send the cells to SLURM by this profile; see `submit`")
+]
 
 
 def run(
@@ -27,14 +40,10 @@ def run(
     config: options.Config = None,
     settings: options.Settings = None,
     out: options.NamedOut = None,
-    jobs: Annotated[
-        int | None, Option(min=1, metavar="N", help="cells at a time", show_default="one per CPU core")
-    ] = None,
+    jobs: Jobs = None,
     threads: options.Threads = None,
-    processes: Annotated[int, Option(min=1, metavar="N", help="data-parallel processes of each cell")] = 1,
-    timeout_per_cell: Annotated[
-        float | None, Option(min=1, metavar="N", help="seconds; the cell can be continued")
-    ] = None,
+    processes: Processes = 1,
+    timeout_per_cell: TimeoutPerCell = None,
     dry_run: Annotated[
         bool, Option("--dry-run", help="check everything, print the cells, run nothing")
     ] = False,
@@ -42,17 +51,13 @@ def run(
     dcot: options.Dcot = None,
     report: Annotated[bool, Option(help="tables and figures at the end")] = True,
     force: options.Again = False,
-    in_process: Annotated[
-        bool, Option("--in-process", help="one cell after the other in this process, for a debugger")
-    ] = False,
-    slurm: Annotated[
-        str | None, Option(metavar="PROFILE", help="send the cells to SLURM by this profile; see `submit`")
-    ] = None,
+    in_process: InProcess = False,
+    slurm: Slurm = None,
 ) -> None:
     """Fine-tune a model by several methods and compare them. Without options: the demo."""
     from bench.experiment.request import Options, build
     from bench.run import experiment
-    from bench.run.process import Way
+    from bench.run.process import HowToRun
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise BenchError("start `run` itself only once: `--processes N` makes every cell data-parallel")
@@ -70,14 +75,19 @@ def run(
     if dry_run:
         experiment.show(console, planned)
         return
-    way = Way(processes, timeout_per_cell)
-    sys.exit(experiment.run(console, planned, jobs, way, report, in_process))
+    ended = experiment.run(console, planned, jobs, HowToRun(processes, timeout_per_cell), in_process)
+    if report and ended.reportable:
+        from bench.report.report import write_report
+
+        write_report(planned.results.path, console)
+    sys.exit(ended.tell(console))
 
 
 def cell(directory: Path, timeout: options.Timeout = None, with_parent: options.WithParent = False) -> None:
     """Run one planned cell in this process. --with-parent: end when standard input closes."""
     without_bars()
-    from bench.run.cell import end_with_parent, run_cell
+    from bench.run.cell import run_cell
+    from bench.run.recorded import end_with_parent
     from bench.run.store import CellDir
 
     if with_parent:

@@ -14,7 +14,7 @@ from bench.measure.gradients.probe import LEVEL, MARGIN
 from bench.measure.gradients.store import INIT, ProbeConfig
 from bench.measure.gradients.survey import Measured, survey
 from bench.measure.gradients.verdict import Bias, Noise, bias, mean_length, noise
-from bench.run.store import State
+from bench.run.store import WorkState
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Row:
     label: str
     config: ProbeConfig
     moments: Moments
-    state: State
+    state: WorkState
     own: Bias
     deployed: Bias
     noise: Noise

@@ -10,7 +10,7 @@ from typing import Any
 from bench.base.errors import BenchError
 from bench.measure.gradients.moments import Moments
 from bench.measure.gradients.store import ProbeConfig, ProbeDir, probes
-from bench.run.store import State
+from bench.run.store import WorkState
 
 UNREADABLE = "unreadable"
 
@@ -21,7 +21,7 @@ class Measured:
 
     config: ProbeConfig
     moments: Moments
-    state: State
+    state: WorkState
     env: dict[str, Any]
 
 
@@ -48,12 +48,12 @@ def survey(results: Path) -> tuple[list[Measured], list[Unfinished]]:
             continue
         if measured is not None:
             found.append(measured)
-        if status.state is not State.DONE:
+        if status.state is not WorkState.DONE:
             unfinished.append(Unfinished(probe.id, str(status.state), status.step, status.message or ""))
     return found, unfinished
 
 
-def _read(probe: ProbeDir, state: State) -> Measured | None:
+def _read(probe: ProbeDir, state: WorkState) -> Measured | None:
     saved, _ = probe.restore()
     if saved is None:
         return None

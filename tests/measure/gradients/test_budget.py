@@ -10,12 +10,13 @@ import pytest
 from rich.console import Console
 
 from bench.measure.gradients import run, worker
-from bench.measure.gradients.plan import Limits, tasks
+from bench.measure.gradients.plan import Limits, unfinished
 from bench.measure.gradients.probe import Probe
 from bench.measure.gradients.rows import rows
 from bench.measure.gradients.store import ProbeDir
 from bench.run import launch
-from bench.run.store import State
+from bench.run.process import HowToRun
+from bench.run.store import WorkState
 from bench.run.work import Work
 from tests.measure.gradients.running import planned
 
@@ -83,7 +84,7 @@ def test_draws_and_precision_are_passed_on_and_no_budget_is_no_limit() -> None:
 
 def test_process_is_told_its_share(tmp_path: Path, plugin: None, monkeypatch: pytest.MonkeyPatch) -> None:
     Clock(monkeypatch)
-    way, (task, _) = slots(400, 1, 2, 1, 1)(3, []), tasks(planned(tmp_path), force=False)
+    way, (task, _) = slots(400, 1, 2, 1, 1)(3, []), unfinished(planned(tmp_path), force=False)
     words = way.command(task)
     assert float(words[words.index("--timeout") + 1]) == pytest.approx(200)
 
@@ -101,14 +102,14 @@ def test_budget_is_kept_to_the_second_by_a_clock_on_which_a_draw_takes_one(
         clock.now += 1
 
     def one_after_the_other(
-        todo: list[Work], jobs: int, way: Callable[..., launch.Way], *_: object
+        todo: list[Work], jobs: int, way: Callable[..., HowToRun], *_: object
     ) -> tuple[list[launch.Outcome], bool]:
-        for n, task in enumerate(todo):
+        for n, work in enumerate(todo):
             timeout = way(len(todo) - n, []).timeout
             clock.now += start
             assert timeout is not None
-            worker.run_probe(ProbeDir(task.directory.path), timeout, None, None)
-        return [launch.Outcome(task, task.directory.status()) for task in todo], False
+            worker.run_probe(ProbeDir(work.directory.path), timeout, None, None)
+        return [launch.Outcome(work, work.directory.status()) for work in todo], False
 
     born = SimpleNamespace(create_time=lambda: time.time() - start)
     monkeypatch.setattr(worker, "psutil", SimpleNamespace(Process=lambda: born))
@@ -116,8 +117,8 @@ def test_budget_is_kept_to_the_second_by_a_clock_on_which_a_draw_takes_one(
     monkeypatch.setattr(launch, "run", one_after_the_other)
     limits = Limits(run.RESERVE + 60, None, None)
     found = replace(planned(tmp_path), limits=limits, jobs=1)
-    assert run.run(Console(quiet=True), found, force=False, started=1000.0) == 0
+    assert run.run(Console(quiet=True), found, force=False, started=1000.0).code == 0
     assert 1000 + 58 <= clock.now <= 1000 + 60
     exact, other = rows(tmp_path)
-    assert all(row.state is State.DONE for row in (exact, other))
+    assert all(row.state is WorkState.DONE for row in (exact, other))
     assert exact.moments.draws > other.moments.draws > 0
