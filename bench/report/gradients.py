@@ -18,9 +18,9 @@ from bench.base.console import plain
 from bench.base.files import write_atomically
 from bench.base.labels import listed
 from bench.base.style import Drawing, write_drawings
-from bench.measure.gradients.rows import Row, analysed, groups
+from bench.measure.gradients.profiles import ProfileRow, Unfinished, survey
+from bench.measure.gradients.profiles import tables as tables_of
 from bench.measure.gradients.show import HEADERS, LEFT, NOTE, cells, markdown, print_profiles, title
-from bench.measure.gradients.survey import Unfinished, survey
 from bench.measure.gradients.table import curves, frame, parts, write
 from bench.measure.gradients.verdict import Verdict
 from bench.report.gradient_figures import gradient_figures
@@ -38,7 +38,7 @@ class Table:
 
     title: str
     suffix: str
-    rows: Sequence[Row]
+    rows: Sequence[ProfileRow]
 
     @cached_property
     def figures(self) -> list[Drawing]:
@@ -77,7 +77,7 @@ class Table:
 def section(results: Results) -> Gradients:
     """All gradient profiles of a results directory."""
     found, unfinished = survey(results.path)
-    together = groups(analysed(found))
+    together = tables_of(found)
     tables = [
         Table(title(group), suffix, group)
         for group, suffix in zip(together, _suffixes(together), strict=True)
@@ -101,7 +101,7 @@ class Gradients(Section):
         self.has_results = bool(tables)
 
     @property
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[ProfileRow]:
         """The rows of all tables."""
         return [row for table in self.tables for row in table.rows]
 
@@ -118,7 +118,7 @@ class Gradients(Section):
     def show(self, console: Console) -> None:
         """Print the tables, and a line for each profile that is not done."""
         if self.tables:
-            print_profiles(self.rows, console)
+            print_profiles([table.rows for table in self.tables], console)
         for one in self.unfinished:
             reason = f": {one.reason}" if one.reason else ""
             plain(console, f"{one.id} {one.state} after {one.draws} draws{reason}", "red")
@@ -134,7 +134,7 @@ class Gradients(Section):
             write_drawings(folder, table.figures, table.suffix)
 
 
-def _suffixes(together: Sequence[list[Row]]) -> list[str]:
+def _suffixes(together: Sequence[list[ProfileRow]]) -> list[str]:
     """What tells the tables' files apart: nothing for a single one, else model, reward, θ, seed where they
     differ."""
     keys = [

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 
 from bench.base import style
-from bench.measure.gradients.rows import rows
+from bench.measure.gradients.profiles import rows
 from bench.measure.gradients.table import curves, frame, parts
 from bench.report import gradient_figures as figures
 from bench.report.gradient_figures import Dot, dots, gradient_figures, plane

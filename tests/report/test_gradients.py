@@ -14,7 +14,7 @@ from rich.console import Console
 from bench.base.errors import BenchError
 from bench.measure.gradients import run, show
 from bench.measure.gradients.probe import LEVEL
-from bench.measure.gradients.rows import rows
+from bench.measure.gradients.profiles import rows
 from bench.measure.gradients.store import ProbeDir, probe_id
 from bench.measure.gradients.table import curves, parts
 from bench.report import contests

@@ -7,7 +7,7 @@ Draws are dealt to GROUPS groups in turn. Sums of vectors are kept per group: in
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -42,7 +42,7 @@ class Grouped:
 
     @classmethod
     def empty(cls, dim: int) -> Grouped:
-        """Nothing counted yet."""
+        """Sums of nothing, for vectors [dim]."""
         zeros = torch.zeros(GROUPS, dtype=torch.float64)
         return cls(torch.zeros(GROUPS, dim), zeros, zeros.clone())
 
@@ -172,7 +172,7 @@ class Moments:
 
     @classmethod
     def restored(cls, payload: dict[str, Any]) -> Moments:
-        """From `payload`."""
+        """The sums that `payload` described."""
         moments = cls(payload["dim"], payload["steps"])
         for key in _SCALARS:
             setattr(moments, key, payload[key])
@@ -188,21 +188,7 @@ class Moments:
         return moments
 
 
-_SCALARS = (
-    "dim",
-    "steps",
-    "draws",
-    "seconds",
-    "timed",
-    "forward",
-    "backward",
-    "reward",
-    "deterministic",
-    "same",
-    "plain",
-    "peak_memory",
-    "idle_memory",
-)
+_SCALARS = tuple(f.name for f in fields(Moments) if f.type in ("int", "float", "bool"))
 
 
 def norm2(vector: Tensor) -> float:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.measure.gradients.probe import MARGIN
-from bench.measure.gradients.rows import Row, groups
+from bench.measure.gradients.profiles import ProfileRow
 from bench.measure.gradients.verdict import ROUNDING, Bias, Verdict
 
 STYLES = {Verdict.UNBIASED: "green", Verdict.BIASED: "yellow", Verdict.UNDECIDED: "dim"}
@@ -40,9 +40,9 @@ NOTE = (
 )
 
 
-def print_profiles(table: Sequence[Row], console: Console) -> None:
-    """One table per model, θ and seed."""
-    for group in groups(table):
+def print_profiles(tables: Sequence[Sequence[ProfileRow]], console: Console) -> None:
+    """Print the tables, each in two pieces on a narrow terminal, and how to read them."""
+    for group in tables:
         for columns in [range(len(HEADERS))] if console.width >= WIDE else NARROW:
             out = Table(
                 title=title(group), title_justify="left", title_style="bold", padding=(0, 1), box=None
@@ -57,7 +57,7 @@ def print_profiles(table: Sequence[Row], console: Console) -> None:
     console.print(NOTE, style="dim", highlight=False)
 
 
-def title(group: Sequence[Row]) -> str:
+def title(group: Sequence[ProfileRow]) -> str:
     """What all rows of a table share."""
     first = group[0].config
     return (
@@ -65,14 +65,14 @@ def title(group: Sequence[Row]) -> str:
     )
 
 
-def markdown(group: Sequence[Row]) -> str:
+def markdown(group: Sequence[ProfileRow]) -> str:
     """The same as a Markdown table."""
     lines = [" | ".join(HEADERS), " | ".join("---" for _ in HEADERS)]
     lines += [" | ".join(cells(row)) for row in group]
     return "\n".join(f"| {line} |" for line in lines) + "\n"
 
 
-def cells(row: Row) -> list[str]:
+def cells(row: ProfileRow) -> list[str]:
     """The texts of a row, in the order of HEADERS."""
     moments, draws = row.moments, max(row.moments.draws, 1)
     memory = (moments.peak_memory - moments.idle_memory) / 2**20
@@ -100,14 +100,14 @@ def interval(bias: Bias) -> str:
     return f"{number(r.value)} ({number(r.low)}–{number(r.high)})"
 
 
-def verdict(row: Row) -> str:
+def verdict(row: ProfileRow) -> str:
     """The word; with a note where the method says of itself that it is unbiased, and is not."""
     if row.own.verdict is Verdict.BIASED and not row.config.biased:
         return "biased, declared unbiased"
     return str(row.own.verdict)
 
 
-def count(row: Row) -> str:
+def count(row: ProfileRow) -> str:
     """`200`, or of an undecided one `200 of 5582`."""
     draws = str(row.moments.draws)
     if row.own.verdict is not Verdict.UNDECIDED:

@@ -18,7 +18,7 @@ from bench.measure.gradients.moments import TERMS, Moments, gram
 
 
 @dataclass(frozen=True)
-class Weights:
+class Factors:
     """By kind, at one batch size: best factors; relative mean squared error with them, and with factors 1."""
 
     batch: int
@@ -27,7 +27,7 @@ class Weights:
     error_at_one: float
 
 
-def least_squares(moments: Moments, batch: int, sizes: tuple[int, ...]) -> list[Weights]:
+def least_squares(moments: Moments, batch: int, sizes: tuple[int, ...]) -> list[Factors]:
     """At each batch size; batch is the measured one.
 
     Empty while there is too little to tell, and for PPO's objective, whose terms have another scale. With
@@ -55,7 +55,7 @@ def least_squares(moments: Moments, batch: int, sizes: tuple[int, ...]) -> list[
         second = means + covariance * batch / size
         w = np.linalg.lstsq(second, v, rcond=None)[0]
         errors = [float(x @ second @ x - 2 * x @ v + whole) / whole for x in (w, ones)]
-        found.append(Weights(size, dict(zip(kinds, map(float, w), strict=True)), *errors))
+        found.append(Factors(size, dict(zip(kinds, map(float, w), strict=True)), *errors))
     return found
 
 

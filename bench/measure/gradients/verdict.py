@@ -176,7 +176,7 @@ def noise(moments: Moments, target: Grouped, norm: float) -> Noise:
 
 
 @dataclass(frozen=True)
-class Part:
+class Contribution:
     """A term's or a step's share of the batch gradient, relative to |g|: |mean| (debiased), variance, root
     mean square; and of the exact gradient's step, |mean|."""
 
@@ -188,8 +188,8 @@ class Part:
     exact: float | None
 
 
-def step_parts(moments: Moments, norm: float) -> list[Part]:
-    """By kind and step."""
+def step_parts(moments: Moments, norm: float) -> list[Contribution]:
+    """Contributions by kind and step, in the order of steps. norm: |g|."""
     found = []
     for (kind, i), s in sorted(moments.parts.items(), key=lambda item: (item[0][1], item[0][0])):
         mean2, second = _debiased(norm2(s.vector), s.square, moments.draws)
@@ -201,8 +201,8 @@ def step_parts(moments: Moments, norm: float) -> list[Part]:
     return found
 
 
-def term_parts(moments: Moments, norm: float) -> list[Part]:
-    """By kind."""
+def term_parts(moments: Moments, norm: float) -> list[Contribution]:
+    """Contributions of whole terms. norm: |g|."""
     found = []
     for kind, vector in sorted(moments.terms.items()):
         square = float(moments.products.diagonal()[TERMS.index(kind)])
@@ -218,6 +218,8 @@ def _debiased(sum_square: float, squares: float, n: int) -> tuple[float, float]:
     return (sum_square - squares) / (n * (n - 1)), squares / n
 
 
-def _part(name: str, i: int | None, mean2: float, second: float, norm: float, exact: float | None) -> Part:
+def _part(
+    name: str, i: int | None, mean2: float, second: float, norm: float, exact: float | None
+) -> Contribution:
     variance = (second - mean2) / norm**2
-    return Part(name, i, math.sqrt(max(0.0, mean2)) / norm, variance, math.sqrt(second) / norm, exact)
+    return Contribution(name, i, math.sqrt(max(0.0, mean2)) / norm, variance, math.sqrt(second) / norm, exact)

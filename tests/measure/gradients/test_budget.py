@@ -8,7 +8,7 @@ import pytest
 
 from bench.measure.gradients import run
 from bench.measure.gradients.plan import Limits
-from bench.measure.gradients.rows import rows
+from bench.measure.gradients.profiles import rows
 from bench.run.store import State
 from tests.measure.gradients.running import gradients
 from tests.support.running import environment

@@ -11,8 +11,8 @@ import pytest
 
 from bench.measure.gradients import worker
 from bench.measure.gradients.plan import tasks
+from bench.measure.gradients.profiles import survey
 from bench.measure.gradients.store import ProbeDir
-from bench.measure.gradients.survey import survey
 from bench.run import launch
 from bench.run.process import Exit, Outcome, Way
 from bench.run.store import State
