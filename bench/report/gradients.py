@@ -42,7 +42,7 @@ class Table:
 
     @cached_property
     def figures(self) -> list[Drawing]:
-        """Its figures."""
+        """The figures of this table's profiles."""
         return gradient_figures(frame(self.rows), parts(self.rows, by_step=True), curves(self.rows))
 
     @property
@@ -52,7 +52,7 @@ class Table:
 
     @property
     def settings(self) -> list[tuple[str, str]]:
-        """Every method's own."""
+        """Every method and its own settings as text."""
         return [(row.label, listed(row.config.method.config)) for row in self.rows]
 
     @property

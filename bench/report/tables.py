@@ -110,7 +110,7 @@ def _fixed(value: float, digits: int) -> str:
 
 
 def short_count(value: float) -> str:
-    """`480`, `12.8k`, `3.4M`."""
+    """A count in few digits: `480`, `12.8k`, `3.4M`."""
     if not math.isfinite(value):
         return NONE
     for limit, unit in ((1e6, "M"), (1e3, "k")):

@@ -76,7 +76,7 @@ class Calibration(Strict):
         return Seconds(parts)
 
     def save(self, directory: Path) -> Path:
-        """Write calibration.json."""
+        """Write calibration.json into a directory and return its path."""
         write_atomically(directory / FILE, self.model_dump_json(indent=1))
         return directory / FILE
 

@@ -76,7 +76,7 @@ class Faker:
     def normal(
         self, keys: Sequence[tuple[int | str, ...]], shape: Sequence[int], device: torch.device
     ) -> Tensor:
-        """In place of random numbers."""
+        """A fake tensor [keys, *shape] in place of random numbers."""
         with self.mode:
             return torch.empty(len(keys), *shape, device=device)
 
@@ -119,7 +119,7 @@ class TakesAdapter(Protocol):
     """A chain that can be told that its adapter's parameters are other ones."""
 
     def adopt_lora(self) -> None:
-        """Take them from the network."""
+        """Take the parameters from the network."""
         ...
 
 

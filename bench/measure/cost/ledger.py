@@ -122,7 +122,7 @@ class Point:
 
 
 def delta(block: Block) -> tuple[int, int]:
-    """(place in a vector, bytes)."""
+    """Where in a `Vector` a block counts, and its bytes."""
     return PLACE[block.component()] + (SIZE if block.host else 0), block.size
 
 
@@ -172,5 +172,5 @@ def most_parked(log: Log) -> int:
 
 
 def nothing() -> Vector:
-    """A vector of zeros."""
+    """No bytes of anything."""
     return np.zeros(2 * SIZE)

@@ -186,7 +186,7 @@ def _fit(h: int) -> str:
 
 
 def reasons(known: Facts, found: Answers, h: int) -> str:
-    """Why this h."""
+    """Why h is the one to take, in sentences."""
     profile = known.variances
     if found.measured is not None and profile is not None:
         text = f"h = {h}: of the profiled h that fit, it has the least variance × seconds"
@@ -206,7 +206,7 @@ def reasons(known: Facts, found: Answers, h: int) -> str:
 
 
 def settings(known: Facts, best: Choice | None, h: int, method: str) -> str:
-    """What to type."""
+    """The options of `bench run` that follow from the plan."""
     if known.graphs == "joint":
         on = str(known.joint[-1].checkpointing).lower()
         return (

@@ -102,7 +102,7 @@ def cell(method: str, model: str, batch: int, settings: Sequence[str]) -> CellCo
 
 
 def own_h(config: CellConfig) -> int:
-    """h as the cell's settings have it."""
+    """The h that the cell's settings ask for."""
     return int(trained(config).method.config["h"])
 
 
@@ -184,7 +184,7 @@ def _peak(simulate: Simulate, config: CellConfig, steps: int) -> int:
 
 
 def answers(known: Facts) -> Answers:
-    """Apply every rule."""
+    """h by every rule, from the simulated facts."""
     variances, steps = known.variances, known.steps
     v_h, v_z = 0.0, 1.0
     if variances and variances.v_h is not None and variances.v_z:

@@ -49,7 +49,7 @@ class Simulator:
         return chain, reward, rehearsals
 
     def _subject(self, config: CellConfig, training: Training, chain: Chain, reward: Reward) -> Subject:
-        """As after the first step: gradients and the optimizer's state are there."""
+        """A cell's objects as after its first step: gradients and the optimizer's state are there."""
         subject = subject_of(config, training, chain, reward)
         subject.engine.roller.normal = self.faker.normal
         for p in chain.parameters():

@@ -54,7 +54,7 @@ class Subject:
 
     @property
     def dtype(self) -> str:
-        """Of most of the weights."""
+        """The dtype of most of the weights, such as `float16`."""
         sizes: dict[torch.dtype, int] = {}
         for network in itertools.chain(*parts_of(self.chain).values()):
             for p in network.parameters():
@@ -109,7 +109,7 @@ class Counting(Mover):
         return copy
 
     def back(self, tensor: Tensor, device: torch.device) -> Tensor:
-        """A copy."""
+        """A copy, so that what is parked stays as it is."""
         return tensor.clone()
 
 
@@ -203,7 +203,7 @@ def _latents(micro: MicroBatch) -> Iterator[Tensor | None]:
 
 
 def _mark_known(tracker: Tracker, subject: Subject, parts: dict[str, list[nn.Module]]) -> None:
-    """What is there before the step."""
+    """Tell the tracker what is there before the step."""
     trainable = {id(p) for p in subject.chain.parameters()}
     for part, found in parts.items():
         for network in found:

@@ -21,13 +21,13 @@ TERMS = (Kind.FO, Kind.HO, Kind.ZO)
 
 @dataclass
 class Sum:
-    """Of vectors [d]: their sum, and that of their squared norms."""
+    """The sum of vectors [d], and the sum of their squared norms."""
 
     vector: Tensor
     square: float = 0.0
 
     def add(self, vector: Tensor) -> None:
-        """Count one more."""
+        """Count one more vector."""
         self.vector += vector
         self.square += norm2(vector)
 
@@ -47,7 +47,7 @@ class Grouped:
         return cls(torch.zeros(GROUPS, dim), zeros, zeros.clone())
 
     def add(self, group: int, vector: Tensor) -> None:
-        """Count one more."""
+        """Count one more vector."""
         self.vectors[group] += vector
         self.counts[group] += 1
         self.squares[group] += norm2(vector)

@@ -43,7 +43,7 @@ class Products:
 
     @property
     def difference(self) -> np.ndarray:
-        """(estimate - target) · (estimate - target)."""
+        """Inner products of the differences of group means, estimate minus target: [G, G]."""
         return self.mine - self.cross - self.cross.T + self.target
 
 
