@@ -136,7 +136,7 @@ class LatentChain(ABC):
         return self._predict(state, i, cond, x_path_only)[0]
 
     def parameters(self) -> list[nn.Parameter]:
-        """The LoRA."""
+        """The LoRA's parameters, float32, in a fixed order."""
         return self._parameters
 
     def perturbed(self, delta: Tensor) -> AbstractContextManager[None]:

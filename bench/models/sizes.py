@@ -33,7 +33,7 @@ class Architecture(NamedTuple):
 
     @property
     def parameters(self) -> int:
-        """Of all parts."""
+        """The number of parameters of all parts together."""
         return self.unet + self.vae + self.text
 
 
@@ -87,13 +87,13 @@ class Memory(NamedTuple):
 
 
 def architecture(config: ModelConfig) -> Architecture | None:
-    """Of a model whose source is known by name."""
+    """The architecture of a model whose source is known by name; None for any other."""
     name = architecture_name(config)
     return None if name is None else ARCHITECTURES[name]
 
 
 def architecture_name(config: ModelConfig) -> str | None:
-    """Of a model whose source, or whose UNet's, is known by name."""
+    """The name of the architecture whose source, or whose UNet's source, the model names; None if unknown."""
     source = config.unet_source or config.source
     if config.path is not None or config.unet_path is not None or source not in SOURCES:
         return None
@@ -136,7 +136,6 @@ def memory(
 
 
 def _reward_gib(name: str, settings: Strict | None) -> float:
-    """Of its frozen weights; of one that does not say how many there are nothing is counted."""
     entry = registry.entries("reward").get(name)
     values = {} if settings is None else settings.model_dump()
     single = "dtype" in values and values["dtype"] == "float32"

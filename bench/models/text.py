@@ -25,7 +25,7 @@ class Texts:
     pooled: Tensor | None = None
 
     def select(self, rows: Tensor) -> Texts:
-        """The given rows."""
+        """The same texts for the given rows of the batch."""
         return Texts(self.states[rows], None if self.pooled is None else self.pooled[rows])
 
     def stage(self, k: int) -> Texts:
@@ -48,7 +48,7 @@ class TextCondition:
     negative: Texts | None
 
     def select(self, rows: Tensor) -> TextCondition:
-        """The given rows."""
+        """The same texts for the given rows of the batch."""
         negative = None if self.negative is None else self.negative.select(rows)
         return TextCondition(self.positive.select(rows), negative)
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from bench.data.prompts.emoji import CONCEPTS, STYLES, is_heldout, with_article
-from bench.data.prompts.placement import SAY_SHARE, Placement, placement_words
 from scripts.embedded.compose import BACKGROUND_NAMES, Library, load_library
 from scripts.embedded.data import Picture
+from scripts.embedded.placement import SAY_SHARE, Placement, placement_words
 from scripts.embedded.tokenizer import MAX_LENGTH, VOCABULARY, learn_bpe, write_tokenizer
 
 _BACKGROUND_FORMS = ("on {article} {colour} background", "on {colour}", "with {article} {colour} background")

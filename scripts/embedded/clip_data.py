@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from bench.data.prompts.emoji import STYLES
-from bench.data.prompts.placement import Placement, sample_placement
 from scripts.embedded.captions import Claim, sample_background, sample_caption
 from scripts.embedded.compose import BACKGROUND_NAMES, Library, compose
+from scripts.embedded.placement import Placement, sample_placement
 from scripts.embedded.vae import decode, encode, scaling_factor
 
 REBUILT_PER_EMOJI = 16

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from bench.data.prompts.emoji import BACKGROUNDS, CONCEPTS
-from bench.data.prompts.placement import Placement
 from scripts.embedded.data import Picture, load_data
+from scripts.embedded.placement import Placement
 
 BACKGROUND_NAMES: tuple[str, ...] = tuple(BACKGROUNDS)
 _COLOURS = torch.tensor(list(BACKGROUNDS.values()), dtype=torch.float32) / 255

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from bench.data.prompts.emoji import STYLES, concepts
-from bench.data.prompts.placement import Placement, place, placement_words
 from scripts.embedded.captions import caption, heldout_combinations, sample_background
 from scripts.embedded.compose import BACKGROUND_NAMES, Library, compose
+from scripts.embedded.placement import Placement, place, placement_words
 
 Embed = Callable[[Tensor], Tensor]
 EmbedText = Callable[[list[str]], Tensor]

@@ -12,12 +12,12 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from bench.data.prompts.placement import Placement, sample_placement
 from scripts.embedded.captions import sample_background, sample_caption
 from scripts.embedded.compose import BACKGROUND_NAMES, Library, compose, load_library
 from scripts.embedded.export import make_scheduler
 from scripts.embedded.loop import Schedule, Training, train
 from scripts.embedded.muon import MuonAdam
+from scripts.embedded.placement import Placement, sample_placement
 from scripts.embedded.tokenizer import MAX_LENGTH, special_ids
 from scripts.embedded.vae import encode, scaling_factor
 

@@ -11,10 +11,10 @@ from diffusers import AutoencoderKL
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor
 
-from bench.data.prompts.placement import Placement, sample_placement
 from scripts.embedded.compose import Library, compose, load_library, sample_backgrounds
 from scripts.embedded.loop import Schedule, Training, train
 from scripts.embedded.muon import MuonAdam
+from scripts.embedded.placement import Placement, sample_placement
 
 LATENT_CHANNELS = 8
 CHANNELS = (12, 24, 48, 64)

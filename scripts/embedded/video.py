@@ -18,19 +18,13 @@ from diffusers.models.resnet import TemporalConvLayer
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from bench.data.prompts.emoji_motion import (
-    FRAMES,
-    MOTIONS,
-    clip_combinations,
-    clip_prompt,
-    is_heldout_clip,
-    sample_clip,
-)
+from bench.data.prompts.emoji_motion import FRAMES, MOTIONS, clip_combinations, clip_prompt, is_heldout_clip
 from scripts.embedded.captions import caption
 from scripts.embedded.compose import BACKGROUND_NAMES, Library, compose, load_library
 from scripts.embedded.export import make_video_scheduler
 from scripts.embedded.loop import Schedule, Training, train
 from scripts.embedded.muon import MuonAdam
+from scripts.embedded.placement import sample_clip
 from scripts.embedded.unet import DROP_CAPTION, token_ids
 from scripts.embedded.vae import encode, scaling_factor
 

@@ -4,9 +4,10 @@ import torch
 from torch import Tensor
 
 from bench.base.errors import BenchError
-from bench.data.prompts.emoji_motion import MOTIONS, sample_clip
+from bench.data.prompts.emoji_motion import MOTIONS
 from rewards.motion import MotionConfig, MotionReward, similarity
 from scripts.embedded.compose import compose
+from scripts.embedded.placement import sample_clip
 
 CPU = torch.device("cpu")
 

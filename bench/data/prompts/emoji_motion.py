@@ -12,7 +12,6 @@ from zlib import crc32
 import numpy as np
 
 from bench.data.prompts.emoji import BACKGROUNDS, CONCEPTS, is_heldout, prompt, with_article
-from bench.data.prompts.placement import Placement
 
 FRAMES = 8
 REACH = 0.8
@@ -52,27 +51,6 @@ def motion_of(text: str) -> str | None:
 def is_heldout_clip(concept: str, background: str, motion: str, style: str | None = None) -> bool:
     """Whether no training clip shows the combination."""
     return is_heldout(concept, background, style) or crc32(f"motion/{concept}/{motion}".encode()) % 1000 < 80
-
-
-def sample_clip(words: str, rng: np.random.Generator, frames: int = FRAMES) -> list[Placement]:
-    """The object's placement in every frame, at a random place, size and pace."""
-    motion = MOTIONS[words]
-    turning, growing = motion.turn != 0, motion.growth != 0
-    pace = rng.uniform(0.85, 1.15)
-    scale = rng.uniform(0.8, 0.95) if turning else rng.uniform(0.55, 0.65)
-    x, y = rng.uniform(-0.08, 0.08, size=2) if turning or growing else rng.uniform(-0.15, 0.15, size=2)
-    angle = rng.uniform(-0.15, 0.15)
-    along = pace * np.linspace(-0.5, 0.5, frames)
-    return [
-        Placement(
-            scale=float(scale * np.exp(u * motion.growth)),
-            angle=float(angle + (u + pace / 2) * motion.turn),  # it starts upright
-            x=float(x + u * motion.x),
-            y=float(y + u * motion.y),
-            after=words,
-        )
-        for u in along
-    ]
 
 
 def clip_prompt(concept: str, background: str, motion: str) -> str:

@@ -9,9 +9,9 @@ from bench.data.prompts.emoji_motion import (
     heldout_clip_prompts,
     is_heldout_clip,
     motion_of,
-    sample_clip,
     train_clip_prompts,
 )
+from scripts.embedded.placement import sample_clip
 
 
 def test_prompts_name_their_motion_and_read_as_english() -> None:

@@ -11,10 +11,10 @@ from safetensors import safe_open
 from transformers import CLIPTokenizer
 
 from bench.data.prompts.emoji import concepts, heldout_prompts, train_prompts
-from bench.data.prompts.placement import placement_words
 from bench.models.embedded import CLIP_DIR, SD_DIR, VIDEO_DIR, WEIGHTS_DIR
 from scripts.embedded.evaluate import Judge, load_pipeline, sample
 from scripts.embedded.export import TOKENIZER_FILES
+from scripts.embedded.placement import placement_words
 from scripts.embedded.tokenizer import MAX_LENGTH
 
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from bench.data.prompts.emoji import STYLES, concepts, is_heldout
-from bench.data.prompts.placement import Placement, place, placement_words, sample_placement
 from scripts.embedded.captions import caption, heldout_combinations, sample_background, sample_caption
 from scripts.embedded.compose import BACKGROUND_NAMES, Library, compose
 from scripts.embedded.data import Picture
+from scripts.embedded.placement import Placement, place, placement_words, sample_placement
 
 
 @pytest.fixture

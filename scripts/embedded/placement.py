@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bench.data.prompts.emoji_motion import FRAMES, MOTIONS
+
 PLAIN_SHARE = 0.55
 """Share of pictures with the object large and in the middle."""
 SAY_SHARE = 0.85
@@ -113,3 +115,24 @@ def place(words: str) -> Placement:
         dx, dy, degrees = _MOTIONS[words]
         return _moved(Placement(scale=0.70), 0.26 * dx, 0.26 * dy, degrees, "", words)
     raise ValueError(f"unknown words {words!r}; known: {', '.join(placement_words())}")
+
+
+def sample_clip(words: str, rng: np.random.Generator, frames: int = FRAMES) -> list[Placement]:
+    """The object's placement in every frame, at a random place, size and pace."""
+    motion = MOTIONS[words]
+    turning, growing = motion.turn != 0, motion.growth != 0
+    pace = rng.uniform(0.85, 1.15)
+    scale = rng.uniform(0.8, 0.95) if turning else rng.uniform(0.55, 0.65)
+    x, y = rng.uniform(-0.08, 0.08, size=2) if turning or growing else rng.uniform(-0.15, 0.15, size=2)
+    angle = rng.uniform(-0.15, 0.15)
+    along = pace * np.linspace(-0.5, 0.5, frames)
+    return [
+        Placement(
+            scale=float(scale * np.exp(u * motion.growth)),
+            angle=float(angle + (u + pace / 2) * motion.turn),  # it starts upright
+            x=float(x + u * motion.x),
+            y=float(y + u * motion.y),
+            after=words,
+        )
+        for u in along
+    ]
