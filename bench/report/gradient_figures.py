@@ -17,17 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-from bench.base.style import (
-    GREY,
-    Drawing,
-    Look,
-    drawing,
-    legend,
-    looks,
-    new_figure,
-    render,
-    term_look,
-)
+from bench.base.style import GREY, Drawing, Look, drawing, legend, looks, new_figure, render, term_look
 from bench.report.panels import logarithmic_panels
 from bench.report.placing import Point, place_names
 

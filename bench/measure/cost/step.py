@@ -41,6 +41,19 @@ def trained(config: CellConfig) -> Training:
     return config.training
 
 
+def with_model(config: CellConfig, **settings: Any) -> CellConfig:
+    """The cell with other settings of its model."""
+    model = config.model.config.model_copy(update=settings)
+    return config.model_copy(update={"model": config.model.model_copy(update={"config": model})})
+
+
+def with_method(config: CellConfig, name: str, settings: dict[str, Any]) -> CellConfig:
+    """The trained cell with another method."""
+    training = trained(config)
+    method = training.method.model_copy(update={"name": name, "config": settings})
+    return config.model_copy(update={"training": training.model_copy(update={"method": method})})
+
+
 @dataclass(frozen=True)
 class Subject:
     """What is profiled: a cell's objects, loaded."""

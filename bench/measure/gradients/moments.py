@@ -159,10 +159,7 @@ class Moments:
     def payload(self) -> dict[str, Any]:
         """Plain values and tensors, for a checkpoint."""
         return {
-            **{key: getattr(self, key) for key in _SCALARS},
-            "products": self.products,
-            "occupancy": self.occupancy,
-            "exact_products": self.exact_products,
+            **{key: getattr(self, key) for key in _PLAIN},
             "estimate": _grouped(self.estimate),
             "exact": _grouped(self.exact),
             "parts": {f"{kind} {i}": _sum(s) for (kind, i), s in self.parts.items()},
@@ -174,9 +171,7 @@ class Moments:
     def restored(cls, payload: dict[str, Any]) -> Moments:
         """The sums that `payload` described."""
         moments = cls(payload["dim"], payload["steps"])
-        for key in _SCALARS:
-            setattr(moments, key, payload[key])
-        for key in ("products", "occupancy", "exact_products"):
+        for key in _PLAIN:
             setattr(moments, key, payload[key])
         moments.estimate = Grouped(*payload["estimate"])
         moments.exact = Grouped(*payload["exact"])
@@ -188,7 +183,7 @@ class Moments:
         return moments
 
 
-_SCALARS = tuple(f.name for f in fields(Moments) if f.type in ("int", "float", "bool"))
+_PLAIN = tuple(f.name for f in fields(Moments) if f.type in ("int", "float", "bool", "Tensor"))
 
 
 def norm2(vector: Tensor) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -13,20 +13,6 @@ from bench.measure.gradients.profiles import ProfileRow
 from bench.measure.gradients.verdict import ROUNDING, Bias, Verdict
 
 STYLES = {Verdict.UNBIASED: "green", Verdict.BIASED: "yellow", Verdict.UNDECIDED: "dim"}
-HEADERS = (
-    "method",
-    "bias (95 %)",
-    "verdict",
-    "draws",
-    "deployed",
-    "variance",
-    "cosine",
-    "fwd",
-    "bwd",
-    "s",
-    "MB",
-    "variance × s",
-)
 WIDE = 130  # columns of a terminal that take the whole table
 NARROW = ([0, 1, 2, 3, 4], [0, 5, 6, 7, 8, 9, 10, 11])
 LEFT = (0, 1, 2)
@@ -74,22 +60,7 @@ def markdown(group: Sequence[ProfileRow]) -> str:
 
 def cells(row: ProfileRow) -> list[str]:
     """The texts of a row, in the order of HEADERS."""
-    moments, draws = row.moments, max(row.moments.draws, 1)
-    memory = (moments.peak_memory - moments.idle_memory) / 2**20
-    return [
-        row.label,
-        interval(row.own),
-        verdict(row),
-        count(row),
-        "?" if interval(row.deployed) == "?" else number(row.deployed.relative.value),
-        number(row.variance),
-        number(row.deployed.cosine.value),
-        number(moments.forward / draws),
-        number(moments.backward / draws),
-        number(row.seconds),
-        f"{memory:.0f}",
-        number(row.variance * row.seconds),
-    ]
+    return [text(row) for text in COLUMNS.values()]
 
 
 def interval(bias: Bias) -> str:
@@ -130,3 +101,24 @@ def number(value: float) -> str:
     if size >= 100:
         return f"{value:.0f}"
     return f"{value:.2g}" if size < 10 else f"{value:.3g}"
+
+
+def _mean(total: float, row: ProfileRow) -> str:
+    return number(total / max(row.moments.draws, 1))
+
+
+COLUMNS: dict[str, Callable[[ProfileRow], str]] = {
+    "method": lambda row: row.label,
+    "bias (95 %)": lambda row: interval(row.own),
+    "verdict": verdict,
+    "draws": count,
+    "deployed": lambda row: "?" if interval(row.deployed) == "?" else number(row.deployed.relative.value),
+    "variance": lambda row: number(row.variance),
+    "cosine": lambda row: number(row.deployed.cosine.value),
+    "fwd": lambda row: _mean(row.moments.forward, row),
+    "bwd": lambda row: _mean(row.moments.backward, row),
+    "s": lambda row: number(row.seconds),
+    "MB": lambda row: f"{(row.moments.peak_memory - row.moments.idle_memory) / 2**20:.0f}",
+    "variance × s": lambda row: number(row.variance * row.seconds),
+}
+HEADERS = tuple(COLUMNS)
