@@ -15,8 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from bench.engine.chain import State, Transition
-from bench.engine.gaussian import per_row
+from bench.engine.chain import State, Transition, per_row
 from bench.engine.reward import Reward
 
 

@@ -23,7 +23,7 @@ from bench.base.strict import Strict
 from bench.engine.advantages import whiten
 from bench.engine.batch import Batch, Report
 from bench.engine.engine import Engine
-from bench.engine.likelihood_ratio import Clipped
+from bench.engine.likelihood_ratio import Ppo
 from bench.engine.method import Method
 from bench.engine.plan import Kind, tiled
 from bench.engine.random_streams import uniform
@@ -67,7 +67,7 @@ class Ddpo(Method):
         plan = tiled([Kind.HO] * self.steps, [c.eta] * self.steps)
         trajectory = engine.rollout([plan] * count, batch)
         advantage = self._advantages(trajectory.signed, batch.prompts)
-        ppo = Clipped(c.clip, mean=c.log_prob == "mean")
+        ppo = Ppo(c.clip, mean=c.log_prob == "mean")
         rng = uniform("ddpo", engine.seed, batch.step)
         for _ in range(c.inner_epochs):
             for include in _minibatches(count, c.minibatches, rng):

@@ -30,8 +30,8 @@ from torch import Tensor
 from bench.base.errors import BenchError
 from bench.base.strict import Strict
 from bench.engine.batch import Improved, Start
+from bench.engine.chain import per_row
 from bench.engine.engine import Engine
-from bench.engine.gaussian import per_row
 from bench.engine.method import InferenceMethod
 from bench.engine.random_streams import normal
 

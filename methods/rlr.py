@@ -34,8 +34,8 @@ from pydantic import Field
 from bench.base.errors import BenchError
 from bench.base.strict import Strict
 from bench.engine.advantages import Baseline
+from bench.engine.batch import Perturbation
 from bench.engine.control_variate import Control
-from bench.engine.micro_batch import Perturbation
 from bench.engine.plan import Kind, Plan, Segment
 from bench.engine.plan_method import Estimator, PlanMethod
 

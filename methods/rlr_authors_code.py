@@ -25,7 +25,7 @@ from bench.base.strict import Strict
 from bench.engine.advantages import whiten
 from bench.engine.batch import Batch, Report
 from bench.engine.engine import Engine
-from bench.engine.likelihood_ratio import Clipped
+from bench.engine.likelihood_ratio import Ppo
 from bench.engine.method import Method
 from bench.engine.plan import Kind, Plan, Segment
 from bench.engine.random_streams import uniform
@@ -72,7 +72,7 @@ class RlrAuthorsCode(Method):
             trajectory,
             whiten(rewards, mean, std, inf),
             weights={Kind.FO: c.fo_weight, Kind.HO: c.ho_weight, Kind.ZO: 1.0},
-            ppo=Clipped(c.clip, mean=True),
+            ppo=Ppo(c.clip, mean=True),
         )
 
     def plan(self, seed: int, step: int) -> Plan:

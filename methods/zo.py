@@ -17,7 +17,7 @@ from pydantic import Field
 
 from bench.base.strict import Strict
 from bench.engine.advantages import Baseline
-from bench.engine.micro_batch import Perturbation
+from bench.engine.batch import Perturbation
 from bench.engine.plan import Kind, Plan, Segment
 from bench.engine.plan_method import Estimator, PlanMethod
 

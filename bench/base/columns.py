@@ -10,6 +10,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from tabulate import tabulate
 
 NONE = "–"
 TONES = {1: "green", -1: "red", 0: ""}
@@ -55,12 +56,31 @@ def pack(names: Column, columns: Sequence[Column], width: int) -> list[list[Colu
     return tables
 
 
-def print_columns(console: Console, names: Column, columns: Sequence[Column], styles: Sequence[str]) -> None:
-    """Print columns beside the names, in as many tables as the console's width asks for. styles: of rows."""
+def print_columns(
+    console: Console,
+    names: Column,
+    columns: Sequence[Column],
+    styles: Sequence[str],
+    sections: Sequence[int] = (),
+) -> None:
+    """Print columns beside the names, in as many tables as the console's width asks for.
+
+    styles: of rows. sections: numbers of the rows that a line is drawn above.
+    """
     for some in pack(names, columns, console.width):
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for column in (names, *some):
             table.add_column(column.header, justify="left" if column.left else "right", no_wrap=True)
         for row, style in enumerate(styles):
+            if row in sections:
+                table.add_section()
             table.add_row(*(Text(c.cells[row], TONES[c.tones[row]]) for c in (names, *some)), style=style)
         console.print(table)
+
+
+def as_text(columns: Sequence[Column], tablefmt: str = "github") -> str:
+    """All columns as one table; tablefmt: github or latex_booktabs."""
+    align = ["left" if column.left else "right" for column in columns]
+    body = list(zip(*(column.cells for column in columns), strict=True))
+    headers = [column.header for column in columns]
+    return tabulate(body, headers, tablefmt, colalign=align, disable_numparse=True)

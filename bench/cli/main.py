@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from bench.base.console import plain, without_bars
+from bench.base.console import plain
 from bench.base.errors import BenchError
 from bench.cli import cost, gradients, options, run, slurm, vbench
 
@@ -105,19 +105,6 @@ def fetch(
     sys.exit(fetching.run(console, pieces, to, dry_run))
 
 
-@app.command("vbench-cell", hidden=True)
-def vbench_cell(directory: Path, with_parent: options.WithParent = False) -> None:
-    """Do one planned part of `vbench generate` or `vbench score` in this process."""
-    without_bars()
-    from bench.measure.vbench.work import run_part
-    from bench.run.cell import end_with_parent
-    from bench.run.store import CellDir
-
-    if with_parent:
-        end_with_parent()
-    sys.exit(run_part(CellDir(directory)))
-
-
 COMMANDS = (
     *(run.run, gradients.gradients, run.sample, run.report, doctor, fetch, run.evaluate),
     *(slurm.submit, slurm.status, slurm.cancel, slurm.retry, slurm.logs, cost.profile, cost.plan),
@@ -126,4 +113,5 @@ for command in COMMANDS:
     app.command()(command)
 for command in (run.cell, gradients.probe):  # this program's own: one piece of work in a process
     app.command(hidden=True)(command)
+app.command("vbench-cell", hidden=True)(vbench.cell)
 app.add_typer(vbench.app, name="vbench")

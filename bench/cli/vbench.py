@@ -7,40 +7,60 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from rich.console import Console
+from typer import Argument, Option, Typer
 
 from bench.base.console import without_bars
-from bench.cli.options import Changes
+from bench.base.errors import BenchError
+from bench.cli import options
 
 if TYPE_CHECKING:
     from bench.run.slurm import sweep
 
 console = Console()
-app = typer.Typer(
-    help="VBench: make videos of its prompts, score them, tabulate the scores.", no_args_is_help=True
-)
+app = Typer(help="VBench: make videos of its prompts, score them, tabulate the scores.", no_args_is_help=True)
 Dimensions = Annotated[
     list[str] | None,
-    typer.Option(
-        "--dimension", help="names with commas between them, or all; may be repeated", show_default="all"
-    ),
+    Option("--dimension", help="names with commas between them, or all; may be repeated", show_default="all"),
 ]
-Model = Annotated[str | None, typer.Option(help="a video model, as for run", show_default="the cell's")]
-VideosOut = Annotated[
-    Path | None, typer.Option(help="for the videos", show_default="results/vbench/MODEL/videos")
-]
+# generate
+Model = Annotated[str | None, Option(help="a video model, as for run", show_default="the cell's")]
+Lora = Annotated[Path | None, Option(help="a cell's directory, or one with a LoRA in it")]
+VideosOut = Annotated[Path | None, Option(help="for the videos", show_default="results/vbench/MODEL/videos")]
 Subset = Annotated[
-    int | None, typer.Option(min=1, help="prompts of each dimension, a fixed choice", show_default="all")
+    int | None, Option(min=1, help="prompts of each dimension, a fixed choice", show_default="all")
 ]
 PerPrompt = Annotated[
-    int | None, typer.Option(min=1, help="videos of each prompt", show_default="5; flickering 25")
+    int | None, Option(min=1, help="videos of each prompt", show_default="5; flickering 25")
 ]
-Fps = Annotated[float | None, typer.Option(min=1, help="frames per second", show_default="the model's")]
-Settings = Annotated[list[str] | None, typer.Option("--set", help="model.KEY=VALUE; may be repeated")]
+Shard = Annotated[str | None, Option(help="K/N: only that part, for array jobs")]
+Seed = Annotated[int, Option(min=0, help="of the starting noise")]
+Batch = Annotated[int, Option(min=1, help="videos at a time")]
+Fps = Annotated[float | None, Option(min=1, help="frames per second", show_default="the model's")]
+Settings = Annotated[list[str] | None, Option("--set", help="model.KEY=VALUE; may be repeated")]
+MakeAgain = Annotated[bool, Option("--force", help="make also those that are there")]
+Count = Annotated[bool, Option("--dry-run", help="count them, make none")]
+# score
+Videos = Annotated[Path, Argument(help="directory of videos")]
+Custom = Annotated[
+    bool, Option("--custom", help="videos of other prompts: ten dimensions, prompts from file names")
+]
+PromptsFile = Annotated[Path | None, Option(help='with --custom: JSON, {"a.mp4": "its prompt"}')]
+ScoresOut = Annotated[Path | None, Option(help="scores go to OUT/scores", show_default="beside the videos")]
+Device = Annotated[str, Option(help="cuda, cpu or auto")]
+Python = Annotated[Path | None, Option(help="of another environment with vbench", show_default="this one")]
+Fetch = Annotated[bool, Option("--fetch", help="download weights that are not here")]
+NoStaticFilter = Annotated[
+    bool, Option("--no-static-filter", help="score flickering on all videos, moving ones too")
+]
+Jobs = Annotated[int, Option(min=1, help="dimensions at a time")]
+Timeout = Annotated[float | None, Option(min=1, help="seconds of each dimension")]
+ScoreAgain = Annotated[bool, Option("--force", help="score again what has a score")]
+Show = Annotated[bool, Option("--dry-run", help="with --slurm: show what would be sent and what is missing")]
+# with --slurm
 Slurm = Annotated[
     str | None,
-    typer.Option(
+    Option(
         "--slurm",
         help="send what is missing to SLURM by this profile",
         show_default="work here",
@@ -48,13 +68,13 @@ Slurm = Annotated[
     ),
 ]
 MaxParallel = Annotated[
-    int | None, typer.Option(min=1, help="with --slurm: cells that run at once", show_default="the profile's")
+    int | None, Option(min=1, help="with --slurm: cells that run at once", show_default="the profile's")
 ]
 Cells = Annotated[
     int | None,
-    typer.Option(min=1, help="with --slurm: that share the videos", show_default="as many as run at once; 8"),
+    Option(min=1, help="with --slurm: that share the videos", show_default="as many as run at once; 8"),
 ]
-Wait = Annotated[bool, typer.Option("--wait", help="with --slurm: to the end; exit code 1 if one failed")]
+Wait = Annotated[bool, Option("--wait", help="with --slurm: to the end; exit code 1 if one failed")]
 
 
 class Unit(StrEnum):
@@ -69,20 +89,20 @@ class Unit(StrEnum):
 def generate(
     dimension: Dimensions = None,
     model: Model = None,
-    lora: Annotated[Path | None, typer.Option(help="a cell's directory, or one with a LoRA in it")] = None,
+    lora: Lora = None,
     out: VideosOut = None,
     subset: Subset = None,
     per_prompt: PerPrompt = None,
-    shard: Annotated[str | None, typer.Option(help="K/N: only that part, for array jobs")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="of the starting noise")] = 0,
-    batch: Annotated[int, typer.Option(min=1, help="videos at a time")] = 1,
+    shard: Shard = None,
+    seed: Seed = 0,
+    batch: Batch = 1,
     fps: Fps = None,
     settings: Settings = None,
-    force: Annotated[bool, typer.Option("--force", help="make also those that are there")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="count them, make none")] = False,
+    force: MakeAgain = False,
+    dry_run: Count = False,
     slurm: Slurm = None,
     cells: Cells = None,
-    changes: Changes = None,
+    changes: options.Changes = None,
     max_parallel: MaxParallel = None,
     wait: Wait = False,
 ) -> None:
@@ -91,30 +111,88 @@ def generate(
     from bench.measure.vbench import dimensions
 
     chosen = dimensions.chosen(dimension or ())
-    _whose(model, lora)
+    if model is None and lora is None:
+        raise BenchError("say whose videos: --model NAME, or --lora DIRECTORY of a trained cell")
     _with_slurm(slurm, {"--cells": cells, "--with": changes, "--max-parallel": max_parallel, "--wait": wait})
     from bench.measure.vbench import generate as making
-    from bench.measure.vbench import order, submit
+    from bench.measure.vbench import resolve, submit
 
-    asked = order.Asked(
-        dimensions=chosen,
-        model=model,
-        lora=lora,
+    request = resolve.request(
+        chosen,
+        model,
+        lora,
         out=out,
+        shard=shard,
+        settings=settings or (),
         subset=subset,
         per_prompt=per_prompt,
-        shard=shard,
         seed=seed,
         batch=batch,
         fps=fps,
-        settings=settings or (),
-        force=force,
-        dry_run=dry_run,
     )
     if slurm is None:
-        making.generate(console, asked)
-        return
-    sys.exit(submit.generate(console, asked, _how(slurm, changes, max_parallel, wait, dry_run, force), cells))
+        making.generate(console, request, force=force, dry_run=dry_run)
+    else:
+        how = _how(slurm, changes, max_parallel, wait, dry_run, force)
+        sys.exit(submit.generate(console, request, how, cells))
+
+
+@app.command()
+def score(
+    videos: Videos,
+    dimension: Dimensions = None,
+    custom: Custom = False,
+    prompts_file: PromptsFile = None,
+    out: ScoresOut = None,
+    device: Device = "auto",
+    python: Python = None,
+    fetch: Fetch = False,
+    no_static_filter: NoStaticFilter = False,
+    jobs: Jobs = 1,
+    timeout: Timeout = None,
+    force: ScoreAgain = False,
+    dry_run: Show = False,
+    slurm: Slurm = None,
+    changes: options.Changes = None,
+    max_parallel: MaxParallel = None,
+    wait: Wait = False,
+) -> None:
+    """Score videos with the vbench package, each dimension in a process of its own, here or by SLURM."""
+    from bench.measure.vbench import dimensions, submit
+    from bench.measure.vbench import score as scoring
+
+    chosen = dimensions.chosen(dimension or (), custom)
+    needing = {"--with": changes, "--max-parallel": max_parallel, "--wait": wait, "--dry-run": dry_run}
+    _with_slurm(slurm, needing)
+    requests = scoring.requests(
+        chosen,
+        videos,
+        out,
+        custom=custom,
+        prompts_file=prompts_file,
+        device=device,
+        python=python,
+        static_filter=not no_static_filter,
+        timeout=timeout,
+    )
+    if slurm is not None:
+        how = _how(slurm, changes, max_parallel, wait, dry_run, force)
+        sys.exit(submit.score(console, requests, how, fetch))
+    left = submit.not_sent(console, requests)
+    code = scoring.score(console, left, fetch=fetch, jobs=jobs, force=force) if left else 1
+    sys.exit(code if len(left) == len(requests) else 1)
+
+
+def cell(directory: Path, with_parent: options.WithParent = False) -> None:
+    """Do one job of `vbench generate` or `vbench score` in this process."""
+    without_bars()
+    from bench.measure.vbench.job_process import run_job
+    from bench.run.cell import end_with_parent
+    from bench.run.store import CellDir
+
+    if with_parent:
+        end_with_parent()
+    sys.exit(run_job(CellDir(directory)))
 
 
 def _how(
@@ -126,98 +204,22 @@ def _how(
     return sweep.Asked(slurm, tuple(changes or ()), max_parallel, wait, dry_run, force)
 
 
-def _whose(model: str | None, lora: Path | None) -> None:
-    """Raise BenchError if nothing says which model makes the videos."""
-    from bench.base.errors import BenchError
-
-    if model is None and lora is None:
-        raise BenchError("say whose videos: --model NAME, or --lora DIRECTORY of a trained cell")
-
-
 def _with_slurm(slurm: str | None, options: dict[str, object]) -> None:
     """Raise BenchError for options that mean nothing without --slurm."""
-    from bench.base.errors import BenchError
-
     alone = [name for name, value in options.items() if value]
     if slurm is None and alone:
         raise BenchError(f"{', '.join(alone)}: only with --slurm PROFILE")
 
 
 @app.command()
-def score(
-    videos: Annotated[Path, typer.Argument(help="directory of videos")],
-    dimension: Dimensions = None,
-    custom: Annotated[
-        bool,
-        typer.Option("--custom", help="videos of other prompts: ten dimensions, prompts from file names"),
-    ] = False,
-    prompts_file: Annotated[
-        Path | None, typer.Option(help='with --custom: JSON, {"a.mp4": "its prompt"}')
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="scores go to OUT/scores", show_default="beside the videos")
-    ] = None,
-    device: Annotated[str, typer.Option(help="cuda, cpu or auto")] = "auto",
-    python: Annotated[
-        Path | None, typer.Option(help="of another environment with vbench", show_default="this one")
-    ] = None,
-    fetch: Annotated[bool, typer.Option("--fetch", help="download weights that are not here")] = False,
-    no_static_filter: Annotated[
-        bool, typer.Option("--no-static-filter", help="score flickering on all videos, moving ones too")
-    ] = False,
-    jobs: Annotated[int, typer.Option(min=1, help="dimensions at a time")] = 1,
-    timeout: Annotated[float | None, typer.Option(min=1, help="seconds of each dimension")] = None,
-    force: Annotated[bool, typer.Option("--force", help="score again what has a score")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="with --slurm: show what would be sent and what is missing")
-    ] = False,
-    slurm: Slurm = None,
-    changes: Changes = None,
-    max_parallel: MaxParallel = None,
-    wait: Wait = False,
-) -> None:
-    """Score videos with the vbench package, each dimension in a process of its own, here or by SLURM."""
-    from bench.measure.vbench import dimensions
-    from bench.measure.vbench import score as scoring
-
-    asked = scoring.Asked(
-        videos=videos,
-        dimensions=dimensions.chosen(dimension or (), custom),
-        out=out,
-        custom=custom,
-        prompts_file=prompts_file,
-        device=device,
-        python=python,
-        static_filter=not no_static_filter,
-        fetch=fetch,
-        jobs=jobs,
-        timeout=timeout,
-        force=force,
-    )
-    needing = {"--with": changes, "--max-parallel": max_parallel, "--wait": wait, "--dry-run": dry_run}
-    _with_slurm(slurm, needing)
-    if slurm is None:
-        from bench.measure.vbench.live import without_sent
-
-        left = without_sent(console, asked)
-        code = scoring.score(console, left) if left.dimensions else 1
-        sys.exit(code if len(left.dimensions) == len(asked.dimensions) else 1)
-    from bench.measure.vbench import submit
-
-    sys.exit(submit.score(console, asked, _how(slurm, changes, max_parallel, wait, dry_run, force)))
-
-
-@app.command()
 def table(
     files: Annotated[
         list[Path] | None,
-        typer.Argument(help="result files, tables, scored directories", show_default="all in results/vbench"),
+        Argument(help="result files, tables, scored directories", show_default="all in results/vbench"),
     ] = None,
-    out: Annotated[Path, typer.Option(help="for csv, md, tex and the figures")] = Path("results/vbench"),
-    figures: Annotated[
-        bool, typer.Option("--figures/--no-figures", help="draw the radar and the bars")
-    ] = True,
-    unit: Annotated[Unit, typer.Option(help="of the numbers in tables")] = Unit.auto,
+    out: Annotated[Path, Option(help="for csv, md, tex and the figures")] = Path("results/vbench"),
+    figures: Annotated[bool, Option("--figures/--no-figures", help="draw the radar and the bars")] = True,
+    unit: Annotated[Unit, Option(help="of the numbers in tables")] = Unit.auto,
 ) -> None:
     """Tabulate scores with Quality, Semantic and Total, and check printed ones against their dimensions."""
     from bench.measure.vbench import table as tabulating

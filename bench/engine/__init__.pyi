@@ -1,9 +1,8 @@
-from .batch import Batch, Improved, Report, Start, Term
+from .batch import Batch, Improved, Perturbation, Report, Start, Term
 from .chain import Chain, Condition, MakesVideos, State, Transition
 from .control_variate import Control
 from .engine import Engine
 from .method import InferenceMethod, Method
-from .micro_batch import Perturbation
 from .plan import Kind, Plan, Segment, tiled
 from .plan_method import Estimator, PlanMethod, last_steps
 from .reward import Media, Reward

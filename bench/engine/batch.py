@@ -1,12 +1,20 @@
-"""What goes into one optimizer step and what comes out of it."""
+"""What flows through the engine: a batch, its micro-batches on their way, and what is reported of it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-if TYPE_CHECKING:
-    import torch
+import torch
+from torch import Tensor
+
+from bench.engine.chain import State
+from bench.engine.control_variate import Sums
+from bench.engine.plan import Kind
+
+KINDS = tuple(Kind)
+Gradients = Sequence[Tensor | None]  # one per trainable parameter; None: zero
 
 
 @dataclass(frozen=True)
@@ -19,6 +27,125 @@ class Batch:
 
     prompts: tuple[str, ...]
     step: int
+
+
+@dataclass(frozen=True)
+class Perturbation:
+    """How ZO steps perturb the parameters.
+
+    scale: s, standard deviation of the perturbation. shared: one z for all ZO steps of a sample, instead of
+    one per step. antithetic: samples 2k and 2k+1 share prompt, x_T and noise, and have opposite z. mirrored:
+    they share prompt, x_T and z, and have opposite noise at every step (with antithetic: opposite z, too).
+    """
+
+    scale: float = 1e-3
+    shared: bool = False
+    antithetic: bool = False
+    mirrored: bool = False
+
+    @property
+    def paired(self) -> bool:
+        """Samples 2k and 2k+1 are coupled, so that neither may serve as the other's baseline."""
+        return self.antithetic or self.mirrored
+
+
+@dataclass
+class MicroBatch:
+    """Some samples of a batch on their way through the stages. Row r is the batch's sample index[r].
+
+    The first fields are laid out by `Roller.prepare`, the others are filled in by the stages that follow.
+    """
+
+    batch: Batch
+    perturbation: Perturbation
+    index: list[int]
+    prompts: list[str]
+    cond: Any
+    eta: Tensor  # [rows, T]
+    weight: Tensor  # [rows, T]
+    kind: Tensor  # [rows, T], index into KINDS
+    perturbed: Tensor  # [rows, T], the step runs at perturbed parameters (ZO)
+    ends: Tensor  # [rows, T], the step is the last of its segment
+    onward: Tensor  # [rows, T], the step's cotangent goes on to the step before it
+    resets: Tensor  # [rows, T], a multistep solver forgets its memory before the step
+    readout: int | None  # the last step is the one-step prediction of x_0
+    frames: Tensor | None = None  # [rows, k], the frames that are decoded and rewarded; None: all
+    # Filled in by the rollout:
+    states: list[State] = field(default_factory=list)  # T + 1
+    std: list[Tensor] = field(default_factory=list)  # T, each broadcastable to x
+    log_prob: Tensor = field(default_factory=lambda: torch.empty(0))  # [rows, T], 0 at deterministic steps
+    graphs: Graphs | None = None  # where they are held jointly (`bench.engine.joint_graphs`)
+    # Filled in by the reward:
+    rewards: Tensor = field(default_factory=lambda: torch.empty(0))  # [rows], higher is better
+    reward_grad: Tensor | None = None  # dR/dx_0, [rows, …], unless a graph stands for it
+
+    @property
+    def steps(self) -> int:
+        """T, or fewer with a readout."""
+        return self.eta.shape[1]
+
+    @property
+    def pulls_from_reward(self) -> bool:
+        """Whether the rollout left something to pull FO steps back from."""
+        return self.reward_grad is not None or (self.graphs is not None and self.graphs.rewards is not None)
+
+    def has(self, kind: Kind) -> bool:
+        """Whether any row has a step of this kind."""
+        return bool((self.kind == KINDS.index(kind)).any())
+
+    def rows(self, i: int, *kinds: Kind) -> list[int]:
+        """Rows whose step i is of one of the kinds."""
+        wanted = torch.tensor([KINDS.index(k) for k in kinds], device=self.kind.device)
+        return torch.isin(self.kind[:, i], wanted).nonzero()[:, 0].tolist()
+
+    def first_order(self) -> MicroBatch:
+        """The same trajectories with every step FO, of weight 1, and the cotangent going on to x_T."""
+        return replace(
+            self,
+            kind=torch.full_like(self.kind, KINDS.index(Kind.FO)),
+            weight=torch.ones_like(self.weight),
+            onward=torch.ones_like(self.onward),
+        )
+
+
+@dataclass
+class Graphs:
+    """What one micro-batch's rollout keeps alive.
+
+    x, history: by row, of its latest step with a graph; only what they depend on counts, not their values.
+    blocks: (step, rows, their means) where HO blocks end. rewards: [rows], where a plan is FO. evaluations:
+    of the network, with a graph.
+    """
+
+    x: dict[int, Tensor] = field(default_factory=dict)
+    history: dict[int, Tensor] = field(default_factory=dict)
+    blocks: list[tuple[int, list[int], Tensor]] = field(default_factory=list)
+    rewards: Tensor | None = None
+    evaluations: int = 0
+
+
+@dataclass
+class Trajectory:
+    """A batch that has been rolled out and scored.
+
+    kinds, rewards (raw scores [B]) and signed (the same, higher is better) are of the whole batch, over all
+    processes; micros are this process's. forward: the rollout's network evaluations of the whole batch.
+    """
+
+    batch: Batch
+    kinds: frozenset[Kind]
+    micros: list[MicroBatch]
+    rewards: Tensor
+    signed: Tensor
+    forward: int
+
+
+@dataclass
+class Evaluations:
+    """Network evaluations of this process, counted per sample."""
+
+    forward: int = 0
+    backward: int = 0
 
 
 @dataclass(frozen=True)
@@ -37,16 +164,16 @@ class Report:
     rewards: raw scores [B] of the whole batch. terms: by kind ("fo", "ho", "zo"), as weighted in the sum.
     forward / backward: network evaluations of the whole batch, counted per sample. half_order_norms: chain
     step → norm of one sample's HO gradient there (root mean square over the batch), unweighted, where
-    measured. control_fits: what a control variate learns from, by chain step: sums over this process's rows
-    (`bench.engine.control_variate.scale_of`). extra: what a method wants logged.
+    measured. control_fits: what a control variate learns from, by chain step, over all processes. extra: what
+    a method wants logged.
     """
 
-    rewards: torch.Tensor
+    rewards: Tensor
     terms: dict[str, Term]
     forward: int
     backward: int
     half_order_norms: dict[int, float] = field(default_factory=dict)
-    control_fits: dict[int, tuple[float, ...]] = field(default_factory=dict)
+    control_fits: dict[int, Sums] = field(default_factory=dict)
     extra: dict[str, float] = field(default_factory=dict)
 
 
@@ -59,7 +186,7 @@ class Start:
     """
 
     prompts: tuple[str, ...]
-    noise: torch.Tensor
+    noise: Tensor
     seed: int
     pictures: tuple[tuple[int, int], ...]
 
@@ -71,7 +198,7 @@ class Improved:
     forward / backward: network evaluations for all B pictures together, as in `Report`.
     """
 
-    noise: torch.Tensor
-    rewards: torch.Tensor
+    noise: Tensor
+    rewards: Tensor
     forward: int
     backward: int

@@ -5,14 +5,14 @@ Steps count in sampling order: i = 0 is the noisiest, i = T-1 produces x_0.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
+import torch
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,22 @@ class Transition:
     std: Tensor
     history: Tensor | None = None
 
+    def next_state(self, x: Tensor) -> State:
+        """The state that follows once x [B, …] has been drawn; its memory is valid in every row."""
+        valid = None if self.history is None else torch.ones(len(x), dtype=torch.bool, device=x.device)
+        return State(x, self.history, valid)
+
+
+def per_row(value: Tensor, like: Tensor) -> Tensor:
+    """[B] → [B, 1, …] so that it multiplies `like` [B, …] row by row."""
+    return value.to(like.dtype).reshape(-1, *[1] * (like.ndim - 1))
+
+
+def gaussian_log_prob(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """log N(x; mean, std²) summed over each row's dimensions: [B, …] → [B]. std > 0, broadcastable to x."""
+    logs = -((x - mean) ** 2) / (2 * std**2) - std.log() - 0.5 * math.log(2 * math.pi)
+    return logs.expand_as(x).flatten(1).sum(1)
+
 
 class Condition(Protocol):
     """What the network is conditioned on, opaque to the engine."""
@@ -60,7 +76,7 @@ class Chain(Protocol):
 
     @property
     def steps(self) -> int:
-        """T."""
+        """T, the number of steps."""
         ...
 
     @property
@@ -70,7 +86,7 @@ class Chain(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where latents live."""
+        """The device that latents are on."""
         ...
 
     @property
@@ -122,5 +138,5 @@ class MakesVideos(Protocol):
 
     @property
     def frames(self) -> int:
-        """F."""
+        """F, how many a video has."""
         ...

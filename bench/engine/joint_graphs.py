@@ -15,19 +15,17 @@ of its own and frees what it used.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
 
 from bench.base.errors import BenchError
-from bench.engine.batch import Batch
-from bench.engine.chain import State, Transition
-from bench.engine.gaussian import per_row
-from bench.engine.likelihood_ratio import Counts, HalfOrder, Signal
-from bench.engine.micro_batch import Graphs, MicroBatch, Perturbation
-from bench.engine.offload import parked
+from bench.engine.batch import Evaluations, Gradients, Graphs, MicroBatch, Trajectory
+from bench.engine.chain import State, Transition, per_row
+from bench.engine.likelihood_ratio import HalfOrder
+from bench.engine.offload import offloaded
 from bench.engine.plan import Kind
-from bench.engine.pullback import Gradients, Trajectory
 from bench.engine.rollout import Roller
 from bench.engine.stages import FIRST_ORDER, HALF_ORDER, REWARD, stage
 
@@ -39,24 +37,25 @@ class Joint:
 
     def __init__(self, roller: Roller, offload: bool) -> None:
         """offload: keep the activations of the network (not of decoder and reward) in main memory."""
-        self.roller, self.chain, self.offload = roller, roller.chain, offload
+        self.roller, self.chain = roller, roller.chain
+        self.activations = offloaded if offload else nullcontext
 
-    def roll(self, micro: MicroBatch, batch: Batch, pert: Perturbation, first_order: bool) -> None:
+    def roll(self, micro: MicroBatch, first_order: bool) -> None:
         """Stages 1 and 2. first_order: keep graphs of FO and PASS steps and of the reward, too."""
         graphs = micro.graphs = Graphs()
         kinds = (Kind.FO, Kind.PASS, Kind.HO) if first_order else (Kind.HO,)
 
-        def run(state: State, i: int) -> Transition:
+        def make_step(state: State, i: int) -> Transition:
             parts: list[tuple[list[int], Transition]] = []
             for kind in kinds:
                 if rows := micro.rows(i, kind):
                     parts.append((rows, self._with_graph(micro, graphs, state, i, kind, rows)))
             if rows := micro.rows(i, *(kind for kind in Kind if kind not in kinds)):
                 entry = state.select(_index(rows, state.x))
-                parts.append((rows, self.roller.step(micro, batch, pert, entry, i, rows)))
+                parts.append((rows, self.roller.step(micro, entry, i, rows)))
             return _merged(parts)
 
-        self.roller.roll(micro, batch, pert, run)
+        self.roller.roll(micro, make_step)
         if first_order:
             self._score(micro, graphs)
         else:
@@ -81,28 +80,30 @@ class Joint:
             )
 
     def pull(
-        self, trajectory: Trajectory, micro: MicroBatch, signal: Signal, counts: Counts
+        self, micro: MicroBatch, evaluations: Evaluations, half_order: HalfOrder
     ) -> Iterator[tuple[Kind, Gradients]]:
-        """Each term's gradient, summed over rows and steps, one tensor per parameter; uses the graphs up."""
+        """Each term's gradient, summed over rows and steps, one tensor per parameter; uses the graphs up.
+
+        evaluations: the backward ones are added to it. half_order: gives the cotangents of HO blocks.
+        """
         graphs, micro.graphs = micro.graphs, None
         assert graphs is not None  # checked
         parameters = self.chain.parameters()
-        counts.backward += graphs.evaluations
+        evaluations.backward += graphs.evaluations
         if graphs.rewards is not None and graphs.rewards.requires_grad:
             total, graphs.rewards = graphs.rewards.sum(), None
             with stage(FIRST_ORDER):
                 found = torch.autograd.grad(total, parameters, allow_unused=True)
             yield Kind.FO, found
         if graphs.blocks:
-            half_order = HalfOrder(self.roller, trajectory.batch, trajectory.perturbation)
-            means, seeds = [], []
+            means, cotangents = [], []
             for i, rows, mean in graphs.blocks:
-                seed = half_order.seed(micro, i, rows, signal, counts)
+                cotangent = half_order.cotangent(micro, i, rows)
                 means.append(mean)
-                seeds.append(seed(mean.detach(), micro.std[i][rows]))
+                cotangents.append(cotangent(mean.detach(), micro.std[i][rows]))
             graphs.blocks.clear()
             with stage(HALF_ORDER):
-                found = torch.autograd.grad(means, parameters, seeds, allow_unused=True)
+                found = torch.autograd.grad(means, parameters, cotangents, allow_unused=True)
             yield Kind.HO, found
 
     def _with_graph(
@@ -123,7 +124,7 @@ class Joint:
                 entry = State(x, history, entry.valid)
             else:
                 entry = State(x)
-            with parked(self.offload):
+            with self.activations():
                 out = self.roller.transition(micro, entry, i, rows, x_path_only=kind is Kind.PASS)
             _keep(graphs.x, rows, out.mean, weight)
             if out.history is not None:
@@ -139,18 +140,13 @@ class Joint:
     def _score(self, micro: MicroBatch, graphs: Graphs) -> None:
         """Rewards with the graphs of decoder and reward, in chunks that stay alive together."""
         rows, chunk = list(range(len(micro.index))), self.roller.reward_chunk
-        frames = micro.frames
         last = set(micro.rows(micro.steps - 1, Kind.FO, Kind.PASS))
         x0 = micro.states[-1].x
         with torch.enable_grad():
             ones = torch.ones(len(rows), device=x0.device)
             x0 = _linked(x0, rows, [r in last for r in rows], graphs.x, ones)
             parts = [slice(k, k + chunk) for k in range(0, len(rows), chunk)]
-            scores = [
-                self.roller.signed(x0[p], micro.prompts[p], None if frames is None else frames[p]).float()
-                for p in parts
-            ]
-            graphs.rewards = torch.cat(scores)
+            graphs.rewards = torch.cat([self.roller.signed(micro, rows[p], x0[p]).float() for p in parts])
         micro.rewards = graphs.rewards.detach()
 
 

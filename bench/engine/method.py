@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from bench.base.strict import Strict
-from bench.engine.batch import Batch, Improved, Report, Start
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a method's settings are read without torch
+    from bench.engine.batch import Batch, Improved, Report, Start
     from bench.engine.engine import Engine
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from contextvars import ContextVar
 
 import torch
@@ -11,56 +11,56 @@ from torch import Tensor
 from torch.nn import Parameter
 
 
-class Mover:
+class Offloader:
     """Moves tensors to main memory and back."""
 
-    def away(self, tensor: Tensor) -> Tensor:
-        """What stands for it in main memory."""
+    def offload(self, tensor: Tensor) -> Tensor:
+        """The tensor in main memory."""
         return tensor.cpu()
 
-    def back(self, tensor: Tensor, device: torch.device) -> Tensor:
+    def restore(self, tensor: Tensor, device: torch.device) -> Tensor:
         """The tensor on its device again."""
         return tensor.to(device)
 
 
-_mover: ContextVar[Mover] = ContextVar("mover", default=Mover())  # noqa: B039  (it has no state)
-_parking: ContextVar[bool] = ContextVar("parking", default=False)
+_offloader: ContextVar[Offloader] = ContextVar("offloader", default=Offloader())  # noqa: B039  (no state)
+_offloading: ContextVar[bool] = ContextVar("offloading", default=False)
 
 
 @contextmanager
-def parked(offload: bool) -> Iterator[None]:
-    """Within the context, activations that autograd stores wait in main memory for their backward, if so.
+def offloaded() -> Iterator[None]:
+    """Within the context, activations that autograd stores wait in main memory for their backward.
 
     Weights, which it stores too, stay where they are: a copy per step would be larger than the activations.
     """
-    mover = _mover.get()
+    offloader = _offloader.get()
 
     def pack(tensor: Tensor) -> tuple[torch.device, Tensor]:
         weight = isinstance(tensor, Parameter) or isinstance(tensor._base, Parameter)
-        return tensor.device, tensor if weight else mover.away(tensor)
+        return tensor.device, tensor if weight else offloader.offload(tensor)
 
     def unpack(packed: tuple[torch.device, Tensor]) -> Tensor:
         device, tensor = packed
-        return mover.back(tensor, device)
+        return offloader.restore(tensor, device)
 
-    token = _parking.set(offload)
+    token = _offloading.set(True)
     try:
-        with torch.autograd.graph.saved_tensors_hooks(pack, unpack) if offload else nullcontext():
+        with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
             yield
     finally:
-        _parking.reset(token)
+        _offloading.reset(token)
 
 
-def is_parking() -> bool:
+def is_offloading() -> bool:
     """Whether what autograd stores goes to main memory now."""
-    return _parking.get()
+    return _offloading.get()
 
 
 @contextmanager
-def moving(mover: Mover) -> Iterator[None]:
-    """Within the context, another mover: one that only counts, where device and main memory are the same."""
-    token = _mover.set(mover)
+def offloading_by(offloader: Offloader) -> Iterator[None]:
+    """Within the context, another offloader: one that only counts, where device and main memory are one."""
+    token = _offloader.set(offloader)
     try:
         yield
     finally:
-        _mover.reset(token)
+        _offloader.reset(token)

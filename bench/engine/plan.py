@@ -1,7 +1,7 @@
 """A plan says which estimator handles which step of a reverse chain (RLR paper, Eq. 5).
 
-Steps count in sampling order: i = 0 is the noisiest, i = T-1 produces x_0. The paper counts down;
-`paper_step` converts.
+Steps count in sampling order: i = 0 is the noisiest, i = T-1 produces x_0. The paper counts down: its step t
+is i = T - t.
 """
 
 from __future__ import annotations
@@ -105,8 +105,3 @@ def tiled(kinds: Sequence[Kind], eta: Sequence[float]) -> Plan:
         else:
             segments.append(Segment(kind, i, i + 1))
     return Plan(tuple(segments), tuple(eta))
-
-
-def paper_step(i: int, steps: int) -> int:
-    """The paper's step t = T - i of our step i, and (the map is its own inverse) the other way round."""
-    return steps - i

@@ -5,14 +5,13 @@ from __future__ import annotations
 import random
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 
 from bench.engine.advantages import Baseline, advantages
-from bench.engine.batch import Batch, Report
-from bench.engine.control_variate import Control, Scale, added, scale_of
+from bench.engine.batch import Batch, Perturbation, Report
+from bench.engine.control_variate import Control, Scale, Sums, scale_of
 from bench.engine.engine import Engine
 from bench.engine.method import Method
-from bench.engine.micro_batch import Perturbation
 from bench.engine.plan import Kind, Plan, Segment
 from bench.engine.random_streams import derived_seed, uniform
 from bench.engine.terms import UNIT_WEIGHTS
@@ -22,7 +21,7 @@ FORGET = 0.98  # per batch, of the sums that a control variate is fitted to
 
 @dataclass(frozen=True)
 class Estimator:
-    """What a plan does not say: perturbation of ZO steps, baseline of HO and ZO, factor of each term.
+    """What a plan does not say: perturbation of ZO steps, baseline of HO and ZO, and the term weights.
 
     one_plan: the whole batch shares one draw of the plan, instead of one draw per sample. stratified: the
     first random() of the samples' plans is spread evenly over [0, 1) within a batch (each is still uniform).
@@ -75,11 +74,11 @@ class PlanMethod(Method):
 
     def _stratified(self, seed: int, step: int, count: int, each: int) -> list[Plan]:
         """Sample or pair b draws its first number from one of as many equal parts of [0, 1)."""
-        rng, parts = uniform("strata", seed, step), (count + each - 1) // each
-        order = rng.sample(range(parts), parts)
+        rng, strata = uniform("strata", seed, step), (count + each - 1) // each
+        order = rng.sample(range(strata), strata)
         drawn = [
-            self.plan(Stratified((part + rng.random()) / parts, derived_seed("plan", seed, step, b)))
-            for b, part in enumerate(order)
+            self.plan(Stratified((stratum + rng.random()) / strata, derived_seed("plan", seed, step, b)))
+            for b, stratum in enumerate(order)
         ]
         return [drawn[b // each] for b in range(count)]
 
@@ -103,14 +102,14 @@ class PlanMethod(Method):
             self.state[i] = 0.9 * self.state[i] + 0.1 * norm if i in self.state else norm
         for i, fit in report.control_fits.items():  # running sums, for the control variate's scales
             key = f"control {i}"
-            old = tuple(FORGET * s for s in self.state[key]) if key in self.state else (0.0,) * len(fit)
-            self.state[key] = added(old, fit)
+            old = Sums(*self.state[key]).faded(FORGET) if key in self.state else Sums()
+            self.state[key] = astuple(old + fit)  # plain values, as checkpoints want them
         yield report
 
     def control_scales(self) -> tuple[Scale, ...]:
         """The control variate's scales of every step, from earlier batches; none where nothing is known."""
         keys = (f"control {i}" for i in range(self.steps))
-        return tuple(scale_of(self.state[key]) if key in self.state else Scale() for key in keys)
+        return tuple(scale_of(Sums(*self.state[key])) if key in self.state else Scale() for key in keys)
 
 
 def last_steps(kind_before: Kind, k: int, eta: tuple[float, ...]) -> Plan:

@@ -7,41 +7,27 @@ and one graph lives at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from bench.engine.batch import Batch
-from bench.engine.gaussian import per_row
-from bench.engine.likelihood_ratio import Counts, HalfOrder, Signal
-from bench.engine.micro_batch import MicroBatch, Perturbation
-from bench.engine.offload import parked
+from bench.engine.batch import Evaluations, Gradients, MicroBatch
+from bench.engine.chain import per_row
+from bench.engine.likelihood_ratio import Cotangent, HalfOrder
+from bench.engine.offload import offloaded
 from bench.engine.plan import Kind
 from bench.engine.rollout import Roller
 from bench.engine.stages import FIRST_ORDER, HALF_ORDER, stage
 
-Gradients = Sequence[Tensor | None]
-Add = Callable[[MicroBatch, Kind, int, list[int], Gradients], None]
-
-
-@dataclass
-class Trajectory:
-    """A batch that has been rolled out and scored. kinds, rewards (raw scores [B]): of the whole batch,
-    every process's."""
-
-    batch: Batch
-    perturbation: Perturbation
-    kinds: frozenset[Kind]
-    micros: list[MicroBatch]
-    rewards: Tensor
-    signed: Tensor  # rewards, higher is better
-    forward: int
+# Takes the kind, the step, the rows that were summed over, and the gradients.
+Add = Callable[[Kind, int, list[int], Gradients], None]
 
 
 @dataclass(frozen=True)
-class PulledBack:
+class Vjp:
     """Vector–Jacobian products of one transition: with x and memory [rows, …], and with each parameter.
 
     x is zero where it was not asked for.
@@ -55,175 +41,150 @@ class PulledBack:
 @dataclass
 class Carried:
     """Cotangents on their way through the chain, all rows of a micro-batch: of x and, for multistep solvers,
-    memory."""
+    memory.
+
+    An FO step's weight counts for its parameters, not for what goes on to earlier steps, so it multiplies
+    what enters the step (`into`) and divides what leaves it (`put`).
+    """
 
     x: Tensor
     history: Tensor | None = None
 
+    def into(self, rows: list[int], weight: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What enters a step of these rows: cotangents of x and memory, times weight [rows]."""
+        x, factor = self.x[rows], per_row(weight, self.x)
+        return x * factor, None if self.history is None else self.history[rows] * factor
 
-class PullBack:
-    """Pulls cotangents back through the steps of a trajectory; `counts` says what that took."""
+    def put(self, rows: list[int], onward: list[int], weight: Tensor, found: Vjp) -> None:
+        """Keep what leaves a step of these rows, over weight [rows]; onward: places in `rows` that go on."""
+        to = [rows[k] for k in onward]
+        self.x[to] = (found.x / per_row(weight, found.x))[onward]
+        if found.history is not None:
+            if self.history is None:
+                self.history = torch.zeros_like(self.x)
+            self.history[to] = (found.history / per_row(weight, found.history))[onward]
+
+
+class Pullback:
+    """Pulls cotangents back through the steps of a rolled-out micro-batch."""
 
     def __init__(self, roller: Roller, offload: bool) -> None:
-        """offload: park a step's activations in main memory between its forward and its backward."""
-        self.roller, self.chain, self.offload = roller, roller.chain, offload
-        self.counts = Counts()
+        """offload: keep a step's activations in main memory between its forward and its backward."""
+        self.roller, self.chain = roller, roller.chain
+        self.activations = offloaded if offload else nullcontext
 
     def step(
         self,
-        trajectory: Trajectory,
         micro: MicroBatch,
         i: int,
         rows: list[int],
-        cotangent: Tensor | Callable[[Tensor, Tensor], Tensor],
+        cotangent: Tensor | Cotangent,
         history_cotangent: Tensor | None = None,
         *,
         x_path_only: bool = False,
         need_input: bool = True,
         need_parameters: bool = True,
-    ) -> PulledBack:
+    ) -> Vjp:
         """Run step i of these rows again, with a graph, and multiply its Jacobian with the cotangent.
 
         cotangent: of the step's mean, [rows, …], or a function of the recomputed (mean, std) that gives it.
         history_cotangent: of the memory that the step leaves. The graph is freed on return. need_input,
         need_parameters: what to multiply with; there are no gradients of what is not asked for.
         """
-        pick = torch.tensor(rows, device=micro.eta.device)
-        state = micro.states[i].select(pick)
+        state = micro.states[i].select(torch.tensor(rows, device=micro.eta.device))
         inputs = [t for t in (state.x, state.history) if t is not None] if need_input else []
         for t in inputs:
             t.requires_grad_()
-        perturbed = self.roller.perturbed(micro, trajectory.batch, i, rows, trajectory.perturbation)
         trainable = self.chain.parameters() if need_parameters and not x_path_only else []
-        with perturbed:  # around the backward too: checkpointing runs the network again in there
-            with torch.enable_grad(), parked(self.offload):
+        with self.roller.perturbed(micro, i, rows):  # checkpointing runs the network again in the backward
+            with torch.enable_grad(), self.activations():
                 out = self.roller.transition(micro, state, i, rows, x_path_only)
-            seed = (
-                cotangent if isinstance(cotangent, Tensor) else cotangent(out.mean.detach(), out.std.detach())
-            )
-            outputs, seeds = [out.mean], [seed]
+            if not isinstance(cotangent, Tensor):
+                cotangent = cotangent(out.mean.detach(), out.std.detach())
+            outputs, cotangents = [out.mean], [cotangent]
             if out.history is not None and history_cotangent is not None and out.history.requires_grad:
-                outputs, seeds = [out.mean, out.history], [seed, history_cotangent]
-            grads = torch.autograd.grad(outputs, [*inputs, *trainable], seeds, allow_unused=True)
-        self.counts.backward += len(rows) * self.chain.evaluations_per_step
-        return PulledBack(
+                outputs, cotangents = [out.mean, out.history], [cotangent, history_cotangent]
+            grads = torch.autograd.grad(outputs, [*inputs, *trainable], cotangents, allow_unused=True)
+        return Vjp(
             x=_or_zero(grads[0] if inputs else None, state.x),
             history=_or_zero(grads[1], inputs[1]) if len(inputs) > 1 else None,
             parameters=list(grads[len(inputs) :]),
         )
 
-    def whole(
-        self, trajectory: Trajectory, micro: MicroBatch, *, need_parameters: bool = True
-    ) -> Iterator[tuple[int, PulledBack]]:
-        """dR/dx_0 pulled back through every step of a scored micro-batch, whatever its kind, last to first.
-
-        Noise and perturbations are the trajectory's. Raises ValueError without dR/dx_0.
-        """
-        if micro.reward_grad is None:
-            raise ValueError("pulling back through the whole chain needs a score with its gradient")
-        rows, cotangent, history = list(range(len(micro.index))), micro.reward_grad, None
-        for i in reversed(range(micro.steps)):
-            back = self.step(trajectory, micro, i, rows, cotangent, history, need_parameters=need_parameters)
-            yield i, back
-            cotangent, history = back.x, back.history
-
     def sweep(
         self,
-        trajectory: Trajectory,
         micro: MicroBatch,
         rows: list[int],
-        signal: Signal,
-        add: Add,
+        add: Add | None,
+        evaluations: Evaluations,
+        half_order: HalfOrder | None = None,
         *,
         half_order_singly: bool = False,
-    ) -> None:
-        """One pass over the steps, last to first, that hands `add` each step's parameter gradients.
+    ) -> Tensor:
+        """One pass over the steps, last to first; returns the cotangent of x_T, where it goes on to there.
 
-        rows: those to pull back. add: takes the micro-batch, the kind, the step, the rows it sums over, and
-        the gradients. half_order_singly: one HO row at a time.
+        rows: those to pull back. add: is handed each step's parameter gradients; None: they are not taken.
+        evaluations: the pullback's are added to it. half_order: gives the cotangents of HO blocks, if there
+        are any. half_order_singly: one HO row at a time.
         """
-        wanted = set(rows)
-        half_order = HalfOrder(self.roller, trajectory.batch, trajectory.perturbation)
-        here = Carried(
-            torch.zeros_like(micro.states[-1].x) if micro.reward_grad is None else micro.reward_grad
-        )
+        wanted, last = set(rows), micro.states[-1].x
+        here = Carried(torch.zeros_like(last) if micro.reward_grad is None else micro.reward_grad)
         for i in reversed(range(micro.steps)):
             before = Carried(torch.zeros_like(here.x))
-            for kind in (Kind.FO, Kind.PASS, Kind.HO):
-                of_kind = sorted(wanted.intersection(micro.rows(i, kind)))
-                singly = half_order_singly and kind is Kind.HO
-                for active in [[r] for r in of_kind] if singly else [of_kind] if of_kind else []:
-                    seed = here.x[active]
-                    if kind is Kind.HO:
-                        seed = self._half_order_seed(half_order, micro, i, active, here, signal)
-                    self._pull(trajectory, micro, i, kind, active, seed, here, before, add)
+            for kind, some in _groups(micro, i, wanted, half_order_singly):
+                onward = micro.onward[some, i].nonzero()[:, 0].tolist()
+                if kind is Kind.PASS and not onward:
+                    continue  # no parameters to learn, no earlier step to hand x to
+                weight = micro.weight[some, i]
+                weight = weight if kind is Kind.FO else torch.ones_like(weight)
+                x, memory = here.into(some, weight)
+                cotangent = x
+                if kind is Kind.HO and half_order is not None:
+                    cotangent = _half_order_cotangent(half_order, micro, i, some, x)
+                with stage(HALF_ORDER if kind is Kind.HO else FIRST_ORDER):
+                    found = self.step(
+                        micro,
+                        i,
+                        some,
+                        cotangent,
+                        memory,
+                        x_path_only=kind is Kind.PASS,
+                        need_input=bool(onward),
+                        need_parameters=add is not None,
+                    )
+                evaluations.backward += len(some) * self.chain.evaluations_per_step
+                if add is not None and kind is not Kind.PASS:
+                    add(kind, i, some, found.parameters)
+                if onward:
+                    before.put(some, onward, weight, found)
+                del found  # vectors as long as the parameters, before the next graph is built
             here = before
+        return here.x
 
-    def _pull(
-        self,
-        trajectory: Trajectory,
-        micro: MicroBatch,
-        i: int,
-        kind: Kind,
-        active: list[int],
-        seed: Tensor | Callable[[Tensor, Tensor], Tensor],
-        here: Carried,
-        before: Carried,
-        add: Add,
-    ) -> None:
-        weight = (
-            micro.weight[active, i] if kind is Kind.FO else torch.ones(len(active), device=micro.eta.device)
-        )
-        if isinstance(
-            seed, Tensor
-        ):  # an FO step's weight counts for the parameters, not for what x carries on
-            seed = seed * per_row(weight, seed)
-        memory = None if here.history is None else here.history[active] * per_row(weight, here.x)
-        onward = micro.onward[active, i].nonzero()[:, 0].tolist()
-        if kind is Kind.PASS and not onward:
-            return  # no parameters to learn, no earlier step to hand x to
-        with stage(HALF_ORDER if kind is Kind.HO else FIRST_ORDER):
-            back = self.step(
-                trajectory,
-                micro,
-                i,
-                active,
-                seed,
-                memory,
-                x_path_only=kind is Kind.PASS,
-                need_input=bool(onward),
-            )
-        if kind is not Kind.PASS:
-            add(micro, kind, i, active, back.parameters)
-        to = [active[k] for k in onward]
-        if onward:
-            before.x[to] = (back.x / per_row(weight, back.x))[onward]
-        if onward and back.history is not None:
-            if before.history is None:
-                before.history = torch.zeros_like(before.x)
-            before.history[to] = (back.history / per_row(weight, back.history))[onward]
 
-    def _half_order_seed(
-        self,
-        half_order: HalfOrder,
-        micro: MicroBatch,
-        i: int,
-        active: list[int],
-        here: Carried,
-        signal: Signal,
-    ) -> Callable[[Tensor, Tensor], Tensor]:
-        """The cotangent of an HO step's mean: the block's own where it ends, what is carried elsewhere."""
-        ends = micro.ends[active, i].nonzero()[:, 0].tolist()
-        rows = [active[k] for k in ends]
-        at_end = half_order.seed(micro, i, rows, signal, self.counts) if rows else None
+def _groups(micro: MicroBatch, i: int, wanted: set[int], singly: bool) -> Iterator[tuple[Kind, list[int]]]:
+    """The wanted rows that step i is pulled back for together; singly: HO rows one at a time."""
+    for kind in (Kind.FO, Kind.PASS, Kind.HO):
+        rows = sorted(wanted.intersection(micro.rows(i, kind)))
+        if kind is Kind.HO and singly:
+            yield from ((kind, [r]) for r in rows)
+        elif rows:
+            yield kind, rows
 
-        def seed(mean: Tensor, std: Tensor) -> Tensor:
-            out = here.x[active].clone()
-            if at_end is not None:
-                out[ends] = at_end(mean[ends], std[ends])
-            return out
 
-        return seed
+def _half_order_cotangent(
+    half_order: HalfOrder, micro: MicroBatch, i: int, rows: list[int], carried: Tensor
+) -> Cotangent:
+    """Of an HO step's mean: the block's own where it ends, what is carried [rows, …] elsewhere."""
+    ends = micro.ends[rows, i].nonzero()[:, 0].tolist()
+    at_end = half_order.cotangent(micro, i, [rows[k] for k in ends]) if ends else None
+
+    def cotangent(mean: Tensor, std: Tensor) -> Tensor:
+        if at_end is not None:
+            carried[ends] = at_end(mean[ends], std[ends])
+        return carried
+
+    return cotangent
 
 
 def _or_zero(gradient: Tensor | None, like: Tensor) -> Tensor:

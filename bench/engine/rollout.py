@@ -8,37 +8,38 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from bench.base.errors import BenchError
-from bench.engine.batch import Batch
-from bench.engine.chain import Chain, MakesVideos, State, Transition
-from bench.engine.gaussian import gaussian_log_prob, per_row
-from bench.engine.micro_batch import KINDS, MicroBatch, Perturbation
+from bench.engine.batch import KINDS, Batch, MicroBatch, Perturbation
+from bench.engine.chain import Chain, MakesVideos, State, Transition, gaussian_log_prob, per_row
 from bench.engine.plan import Kind, Plan
 from bench.engine.random_streams import normal, uniform
 from bench.engine.reward import Reward, scores
 from bench.engine.stages import DECODE, REWARD, ROLLOUT, stage
 
-if TYPE_CHECKING:
-    pass
-
-
-Run = Callable[[State, int], Transition]  # all rows of a micro-batch from a state, at a step
+MakeStep = Callable[[State, int], Transition]  # step i of all rows of a micro-batch, from their state
+Draw = Callable[[Sequence[tuple[int | str, ...]], Sequence[int], torch.device], Tensor]
 
 
 class Roller:
     """Runs plans on a chain and a reward; every random number is keyed by (seed, step, sample, chain
     step)."""
 
-    def __init__(self, chain: Chain, reward: Reward, seed: int, reward_chunk: int) -> None:
+    def __init__(
+        self, chain: Chain, reward: Reward, seed: int, reward_chunk: int, draw: Draw | None = None
+    ) -> None:
+        """reward_chunk: samples that are decoded and rewarded at once. draw: what draws standard normal
+        numbers, instead of `bench.engine.random_streams.normal`."""
         self.chain, self.reward, self.seed, self.reward_chunk = chain, reward, seed, reward_chunk
-        self.normal = normal  # a simulation of memory draws nothing
+        self.draw = draw or normal
 
-    def prepare(self, index: Sequence[int], plans: Sequence[Plan], batch: Batch) -> MicroBatch:
+    def prepare(
+        self, index: Sequence[int], plans: Sequence[Plan], batch: Batch, perturbation: Perturbation
+    ) -> MicroBatch:
         """Lay out a micro-batch of the batch's samples `index` with their plans; nothing runs yet."""
         prompts = [batch.prompts[b] for b in index]
         distinct = {p: n for n, p in enumerate(dict.fromkeys(plans))}
@@ -49,12 +50,15 @@ class Roller:
             return torch.tensor([layout[name] for layout in layouts], device=self.chain.device)[which]
 
         return MicroBatch(
+            batch=batch,
+            perturbation=perturbation,
             index=list(index),
             prompts=prompts,
             cond=self.chain.condition(prompts),
             eta=column("eta"),
             weight=column("weight"),
             kind=column("kind"),
+            perturbed=column("perturbed"),
             ends=column("ends"),
             onward=column("onward"),
             resets=column("resets"),
@@ -76,88 +80,77 @@ class Roller:
         ]
         return torch.tensor(drawn, device=self.chain.device)
 
-    def noise(self, micro: MicroBatch, batch: Batch, i: int, rows: list[int], pert: Perturbation) -> Tensor:
+    def noise(self, micro: MicroBatch, i: int, rows: list[int]) -> Tensor:
         """Standard normal noise injected by step i (x_T for i = -1): [rows, *latent_shape]."""
-        keys = [self._key("noise", micro, batch, i, r, pert) for r in rows]
-        noise = self.normal(keys, self.chain.latent_shape, self.chain.device)
-        if pert.mirrored and i >= 0:
+        noise = self.draw(self._keys("noise", micro, i, rows), self.chain.latent_shape, self.chain.device)
+        if micro.perturbation.mirrored and i >= 0:
             noise *= per_row(self._signs(micro, rows), noise)
         return noise
 
-    def z(self, micro: MicroBatch, batch: Batch, i: int, rows: list[int], pert: Perturbation) -> Tensor:
+    def z(self, micro: MicroBatch, i: int, rows: list[int]) -> Tensor:
         """The parameters' perturbation directions at step i, flat: [rows, d]."""
-        at = -1 if pert.shared else i
-        dim = sum(p.numel() for p in self.chain.parameters())
-        z = self.normal([self._key("zo", micro, batch, at, r, pert) for r in rows], (dim,), self.chain.device)
-        if pert.antithetic:
+        keys = self._keys("zo", micro, -1 if micro.perturbation.shared else i, rows)
+        z = self.draw(keys, (sum(p.numel() for p in self.chain.parameters()),), self.chain.device)
+        if micro.perturbation.antithetic:
             z *= self._signs(micro, rows)[:, None]
         return z
+
+    def _keys(self, use: str, micro: MicroBatch, i: int, rows: list[int]) -> list[tuple[int | str, ...]]:
+        """What the rows' random numbers depend on; both samples of a pair have the same."""
+        each = 2 if micro.perturbation.paired else 1
+        return [(use, self.seed, micro.batch.step, micro.index[r] // each, i) for r in rows]
 
     def _signs(self, micro: MicroBatch, rows: list[int]) -> Tensor:
         """1 for the first of a pair, -1 for the second: [rows]."""
         return torch.tensor([1.0 - 2.0 * (micro.index[r] % 2) for r in rows], device=self.chain.device)
 
-    def perturbations(
-        self, micro: MicroBatch, batch: Batch, i: int, rows: list[int], pert: Perturbation
-    ) -> Tensor | None:
+    def perturbations(self, micro: MicroBatch, i: int, rows: list[int]) -> Tensor | None:
         """s·z at step i for rows whose step is ZO, zero for the others; None when no row is."""
-        zo = (micro.kind[rows, i] == KINDS.index(Kind.ZO)).nonzero()[:, 0].tolist()
+        zo = micro.perturbed[rows, i].nonzero()[:, 0].tolist()
         if not zo:
             return None
-        z = self.z(micro, batch, i, [rows[k] for k in zo], pert)
+        z = self.z(micro, i, [rows[k] for k in zo]).mul_(micro.perturbation.scale)
         if len(zo) == len(rows):
-            return z.mul_(pert.scale)
+            return z
         delta = torch.zeros(len(rows), z.shape[1], device=z.device)
-        delta[zo] = z.mul_(pert.scale)
+        delta[zo] = z
         return delta
 
-    def perturbed(
-        self, micro: MicroBatch, batch: Batch, i: int, rows: list[int], pert: Perturbation
-    ) -> AbstractContextManager[None]:
+    def perturbed(self, micro: MicroBatch, i: int, rows: list[int]) -> AbstractContextManager[None]:
         """Within the context, these rows run at the parameters of step i's rollout."""
-        delta = self.perturbations(micro, batch, i, rows, pert)
+        delta = self.perturbations(micro, i, rows)
         return nullcontext() if delta is None else self.chain.perturbed(delta)
 
     @stage(ROLLOUT)
     @torch.no_grad()
-    def roll(
-        self,
-        micro: MicroBatch,
-        batch: Batch,
-        pert: Perturbation,
-        run: Run | None = None,
-        start: Tensor | None = None,
-    ) -> None:
+    def roll(self, micro: MicroBatch, make_step: MakeStep | None = None, start: Tensor | None = None) -> None:
         """Stage 1: fill the states x_T … x_0 and the log-probabilities.
 
-        run: makes the steps, if they are to leave graphs; what it returns has none. start: x_T
+        make_step: makes the steps, if they are to leave graphs; what it returns has none. start: x_T
         [rows, *latent_shape], instead of one drawn.
         """
         rows = list(range(len(micro.index)))
-        state = self.chain.prior(self.noise(micro, batch, -1, rows, pert) if start is None else start)
+        state = self.chain.prior(self.noise(micro, -1, rows) if start is None else start)
         micro.log_prob = torch.zeros_like(micro.eta)
         for i in range(micro.steps):
             state = state.reset(micro.resets[:, i])
             micro.states.append(state)
-            step = self.step(micro, batch, pert, state, i, rows) if run is None else run(state, i)
+            step = self.step(micro, state, i, rows) if make_step is None else make_step(state, i)
             x, std = step.mean, step.std
             micro.std.append(std)
             noisy = (std.flatten(1) > 0).all(1).nonzero()[:, 0].tolist()
             self._check_noise(micro, i, noisy)
             if noisy:
                 x = x.clone()
-                x[noisy] += std[noisy] * self.noise(micro, batch, i, noisy, pert)
+                x[noisy] += std[noisy] * self.noise(micro, i, noisy)
                 micro.log_prob[noisy, i] = gaussian_log_prob(x[noisy], step.mean[noisy], std[noisy])
-            valid = None if step.history is None else torch.ones(len(rows), dtype=torch.bool, device=x.device)
-            state = State(x, step.history, valid)
+            state = step.next_state(x)
         micro.states.append(state)
 
     @torch.no_grad()
-    def step(
-        self, micro: MicroBatch, batch: Batch, pert: Perturbation, state: State, i: int, rows: list[int]
-    ) -> Transition:
+    def step(self, micro: MicroBatch, state: State, i: int, rows: list[int]) -> Transition:
         """Step i of these rows from `state`, which holds them alone, perturbed where it is ZO; no graph."""
-        with self.perturbed(micro, batch, i, rows, pert):
+        with self.perturbed(micro, i, rows):
             return self.transition(micro, state, i, rows)
 
     def transition(
@@ -173,35 +166,32 @@ class Roller:
 
     def score(self, micro: MicroBatch, need_grad: bool) -> None:
         """Stage 2: rewards and, if asked for, dR/dx_0."""
-        micro.rewards, micro.reward_grad = self.reward_of(
-            micro.states[-1].x, micro.prompts, need_grad, micro.frames
-        )
+        rows = list(range(len(micro.index)))
+        micro.rewards, micro.reward_grad = self.reward_of(micro, rows, micro.states[-1].x, need_grad)
 
     @stage(REWARD)
     def reward_of(
-        self, x0: Tensor, prompts: list[str], need_grad: bool, frames: Tensor | None = None
+        self, micro: MicroBatch, rows: list[int], x0: Tensor, need_grad: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Rewards [rows], higher is better, and their gradients with respect to x0 [rows, …]; in chunks.
-
-        frames: [rows, k], of videos: those that are rewarded.
-        """
+        """Rewards [rows] of x0 [rows, …], higher is better, and their gradients with respect to it."""
         rewards, grads = [], []
-        for start in range(0, len(prompts), self.reward_chunk):
+        for start in range(0, len(rows), self.reward_chunk):
             part = slice(start, start + self.reward_chunk)
             x = x0[part].detach().requires_grad_(need_grad)
             with torch.set_grad_enabled(need_grad):
-                score = self.signed(x, prompts[part], None if frames is None else frames[part])
+                score = self.signed(micro, rows[part], x)
                 if need_grad:
                     grads.append(torch.autograd.grad(score.sum(), x)[0])
             rewards.append(score.detach().float())
         return torch.cat(rewards), torch.cat(grads) if need_grad else None
 
-    def signed(self, x0: Tensor, prompts: list[str], frames: Tensor | None = None) -> Tensor:
-        """Rewards [rows], higher is better, all at once; differentiable in x0."""
+    def signed(self, micro: MicroBatch, rows: list[int], x0: Tensor) -> Tensor:
+        """Rewards [rows] of x0 [rows, …], higher is better, all at once; differentiable in x0."""
         sign = 1.0 if self.reward.higher_is_better else -1.0
         with stage(DECODE):
-            media = self.chain.decode(x0) if frames is None else self.chain.decode(x0, frames)
-        return sign * scores(self.reward, media, prompts)
+            frames = () if micro.frames is None else (micro.frames[rows],)
+            media = self.chain.decode(x0, *frames)
+        return sign * scores(self.reward, media, [micro.prompts[r] for r in rows])
 
     def _check_noise(self, micro: MicroBatch, i: int, noisy: list[int]) -> None:
         ends = micro.ends[:, i] & (micro.kind[:, i] == KINDS.index(Kind.HO))
@@ -213,12 +203,6 @@ class Roller:
                 "scheduler_config.json, or a method that is first order there"
             )
 
-    def _key(
-        self, use: str, micro: MicroBatch, batch: Batch, i: int, row: int, pert: Perturbation
-    ) -> tuple[int | str, ...]:
-        sample = micro.index[row] // 2 if pert.paired else micro.index[row]
-        return (use, self.seed, batch.step, sample, i)
-
 
 def _layout(plan: Plan) -> dict[str, list[Any]]:
     """The plan's per-step properties, each a list over its T steps."""
@@ -228,6 +212,7 @@ def _layout(plan: Plan) -> dict[str, list[Any]]:
         "eta": [float(e) for e in plan.eta],
         "weight": [float(s.weight) for s in segments],
         "kind": [KINDS.index(s.kind) for s in segments],
+        "perturbed": [s.kind is Kind.ZO for s in segments],
         "ends": [s.stop == i + 1 for i, s in enumerate(segments)],
         "onward": [
             s.start < i if s.kind is Kind.HO else i > 0 and s.kind in graph and segments[i - 1].kind in graph

@@ -8,10 +8,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from bench.engine.batch import Term
-from bench.engine.micro_batch import MicroBatch
+from bench.engine.batch import Gradients, MicroBatch, Term, Trajectory
 from bench.engine.plan import Kind
-from bench.engine.pullback import Gradients, Trajectory
 from bench.engine.world import World
 
 UNIT_WEIGHTS: Mapping[Kind, float] = {Kind.FO: 1.0, Kind.HO: 1.0, Kind.ZO: 1.0}
@@ -24,8 +22,8 @@ class Accumulator:
         self._shapes = [p.shape for p in parameters]
         self._like = parameters[0]
         self._total: Tensor | None = None  # vectors as long as the LoRA are made when they are needed
-        self._part: Tensor | None = None
-        self._views: list[Tensor] = []  # of the part, one per parameter
+        self._current: Tensor | None = None
+        self._views: list[Tensor] = []  # of the current one, by parameter
         self.squares = self._zeros(1, torch.float64)
 
     @property
@@ -36,32 +34,32 @@ class Accumulator:
         return self._total
 
     @property
-    def part(self) -> Tensor:
+    def current(self) -> Tensor:
         """The current micro-batch's gradient so far, flat [d]."""
-        if self._part is None:
-            self._part = self._zeros(self._dim)
-            pieces = self._part.split([shape.numel() for shape in self._shapes])
+        if self._current is None:
+            self._current = self._zeros(self._dim)
+            pieces = self._current.split([shape.numel() for shape in self._shapes])
             self._views = [piece.view(shape) for piece, shape in zip(pieces, self._shapes, strict=True)]
-        return self._part
+        return self._current
 
     def add(self, gradients: Gradients) -> None:
         """Add one gradient per parameter (None: zero)."""
-        _ = self.part  # makes the views
+        _ = self.current  # makes the views
         some = [(view, g) for view, g in zip(self._views, gradients, strict=True) if g is not None]
         if some:
             torch._foreach_add_([view for view, _ in some], [g for _, g in some])
 
     def add_flat(self, gradient: Tensor) -> None:
         """Add a flat gradient [d]."""
-        part = self.part
-        part += gradient
+        current = self.current
+        current += gradient
 
     def close_micro_batch(self) -> None:
         """Fold the current micro-batch into the total."""
-        if self._part is not None:
-            self.squares += self._part.double().square().sum()
-            self._total = self._part if self._total is None else self._total.add_(self._part)
-            self._part, self._views = None, []
+        if self._current is not None:
+            self.squares += self._current.double().square().sum()
+            self._total = self._current if self._total is None else self._total.add_(self._current)
+            self._current, self._views = None, []
 
     @property
     def _dim(self) -> int:
@@ -70,15 +68,15 @@ class Accumulator:
     def _zeros(self, count: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return self._like.new_zeros(count, dtype=dtype)
 
-    def term(self, weight: float, parts: int) -> Term:
-        """Norm of weight · total, and its variance estimated from its M independent parts (M ≥ 2).
+    def term(self, weight: float, micro_batches: int) -> Term:
+        """Norm of weight · total, and its variance estimated from its M micro-batches (M ≥ 2).
 
-        With parts g_m that sum to G: Var(G) ≈ M / (M - 1) · (Σ|g_m|² - |G|² / M).
+        With independent g_m that sum to G: Var(G) ≈ M / (M - 1) · (Σ|g_m|² - |G|² / M).
         """
-        square = self.total.double().square().sum()
+        square, m = self.total.double().square().sum(), micro_batches
         variance = None
-        if parts > 1:
-            spread = float(self.squares - square / parts) * parts / (parts - 1)
+        if m > 1:
+            spread = float(self.squares - square / m) * m / (m - 1)
             variance = weight**2 * max(0.0, spread)
         return Term(abs(weight) * float(square.sqrt()), variance)
 
@@ -91,7 +89,7 @@ class Watch(Protocol):
         ...
 
     def weighted(self, weights: Mapping[Kind, float], plain: bool) -> None:
-        """A gradient begins, with these factors of its terms. plain: not PPO's objective, which rescales."""
+        """A gradient begins, with these term weights. plain: not PPO's objective, which rescales."""
         ...
 
     def contributed(self, kind: Kind, i: int, gradient: Tensor) -> None:
@@ -105,8 +103,8 @@ class Watch(Protocol):
 class Terms:
     """The terms of one batch gradient, summed over its micro-batches.
 
-    weights: factor per kind. scale: one over the number of samples. norms: measure those of single HO
-    samples, which then have to come one at a time.
+    weights: the term weights, a factor for each kind. scale: one over the number of samples. norms: measure
+    those of single HO samples, which then have to come one at a time.
     """
 
     def __init__(
@@ -144,6 +142,23 @@ class Terms:
         """Fold the current micro-batch into the totals."""
         for term in self.by_kind.values():
             term.close_micro_batch()
+
+    def summed(self, world: World, micro_batches: int) -> tuple[Tensor, dict[str, Term]]:
+        """The weighted sum of all terms, flat [d], and what is reported of each, over all processes.
+
+        micro_batches: how many this process has.
+        """
+        dim = sum(p.numel() for p in self._parameters)
+        gradient = self._parameters[0].new_zeros(dim, dtype=torch.float32)
+        count = world.sum(torch.tensor([float(micro_batches)], device=gradient.device))
+        report: dict[str, Term] = {}
+        for kind, term in self.by_kind.items():
+            world.sum(term.total)
+            world.sum(term.squares)
+            factor = self.weights[kind] * self.scale
+            gradient += factor * term.total
+            report[kind.value.lower()] = term.term(factor, int(count))
+        return gradient, report
 
     def half_order_norms(self, steps: int, world: World) -> dict[int, float]:
         """By step, the root mean square norm of one sample's HO gradient, over all processes."""

@@ -19,7 +19,6 @@ class World:
     identity."""
 
     def __init__(self, state: PartialState | None = None) -> None:
-        self._state = state
         self.rank = state.process_index if state else 0
         self.size = state.num_processes if state else 1
         self.is_main = self.rank == 0
@@ -48,8 +47,3 @@ class World:
         if self.size > 1:
             torch.distributed.all_reduce(values)
         return values
-
-    def barrier(self) -> None:
-        """Wait for all processes."""
-        if self._state:
-            self._state.wait_for_everyone()

@@ -11,8 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bench.engine.chain import Transition
-from bench.engine.gaussian import per_row
+from bench.engine.chain import Transition, per_row
 
 
 def split_prediction(output: Tensor, x: Tensor, a_t: Tensor, prediction_type: str) -> tuple[Tensor, Tensor]:

@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 from rich.console import Console
-from tabulate import tabulate
 
-from bench.base.columns import NONE, Column, print_columns, texts
+from bench.base.columns import NONE, Column, as_text, print_columns, texts
 from bench.report.stats import Estimate
 from bench.report.summary import Line
 
@@ -131,10 +130,7 @@ def print_summary(lines: Sequence[Line], console: Console) -> None:
 def markdown(lines: Sequence[Line], tablefmt: str = "github") -> str:
     """All columns of one contest as one table; tablefmt: github or latex_booktabs."""
     names, parts = column_groups(lines)
-    columns = [names, *(c for part in parts for c in part.columns)]
-    body = [[c.cells[r] for c in columns] for r in range(len(lines))]
-    align = ["left" if c.left else "right" for c in columns]
-    return tabulate(body, [c.header for c in columns], tablefmt, colalign=align, disable_numparse=True)
+    return as_text([names, *(column for part in parts for column in part.columns)], tablefmt)
 
 
 def frame(lines: Sequence[Line]) -> pd.DataFrame:

@@ -29,7 +29,7 @@ from torch.nn.functional import adaptive_avg_pool2d, normalize
 from bench.base.errors import BenchError
 from bench.base.media import to_bytes
 from bench.engine.batch import Start
-from bench.engine.chain import Chain, State
+from bench.engine.chain import Chain
 from bench.engine.random_streams import normal
 from bench.engine.reward import Reward, scores
 
@@ -137,13 +137,11 @@ def sample_images(chain: Chain, prompts: Sequence[str], noise: Tensor) -> Tensor
 
     Grad mode belongs to the caller.
     """
-    condition = chain.condition(prompts)
-    state = chain.prior(noise)
-    zero = torch.zeros(len(prompts), device=chain.device)
-    everywhere = torch.ones(len(prompts), dtype=torch.bool, device=chain.device)
+    condition, state = chain.condition(prompts), chain.prior(noise)
+    eta = torch.zeros(len(prompts), device=chain.device)
     for i in range(chain.steps):
-        transition = chain.transition(state, i, condition, zero)
-        state = State(transition.mean, transition.history, everywhere)
+        step = chain.transition(state, i, condition, eta)
+        state = step.next_state(step.mean)
     return chain.decode(state.x)
 
 

@@ -22,8 +22,8 @@ from bench.run.store import CellDir, JobDir
 KEY = "work"
 # "module:class", as in bench.base.registry: names instead of imports, because the classes are in rooms above.
 KINDS = {
-    "vbench generate": "bench.measure.vbench.jobs:PartWork",
-    "vbench score": "bench.measure.vbench.jobs:PartWork",
+    "vbench generate": "bench.measure.vbench.jobs:VideosJob",
+    "vbench score": "bench.measure.vbench.jobs:ScoreJob",
 }
 
 

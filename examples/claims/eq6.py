@@ -14,9 +14,8 @@ from dataclasses import dataclass
 import torch
 
 from bench.engine.advantages import advantages
-from bench.engine.batch import Batch
+from bench.engine.batch import Batch, Perturbation
 from bench.engine.engine import Engine
-from bench.engine.micro_batch import Perturbation
 from bench.engine.plan import Kind, Plan, Segment
 from bench.engine.random_streams import uniform
 from examples import measure
@@ -62,7 +61,7 @@ def estimate(choice: Sequence[Plan], first_order_again: bool) -> Update:
         for micro in trajectory.micros:
             assert micro.reward_grad is not None
             rows = list(range(len(micro.index)))
-            again = engine.puller.step(trajectory, micro, STEPS - 1, rows, micro.reward_grad).parameters
+            again = engine.pullback.step(micro, STEPS - 1, rows, micro.reward_grad).parameters
             for p, g in zip(engine.chain.parameters(), again, strict=True):
                 assert p.grad is not None and g is not None
                 p.grad -= g / len(batch.prompts)

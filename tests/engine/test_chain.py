@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bench.engine.chain import State
-from bench.engine.plan import Kind, Plan, Segment, paper_step, tiled
+from bench.engine.plan import Kind, Plan, Segment, tiled
 
 FO, HO, ZO, SKIP, PASS = Kind.FO, Kind.HO, Kind.ZO, Kind.SKIP, Kind.PASS
 
@@ -57,11 +57,6 @@ def test_tiled_joins_equal_kinds_but_keeps_half_order_steps_apart() -> None:
         (PASS, 4, 5),
         (FO, 5, 7),
     ]
-
-
-def test_paper_counts_down_to_one_at_the_image_and_the_map_is_its_own_inverse() -> None:
-    assert [paper_step(i, 4) for i in range(4)] == [4, 3, 2, 1]
-    assert all(paper_step(paper_step(i, 9), 9) == i for i in range(9))
 
 
 @pytest.mark.parametrize("change", [lambda s, r: s.select(r), lambda s, r: s.reset(r.bool())])

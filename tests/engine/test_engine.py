@@ -9,10 +9,9 @@ from torch import Tensor
 import bench.engine.rollout
 from bench.base import registry
 from bench.base.errors import BenchError
-from bench.engine.batch import Report
+from bench.engine.batch import Perturbation, Report
 from bench.engine.chain import Chain
 from bench.engine.method import Method
-from bench.engine.micro_batch import Perturbation
 from bench.engine.plan import Kind, Plan, Segment
 from methods.full_bp import FullBp, FullBpConfig
 from methods.rlr import Rlr, RlrConfig

@@ -7,11 +7,10 @@ import torch
 from torch import Tensor
 
 from bench.base.errors import BenchError
-from bench.engine.batch import Report
+from bench.engine.batch import Perturbation, Report
 from bench.engine.chain import Chain
 from bench.engine.engine import Engine
 from bench.engine.method import Method
-from bench.engine.micro_batch import Perturbation
 from bench.engine.plan import Kind, Plan, Segment
 from bench.engine.reward import Reward
 from bench.experiment.choices import load_reward

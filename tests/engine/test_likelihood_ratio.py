@@ -5,11 +5,10 @@ import torch
 from torch import Tensor
 
 import bench.engine.rollout
-from bench.engine.batch import Batch
-from bench.engine.control_variate import Control, ControlMode, Scale, scale_of
+from bench.engine.batch import Batch, Evaluations, Perturbation
+from bench.engine.control_variate import Control, ControlMode, Scale, Sums, scale_of
 from bench.engine.engine import Engine
-from bench.engine.likelihood_ratio import Counts, HalfOrder
-from bench.engine.micro_batch import Perturbation
+from bench.engine.likelihood_ratio import HalfOrder
 from bench.engine.plan import Kind, tiled
 from examples.linear_gaussian import LinearGaussianChain, QuadraticReward
 from methods.rlr import Rlr, RlrConfig
@@ -38,9 +37,8 @@ def test_surrogate_does_not_depend_on_the_noise_that_it_is_multiplied_with(mode:
     pert = Perturbation(mirrored=True)
     trajectory = engine.rollout([EVERYWHERE] * 4, batch_of(4), pert)
     (micro,) = trajectory.micros
-    half_order = HalfOrder(engine.roller, trajectory.batch, pert)
-    control = Control((Scale(1.0),) * STEPS, mode=mode)
-    found = half_order.surrogate(micro, 0, [0, 1, 2, 3], control, Counts())
+    half_order = HalfOrder(engine.roller, torch.zeros(4), Evaluations())
+    found = half_order.surrogate(micro, 0, [0, 1, 2, 3], Control((Scale(1.0),) * STEPS, mode=mode))
     assert not torch.allclose(micro.states[1].x[0], micro.states[1].x[1])
     torch.testing.assert_close(found.g[0::2], found.g[1::2])  # pairs: same x_T, opposite noise
     torch.testing.assert_close(found.correlate[0::2], -found.correlate[1::2])
@@ -53,9 +51,9 @@ def test_surrogate_is_the_rewards_gradient_through_the_prediction_at_the_mean(la
     engine = engine_of(chain)
     trajectory = engine.rollout([EVERYWHERE] * 3, batch_of(3))
     (micro,) = trajectory.micros
-    half_order = HalfOrder(engine.roller, trajectory.batch, Perturbation())
-    counts = Counts()
-    found = half_order.surrogate(micro, i, [0, 1, 2], Control((Scale(1.0),) * STEPS), counts)
+    counts = Evaluations()
+    half_order = HalfOrder(engine.roller, torch.zeros(3), counts)
+    found = half_order.surrogate(micro, i, [0, 1, 2], Control((Scale(1.0),) * STEPS))
     mean = chain.transition(micro.states[i], i, micro.cond, micro.eta[:, i]).mean.detach().requires_grad_()
     state = type(micro.states[0])(mean)
     x0 = mean if last else chain.predict_x0(state, i + 1, micro.cond)
@@ -121,8 +119,8 @@ def test_scales_are_those_of_earlier_batches() -> None:
 
 
 def test_fits_to_few_rows_cannot_run_away() -> None:
-    wild = (2.0, 2.0, 2.0 + 1e-5, 0.0, 5.0, 1e-3, 1e-9)
+    wild = Sums(2.0, 2.0, 2.0 + 1e-5, 0.0, 5.0, 1e-3, 1e-9)
     scale = scale_of(wild)
     assert 0 <= scale.slope < 0.5
     assert 0 <= scale.value < 0.5
-    assert scale_of((2.0, 2.0, 3.0, 0.0, -5.0, -1.0, 1.0)) == Scale(0.0, 0.0, 1.0)
+    assert scale_of(Sums(2.0, 2.0, 3.0, 0.0, -5.0, -1.0, 1.0)) == Scale(0.0, 0.0, 1.0)

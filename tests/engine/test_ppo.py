@@ -7,11 +7,10 @@ import torch
 from torch import Tensor
 
 import bench.engine.likelihood_ratio
-from bench.engine.chain import Chain
-from bench.engine.gaussian import gaussian_log_prob
-from bench.engine.likelihood_ratio import Clipped
+from bench.engine.batch import Trajectory
+from bench.engine.chain import Chain, gaussian_log_prob
+from bench.engine.likelihood_ratio import Ppo
 from bench.engine.plan import Kind, tiled
-from bench.engine.pullback import Trajectory
 from tests.support.pipelines import image_chain
 from tests.support.toy import ToyChain
 from tests.support.toys import Bowl, Pattern, batch_of, engine_of, flat, gradient
@@ -41,7 +40,7 @@ def test_ratio_is_exactly_1_at_unchanged_parameters(
     chain = image_chain(dtype=dtype, steps=3, gradient_checkpointing=checkpointing)
     engine = engine_of(chain, Pattern(), micro_batch=2)
     trajectory = engine.rollout([likelihood_ratio_plan(3)] * 4, batch_of(4))
-    engine.gradient(trajectory, ADVANTAGES[:4], ppo=Clipped(1e-4, mean))
+    engine.gradient(trajectory, ADVANTAGES[:4], ppo=Ppo(1e-4, mean))
     assert len(seen) == 6
     assert all(bool((ratio == 1).all()) for ratio in seen)
 
@@ -51,7 +50,7 @@ def test_first_update_is_the_plain_likelihood_ratio_gradient() -> None:
     engine = engine_of(chain, Pattern())
     trajectory = engine.rollout([likelihood_ratio_plan(2)] * 4, batch_of(4))
     found = {}
-    for name, ppo in {"plain": None, "sum": Clipped(1e-4), "mean": Clipped(1e-4, mean=True)}.items():
+    for name, ppo in {"plain": None, "sum": Ppo(1e-4), "mean": Ppo(1e-4, mean=True)}.items():
         engine.gradient(trajectory, ADVANTAGES[:4], ppo=ppo)
         found[name] = gradient(chain)
     dims = torch.Size(chain.latent_shape).numel()
@@ -59,7 +58,7 @@ def test_first_update_is_the_plain_likelihood_ratio_gradient() -> None:
     torch.testing.assert_close(found["mean"] * dims, found["sum"])
 
 
-def objective(chain: Chain, trajectory: Trajectory, ppo: Clipped) -> tuple[Tensor, list[float]]:
+def objective(chain: Chain, trajectory: Trajectory, ppo: Ppo) -> tuple[Tensor, list[float]]:
     """PPO's objective (Schulman et al. 2017, eq. 7), summed over steps, averaged over samples; all ratios."""
     total, ratios = torch.zeros(()), []
     for micro in trajectory.micros:
@@ -83,8 +82,8 @@ def test_clipped_gradient_after_an_update_is_autograds_of_ppos_objective(mean: b
     with torch.no_grad():
         for p in chain.parameters():
             p += 0.01 * torch.randn(p.shape, generator=torch.Generator().manual_seed(2))
-    _, ratios = objective(chain, trajectory, Clipped(1.0, mean))
-    ppo = Clipped(float(torch.tensor([abs(r - 1) for r in ratios]).median()), mean)
+    _, ratios = objective(chain, trajectory, Ppo(1.0, mean))
+    ppo = Ppo(float(torch.tensor([abs(r - 1) for r in ratios]).median()), mean)
     engine.gradient(trajectory, ADVANTAGES, ppo=ppo)
     expected = torch.autograd.grad(objective(chain, trajectory, ppo)[0], chain.parameters())
     assert any(r > 1 for r in ratios)

@@ -8,13 +8,11 @@ import torch
 from torch import Tensor
 
 from bench.base.errors import BenchError
-from bench.engine.chain import Chain, State
+from bench.engine.batch import MicroBatch, Perturbation, Trajectory
+from bench.engine.chain import Chain, State, gaussian_log_prob
 from bench.engine.engine import Engine
-from bench.engine.gaussian import gaussian_log_prob
-from bench.engine.micro_batch import MicroBatch, Perturbation
-from bench.engine.offload import parked
+from bench.engine.offload import offloaded
 from bench.engine.plan import Kind, Plan, Segment
-from bench.engine.pullback import Trajectory
 from scripts.embedded.export import Prediction
 from tests.support.pipelines import image_chain
 from tests.support.saved import saved_bytes
@@ -46,7 +44,7 @@ def joint_gradient(engine: Engine, trajectory: Trajectory, plans: list[Plan], pe
     total = torch.zeros(sum(p.numel() for p in engine.chain.parameters()))
     for micro in trajectory.micros:
         for r, b in enumerate(micro.index):
-            objective = surrogate(engine, trajectory, micro, r, plans[b], pert)
+            objective = surrogate(engine, micro, r, plans[b])
             grads = torch.autograd.grad(objective, engine.chain.parameters(), allow_unused=True)
             total += flat(
                 [
@@ -57,14 +55,12 @@ def joint_gradient(engine: Engine, trajectory: Trajectory, plans: list[Plan], pe
             for segment in plans[b].segments:
                 if segment.kind is ZO:
                     for i in range(segment.start, segment.stop):
-                        z = engine.roller.z(micro, trajectory.batch, i, [r], pert)[0]
+                        z = engine.roller.z(micro, i, [r])[0]
                         total += ADVANTAGES[b] * segment.weight * z / pert.scale
     return total / len(plans)
 
 
-def surrogate(
-    engine: Engine, trajectory: Trajectory, micro: MicroBatch, r: int, plan: Plan, pert: Perturbation
-) -> Tensor:
+def surrogate(engine: Engine, micro: MicroBatch, r: int, plan: Plan) -> Tensor:
     """R(x_0) through the backpropagated end plus w A log p of every block, for one row."""
     chain, row = engine.chain, torch.tensor([r])
     cond, objective, state = micro.cond.select(row), torch.zeros(()), None
@@ -79,7 +75,7 @@ def surrogate(
             out = chain.transition(state, i, cond, micro.eta[row, i], segment.kind is PASS)
             x = out.mean
             if plan.eta[i] > 0:
-                x = x + out.std * engine.roller.noise(micro, trajectory.batch, i, [r], pert)
+                x = x + out.std * engine.roller.noise(micro, i, [r])
             state = State(x, out.history, None if out.history is None else torch.tensor([True]))
             if segment.kind is HO and i == segment.stop - 1:
                 drawn = micro.states[i + 1].x[row]
@@ -148,7 +144,7 @@ def test_pathwise_is_taken_at_the_perturbed_parameters() -> None:
     (micro,) = trajectory.micros
     state = chain.prior(micro.states[0].x)
     for i in range(3):
-        delta = engine.roller.perturbations(micro, trajectory.batch, i, [0, 1], pert)
+        delta = engine.roller.perturbations(micro, i, [0, 1])
         with contextlib.nullcontext() if delta is None else chain.perturbed(delta):
             out = chain.transition(state, i, micro.cond, torch.zeros(2))
         state = State(out.mean, out.history, torch.ones(2, dtype=torch.bool))
@@ -225,7 +221,7 @@ def test_offload_moves_activations_and_leaves_weights(monkeypatch: pytest.Monkey
     monkeypatch.setattr(Tensor, "cpu", cpu)
     x = torch.ones(3, 5, requires_grad=True)
     frozen, trained = torch.nn.Linear(5, 7).requires_grad_(False), torch.nn.Linear(7, 2)
-    with parked(True):
+    with offloaded():
         out = trained(frozen(x))
     assert moved == [(3, 7)]
     found = torch.autograd.grad(out.sum(), [x, trained.weight])

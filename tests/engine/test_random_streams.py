@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import bench.engine.rollout
-from bench.engine.micro_batch import MicroBatch, Perturbation
+from bench.engine.batch import MicroBatch, Perturbation
 from bench.engine.plan import Kind, Plan, Segment
 from bench.engine.random_streams import derived_seed, normal, uniform
 from bench.engine.rollout import Roller
@@ -56,22 +56,21 @@ def test_numbers_are_standard_normal() -> None:
     assert abs(float((rows[1:] * rows[:-1]).mean())) < 3 / 32000**0.5
 
 
-def prepared(count: int = 6, index: list[int] | None = None) -> tuple[Roller, MicroBatch, Any]:
+def prepared(pert: Perturbation, index: list[int] | None = None) -> tuple[Roller, MicroBatch]:
     """A roller on the toy chain and a micro-batch of `PLAN`."""
     roller = Roller(ToyChain(5, 2), Bowl(), seed=3, reward_chunk=8)
-    batch = batch_of(count, step=2)
-    index = index or list(range(count))
-    return roller, roller.prepare(index, [PLAN] * len(index), batch), batch
+    index = index or list(range(6))
+    return roller, roller.prepare(index, [PLAN] * len(index), batch_of(6, step=2), pert)
 
 
 @pytest.mark.parametrize("draw", ["noise", "z"])
 @pytest.mark.parametrize("pert", [Perturbation(), Perturbation(shared=True), Perturbation(antithetic=True)])
 def test_a_samples_numbers_do_not_depend_on_the_rows_around_it(draw: str, pert: Perturbation) -> None:
-    roller, whole, batch = prepared()
-    _, part, _ = prepared(index=[4, 1])
-    rows = getattr(roller, draw)(whole, batch, 2, list(range(6)), pert)
-    assert torch.equal(getattr(roller, draw)(part, batch, 2, [0, 1], pert), rows[[4, 1]])
-    assert torch.equal(getattr(roller, draw)(whole, batch, 2, [5, 3], pert), rows[[5, 3]])
+    roller, whole = prepared(pert)
+    _, part = prepared(pert, index=[4, 1])
+    rows = getattr(roller, draw)(whole, 2, list(range(6)))
+    assert torch.equal(getattr(roller, draw)(part, 2, [0, 1]), rows[[4, 1]])
+    assert torch.equal(getattr(roller, draw)(whole, 2, [5, 3]), rows[[5, 3]])
 
 
 def distinct(rows: Tensor) -> int:
@@ -80,26 +79,25 @@ def distinct(rows: Tensor) -> int:
 
 
 def test_no_two_samples_share_a_perturbation_but_antithetic_partners() -> None:
-    roller, micro, batch = prepared()
     rows = list(range(6))
     for shared in (False, True):
-        z = [roller.z(micro, batch, i, rows, Perturbation(shared=shared)) for i in range(5)]
-        assert distinct(torch.cat(z)) == (6 if shared else 30)
-        z = [roller.z(micro, batch, i, rows, Perturbation(shared=shared, antithetic=True)) for i in range(5)]
-        assert distinct(torch.cat(z)) == (3 if shared else 15)
+        roller, micro = prepared(Perturbation(shared=shared))
+        assert distinct(torch.cat([roller.z(micro, i, rows) for i in range(5)])) == (6 if shared else 30)
+        roller, micro = prepared(Perturbation(shared=shared, antithetic=True))
+        assert distinct(torch.cat([roller.z(micro, i, rows) for i in range(5)])) == (3 if shared else 15)
 
 
 def test_antithetic_partners_share_noise_and_have_opposite_perturbations() -> None:
-    roller, micro, batch = prepared()
-    pert, rows = Perturbation(antithetic=True), list(range(6))
+    rows = list(range(6))
+    roller, micro = prepared(Perturbation(antithetic=True))
     for i in (-1, 2):
-        noise = roller.noise(micro, batch, i, rows, pert)
+        noise = roller.noise(micro, i, rows)
         assert torch.equal(noise[::2], noise[1::2])
         assert distinct(noise) == 3
-    z = roller.z(micro, batch, 0, rows, pert)
+    z = roller.z(micro, 0, rows)
     assert torch.equal(z[::2], -z[1::2])
-    plain = roller.noise(micro, batch, -1, rows, Perturbation())
-    assert distinct(plain) == 6
+    roller, micro = prepared(Perturbation())
+    assert distinct(roller.noise(micro, -1, rows)) == 6
 
 
 def test_no_number_serves_two_purposes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.engine.micro_batch import Perturbation
+from bench.engine.batch import Perturbation
 from bench.engine.plan import Kind, Plan, Segment
 from methods.refl import Refl, ReflConfig
 from tests.support.pipelines import image_chain
@@ -21,8 +21,8 @@ def joint(cut: bool) -> tuple[Tensor, Tensor]:
     chain = image_chain(steps=4)
     engine = engine_of(chain, Pattern())
     batch = batch_of(2)
-    micro = engine.roller.prepare([0, 1], [WHOLE] * 2, batch)
-    start = engine.roller.noise(micro, batch, -1, [0, 1], Perturbation())
+    micro = engine.roller.prepare([0, 1], [WHOLE] * 2, batch, Perturbation())
+    start = engine.roller.noise(micro, -1, [0, 1])
     state = chain.prior(start)
     zero = torch.zeros(2)
     for i in range(M):

@@ -16,9 +16,8 @@ import torch
 import bench.engine.rollout
 from bench.base import registry
 from bench.engine.advantages import advantages
-from bench.engine.batch import Batch
+from bench.engine.batch import Batch, Perturbation
 from bench.engine.method import Method
-from bench.engine.micro_batch import Perturbation
 from bench.engine.plan import Kind, Plan, Segment
 from bench.engine.plan_method import PlanMethod
 from bench.experiment.method_files import shipped_config
@@ -252,7 +251,7 @@ def test_eq_6_read_literally_counts_the_last_step_twice(literal: bool) -> None:
         for micro in trajectory.micros:
             rows = list(range(len(micro.index)))
             assert micro.reward_grad is not None
-            back = engine.engine.puller.step(trajectory, micro, STEPS - 1, rows, micro.reward_grad)
+            back = engine.engine.pullback.step(micro, STEPS - 1, rows, micro.reward_grad)
             assert back.parameters[0] is not None
             last += back.parameters[0]
         weight.grad -= last / len(batch.prompts)

@@ -12,6 +12,7 @@ from bench.base.errors import BenchError
 from bench.base.media import read
 from bench.data.advice import fetch_flag
 from bench.engine.plan import Kind, Plan, Segment
+from bench.engine.random_streams import normal
 from bench.engine.reward import Reward, media_of, scores
 from bench.experiment.ingredients import reward_piece
 from bench.experiment.request import Options, build
@@ -102,11 +103,11 @@ def drawn(k: int | None) -> Plan:
 def frame_gradients(k: int | None, batches: int) -> Tensor:
     """Gradients [batches, d] of batches that differ by the frames alone."""
     chain = video_chain(steps=2, guidance=1.0)
-    engine = engine_of(chain, Brightness(), micro_batch=2)
-    plain = engine.roller.normal
-    engine.roller.normal = lambda keys, shape, device: plain(
-        [(*key[:2], 0, *key[3:]) for key in keys], shape, device
-    )
+
+    def draw(keys: Any, *rest: Any) -> Tensor:
+        return normal([(*key[:2], 0, *key[3:]) for key in keys], *rest)
+
+    engine = engine_of(chain, Brightness(), micro_batch=2, draw=draw)
     found = []
     for step in range(batches):
         trajectory = engine.rollout([drawn(k)] * 2, batch_of(2, step))

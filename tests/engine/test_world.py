@@ -62,4 +62,3 @@ def test_one_process_alone_changes_nothing() -> None:
     assert world.is_main
     assert torch.equal(world.gather(values), values)
     assert torch.equal(world.sum(values), values)
-    world.barrier()

@@ -4,10 +4,9 @@ import pytest
 import torch
 
 import bench.engine.rollout
-from bench.engine.batch import Batch
+from bench.engine.batch import Batch, Perturbation
 from bench.engine.chain import Chain, State
 from bench.engine.engine import Engine
-from bench.engine.micro_batch import Perturbation
 from bench.engine.plan import Kind, Plan, Segment
 from bench.engine.plan_method import Estimator
 from examples import measure

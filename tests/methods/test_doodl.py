@@ -132,7 +132,10 @@ def by_hand(engine: Engine, start: Start, config: DoodlConfig, norm: Tensor | No
 
 def joint_gradient_of(engine: Engine, prompt: str, x: Tensor) -> Tensor:
     x = x.clone().requires_grad_()
-    return torch.autograd.grad(engine.roller.signed(sample_images(engine.chain, [prompt], x), [prompt]), x)[0]
+    sign = 1.0 if engine.reward.higher_is_better else -1.0
+    return torch.autograd.grad(
+        sign * engine.reward.score(sample_images(engine.chain, [prompt], x), [prompt]), x
+    )[0]
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 from torch import Tensor
 
 from bench.base.errors import BenchError
+from bench.engine.batch import Perturbation
 from bench.engine.chain import State
-from bench.engine.micro_batch import Perturbation
 from bench.engine.plan import Kind, Plan, Segment
 from bench.models.config import LoraConfig, ModelConfig
 from bench.models.image import ImageChain

@@ -9,8 +9,8 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 from torch import Tensor
 
 from bench.base.errors import BenchError
+from bench.engine.batch import Perturbation
 from bench.engine.chain import State
-from bench.engine.micro_batch import Perturbation
 from bench.engine.plan import Kind, Plan, Segment
 from bench.models.config import ModelConfig
 from bench.models.pipeline import decoder_dtype, network_dtype

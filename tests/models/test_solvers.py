@@ -9,8 +9,7 @@ import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from torch import Tensor
 
-from bench.engine.chain import Transition
-from bench.engine.gaussian import gaussian_log_prob
+from bench.engine.chain import Transition, gaussian_log_prob
 from bench.models.noise_levels import ddim_grid, dpmpp_grid
 from bench.models.solvers import ddim_transition, dpmpp_transition, split_prediction
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from bench.base.errors import BenchError
+from bench.engine.batch import Perturbation
 from bench.engine.chain import State
-from bench.engine.micro_batch import Perturbation
 from bench.engine.plan import Kind, Plan, Segment
 from bench.models.image import ImageChain
 from tests.models.test_image import latents, picture

@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bench.base.errors import BenchError
+from bench.engine.batch import Perturbation
 from bench.engine.chain import State
-from bench.engine.micro_batch import Perturbation
 from bench.engine.plan import Kind, Plan, Segment
 from bench.models.config import LoraConfig, ModelConfig
 from bench.models.image import ImageChain
@@ -118,18 +118,17 @@ SCALE = 0.3
 def by_backpropagation(chain: VideoChain, trajectory: Any, roller: Any) -> Tensor:
     """The engine's gradient, written down directly for PLAN, with one graph for each term."""
     micro, total = trajectory.micros[0], torch.zeros(sum(p.numel() for p in chain.parameters()))
-    pert, batch = trajectory.perturbation, trajectory.batch
 
     def mean(i: int) -> Tensor:
         return chain.transition(State(micro.states[i].x.detach()), i, micro.cond, micro.eta[:, i]).mean
 
     reward = Pattern().score(chain.decode(mean(2)), micro.prompts).sum()
-    noise = roller.noise(micro, batch, 1, [0, 1], pert)
+    noise = roller.noise(micro, 1, [0, 1])
     score = (ADVANTAGES.view(-1, 1, 1, 1, 1) * noise / micro.std[1] * mean(1)).sum()
     for objective in (reward, score):
         grads = torch.autograd.grad(objective, chain.parameters())
         total += torch.cat([g.flatten() for g in grads])
-    return (total + ADVANTAGES / SCALE @ roller.z(micro, batch, 0, [0, 1], pert)) / 2
+    return (total + ADVANTAGES / SCALE @ roller.z(micro, 0, [0, 1])) / 2
 
 
 @pytest.mark.parametrize("options", [{}, {"gradient_checkpointing": True}, {"offload": True}])
@@ -147,7 +146,7 @@ def test_perturbed_step_of_the_rollout_is_the_one_of_changed_parameters() -> Non
     engine = engine_of(chain, Pattern(), micro_batch=2)
     trajectory = engine.rollout([PLAN] * 2, batch_of(2), Perturbation(scale=SCALE), reward_grad=True)
     micro = trajectory.micros[0]
-    z = engine.roller.z(micro, trajectory.batch, 0, [0, 1], trajectory.perturbation)
+    z = engine.roller.z(micro, 0, [0, 1])
     change(chain, SCALE * z[1])
     with torch.no_grad():
         alone = step_of(chain, micro, 1)

@@ -5,10 +5,10 @@ import pytest
 from bench.base.errors import BenchError
 from bench.data.prompts.public import vbench_dimensions
 from bench.measure.vbench.dimensions import DIMENSIONS
-from bench.measure.vbench.jobs import PartWork
+from bench.measure.vbench.jobs import VbenchJob
 from bench.run.store import CellDir
 from bench.run.work import KINDS, CellWork, kind_of, work_in
-from tests.measure.vbench.cells import planned, score_part, videos_part
+from tests.measure.vbench.requests import planned, score_request, videos_request
 from tests.support.running import plan_dots
 
 
@@ -20,12 +20,12 @@ def test_a_cells_work_is_found_again(tmp_path: Path, plugin: None) -> None:
 
 
 def test_vbenchs_work_is_found_again(tmp_path: Path) -> None:
-    parts = [videos_part(tmp_path / "videos"), score_part(tmp_path / "videos")]
+    parts = [videos_request(tmp_path / "videos"), score_request(tmp_path / "videos")]
     assert [part.work for part in parts] == list(KINDS)
-    for part in parts:
+    for part, total in zip(parts, (5, 1), strict=True):
         found = work_in(planned(part, tmp_path / "videos"))
-        assert isinstance(found, PartWork)
-        assert (found.config, found.total) == (part, part.total)
+        assert isinstance(found, VbenchJob)
+        assert (found.config, found.total) == (part, total)
 
 
 def test_unknown_kind_of_work_is_one_message(tmp_path: Path) -> None:

@@ -13,12 +13,10 @@ from scipy.stats import f as f_law
 from scipy.stats import norm
 from torch import Tensor
 
-from bench.engine.batch import Batch
+from bench.engine.batch import Batch, Perturbation, Trajectory
 from bench.engine.engine import Engine
 from bench.engine.method import Method
-from bench.engine.micro_batch import Perturbation
 from bench.engine.plan import Plan
-from bench.engine.pullback import Trajectory
 from tests.support.toys import gradient
 
 THREE_STANDARD_ERRORS = float(2 * norm.sf(3))  # 0.0027, the probability of a larger deviation by chance

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.engine.chain import State, Transition
-from bench.engine.gaussian import per_row
+from bench.engine.chain import State, Transition, per_row
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from dataclasses import replace
 import torch
 
 from bench.engine.batch import Batch
-from bench.engine.offload import moving
+from bench.engine.offload import offloading_by
 from bench.experiment.choices import load_reward
 from bench.experiment.settings import CellConfig
 from bench.measure.cost.step import PROMPT, Counting, Subject, labels, step, subject_of, tracked, trained
@@ -33,7 +33,7 @@ def measure(config: CellConfig, device: torch.device) -> Usage:
     gpu = device.type == "cuda"
     reserved = torch.cuda.max_memory_reserved(device) if gpu else None
     tracker = Tracker(labels(subject.chain), device)
-    with nullcontext() if gpu else moving(Counting(tracker)), tracked(tracker, subject):
+    with nullcontext() if gpu else offloading_by(Counting(tracker)), tracked(tracker, subject):
         work = step(subject, batch)
     return replace(
         usage(tracker, subject, work),

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-from bench.engine.offload import is_parking
+from bench.engine.offload import is_offloading
 from bench.measure.cost.ledger import COMPONENTS, SIZE, Curve, Log, Point, Vector, nothing, points
 from bench.measure.cost.tracker import Tracker
 
@@ -113,7 +113,7 @@ class Replay:
         leaves, spec = tree_flatten((args, kwargs))
         graph = torch.is_grad_enabled()
         shapes = tuple(Shape.of(leaf) if isinstance(leaf, Tensor) else None for leaf in leaves)
-        key = (shapes, len(leaves), graph, is_parking(), self.perturbed.delta is None)
+        key = (shapes, len(leaves), graph, is_offloading(), self.perturbed.delta is None)
         if key not in self.known:
             with self.perturbed.applied():
                 self.known[key] = self._rehearse(leaves, spec)

@@ -8,10 +8,9 @@ from unittest.mock import patch
 
 import torch
 
-from bench.engine.batch import Batch
+from bench.engine.batch import Batch, Trajectory
 from bench.engine.chain import Chain
-from bench.engine.offload import moving
-from bench.engine.pullback import Trajectory
+from bench.engine.offload import offloading_by
 from bench.engine.reward import Reward
 from bench.experiment.settings import CellConfig, Training
 from bench.measure.cost.fake import Faker
@@ -49,9 +48,14 @@ class Simulator:
         return chain, reward, rehearsals
 
     def _subject(self, config: CellConfig, training: Training, chain: Chain, reward: Reward) -> Subject:
+<<<<<<< HEAD
         """A cell's objects as after its first step: gradients and the optimizer's state are there."""
         subject = subject_of(config, training, chain, reward)
         subject.engine.roller.normal = self.faker.normal
+=======
+        """As after the first step: gradients and the optimizer's state are there."""
+        subject = subject_of(config, training, chain, reward, self.faker.normal)
+>>>>>>> main
         for p in chain.parameters():
             p.grad = self.faker.like(p)
         subject.optimizer.step()
@@ -71,7 +75,7 @@ class Simulator:
         with (
             patch.object(subject.engine, "rollout", _with_numbers(subject.engine.rollout)),
             patch.object(subject.chain, "perturbed", postponed),
-            moving(Counting(tracker)),
+            offloading_by(Counting(tracker)),
             tracked(tracker, subject, played if self.replay else None),
         ):
             work = step(subject, batch)

@@ -15,14 +15,13 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from bench.base.errors import BenchError
-from bench.engine.batch import Batch
+from bench.engine.batch import Batch, MicroBatch, Trajectory
 from bench.engine.chain import Chain
 from bench.engine.engine import Engine
 from bench.engine.method import Method
-from bench.engine.micro_batch import MicroBatch
-from bench.engine.offload import Mover
-from bench.engine.pullback import Trajectory
+from bench.engine.offload import Offloader
 from bench.engine.reward import Reward
+from bench.engine.rollout import Draw
 from bench.engine.stages import OPTIMIZER, listening, stage
 from bench.experiment.choices import load_method
 from bench.experiment.settings import CellConfig, TrainConfig, Training
@@ -84,8 +83,10 @@ class Subject:
         return height if height == width else f"{height}x{width}"
 
 
-def subject_of(config: CellConfig, training: Training, chain: Chain, reward: Reward) -> Subject:
-    """A trained cell's engine, method and optimizer, as the trainer makes them."""
+def subject_of(
+    config: CellConfig, training: Training, chain: Chain, reward: Reward, draw: Draw | None = None
+) -> Subject:
+    """A trained cell's engine, method and optimizer, as the trainer makes them. draw: as for `Engine`."""
     train = training.train
     engine = Engine(
         chain,
@@ -95,6 +96,7 @@ def subject_of(config: CellConfig, training: Training, chain: Chain, reward: Rew
         reward_chunk=train.reward_chunk,
         offload=config.model.config.offload,
         joint=train.graphs == "joint",
+        draw=draw,
     )
     method = load_method(training.method, chain.steps)
     return Subject(chain, reward, engine, method, train, make_optimizer(train, chain.parameters()))
@@ -109,20 +111,25 @@ class Work:
     updates: int
 
 
-class Counting(Mover):
-    """Parks copies beside the originals, where all memory is one, and tells the tracker of them."""
+class Counting(Offloader):
+    """Keeps copies beside the originals, where all memory is one, and tells the tracker of them."""
 
     def __init__(self, tracker: Tracker) -> None:
         self.tracker = tracker
 
-    def away(self, tensor: Tensor) -> Tensor:
+    def offload(self, tensor: Tensor) -> Tensor:
         """A copy, marked as the host's."""
         copy = tensor.detach().clone()
         self.tracker.mark([copy], f"activations {DENOISER}", host=True)
         return copy
 
+<<<<<<< HEAD
     def back(self, tensor: Tensor, device: torch.device) -> Tensor:
         """A copy, so that what is parked stays as it is."""
+=======
+    def restore(self, tensor: Tensor, device: torch.device) -> Tensor:
+        """A copy."""
+>>>>>>> main
         return tensor.clone()
 
 

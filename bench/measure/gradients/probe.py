@@ -17,13 +17,11 @@ import torch
 from torch import Tensor
 
 from bench.base.errors import BenchError
-from bench.engine.batch import Batch
+from bench.engine.batch import KINDS, Batch, Trajectory
 from bench.engine.chain import Chain
 from bench.engine.engine import Engine
 from bench.engine.method import Method
-from bench.engine.micro_batch import KINDS
 from bench.engine.plan import Kind
-from bench.engine.pullback import Trajectory
 from bench.engine.random_streams import derived_seed, uniform
 from bench.engine.reward import Reward
 from bench.engine.terms import flattened

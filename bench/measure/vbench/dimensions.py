@@ -13,7 +13,6 @@ from typing import Literal
 from bench.base.errors import BenchError, did_you_mean
 
 ALL = "all"
-PROMPTS_PER_SUITE = 946
 USUAL, FLICKERING = 5, 25  # videos of a prompt
 HUB = "https://huggingface.co"
 CLIP = "https://openaipublic.azureedge.net/clip/models"

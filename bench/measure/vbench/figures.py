@@ -9,108 +9,79 @@ from typing import cast
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.projections.polar import PolarAxes
 
 from bench.base import style
-from bench.base.files import write_atomically
 from bench.base.style import Drawing, Look
 from bench.measure.vbench.dimensions import DIMENSIONS
-from bench.measure.vbench.results import Row
+from bench.measure.vbench.results import ScoreRow
 
 TOGETHER = 4  # models in one radar; more get a panel each
 COLOURS = {"quality": "#274E6E", "semantic": "#6B3F12"}
 OTHERS = "#C9C9C9"
 RINGS = (0.25, 0.5, 0.75, 1.0)  # of VBench's range
+ANGLES = [2 * math.pi * n / len(DIMENSIONS) for n in range(len(DIMENSIONS))]
 # Colours of bars and panels: those of Okabe & Ito without black, then two darker ones.
 PALETTE = (
     *(style.ORANGE, style.PURPLE, style.GREY, style.BLUE, style.GREEN, style.SKY, style.VERMILLION),
     *("#7B5D1E", "#5B3A78"),
 )
-SHORT = {
-    "subject_consistency": "subject",
-    "background_consistency": "background",
-    "temporal_flickering": "flickering",
-    "motion_smoothness": "motion",
-    "dynamic_degree": "dynamic",
-    "aesthetic_quality": "aesthetic",
-    "imaging_quality": "imaging",
-    "object_class": "object",
-    "multiple_objects": "objects",
-    "human_action": "action",
-    "color": "color",
-    "spatial_relationship": "spatial",
-    "scene": "scene",
-    "appearance_style": "appearance",
-    "temporal_style": "temporal",
-    "overall_consistency": "overall",
-}
+# What the small radars call a dimension, if not by its first word.
+SHORT = {"temporal_flickering": "flickering", "multiple_objects": "objects", "human_action": "action"}
 
 
-def draw(directory: Path, rows: Sequence[Row]) -> list[Path]:
+def draw(directory: Path, rows: Sequence[ScoreRow]) -> list[Path]:
     """Draw both figures as svg and png. Returns the files."""
     with style.drawing():
         found = [radar(rows), bars(rows)]
-    files: list[Path] = []
-    for figure in found:
-        for extension, content in (("svg", figure.svg), ("png", figure.png)):
-            files.append(directory / f"{figure.name}.{extension}")
-            write_atomically(files[-1], content)
-    return files
+    return style.write_drawings(directory, found)
 
 
-def looks(rows: Sequence[Row]) -> dict[str, Look]:
-    """A model's look; those named like a method of this project have the method's."""
-    return style.looks({row.name: row.name.lower() for row in rows})
-
-
-def colours(rows: Sequence[Row]) -> dict[str, str]:
+def colours(rows: Sequence[ScoreRow]) -> dict[str, str]:
     """A colour for each model, different ones as far as they go; a method of this project keeps its own."""
-    known = {
-        row.name: style.LOOKS[row.name.lower()].colour for row in rows if row.name.lower() in style.LOOKS
-    }
+    looks = style.own_looks()
+    known = {row.name: looks[row.name.lower()].colour for row in rows if row.name.lower() in looks}
     free = [colour for colour in PALETTE if colour not in known.values()] or list(PALETTE)
     others = [row.name for row in rows if row.name not in known]
     return known | {name: free[n % len(free)] for n, name in enumerate(others)}
 
 
-def radar(rows: Sequence[Row]) -> Drawing:
+def radar(rows: Sequence[ScoreRow]) -> Drawing:
     """Normalised scores around a circle: up to four models in one, more in a panel each over the others."""
-    if len(rows) <= TOGETHER:
-        look = looks(rows)
-        figure = style.new_figure(6.2, 5.6)
-        axes = _polar(figure, 1, 1, 1)
-        _circle(axes, {name: d.title for name, d in DIMENSIONS.items()}, 8.0)
-        for row in rows:
-            _loop(axes, row, look[row.name], 1.6)
-        for ring in RINGS:
-            axes.text(
-                math.pi / 16,
-                ring,
-                f"{100 * ring:.0f} %",
-                ha="center",
-                va="center",
-                fontsize=6.5,
-                color="#777777",
-            )
-        style.legend(figure, [row.name for row in rows], look, beside=0)
-    else:
-        columns = min(4, math.ceil(len(rows) / 2))
-        lines = math.ceil(len(rows) / columns)
-        colour = colours(rows)
-        figure = style.new_figure(2.75 * columns, 2.6 * lines + 0.4)
-        for place, row in enumerate(rows):
-            axes = _polar(figure, lines, columns, place + 1)
-            _circle(axes, SHORT, 6.2)
-            for other in rows:
-                if other is not row:
-                    _loop(axes, other, Look(OTHERS, "", "-"), 0.6)
-            _loop(axes, row, Look(colour[row.name], "", "-"), 1.7, filled=True)
-            axes.set_title(row.name, loc="center", pad=20, fontsize=9.5, color=colour[row.name])
-        figure.legend(handles=_context(), loc="outside lower center", ncols=4, fontsize=7.5)
+    figure = _together(rows) if len(rows) <= TOGETHER else _panels(rows)
     caption = "VBench scores, each normalised by its official range (0 at the centre, 1 at the rim)"
     return Drawing("vbench_radar", caption, **style.render(figure))
+
+
+def _together(rows: Sequence[ScoreRow]) -> Figure:
+    look = style.looks({row.name: row.name.lower() for row in rows})
+    figure = style.new_figure(6.2, 5.6)
+    axes = _circle(figure, (1, 1, 1), {name: d.title for name, d in DIMENSIONS.items()}, 8.0)
+    for row in rows:
+        _loop(axes, row, look[row.name], 1.6)
+    for ring in RINGS:
+        label = {"ha": "center", "va": "center", "fontsize": 6.5, "color": "#777777"}
+        axes.text(math.pi / 16, ring, f"{100 * ring:.0f} %", label)
+    style.legend(figure, [row.name for row in rows], look, beside=0)
+    return figure
+
+
+def _panels(rows: Sequence[ScoreRow]) -> Figure:
+    columns = min(4, math.ceil(len(rows) / 2))
+    lines = math.ceil(len(rows) / columns)
+    labels = {name: SHORT.get(name, d.title.split()[0]) for name, d in DIMENSIONS.items()}
+    figure = style.new_figure(2.75 * columns, 2.6 * lines + 0.4)
+    for place, row in enumerate(rows, 1):
+        colour = colours(rows)[row.name]
+        axes = _circle(figure, (lines, columns, place), labels, 6.2)
+        for other in rows:
+            if other is not row:
+                _loop(axes, other, Look(OTHERS, "", "-"), 0.6)
+        _loop(axes, row, Look(colour, "", "-"), 1.7, filled=True)
+        axes.set_title(row.name, loc="center", pad=20, fontsize=9.5, color=colour)
+    figure.legend(handles=_context(), loc="outside lower center", ncols=4, fontsize=7.5)
+    return figure
 
 
 def _context() -> list[Line2D]:
@@ -120,63 +91,44 @@ def _context() -> list[Line2D]:
     return [*kinds, Line2D([], [], color=OTHERS, linewidth=1.0, label="the other models"), rings]
 
 
-def _polar(figure: Figure, lines: int, columns: int, place: int) -> PolarAxes:
-    return cast(PolarAxes, figure.add_subplot(lines, columns, place, projection="polar"))
-
-
-def _circle(axes: PolarAxes, labels: Mapping[str, str], size: float) -> None:
+def _circle(figure: Figure, place: tuple[int, int, int], labels: Mapping[str, str], size: float) -> PolarAxes:
     """An empty radar: quality dimensions on the right from the top on, semantic ones after them."""
-    angles = _angles()
+    axes = cast(PolarAxes, figure.add_subplot(*place, projection="polar"))
     axes.set_theta_zero_location("N")
     axes.set_theta_direction(-1)
     axes.set(ylim=(0, 1), yticks=RINGS, yticklabels=[])
-    axes.set_xticks(list(angles.values()), [""] * len(angles))
+    axes.set_xticks(ANGLES, [""] * len(ANGLES))
     axes.spines["polar"].set_visible(False)
-    for name, angle in angles.items():
+    for (name, dimension), angle in zip(DIMENSIONS.items(), ANGLES, strict=True):
         right, upper = math.sin(angle), math.cos(angle)
         across = "center" if abs(right) < 0.12 else ("left" if right > 0 else "right")
         along = "center" if abs(upper) < 0.7 else ("bottom" if upper > 0 else "top")
-        colour = COLOURS[DIMENSIONS[name].group]
+        colour = COLOURS[dimension.group]
         axes.text(angle, 1.06, labels[name], ha=across, va=along, fontsize=size, color=colour)
+    return axes
 
 
-def _angles() -> dict[str, float]:
-    return {name: 2 * math.pi * n / len(DIMENSIONS) for n, name in enumerate(DIMENSIONS)}
-
-
-def _loop(axes: PolarAxes, row: Row, look: Look, width: float, filled: bool = False) -> None:
+def _loop(axes: PolarAxes, row: ScoreRow, look: Look, width: float, filled: bool = False) -> None:
     """A model's closed line; it is broken where a score is missing."""
-    angles = _angles()
     points = [
         min(1.0, max(0.0, d.normalised(row.scores[name]))) if name in row.scores else math.nan
         for name, d in DIMENSIONS.items()
     ]
-    around = [*angles.values(), 2 * math.pi]
-    closed = [*points, points[0]]
-    axes.plot(
-        around,
-        closed,
-        color=look.colour,
-        linewidth=width,
-        linestyle=look.line,
-        marker=look.marker,
-        markeredgewidth=0,
-        zorder=3 if filled else 2,
-    )
+    around, closed = [*ANGLES, 2 * math.pi], [*points, points[0]]
+    line = {"color": look.colour, "linestyle": look.line, "marker": look.marker}
+    axes.plot(around, closed, linewidth=width, markeredgewidth=0, zorder=3 if filled else 2, **line)
     if filled and not any(map(math.isnan, points)):
         axes.fill(around, closed, color=look.colour, alpha=0.14, linewidth=0, zorder=2)
 
 
-def bars(rows: Sequence[Row]) -> Drawing:
+def bars(rows: Sequence[ScoreRow]) -> Drawing:
     """A panel for each dimension that was scored, a bar for each model, in percent."""
     present = [d for d in DIMENSIONS.values() if any(d.name in row.scores for row in rows)]
     colour = colours(rows)
     columns = min(4, len(present))
     lines = math.ceil(len(present) / columns)
     figure = style.new_figure(1.4 + 2.0 * columns, 0.35 + lines * (0.5 + 0.165 * len(rows)))
-    engine = figure.get_layout_engine()
-    if isinstance(engine, ConstrainedLayoutEngine):
-        engine.set(w_pad=0.08, h_pad=0.08)
+    figure.set_layout_engine("constrained", w_pad=0.08, h_pad=0.08)
     panels = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
     for axes, dimension in zip(panels, present, strict=False):
         _bars(axes, rows, dimension.name, colour)
@@ -186,7 +138,7 @@ def bars(rows: Sequence[Row]) -> Drawing:
     return Drawing("vbench_bars", "VBench scores of each dimension, percent", **style.render(figure))
 
 
-def _bars(axes: Axes, rows: Sequence[Row], name: str, colour: Mapping[str, str]) -> None:
+def _bars(axes: Axes, rows: Sequence[ScoreRow], name: str, colour: Mapping[str, str]) -> None:
     values = [100 * row.scores[name] if name in row.scores else math.nan for row in rows]
     known = [v for v in values if not math.isnan(v)]
     official = [v for v, row in zip(values, rows, strict=True) if name not in row.notes and not math.isnan(v)]

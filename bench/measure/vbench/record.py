@@ -18,7 +18,7 @@ from bench.measure.vbench.dimensions import DIMENSIONS
 from bench.run.store import CellDir
 
 if TYPE_CHECKING:
-    from bench.measure.vbench.order import Order
+    from bench.measure.vbench.resolve import Resolved
 
 IN_LORA = ("lora", "trained_on")  # of the LoRA, which lora_sha256 stands for
 
@@ -48,7 +48,7 @@ def _damaged(path: Path, out: Path, why: str) -> BenchError:
     )
 
 
-def identity(found: Order) -> dict[str, Any]:
+def identity(found: Resolved) -> dict[str, Any]:
     """What makes two runs' videos the same: everything but which of them were asked for.
 
     Fetches hub weights that are not there yet. Raises BenchError.
@@ -57,14 +57,14 @@ def identity(found: Order) -> dict[str, Any]:
     for file in sorted(found.adapter.glob("*.safetensors")) if found.adapter is not None else ():
         digest.update(file.read_bytes())
     return {
-        "model": found.name,
+        "model": found.request.name,
         "settings": found.config.model_dump(mode="json"),
         "weights": _weights(found),
         "lora": None if found.adapter is None else str(found.adapter),
         "lora_sha256": None if found.adapter is None else digest.hexdigest(),
-        "trained_on": None if found.asked.lora is None else trained_on(found.asked.lora),
+        "trained_on": None if found.request.lora is None else trained_on(found.request.lora),
         "dcot": None if found.dcot is None else found.dcot.model_dump(mode="json"),
-        "seed": found.asked.seed,
+        "seed": found.request.seed,
         "fps": found.fps,
     }
 
@@ -99,7 +99,7 @@ def trained_note(out: Path) -> str:
             return ""
 
 
-def _weights(found: Order) -> dict[str, str]:
+def _weights(found: Resolved) -> dict[str, str]:
     """Digests of the base model's files."""
     chosen: dict[str, str] = {}
     for need in needs_of(found.config, "model", "model"):
@@ -109,14 +109,14 @@ def _weights(found: Order) -> dict[str, str]:
     return chosen
 
 
-def record(found: Order) -> dict[str, Any]:
+def record(found: Resolved, force: bool) -> dict[str, Any]:
     """Write what the videos are made with beside their directory; refuse to mix two kinds in one.
 
     With `force` what was made before goes, and only then the record changes: the videos that were asked for
     and, if they were made with other settings, all the others of the suite too. Without a video a record
     binds nobody. Returns the record.
     """
-    out, mine, force = found.out, identity(found), found.asked.force
+    out, mine = found.request.videos, identity(found)
     made = suite.videos(tuple(DIMENSIONS.values()))
     there = [video for video in made if (out / video.name).is_file()]
     others = differing(out, mine) if there else []
@@ -126,7 +126,7 @@ def record(found: Order) -> dict[str, Any]:
             "choose another --out, or make them again with --force"
         )
     if force:
-        for video in there if others else found.mine:
+        for video in there if others else found.request.listed():
             (out / video.name).unlink(missing_ok=True)
     write_atomically(place(out), json.dumps(mine, indent=2, ensure_ascii=False) + "\n")
     return mine

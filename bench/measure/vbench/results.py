@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.base.errors import BenchError
-from bench.measure.vbench import entries
+from bench.measure.vbench import notation
+from bench.measure.vbench.dimension_status import read_status
 from bench.measure.vbench.dimensions import DIMENSIONS, canonical
-from bench.measure.vbench.entries import Unit
-from bench.measure.vbench.score import read_status
+from bench.measure.vbench.notation import Unit
 
 PRINTED = {
     "quality_score": "quality",
@@ -34,7 +34,7 @@ NAMES = ("method", "model", "name")  # beginnings of the column that names a row
 
 
 @dataclass(frozen=True)
-class Row:
+class ScoreRow:
     """One model. scores: dimension → fraction. printed: aggregates that the file states, fractions.
 
     half_units: dimension or printed aggregate → half the unit of the last digit that its column shows, as a
@@ -51,20 +51,17 @@ class Row:
     whole: bool = False
 
 
-def read(paths: Sequence[Path], unit: Unit = "auto") -> list[Row]:
+def read(paths: Sequence[Path], unit: Unit = "auto") -> list[ScoreRow]:
     """The rows of files and of `vbench score`'s directories, names made unique. Raises BenchError."""
-    rows = [row for path in paths for row in _read(path, unit)]
-    found: list[Row] = []
-    for row in rows:
-        names = {other.name for other in found}
-        number, name = 2, row.name
-        while name in names:
-            number, name = number + 1, f"{row.name} ({number})"
-        found.append(replace(row, name=name))
-    return found
+    found: dict[str, ScoreRow] = {}
+    for row in (row for path in paths for row in _read(path, unit)):
+        names = (row.name, *(f"{row.name} ({number})" for number in range(2, len(found) + 3)))
+        name = next(name for name in names if name not in found)
+        found[name] = replace(row, name=name)
+    return list(found.values())
 
 
-def _read(path: Path, unit: Unit) -> list[Row]:
+def _read(path: Path, unit: Unit) -> list[ScoreRow]:
     if path.is_dir():
         return [_directory(path)]
     try:
@@ -82,7 +79,7 @@ def _read(path: Path, unit: Unit) -> list[Row]:
     raise BenchError(f"{path}: expected a .csv or .json file, or a directory that `vbench score` wrote")
 
 
-def _directory(path: Path) -> Row:
+def _directory(path: Path) -> ScoreRow:
     """All result files of a model as one row."""
     scores = path / "scores" if (path / "scores").is_dir() else path
     files = sorted(scores.glob(f"*{SUFFIX}"))
@@ -90,7 +87,7 @@ def _directory(path: Path) -> Row:
         ask = f"python -m bench vbench score {path}/videos"
         raise BenchError(f"{path}: no *{SUFFIX} in it. Score its videos:  {ask}")
     model = scores.absolute().parent if scores.name == "scores" else scores.absolute()
-    row, origin = Row(model.name, {}, whole=True), dict[str, Path]()
+    row, origin = ScoreRow(model.name, {}, whole=True), dict[str, Path]()
     for file in files:
         (one,) = _read(file, "auto")
         for name, value in one.scores.items():
@@ -120,12 +117,12 @@ def _csv(path: Path, text: str) -> list[dict[str, Any]]:
 
 def _object(path: Path, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object in which nothing is said twice."""
-    _once(path, [name for name, _ in pairs])
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = next(name for n, (name, _) in enumerate(pairs) if name in dict(pairs[:n]))
-        raise BenchError(f"{path}: '{twice}' is twice in one object: keep one")
-    return found
+    names = [name for name, _ in pairs]
+    _once(path, names)
+    for n, name in enumerate(names):
+        if name in names[:n]:
+            raise BenchError(f"{path}: '{name}' is twice in one object: keep one")
+    return dict(pairs)
 
 
 def _once(path: Path, columns: Sequence[str]) -> None:
@@ -139,7 +136,7 @@ def _once(path: Path, columns: Sequence[str]) -> None:
             found[name] = column
 
 
-def _json(path: Path, tree: Any, unit: Unit) -> list[Row]:
+def _json(path: Path, tree: Any, unit: Unit) -> list[ScoreRow]:
     """VBench's {dimension: [score, videos]}, {dimension: score}, {model: {dimension: score}}, or rows."""
     stem = path.name.removesuffix(".json").removesuffix(SUFFIX.removesuffix(".json"))
     if isinstance(tree, list) and tree and all(isinstance(entry, dict) for entry in tree):
@@ -160,39 +157,35 @@ def _json(path: Path, tree: Any, unit: Unit) -> list[Row]:
     return _table(path, [{"name": stem, **tree}], unit)
 
 
-def _table(path: Path, records: Sequence[Mapping[str, Any]], unit: Unit) -> list[Row]:
+def _table(path: Path, records: Sequence[Mapping[str, Any]], unit: Unit) -> list[ScoreRow]:
     columns = list(dict.fromkeys(str(key) for record in records for key in record))
     known = _columns(path, columns)
     label = next((c for c in columns if canonical(c).startswith(NAMES) and c not in known), None)
     if label is None:
         raise BenchError(f"{path}: no column says whose scores these are: call one `method`")
-    names = [_unlinked(entries.plain(record.get(label))) for record in records]
+    names = [_unlinked(notation.plain(record.get(label))) for record in records]
     if "" in names:
         n = names.index("") + 1
         raise BenchError(f"{path}: model {n} of {len(names)} has no name: write one under '{label}'")
-    texts = [entries.numerals(path, record, known) for record in records]
-    if not any(row.keys() & DIMENSIONS.keys() for row in texts):
+    numbers = [notation.numerals(path, record, known) for record in records]
+    if not any(row.keys() & DIMENSIONS.keys() for row in numbers):
         raise BenchError(f"{path}: no score in it: every row is empty. Leave the file out")
-    numbers = [{key: entries.number(path, key, text) for key, text in row.items()} for row in texts]
-    unit = entries.stated_unit(records) if unit == "auto" else unit
-    percent = unit == "percent" or (unit == "auto" and entries.is_percent(path, names, texts))
-    factor = 0.01 if percent else 1.0
-    text_only = not any(
-        isinstance(record[c], int | float) for record in records for c in known if c in record
-    )
-    units = entries.half_units(texts, kept_zeros=text_only)
+    unit = notation.stated_unit(records) if unit == "auto" else unit
+    percent = unit == "percent" or (unit == "auto" and notation.is_percent(path, names, numbers))
+    factor, kind = (0.01, "percent") if percent else (1.0, "fractions")
+    as_text = not any(isinstance(record.get(column), int | float) for record in records for column in known)
+    units = notation.half_units(numbers, kept_zeros=as_text)
     half_units = {PRINTED.get(key, key): factor * half for key, half in units.items()}
-    rows: list[Row] = []
-    for name, record, values in zip(names, records, numbers, strict=True):
-        scaled = {key: value * factor for key, value in values.items()}
-        kind = "percent" if percent else "fractions"
+    rows: list[ScoreRow] = []
+    for name, record, row in zip(names, records, numbers, strict=True):
+        scaled = {key: factor * number.value for key, number in row.items()}
         for key, value in scaled.items():
             if not -1.0 <= value <= 1 + 1e-9:  # some are cosines
-                raise BenchError(f"{path}: {key} is {values[key]:g}, not a score (read as {kind})")
+                raise BenchError(f"{path}: {key} is {row[key].value:g}, not a score (read as {kind})")
         scores = {key: value for key, value in scaled.items() if key in DIMENSIONS}
         printed = {PRINTED[key]: value for key, value in scaled.items() if key in PRINTED}
-        notes = {key: why for key, why in entries.read_notes(record).items() if key in scores}
-        rows.append(Row(name, scores, printed, half_units, notes))
+        notes = {key: why for key, why in notation.read_notes(record).items() if key in scores}
+        rows.append(ScoreRow(name, scores, printed, half_units, notes))
     return rows
 
 

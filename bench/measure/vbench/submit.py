@@ -1,90 +1,106 @@
-"""`vbench generate --slurm` and `vbench score --slurm`: what is missing goes out as cells (see `parts`)."""
+"""`vbench generate --slurm` and `vbench score --slurm`: what is missing goes out as jobs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TypeVar
+from collections.abc import Collection, Sequence
 
 from rich.console import Console
 
 from bench.base.console import plain
 from bench.base.errors import BenchError
-from bench.measure.vbench import jobs, order
+from bench.measure.vbench import dimension_run
 from bench.measure.vbench import score as scoring
-from bench.measure.vbench.dimension_run import Cell, Status
-from bench.measure.vbench.dimensions import DIMENSIONS
-from bench.measure.vbench.jobs import Part, ScorePart, VideosPart
-from bench.measure.vbench.live import live
-from bench.measure.vbench.record import record
+from bench.measure.vbench.dimension_status import DimensionStatus, read_status
+from bench.measure.vbench.jobs import ScoreJob, VbenchJob, VideosJob, jobs_of
+from bench.measure.vbench.score_request import ScoreRequest
+from bench.measure.vbench.videos_request import VideosRequest
+from bench.run import claims
 from bench.run.slurm import cluster, sweep
 from bench.run.slurm import submit as sending
 from bench.run.slurm.cluster import Profile
+from bench.run.slurm.settle import settle
 from bench.run.store import ResultsDir
-from bench.run.work import Work
 
 CELLS = 8  # that share the videos, unless something limits how many run at once
-P = TypeVar("P", bound=Part)
 
 
-def generate(console: Console, asked: order.Asked, how: sweep.Asked, cells: int | None) -> int:
-    """Send cells for the videos that are not there. Returns the exit code. Raises BenchError."""
-    if asked.shard is not None:
+def generate(console: Console, request: VideosRequest, how: sweep.Asked, cells: int | None) -> int:
+    """Send jobs for the videos that are not there. Returns the exit code. Raises BenchError."""
+    from bench.measure.vbench.record import record
+    from bench.measure.vbench.resolve import resolve
+
+    if request.parts > 1:
         raise BenchError("--slurm shares the videos out itself, among --cells: leave --shard")
-    chosen = _profile(how)
-    found = order.order(asked)
-    found.show(console)
-    results = jobs.jobs_of(found.out)
-    count = min(cells or how.max_parallel or chosen.max_parallel or CELLS, len(found.wanted))
-    division = [_threads(part, chosen) for part in _division(found, count)]
-    left = [part for part in division if how.force or not part.finished()]
+    profile = _profile(how)
+    found = resolve(request)
+    found.show(console, anew=how.force)
+    results = jobs_of(request.videos)
+    count = min(cells or how.max_parallel or profile.max_parallel or CELLS, len(request.selection()))
+    parts = [request.model_copy(update={"part": n, "parts": count}) for n in range(1, count + 1)]
+    jobs = [VideosJob.of(part, results, profile) for part in parts]
+    left = [job for job in jobs if how.force or not job.finished()]
     if how.dry_run:
-        return _dry(console, jobs.work_of(left, results), chosen, how)
-    sent = live(results)
-    _check_force(how, list(sent), results)
-    record(found)
-    free = left if how.force else _not_others(left, sent)
-    if len(free) < len(left):
-        plain(
-            console,
-            f"{len(left) - len(free)} of {len(division)} cells not sent: other cells, which are queued or "
-            f"running, make their videos\n  python -m bench status {results.path} --watch",
+        return _dry(console, left, profile, how)
+    _check_force(how, sorted(sent(results)), results)
+    record(found, how.force)
+    return _send(console, results, left, profile, how, len(jobs) - len(left))
+
+
+def score(console: Console, requests: Sequence[ScoreRequest], how: sweep.Asked, fetch: bool) -> int:
+    """Send a job for every dimension that has no score and lacks nothing. fetch: download weights first.
+
+    Returns the exit code, 1 if a dimension lacks something. Raises BenchError.
+    """
+    profile, scores = _profile(how), requests[0].scores
+    results = jobs_of(scores)
+    busy = set[str]() if how.dry_run else sent(results)
+    _check_force(how, [one.dimension for one in requests if one.dimension in busy], results)
+    done = [request for request in requests if request.finished() and not how.force]
+    for request in done:
+        scoring.show_finished(console, request, keep=not how.dry_run)
+    ready, lacking = list[ScoreRequest](), list[DimensionStatus]()
+    for request in (one for one in requests if one not in done):
+        status = (
+            _lacking(request, profile, fetch and not how.dry_run) if request.dimension not in busy else None
         )
-    if left and not free:
-        return 0
-    return _send(console, results, jobs.work_of(free, results), chosen, how, len(division) - len(left))
-
-
-def score(console: Console, asked: scoring.Asked, how: sweep.Asked) -> int:
-    """Send a cell for every dimension that has no score and lacks nothing. Returns the exit code, 1 if one
-    lacks something. Raises BenchError."""
-    chosen = _profile(how)
-    cells, scores = scoring.cells_of(asked), scoring.scores_of(asked)
-    results, known = jobs.jobs_of(scores), scoring.read_status(scores)
-    sent = {} if how.dry_run else live(results)
-    _check_force(how, [c.dimension.name for c in cells if c.dimension.name in sent], results)
-    done = [cell for cell in cells if not how.force and scoring.finished(cell, known)]
-    lacking = dict[str, Status]()
-    for cell in cells:
-        name = cell.dimension.name
-        if cell in done:
-            scoring.show_finished(console, cell, known, keep=not how.dry_run)
-        elif name not in sent and (status := _lacks(cell, chosen, asked.fetch and not how.dry_run)):
-            lacking[name] = status
-            scoring.show(console, cell.dimension, status)
-    scoring.show_ways(console, lacking.values())
-    ready = [cell for cell in cells if cell not in done and cell.dimension.name not in lacking]
-    tasks = jobs.work_of([_threads(_score_part(cell, asked), chosen) for cell in ready], results)
+        if status is None:
+            ready.append(request)
+            continue
+        lacking.append(status)
+        scoring.show(console, request, status)
+        if not how.dry_run:
+            scoring.write_status(scores, request.dimension, status)
+    scoring.show_ways(console, lacking)
+    jobs = [ScoreJob.of(request, results, profile) for request in ready]
     if how.dry_run:
-        return max(_dry(console, tasks, chosen, how), int(bool(lacking)))
-    for name, status in lacking.items():
-        scoring.write_status(scores, name, status)
-    for cell in ready if how.force else ():
-        scoring.forget(cell)
-    code = _send(console, results, tasks, chosen, how, len(done))
-    if how.wait:
-        _show_scores(console, scores, ready)
+        return max(_dry(console, jobs, profile, how), int(bool(lacking)))
+    for request in ready if how.force else ():
+        request.forget()
+    code = _send(console, results, jobs, profile, how, len(done))
+    known = read_status(scores) if how.wait else {}
+    for request in ready:
+        if request.dimension in known:
+            scoring.show(console, request, known[request.dimension])
     return max(code, int(bool(lacking)))
+
+
+def not_sent(console: Console, requests: Sequence[ScoreRequest]) -> list[ScoreRequest]:
+    """What is left to score here: not the dimensions that SLURM has, of which it says so."""
+    results = jobs_of(requests[0].scores)
+    busy = sent(results)
+    for request in requests:
+        if request.dimension in busy:
+            line = f"{request.described.title:<24}left to SLURM: python -m bench status {results.path}"
+            plain(console, line)
+    return [request for request in requests if request.dimension not in busy]
+
+
+def sent(results: ResultsDir) -> set[str]:
+    """The jobs that are queued or running. Those whose SLURM job is gone are given free."""
+    cells = results.cells()
+    queue = settle(results, cells)
+    held = {cell: claims.read(cell) for cell in cells}
+    return {cell.id for cell, claim in held.items() if claim is not None and queue.alive(cell, *claim)}
 
 
 def _profile(how: sweep.Asked) -> Profile:
@@ -95,99 +111,39 @@ def _profile(how: sweep.Asked) -> Profile:
     return cluster.load(how.profile, how.changes).model_copy(update={"report": False})
 
 
-def _division(found: order.Order, count: int) -> list[VideosPart]:
-    """Everything that was asked for in so many parts."""
-    asked = found.asked
-    chosen = {dimension.name for dimension in asked.dimensions}
-    return [
-        VideosPart(
-            work=jobs.GENERATE,
-            videos=str(found.out.absolute()),
-            model=asked.model,
-            name=found.name,
-            lora=None if asked.lora is None else str(asked.lora.absolute()),
-            settings=tuple(asked.settings),
-            dimensions=tuple(name for name in DIMENSIONS if name in chosen),
-            subset=asked.subset,
-            per_prompt=asked.per_prompt,
-            seed=asked.seed,
-            batch=asked.batch,
-            fps=asked.fps,
-            part=part,
-            parts=count,
-        )
-        for part in range(1, count + 1)
-    ]
-
-
-def _score_part(cell: Cell, asked: scoring.Asked) -> ScorePart:
-    return ScorePart(
-        work=jobs.SCORE,
-        videos=str(asked.videos.absolute()),
-        out=str(scoring.scores_of(asked).absolute().parent),
-        dimension=cell.dimension.name,
-        custom=asked.custom,
-        prompts_file=_absolute(asked.prompts_file),
-        device=asked.device,
-        python=_absolute(asked.python),
-        static_filter=asked.static_filter,
-        timeout=asked.timeout,
-    )
-
-
-def _absolute(path: Path | None) -> str | None:
-    return None if path is None else str(path.absolute())
-
-
-def _threads(part: P, chosen: Profile) -> P:
-    """The part with as many threads as the profile gives it cores."""
-    return part.model_copy(update={"threads": part.resources(chosen).cpus or 1})
-
-
-def _check_force(how: sweep.Asked, sent: Sequence[str], results: ResultsDir) -> None:
-    if how.force and sent:
-        names = ", ".join(sent) if len(sent) <= 3 else f"{len(sent)} cells"
+def _check_force(how: sweep.Asked, busy: Collection[str], results: ResultsDir) -> None:
+    if how.force and busy:
+        names = ", ".join(busy) if len(busy) <= 3 else f"{len(busy)} cells"
         raise BenchError(
             f"--force: {names}: queued or running. Wait for the end, or: "
             f"python -m bench cancel {results.path}"
         )
 
 
-def _not_others(left: Sequence[VideosPart], sent: dict[str, Part]) -> list[VideosPart]:
-    """Those with a video that no live cell of another division is going to make."""
-    own = {part.id for part in left}
-    others = [part for name, part in sent.items() if name not in own and isinstance(part, VideosPart)]
-    taken = {video for part in others for video in part.listed()}
-    return [part for part in left if part.id in sent or not taken.issuperset(part.missing())]
-
-
-def _lacks(cell: Cell, chosen: Profile, fetch: bool) -> Status | None:
+def _lacking(request: ScoreRequest, profile: Profile, fetch: bool) -> DimensionStatus | None:
     """What a dimension lacks, as its job would find it. What a profile's own environment has, only the job
     can see; videos it sees from here."""
-    status = cell.missing(fetch)
-    elsewhere = chosen.python is not None or chosen.setup
+    status = dimension_run.lacking(request, fetch)
+    elsewhere = profile.python is not None or profile.setup
     return None if status is not None and elsewhere and status.videos else status
 
 
-def _dry(console: Console, tasks: Sequence[Work], chosen: Profile, how: sweep.Asked) -> int:
-    if not tasks:
+def _dry(console: Console, jobs: Sequence[VbenchJob], profile: Profile, how: sweep.Asked) -> int:
+    if not jobs:
         console.print("nothing would be sent")
         return 0
-    return sweep.dry(console, tasks, chosen, how)
+    return sweep.dry(console, jobs, profile, how)
 
 
 def _send(
-    console: Console, results: ResultsDir, tasks: Sequence[Work], chosen: Profile, how: sweep.Asked, done: int
+    console: Console,
+    results: ResultsDir,
+    jobs: Sequence[VbenchJob],
+    profile: Profile,
+    how: sweep.Asked,
+    done: int,
 ) -> int:
-    if not tasks:
-        console.print(f"{done} cells are done: nothing to send", highlight=False)
+    if not jobs:
+        plain(console, f"{done} cells are done: nothing to send")
         return 0
-    return sweep.send(console, results, tasks, chosen, how, done)
-
-
-def _show_scores(console: Console, scores: Path, cells: Sequence[Cell]) -> None:
-    """What the jobs have found."""
-    known = scoring.read_status(scores)
-    for cell in cells:
-        if cell.dimension.name in known:
-            scoring.show(console, cell.dimension, known[cell.dimension.name])
+    return sweep.send(console, results, jobs, profile, how, done)

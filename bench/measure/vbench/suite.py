@@ -80,14 +80,15 @@ def videos(
     ]
 
 
-def shard(found: Sequence[Video], text: str | None) -> list[Video]:
-    """The part K/N of a list, K from 1 to N: every N-th video. None: all. Raises BenchError."""
-    if text is None:
-        return list(found)
-    part, _, parts = text.partition("/")
+def shard(text: str | None) -> tuple[int, int]:
+    """K and N of `K/N`, which stands for every N-th video from the K-th on; 1 and 1 for None.
+
+    Raises BenchError if K is not from 1 to N.
+    """
+    part, _, parts = (text or "1/1").partition("/")
     if not (part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts)):
         raise BenchError(f"--shard {text}: expected K/N with K from 1 to N, such as 3/8")
-    return list(found[int(part) - 1 :: int(parts)])
+    return int(part), int(parts)
 
 
 def complete(path: Path) -> bool:

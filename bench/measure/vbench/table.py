@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 from tabulate import tabulate
 
-from bench.base.columns import NONE, pack, texts
+from bench.base.columns import NONE, Column, as_text, print_columns, texts
 from bench.base.console import plain
 from bench.base.errors import BenchError
 from bench.base.files import write_atomically
 from bench.measure.vbench import aggregate, figures
 from bench.measure.vbench.aggregate import AGGREGATES, Check
 from bench.measure.vbench.dimensions import DIMENSIONS
-from bench.measure.vbench.entries import Unit, write_notes
-from bench.measure.vbench.results import PRINTED, SUFFIX, Row, read
+from bench.measure.vbench.notation import Unit, write_notes
+from bench.measure.vbench.results import PRINTED, SUFFIX, ScoreRow, read
 
 TITLES = {
     "quality": "Quality",
@@ -50,26 +47,26 @@ def table(console: Console, paths: Sequence[Path], out: Path, unit: Unit = "auto
     plain(console, f"wrote {', '.join(path.name for path in written)} to {out}")
 
 
-def shown(rows: Sequence[Row]) -> list[str]:
+def shown(rows: Sequence[ScoreRow]) -> list[str]:
     """The lines of the table: dimensions and aggregates that at least one row has, or should have."""
     found = [name for name in DIMENSIONS if any(row.whole or name in row.scores for row in rows)]
     return [*found, *(name for name in AGGREGATES if _wanted(name, rows))]
 
 
-def _wanted(name: str, rows: Sequence[Row]) -> bool:
+def _wanted(name: str, rows: Sequence[ScoreRow]) -> bool:
     if any(name in row.printed for row in rows):
         return True
     return any(aggregate.FUNCTIONS[name](row.scores) is not None for row in rows)
 
 
-def value(row: Row, name: str) -> float | None:
+def value(row: ScoreRow, name: str) -> float | None:
     """A dimension's score or an aggregate, as a fraction."""
     if name in DIMENSIONS:
         return row.scores.get(name)
     return aggregate.FUNCTIONS[name](row.scores)
 
 
-def cell(row: Row, name: str) -> str:
+def cell(row: ScoreRow, name: str) -> str:
     """`95.44`, with a star where it is not the official score, or rests on one that is not."""
     number = value(row, name)
     if number is None:
@@ -83,42 +80,38 @@ def title(name: str) -> str:
     return TITLES[name] if name in TITLES else DIMENSIONS[name].title
 
 
-def show(console: Console, rows: Sequence[Row]) -> None:
+def show(console: Console, rows: Sequence[ScoreRow]) -> None:
     """Print the table in as many pieces as the terminal's width asks for, and what there is to say of it."""
     lines = shown(rows)
-    names = texts("%", [title(line) for line in lines], left=True)
-    columns = [texts(_short(row.name), [cell(row, line) for line in lines]) for row in rows]
-    best = {c.header: _best(rows, lines, n) for n, c in enumerate(columns)}
-    for piece in pack(names, columns, console.width):
-        grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for column in (names, *piece):
-            grid.add_column(column.header, justify="left" if column.left else "right", no_wrap=True)
-        for n, line in enumerate(lines):
-            if line in AGGREGATES and (n == 0 or lines[n - 1] not in AGGREGATES):
-                grid.add_section()
-            values = (Text(c.cells[n], "bold green" if n in best[c.header] else "") for c in piece)
-            grid.add_row(Text(title(line), "bold" if line in AGGREGATES else ""), *values)
-        console.print(grid)
+    first = next((n for n, line in enumerate(lines) if line in AGGREGATES), 0)
+    styles = ["bold" if line in AGGREGATES else "" for line in lines]
+    print_columns(console, _titles(lines), [_scores(rows, lines, row) for row in rows], styles, [first])
     for remark in remarks(rows):
         console.print(Text(remark), soft_wrap=False)
+
+
+def _titles(lines: Sequence[str]) -> Column:
+    return texts("%", [title(line) for line in lines], left=True)
+
+
+def _scores(rows: Sequence[ScoreRow], lines: Sequence[str], row: ScoreRow) -> Column:
+    """A model's column, with the best of several official scores marked."""
+    best = [is_best(rows, row, line) for line in lines]
+    return Column(_short(row.name), tuple(cell(row, line) for line in lines), tuple(map(int, best)))
 
 
 def _short(name: str) -> str:
     return name if len(name) <= 24 else f"{name[:11]}…{name[-12:]}"
 
 
-def _best(rows: Sequence[Row], lines: Sequence[str], place: int) -> set[int]:
-    """Numbers of the lines in which this row is the best of several, of scores that are VBench's own."""
-    found: set[int] = set()
-    for n, line in enumerate(lines):
-        official = [value(row, line) if MARK not in cell(row, line) else None for row in rows]
-        values = [v for v in official if v is not None]
-        if len(values) > 1 and official[place] == max(values) > min(values):
-            found.add(n)
-    return found
+def is_best(rows: Sequence[ScoreRow], row: ScoreRow, line: str) -> bool:
+    """Whether a model has the best of several scores that are VBench's own."""
+    official = [value(other, line) for other in rows if MARK not in cell(other, line)]
+    values = [number for number in official if number is not None]
+    return MARK not in cell(row, line) and len(values) > 1 and value(row, line) == max(values) > min(values)
 
 
-def remarks(rows: Sequence[Row]) -> list[str]:
+def remarks(rows: Sequence[ScoreRow]) -> list[str]:
     """What is missing, what is not official, and which rows disagree with their printed aggregates."""
     found: list[str] = []
     for row in rows:
@@ -146,12 +139,12 @@ def remarks(rows: Sequence[Row]) -> list[str]:
     return found
 
 
-def checks(row: Row) -> list[Check]:
+def checks(row: ScoreRow) -> list[Check]:
     """A row's printed aggregates beside the recomputed ones."""
     return aggregate.checks(row.scores, row.printed, row.half_units)
 
 
-def write(out: Path, rows: Sequence[Row]) -> list[Path]:
+def write(out: Path, rows: Sequence[ScoreRow]) -> list[Path]:
     """vbench.csv (a line per model, readable again), .md and .tex (a line per dimension)."""
     content = {
         "csv": frame(rows).to_csv(index=False),
@@ -165,7 +158,7 @@ def write(out: Path, rows: Sequence[Row]) -> list[Path]:
     return files
 
 
-def frame(rows: Sequence[Row]) -> pd.DataFrame:
+def frame(rows: Sequence[ScoreRow]) -> pd.DataFrame:
     """One line per model in percent, with what is not official of it; empty where there is no score."""
     lines = shown(rows)
     back = {name: column for column, name in PRINTED.items()}
@@ -181,36 +174,30 @@ def frame(rows: Sequence[Row]) -> pd.DataFrame:
     return pd.DataFrame(records)
 
 
-def _grid(rows: Sequence[Row], tablefmt: str) -> str:
-    body = [[title(line), *(cell(row, line) for row in rows)] for line in shown(rows)]
-    align = ["left", *("right" for _ in rows)]
-    headers = ["%", *(row.name for row in rows)]
-    return tabulate(body, headers, tablefmt, colalign=align, disable_numparse=True)
+def _grid(rows: Sequence[ScoreRow], tablefmt: str) -> str:
+    lines = shown(rows)
+    scores = [texts(row.name, [cell(row, line) for line in lines]) for row in rows]
+    return as_text([_titles(lines), *scores], tablefmt)
 
 
-def _markdown(rows: Sequence[Row]) -> str:
-    stream = io.StringIO()
-    stream.write(_grid(rows, "github") + "\n")
-    _list(stream, remarks(rows))
-    disputed = [(row, check) for row in rows for check in checks(row)]
-    if disputed:
-        body = [
-            [
-                *(row.name, TITLES[c.aggregate], f"{100 * c.printed:.2f}", f"{100 * c.recomputed:.3f}"),
-                *(
-                    f"{100 * c.difference:+.3f}",
-                    f"{100 * c.allowed:.3f}",
-                    "yes" if c.consistent else "**no**",
-                ),
-            ]
-            for row, c in disputed
-        ]
-        headers = ["model", "aggregate", "printed", "recomputed", "difference", "rounding ±", "consistent"]
-        align = ["left", "left", *["right"] * 4, "left"]
-        stream.write("\n" + tabulate(body, headers, "github", colalign=align, disable_numparse=True) + "\n")
-    return stream.getvalue()
-
-
-def _list(stream: io.StringIO, items: Iterable[str]) -> None:
-    for n, item in enumerate(items):
-        stream.write(f"{'' if n else chr(10)}- {item.removeprefix(MARK).strip()}\n")
+def _markdown(rows: Sequence[ScoreRow]) -> str:
+    listed = "\n".join(f"- {text.removeprefix(MARK).strip()}" for text in remarks(rows))
+    verified = [
+        (
+            row.name,
+            TITLES[check.aggregate],
+            f"{100 * check.printed:.2f}",
+            f"{100 * check.recomputed:.3f}",
+            f"{100 * check.difference:+.3f}",
+            f"{100 * check.allowed:.3f}",
+            "yes" if check.consistent else "**no**",
+        )
+        for row in rows
+        for check in checks(row)
+    ]
+    headers = ["model", "aggregate", "printed", "recomputed", "difference", "rounding ±", "consistent"]
+    align = ["left", "left", *["right"] * 4, "left"]
+    parts = [_grid(rows, "github"), listed]
+    if verified:
+        parts.append(tabulate(verified, headers, "github", colalign=align, disable_numparse=True))
+    return "\n\n".join(filter(None, parts))

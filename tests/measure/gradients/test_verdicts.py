@@ -114,7 +114,7 @@ class Wrong(Method):
                 engine.roller.score(micro, need_grad=True)
                 assert micro.reward_grad is not None
                 rows = list(range(len(micro.index)))
-                back = engine.puller.step(trajectory, micro, STEPS - 1, rows, micro.reward_grad)
+                back = engine.pullback.step(micro, STEPS - 1, rows, micro.reward_grad)
                 for p, extra in zip(parameters, back.parameters, strict=True):
                     assert extra is not None
                     p.grad = _gradient(p) - extra / len(batch.prompts)

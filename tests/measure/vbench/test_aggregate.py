@@ -6,7 +6,7 @@ import pytest
 
 from bench.measure.vbench import aggregate
 from bench.measure.vbench.dimensions import DIMENSIONS, QUALITY, SEMANTIC
-from bench.measure.vbench.results import Row, read
+from bench.measure.vbench.results import ScoreRow, read
 from bench.measure.vbench.table import checks
 
 PAPER = Path(__file__).parents[3] / "results" / "paper"
@@ -38,13 +38,13 @@ def test_modelscope_follows_if_its_background_consistency_repeats_the_subjects_n
     """With 89.87 for the subject and 95.29 for the background, all three printed aggregates follow."""
     row = ROWS["modelscope"]
     scores = row.scores | {"subject_consistency": 0.8987, "background_consistency": 0.9529}
-    found = checks(Row("", scores, row.printed, row.half_units))
+    found = checks(ScoreRow("", scores, row.printed, row.half_units))
     assert len(found) == 3
     assert all(check.consistent for check in found)
 
 
 @pytest.mark.parametrize("row", read([TABLE3]), ids=lambda row: row.name)
-def test_every_weighted_average_of_table_3_follows(row: Row) -> None:
+def test_every_weighted_average_of_table_3_follows(row: ScoreRow) -> None:
     (check,) = checks(row)
     assert check.aggregate == "weighted_average"
     assert check.consistent

@@ -17,13 +17,13 @@ from typer.testing import CliRunner, Result
 from bench.base.errors import BenchError
 from bench.cli.main import app
 from bench.data.prompts.dcot import DcotConfig
-from bench.measure.vbench import generate, mp4, order, record, suite
+from bench.measure.vbench import generate, mp4, record, resolve, suite
 from bench.measure.vbench.dimensions import DIMENSIONS
 from bench.run.store import CellDir
 from tests.measure.vbench.toy import VideoToy
 
 pytestmark = pytest.mark.skipif(
-    not any(find_spec(name) for name in mp4.PACKAGES),
+    not all(map(find_spec, mp4.PACKAGES)),
     reason="pip install -e '.[vbench]'",
 )
 
@@ -158,7 +158,7 @@ def test_what_differs_in_weights_or_decomposition_is_another_kind(
         patch.setattr(record.digests, "digest", lambda *_: "another")
         with pytest.raises(BenchError, match="another weights"):
             run(*options)
-    monkeypatch.setattr(generate, "trained_dcot", lambda _: DcotConfig())
+    monkeypatch.setattr(resolve, "trained_dcot", lambda _: DcotConfig())
     with pytest.raises(BenchError, match="another dcot"):
         run(*options)
 
@@ -184,8 +184,8 @@ def test_a_cell_that_trained_nothing_is_refused(tmp_path: Path, monkeypatch: pyt
 
 
 def test_the_directory_is_named_by_the_model_and_the_cell() -> None:
-    assert order.directory_name("hub:a/b", None) == "hub_a_b"
-    assert order.directory_name("tiny", Path("cells/rlr.0")) == "tiny-rlr.0"
+    assert resolve.directory_name("hub:a/b", None) == "hub_a_b"
+    assert resolve.directory_name("tiny", Path("cells/rlr.0")) == "tiny-rlr.0"
 
 
 @pytest.mark.parametrize(("model", "fps"), [("videocrafter2", 10), ("modelscope", 8), ("tiny-video", 8)])
@@ -193,13 +193,13 @@ def test_frame_rates_of_shipped_models_are_those_of_vbenchs_authors(
     model: str, fps: float, tmp_path: Path
 ) -> None:
     """VideoCrafter2's UNet is told 24 frames per second, but its authors' files have 10."""
-    asked = order.Asked([DIMENSIONS["scene"]], model, out=tmp_path / "videos")
-    assert order.order(asked).fps == fps
+    request = resolve.request([DIMENSIONS["scene"]], model, out=tmp_path / "videos")
+    assert resolve.resolve(request).fps == fps
 
 
 def test_a_frame_rate_can_be_asked_for(tmp_path: Path) -> None:
-    asked = order.Asked([DIMENSIONS["scene"]], "videocrafter2", out=tmp_path / "videos", fps=12)
-    assert order.order(asked).fps == 12
+    request = resolve.request([DIMENSIONS["scene"]], "videocrafter2", out=tmp_path / "videos", fps=12)
+    assert resolve.resolve(request).fps == 12
 
 
 @pytest.mark.parametrize(

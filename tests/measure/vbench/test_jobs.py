@@ -6,11 +6,13 @@ import pytest
 from rich.console import Console
 
 from bench.base.errors import BenchError
-from bench.measure.vbench import jobs
 from bench.measure.vbench.dimensions import DIMENSIONS
+from bench.measure.vbench.jobs import ScoreJob, VideosJob
 from bench.report.report import write_report
 from bench.run.slurm.cluster import Profile
-from tests.measure.vbench.cells import planned, score_part, videos_part
+from bench.run.store import ResultsDir
+from bench.run.work import CellWork, kind_of, work_in
+from tests.measure.vbench.requests import planned, score_request, videos_request
 from tests.measure.vbench.videos import empty_videos
 
 
@@ -24,44 +26,47 @@ from tests.measure.vbench.videos import empty_videos
     ],
 )
 def test_names_say_what_a_part_is_of(tmp_path: Path, changes: dict[str, object], name: str) -> None:
-    assert videos_part(tmp_path, **changes).id == name
+    assert videos_request(tmp_path, **changes).id == name
 
 
 def test_long_selections_have_short_names_that_differ(tmp_path: Path) -> None:
     names = list(DIMENSIONS)
-    first = videos_part(tmp_path, dimensions=tuple(names[:15])).id
-    second = videos_part(tmp_path, dimensions=tuple(names[1:])).id
+    first = videos_request(tmp_path, dimensions=tuple(names[:15])).id
+    second = videos_request(tmp_path, dimensions=tuple(names[1:])).id
     assert first.startswith("15dimensions-") and len(first) < 40
     assert first != second
 
 
 def test_parts_divide_the_videos(tmp_path: Path) -> None:
-    every = [video for k in (1, 2, 3) for video in videos_part(tmp_path, part=k, parts=3).listed()]
+    every = [video for k in (1, 2, 3) for video in videos_request(tmp_path, part=k, parts=3).listed()]
     assert len(every) == len(set(every)) == 10
 
 
 def test_a_part_is_finished_when_its_videos_are_there(tmp_path: Path) -> None:
-    part = videos_part(tmp_path / "videos")
+    part, other = (
+        work_in(planned(videos_request(tmp_path / "videos", part=n), tmp_path / "videos")) for n in (1, 2)
+    )
     assert not part.finished()
-    empty_videos(tmp_path / "videos", *(video.name for video in part.listed()))
+    assert isinstance(part, VideosJob)
+    empty_videos(tmp_path / "videos", *(video.name for video in part.config.listed()))
     assert part.finished()
-    assert not videos_part(tmp_path / "videos", part=2).finished()
+    assert not other.finished()
 
 
 def test_settings_come_back_from_the_cell(tmp_path: Path) -> None:
-    for part in (
-        videos_part(tmp_path / "videos", settings=("model.steps=3",)),
-        score_part(tmp_path / "videos"),
+    for request in (
+        videos_request(tmp_path / "videos", settings=("model.steps=3",)),
+        score_request(tmp_path / "videos"),
     ):
-        cell = planned(part, tmp_path / "videos")
-        assert jobs.read(cell) == part
+        cell = planned(request, tmp_path / "videos")
+        assert work_in(cell).config == request
         assert cell.path.parents[1] == tmp_path / "videos.jobs"
     (cell.path / "config.yaml").write_text("model: {name: tiny}\n")
-    assert jobs.read(cell) is None  # a cell that trains
+    assert kind_of(cell) is CellWork  # a cell that trains
 
 
 def test_there_is_no_report_of_them(tmp_path: Path) -> None:
-    planned(videos_part(tmp_path / "videos"), tmp_path / "videos")
+    planned(videos_request(tmp_path / "videos"), tmp_path / "videos")
     with pytest.raises(BenchError, match="vbench table"):
         write_report(tmp_path / "videos.jobs", Console())
 
@@ -74,6 +79,8 @@ def test_resources_are_by_model_and_by_dimension_for_one_process(tmp_path: Path)
         "dimensions": {"motion_smoothness": {"gpus": 3, "gres": None}, "scene": {"mem": "9GB"}},
     }
     profile = Profile.model_validate(tree)
-    made, scored = videos_part(tmp_path).resources(profile), score_part(tmp_path).resources(profile)
+    results = ResultsDir(tmp_path)
+    made = VideosJob.of(videos_request(tmp_path), results, profile).resources(profile)
+    scored = ScoreJob.of(score_request(tmp_path), results, profile).resources(profile)
     assert (made.mem, made.gres, made.nodes, made.processes_per_node) == (2048, "gpu:a100:1", 1, 1)
     assert (scored.mem, scored.gpus, scored.gres) == (None, 1, None)

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from bench.cli.main import app
 from bench.measure.vbench import mp4
-from bench.measure.vbench.score import read_status
+from bench.measure.vbench.dimension_status import read_status
 from rewards.shared import compat
 from tests.measure.vbench.test_mp4 import read
 from tests.measure.vbench.videos import PROMPT, empty_videos, moving, score, write_suite
@@ -22,7 +22,7 @@ from tests.measure.vbench.videos import PROMPT, empty_videos, moving, score, wri
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(find_spec("vbench") is None, reason="`make scorers`"),
-    pytest.mark.skipif(not any(map(find_spec, mp4.PACKAGES)), reason="pip install -e '.[vbench]'"),
+    pytest.mark.skipif(not all(map(find_spec, mp4.PACKAGES)), reason="pip install -e '.[vbench]'"),
 ]
 
 

@@ -1,17 +1,17 @@
 """`bench vbench score`: what can be missing, go wrong or be skipped. Real scores: test_real_package."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bench.base.errors import BenchError
-from bench.measure.vbench import dimension_run, worker
-from bench.measure.vbench.dimensions import DIMENSIONS
-from bench.measure.vbench.score import read_status
+from bench.measure.vbench import dimension_run, scorer
+from bench.measure.vbench.dimension_status import read_status
+from bench.measure.vbench.score_request import ScoreRequest
 from tests.measure.vbench.videos import empty_videos, score
 
 
@@ -165,14 +165,14 @@ def test_a_dimension_that_raises_fails_alone(
     for file in ("amt_model/amt-s.pth", "pyiqa_model/musiq_spaq_ckpt-358bb6af.pth"):
         empty_videos((cache / file).parent, Path(file).name)
     fake = python(tmp_path, f"echo '{DONE}' > $(dirname $2)/outcome.json")
-    prepare = dimension_run.Cell._prepare
+    prepare = dimension_run._prepare
 
-    def full(cell: dimension_run.Cell, names: Sequence[str]) -> None:
-        if cell.dimension.name == "motion_smoothness":
+    def full(request: ScoreRequest, names: Sequence[str]) -> None:
+        if request.dimension == "motion_smoothness":
             raise OSError("disk full")
-        prepare(cell, names)
+        prepare(request, names)
 
-    monkeypatch.setattr(dimension_run.Cell, "_prepare", full)
+    monkeypatch.setattr(dimension_run, "_prepare", full)
     options = ("--custom", "--dimension", "motion_smoothness,imaging_quality", "--python", str(fake))
     assert score(empty_videos(tmp_path / "videos", "a.mp4"), *options).exit_code == 1
     found = read_status(tmp_path / "scores")
@@ -182,14 +182,15 @@ def test_a_dimension_that_raises_fails_alone(
 
 def test_the_action_of_a_custom_video_is_its_prompts(tmp_path: Path) -> None:
     videos = empty_videos(tmp_path / "videos", "x.mp4", "A person is riding a bike-3.mp4")
-    cell = dimension_run.Cell(DIMENSIONS["human_action"], videos, tmp_path / "scores", custom=True)
+    request = ScoreRequest(dimension="human_action", videos=videos, out=tmp_path, custom=True)
     names = [video.name for video in sorted(videos.iterdir())]
-    assert cell._shown(names) == {"riding a bike-0.mp4": names[0], "x-1.mp4": "x.mp4"}
-    prompts = {"x.mp4": "A person is dancing.", names[0]: "A person is riding a bike"}
-    shown = replace(cell, prompts=prompts)._shown(names)
+    assert dimension_run._shown(request, names) == {"riding a bike-0.mp4": names[0], "x-1.mp4": "x.mp4"}
+    prompts = tmp_path / "prompts.json"
+    prompts.write_text(json.dumps({"x.mp4": "A person is dancing.", names[0]: "A person is riding a bike"}))
+    shown = dimension_run._shown(request.model_copy(update={"prompts_file": prompts}), names)
     assert shown == {"riding a bike-0.mp4": names[0], "dancing-1.mp4": "x.mp4"}
-    assert not worker.without_action({"riding a bike-0.mp4": "a"}, {"1": "riding a bike"})
-    assert "in the prompt of x.mp4 (1 of 1)" in worker.without_action({"x-1.mp4": "x.mp4"}, {"1": "yoga"})
+    assert not scorer.without_action({"riding a bike-0.mp4": "a"}, {"1": "riding a bike"})
+    assert "in the prompt of x.mp4 (1 of 1)" in scorer.without_action({"x-1.mp4": "x.mp4"}, {"1": "yoga"})
 
 
 def test_a_damaged_status_is_named(tmp_path: Path) -> None:
@@ -210,7 +211,7 @@ def test_a_damaged_status_is_named(tmp_path: Path) -> None:
 )
 def test_a_worker_cannot_fetch(act: str) -> None:
     code = (
-        f"import sys; from bench.measure.vbench.worker import refuse_network as r; sys.addaudithook(r); {act}"
+        f"import sys; from bench.measure.vbench.scorer import refuse_network as r; sys.addaudithook(r); {act}"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ended.returncode == 1

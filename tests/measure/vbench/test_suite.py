@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench.base.errors import BenchError
-from bench.measure.vbench import dimensions, suite
+from bench.measure.vbench import dimensions, resolve, suite
 from bench.measure.vbench.dimensions import DIMENSIONS, chosen
 
 
@@ -37,7 +37,7 @@ def test_every_weight_file_is_one_that_vbench_looks_for() -> None:
 
 
 def test_the_suite_is_the_one_in_vbench() -> None:
-    assert len(suite.full_info()) == dimensions.PROMPTS_PER_SUITE
+    assert len(suite.full_info()) == 946
     assert len(suite.distinct()) == 944
     theirs = package() / "VBench_full_info.json"
     assert json.loads(theirs.read_text(encoding="utf-8")) == list(suite.full_info())
@@ -65,15 +65,18 @@ def test_dimensions_with_the_same_prompts_choose_the_same() -> None:
 
 def test_shards_share_out_all_videos() -> None:
     found = suite.videos(chosen(["scene"]), 3)
-    parts = [suite.shard(found, f"{k}/4") for k in (1, 2, 3, 4)]
+    requests = [
+        resolve.request(chosen(["scene"]), "tiny-video", subset=3, shard=f"{k}/4") for k in (1, 2, 3, 4)
+    ]
+    parts = [request.listed() for request in requests]
     assert sorted((v for part in parts for v in part), key=lambda v: (v.place, v.number)) == found
-    assert suite.shard(found, None) == found
+    assert resolve.request(chosen(["scene"]), "tiny-video", subset=3).listed() == found
 
 
 @pytest.mark.parametrize("text", ["0/4", "5/4", "4", "a/b", "1/0", "-1/2"])
 def test_a_shard_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(BenchError, match="expected K/N"):
-        suite.shard([], text)
+        suite.shard(text)
 
 
 def test_fewer_videos_of_each_prompt() -> None:

@@ -15,10 +15,9 @@ from typer.testing import CliRunner
 from bench.base.errors import BenchError
 from bench.cli.main import app
 from bench.measure.vbench import aggregate, figures, table
-from bench.measure.vbench.dimension_run import Status
+from bench.measure.vbench.dimension_status import DimensionStatus, write_status
 from bench.measure.vbench.dimensions import DIMENSIONS
-from bench.measure.vbench.results import Row, read
-from bench.measure.vbench.score import write_status
+from bench.measure.vbench.results import ScoreRow, read
 from tests.measure.vbench.test_aggregate import TABLE3, TABLE10
 from tests.measure.vbench.videos import write_result
 
@@ -68,7 +67,7 @@ def test_what_is_written_can_be_read_again(tmp_path: Path) -> None:
 def test_scored_directories_stand_beside_published_models(tmp_path: Path) -> None:
     scores = {name: 0.5 for name in DIMENSIONS if name != "scene"}
     write_result(tmp_path / "mine" / "scores" / "all_eval_results.json", scores)
-    status = Status(state="done", videos=10, expected=360, partial="10 of the suite's 360 videos")
+    status = DimensionStatus(state="done", videos=10, expected=360, partial="10 of the suite's 360 videos")
     write_status(tmp_path / "mine" / "scores", "subject_consistency", status)
     words = " ".join(
         run(str(tmp_path / "mine"), str(TABLE10), "--out", str(tmp_path / "t"), width=200).split()
@@ -78,7 +77,8 @@ def test_scored_directories_stand_beside_published_models(tmp_path: Path) -> Non
     assert "50.00*" in words
     row = read([tmp_path / "mine"])[0]
     row.scores["subject_consistency"] = 1.0  # better than all, but of ten videos
-    assert 0 not in table._best([row, *read([TABLE10])], list(DIMENSIONS), 0)
+    rows = [row, *read([TABLE10])]
+    assert not table.is_best(rows, row, "subject_consistency")
     written = pd.read_csv(tmp_path / "t" / "vbench.csv").set_index("method")
     assert written.loc["mine", ["total_score", "semantic_score", "scene"]].isna().all()
     assert pd.notna(written.loc["mine", "quality_score"])
@@ -87,7 +87,7 @@ def test_scored_directories_stand_beside_published_models(tmp_path: Path) -> Non
 def test_stars_and_unit_are_read_again_from_the_csv_that_was_written(tmp_path: Path) -> None:
     scores = dict.fromkeys(DIMENSIONS, 0.5) | {"scene": 0.004}  # 0.4 %: beside 50 it looks like a fraction
     notes = {"scene": "10 of the suite's 430 videos, custom; see: below", "color": "without the filter"}
-    before = [Row("mine", scores, notes=notes), Row("published", scores)]
+    before = [ScoreRow("mine", scores, notes=notes), ScoreRow("published", scores)]
     table.write(tmp_path, before)
     after = read([tmp_path / "vbench.csv"])
     assert [row.notes for row in after] == [notes, {}]
@@ -95,18 +95,20 @@ def test_stars_and_unit_are_read_again_from_the_csv_that_was_written(tmp_path: P
     for name in (*DIMENSIONS, *table.AGGREGATES):
         assert [table.cell(row, name) for row in after] == [table.cell(row, name) for row in before]
     assert table.cell(after[0], "total").endswith(table.MARK)
-    table.write(tmp_path, [Row("one", {"scene": 0.004})])
+    table.write(tmp_path, [ScoreRow("one", {"scene": 0.004})])
     assert read([tmp_path / "vbench.csv"])[0].scores == {"scene": pytest.approx(0.004)}
 
 
 def test_only_an_aggregates_own_dimensions_star_it() -> None:
-    row = Row("mine", dict.fromkeys(DIMENSIONS, 0.5), notes={"temporal_flickering": "partial"})
+    row = ScoreRow("mine", dict.fromkeys(DIMENSIONS, 0.5), notes={"temporal_flickering": "partial"})
     starred = {name for name in table.AGGREGATES if table.cell(row, name).endswith("*")}
     assert starred == {"quality", "total"}
 
 
 def test_ones_own_model_has_the_weighted_average() -> None:
-    assert "weighted_average" in table.shown([Row("mine", dict.fromkeys(aggregate.TABLE3, 0.5), whole=True)])
+    assert "weighted_average" in table.shown(
+        [ScoreRow("mine", dict.fromkeys(aggregate.TABLE3, 0.5), whole=True)]
+    )
 
 
 def test_out_is_a_file(tmp_path: Path) -> None:
@@ -133,7 +135,7 @@ def test_all_files_are_written(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 4, 5, 11])
 def test_figures_are_drawn_for_any_number_of_models(tmp_path: Path, count: int) -> None:
-    rows = [Row(f"m{n}", dict.fromkeys(DIMENSIONS, 0.1 + 0.07 * n)) for n in range(count)]
+    rows = [ScoreRow(f"m{n}", dict.fromkeys(DIMENSIONS, 0.1 + 0.07 * n)) for n in range(count)]
     del rows[0].scores["scene"]
     for path in figures.draw(tmp_path, rows):
         if path.suffix == ".png":

@@ -12,10 +12,11 @@ from rich.console import Console
 from safetensors.torch import save_file
 
 from bench.experiment.model_files import model_settings
-from bench.measure.vbench import dimension_run, generate, mp4, order, record, suite, table
+from bench.measure.vbench import generate, mp4, record, resolve, suite, table
+from bench.measure.vbench.dimension_status import read_status
 from bench.measure.vbench.dimensions import DIMENSIONS
 from bench.measure.vbench.results import read
-from bench.measure.vbench.score import read_status
+from bench.measure.vbench.score_request import ScoreRequest
 from bench.run.store import CellDir
 from tests.measure.vbench.test_score import DONE, python
 from tests.measure.vbench.toy import VideoToy
@@ -42,12 +43,13 @@ def trained(videos: Path, count: Any) -> None:
     record.place(videos).write_text(json.dumps({"trained_on": {"prompts": "vbench", "of_suite": count}}))
 
 
-@pytest.mark.skipif(not any(map(find_spec, mp4.PACKAGES)), reason="pip install -e '.[vbench]'")
+@pytest.mark.skipif(not all(map(find_spec, mp4.PACKAGES)), reason="pip install -e '.[vbench]'")
 def test_videos_say_what_their_model_was_trained_on(
     chain: VideoToy, cell: SimpleNamespace, tmp_path: Path
 ) -> None:
     out = tmp_path / "videos"
-    asked = order.Asked([DIMENSIONS["scene"]], lora=tmp_path / "cell", out=out, subset=1, per_prompt=1)
+    scene, lora = [DIMENSIONS["scene"]], tmp_path / "cell"
+    asked = resolve.request(scene, lora=lora, out=out, subset=1, per_prompt=1)
     generate.generate(Console(quiet=True), asked)
     written = json.loads(record.place(out).read_text())
     assert written["trained_on"] == {"prompts": "vbench", "of_suite": 758}
@@ -92,4 +94,4 @@ def test_every_score_of_such_a_model_is_starred_also_one_of_before(tmp_path: Pat
     assert table.cell(row, "motion_smoothness") == "50.00*"
     trained(videos, 12)
     for name in ("scene", "color"):
-        assert "12 of the suite's" in dimension_run.Cell(DIMENSIONS[name], videos, tmp_path).partial()
+        assert "12 of the suite's" in ScoreRequest(dimension=name, videos=videos, out=tmp_path).partial()

@@ -9,14 +9,12 @@ from pathlib import Path
 import pytest
 
 from bench.measure.vbench import mp4
-from bench.measure.vbench.score import read_status
+from bench.measure.vbench.dimension_status import read_status
 from bench.run.store import ResultsDir, State
 from tests.run.slurm.sweeps import jobs, profile, states, until
 from tests.support.running import bench
 
-pytestmark = pytest.mark.skipif(
-    not any(find_spec(name) for name in mp4.PACKAGES), reason="pip install -e '.[vbench]'"
-)
+pytestmark = pytest.mark.skipif(not all(map(find_spec, mp4.PACKAGES)), reason="pip install -e '.[vbench]'")
 VIDEOS = ("--dimension", "temporal_flickering", "--subset", 2, "--per-prompt", 3)
 
 

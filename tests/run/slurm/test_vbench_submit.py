@@ -11,18 +11,17 @@ from typer.testing import CliRunner, Result
 
 from bench.base.errors import BenchError
 from bench.cli.main import app
-from bench.measure.vbench import jobs, mp4
-from bench.measure.vbench.jobs import VideosPart
+from bench.measure.vbench import mp4
+from bench.measure.vbench.jobs import VideosJob
 from bench.run import claims
 from bench.run.slurm import record, sweep
 from bench.run.slurm.record import Submission
 from bench.run.store import ResultsDir, State
+from bench.run.work import work_in
 from tests.run.slurm.fakes import Programs
 
 PROFILE = "partition: main\nmax_parallel: 2\ncpus: 3\ndimensions: {imaging_quality: {mem: 9GB}}\n"
-pytestmark = pytest.mark.skipif(
-    not any(find_spec(name) for name in mp4.PACKAGES), reason="pip install -e '.[vbench]'"
-)
+pytestmark = pytest.mark.skipif(not all(map(find_spec, mp4.PACKAGES)), reason="pip install -e '.[vbench]'")
 
 
 @pytest.fixture(autouse=True)
@@ -57,9 +56,9 @@ def submissions(directory: Path) -> list[Submission]:
 def make(tmp_path: Path, *cells: str) -> None:
     """The videos of these cells."""
     for name in cells:
-        part = jobs.read(ResultsDir(tmp_path / "videos.jobs").cell(name))
-        assert isinstance(part, VideosPart)
-        for video in part.listed():
+        job = work_in(ResultsDir(tmp_path / "videos.jobs").cell(name))
+        assert isinstance(job, VideosJob)
+        for video in job.config.listed():
             (tmp_path / "videos").mkdir(exist_ok=True)
             (tmp_path / "videos" / video.name).write_bytes(b"video")
 
@@ -72,21 +71,19 @@ def test_videos_are_shared_out_and_sent_once(tmp_path: Path, programs: Programs)
     (sent,) = submissions(tmp_path / "videos.jobs")
     assert sent.jobs == {"scene-subset2-1of2": "77_0", "scene-subset2-2of2": "77_1"}
     assert sent.report is None  # that is for sweeps
-    part = jobs.read(ResultsDir(tmp_path / "videos.jobs").cell("scene-subset2-1of2"))
-    assert isinstance(part, VideosPart) and part.threads == 3 and Path(part.videos).is_absolute()
+    job = work_in(ResultsDir(tmp_path / "videos.jobs").cell("scene-subset2-1of2"))
+    assert isinstance(job, VideosJob) and job.threads == 3 and job.config.videos.is_absolute()
     again = generate(tmp_path)
     assert "scene-subset2-1of2: it has SLURM job 77_0" in again.output
     assert len(submissions(tmp_path / "videos.jobs")) == 1
 
 
-def test_what_cells_of_another_division_make_is_not_sent(tmp_path: Path, programs: Programs) -> None:
+def test_cells_of_another_division_share_the_work(tmp_path: Path, programs: Programs) -> None:
+    """Each video is locked by who makes it, so that more cells are more hands."""
     generate(tmp_path)
-    other = generate(tmp_path, "--cells", "3")
-    assert "3 of 3 cells not sent: other cells, which are queued or running" in other.output
-    more = generate(tmp_path, "--cells", "5", "--subset", "3")
-    assert "5 cells sent in 1 array" in more.output  # each has a video that nobody makes
+    assert "3 cells sent in 1 array" in generate(tmp_path, "--cells", "3").output
     few = generate(tmp_path, "--cells", "99", "--subset", "3", "--per-prompt", "1")
-    assert "3 of 3 cells not sent" in few.output
+    assert "3 cells sent in 1 array" in few.output  # no more than there are videos
 
 
 def test_what_is_missing_is_sent_again_and_what_others_made_counts(

@@ -1,4 +1,4 @@
-"""One part in this process: how it ends, and how it goes on."""
+"""One job in this process: how it ends, and how it goes on."""
 
 import os
 import signal
@@ -12,30 +12,29 @@ import pytest
 
 from bench.base.errors import BenchError
 from bench.base.files import read_rows
-from bench.measure.vbench import mp4, score, work
+from bench.measure.vbench import job_process, mp4
+from bench.measure.vbench.dimension_status import read_status
 from bench.run.process import Exit
 from bench.run.store import Cause, State
-from tests.measure.vbench.cells import planned, score_part, videos_part
+from tests.measure.vbench.requests import planned, score_request, videos_request
 from tests.measure.vbench.toy import VideoToy
 from tests.measure.vbench.videos import empty_videos
 
-encodes = pytest.mark.skipif(
-    not any(find_spec(name) for name in mp4.PACKAGES), reason="pip install -e '.[vbench]'"
-)
+encodes = pytest.mark.skipif(not all(map(find_spec, mp4.PACKAGES)), reason="pip install -e '.[vbench]'")
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No facts on record, no patience with late signals."""
-    monkeypatch.setattr(work, "environment", lambda *_: {})
-    monkeypatch.setattr(work, "LATE", 0.1)
+    monkeypatch.setattr(job_process, "environment", lambda *_: {})
+    monkeypatch.setattr(job_process, "LATE", 0.1)
 
 
 @encodes
 def test_a_part_makes_its_videos_and_goes_on_where_it_was_stopped(
     tmp_path: Path, chain: VideoToy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cell = planned(videos_part(tmp_path / "videos"), tmp_path / "videos")
+    cell = planned(videos_request(tmp_path / "videos"), tmp_path / "videos")
     write = mp4.write_mp4
 
     def stopped(path: Path, frames: mp4.Frames, fps: float) -> None:
@@ -44,38 +43,38 @@ def test_a_part_makes_its_videos_and_goes_on_where_it_was_stopped(
 
     with monkeypatch.context() as patch:
         patch.setattr(mp4, "write_mp4", stopped)
-        assert work.run_part(cell) is Exit.STOPPED
+        assert job_process.run_job(cell) is Exit.STOPPED
     status = cell.status()
     assert (status.state, status.step, status.message) == (State.PREEMPTED, 1, "asked to stop")
     (first,) = (tmp_path / "videos").iterdir()
     made = first.stat().st_mtime_ns
-    assert work.run_part(cell) is Exit.DONE
+    assert job_process.run_job(cell) is Exit.DONE
     assert (cell.status().state, cell.status().step) == (State.DONE, 5)
     assert [row["step"] for row in read_rows(cell.metrics)] == [1, 2, 3, 4, 5]
     assert first.stat().st_mtime_ns == made
-    assert work.run_part(cell) is Exit.DONE  # and does nothing
+    assert job_process.run_job(cell) is Exit.DONE  # and does nothing
 
 
 @encodes
 def test_an_encoder_that_a_signal_to_the_whole_job_ended_is_no_failure(
     tmp_path: Path, chain: VideoToy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cell = planned(videos_part(tmp_path / "videos"), tmp_path / "videos")
+    cell = planned(videos_request(tmp_path / "videos"), tmp_path / "videos")
 
     def broken(path: Path, frames: mp4.Frames, fps: float) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         raise BenchError("cannot write: ffmpeg wrote 3 of 4 frames")
 
     monkeypatch.setattr(mp4, "write_mp4", broken)
-    assert work.run_part(cell) is Exit.STOPPED
+    assert job_process.run_job(cell) is Exit.STOPPED
     assert cell.status().state is State.PREEMPTED
 
 
 @encodes
 def test_a_part_fails_with_one_message(tmp_path: Path, chain: VideoToy) -> None:
     chain.pictures = True
-    cell = planned(videos_part(tmp_path / "videos"), tmp_path / "videos")
-    assert work.run_part(cell) is Exit.FAILED
+    cell = planned(videos_request(tmp_path / "videos"), tmp_path / "videos")
+    assert job_process.run_job(cell) is Exit.FAILED
     assert "makes pictures, not videos" in (cell.status().message or "")
 
 
@@ -86,29 +85,29 @@ def scored(tmp_path: Path, cache: Path, body: str) -> Any:
     python = tmp_path / "python"
     python.write_text(f"#!/bin/sh\n{body}\n")
     python.chmod(0o755)
-    return planned(score_part(videos, python=str(python)), tmp_path / "scores")
+    return planned(score_request(videos, python=python), tmp_path / "scores")
 
 
 def test_a_dimension_is_scored(tmp_path: Path, cache: Path) -> None:
     done = '{"state": "done", "message": "", "score": 0.5, "scored": 1, "results": [0.5, []]}'
     cell = scored(tmp_path, cache, f"echo '{done}' > $(dirname $2)/outcome.json")
-    assert work.run_part(cell) is Exit.DONE
+    assert job_process.run_job(cell) is Exit.DONE
     assert (cell.status().state, cell.status().step) == (State.DONE, 1)
-    assert score.read_status(tmp_path / "scores")["motion_smoothness"].score == 0.5
+    assert read_status(tmp_path / "scores")["motion_smoothness"].score == 0.5
 
 
 @pytest.mark.parametrize(("body", "cause"), [("exit 7", None), ("kill -9 $$", Cause.KILLED)])
 def test_a_dimension_fails(tmp_path: Path, cache: Path, body: str, cause: Cause | None) -> None:
     cell = scored(tmp_path, cache, body)
-    assert work.run_part(cell) is Exit.FAILED
+    assert job_process.run_job(cell) is Exit.FAILED
     assert (cell.status().state, cell.status().cause) == (State.FAILED, cause)
-    assert score.read_status(tmp_path / "scores")["motion_smoothness"].state == "failed"
+    assert read_status(tmp_path / "scores")["motion_smoothness"].state == "failed"
 
 
 def test_a_dimension_that_lacks_something_fails_with_what_to_do(tmp_path: Path, cache: Path) -> None:
     cell = scored(tmp_path, cache, "")
     (cache / "amt_model" / "amt-s.pth").unlink()
-    assert work.run_part(cell) is Exit.FAILED
+    assert job_process.run_job(cell) is Exit.FAILED
     message = cell.status().message or ""
     assert message.startswith("no weights: amt-s.pth") and "curl -L -o" in message
 
@@ -127,7 +126,7 @@ def test_a_dimension_that_is_asked_to_stop_begins_again(tmp_path: Path, cache: P
 
     thread = threading.Thread(target=signal_when_ready)
     thread.start()
-    assert work.run_part(cell) is Exit.STOPPED
+    assert job_process.run_job(cell) is Exit.STOPPED
     thread.join()
     assert (cell.status().state, cell.status().step) == (State.PREEMPTED, 0)
-    assert not score.read_status(tmp_path / "scores")
+    assert not read_status(tmp_path / "scores")

@@ -1,4 +1,4 @@
-"""What the worker makes of VBench's results, and what it counts behind VBench's back."""
+"""What the scorer makes of VBench's results, and what it counts behind VBench's back."""
 
 import glob
 import json
@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from bench.measure.vbench import worker
+from bench.measure.vbench import scorer
 from bench.measure.vbench.dimensions import DIMENSIONS, GRIT, VICLIP
-from bench.measure.vbench.worker import Missing, Watch, check_packages, checked
+from bench.measure.vbench.scorer import Missing, Watch, check_packages, checked
 from rewards.shared import compat
 
 REQUEST = {"dimension": "scene", "source": "/videos", "count": 2}
@@ -47,13 +47,13 @@ def test_the_static_filter_finds_videos_whatever_their_directory_is_called(
         place.mkdir()
         (place / arguments.store_name).write_text(json.dumps({"a": {"static_path": paths}}))
 
-    monkeypatch.setattr(worker, "load", lambda *_: SimpleNamespace(static_filter=static_filter))
+    monkeypatch.setattr(scorer, "load", lambda *_: SimpleNamespace(static_filter=static_filter))
     work = tmp_path / "lr=[1e-4] *?"
     (work / "videos").mkdir(parents=True)
     (work / "videos" / "a-0.mp4").touch()
     request = {"root": None, "work": str(work), "videos": str(work / "videos"), "raft": "raft.pth"}
     copy = str(work / "static" / "filtered_videos" / "a-0.mp4")
-    assert worker.keep_static(request, "cpu") == {copy: str(work / "videos" / "a-0.mp4")}
+    assert scorer.keep_static(request, "cpu") == {copy: str(work / "videos" / "a-0.mp4")}
 
 
 @pytest.mark.parametrize("score", [float("nan"), float("inf")])

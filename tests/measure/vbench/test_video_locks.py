@@ -3,15 +3,15 @@
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
-from bench.measure.vbench import suite, turns
+from bench.measure.vbench import suite, video_locks
 from bench.measure.vbench.dimensions import DIMENSIONS
 from bench.measure.vbench.suite import Video
-from bench.measure.vbench.turns import Turns
+from bench.measure.vbench.video_locks import VideoLocks
 
 VIDEOS = suite.videos([DIMENSIONS["scene"]], 1)
 
@@ -22,7 +22,7 @@ def other(out: Path, *videos: Video) -> Iterator[int]:
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
-        theirs = Turns(out)
+        theirs = VideoLocks(out)
         os.write(writer, b"1" if all(map(theirs.take, videos)) else b"0")
         signal.pause()
     try:
@@ -41,7 +41,7 @@ def make(out: Path, video: Video) -> None:
 
 def test_a_video_is_one_processs_until_that_gives_it_or_dies(tmp_path: Path) -> None:
     first, second = VIDEOS[:2]
-    with Turns(tmp_path / "videos") as mine:
+    with closing(VideoLocks(tmp_path / "videos")) as mine:
         with other(tmp_path / "videos", first):
             assert not mine.take(first)
             assert mine.take(second)
@@ -53,11 +53,11 @@ def test_a_video_is_one_processs_until_that_gives_it_or_dies(tmp_path: Path) -> 
 def test_rounds_leave_out_what_is_there_and_what_others_make(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turns, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(video_locks, "LOOK_SECONDS", 0.01)
     out, (a, b, c, d, e) = tmp_path / "videos", VIDEOS
     make(out, a)
-    with Turns(out) as mine, other(out, b, c) as pid:
-        rounds = mine.rounds(VIDEOS, 2)
+    with closing(VideoLocks(out)) as mine, other(out, b, c) as pid:
+        rounds = mine.batches(VIDEOS, 2)
         assert next(rounds) == ([d, e], [a])
         for video in (d, e):
             make(out, video)
@@ -72,4 +72,4 @@ def test_rounds_leave_out_what_is_there_and_what_others_make(
 
 def test_places_of_all_videos_differ() -> None:
     every = suite.videos(tuple(DIMENSIONS.values()))
-    assert len({turns._byte(video) for video in every}) == len(every) == 6220
+    assert len({video_locks._byte(video) for video in every}) == len(every) == 6220

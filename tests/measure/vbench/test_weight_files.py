@@ -10,7 +10,7 @@ from threading import Thread
 import pytest
 
 from bench.base.errors import BenchError
-from bench.measure.vbench import fetching
+from bench.measure.vbench import weight_files
 from bench.measure.vbench.dimensions import DIMENSIONS, RAFT, File
 
 
@@ -44,11 +44,11 @@ def test_a_file_is_fetched_into_vbenchs_cache_and_kept_nowhere_else(server: tupl
     address, root = server
     (root / "amt-s.pth").write_bytes(b"weights")
     file = File("amt_model/amt-s.pth", f"{address}/amt-s.pth", 12)
-    assert fetching.absent([file]) == [file]
-    fetching.fetch(file)
-    assert not fetching.absent([file])
-    assert (fetching.cache_directory() / file.path).read_bytes() == b"weights"
-    assert [p.name for p in (fetching.cache_directory() / "amt_model").iterdir()] == ["amt-s.pth"]
+    assert weight_files.absent([file]) == [file]
+    weight_files.fetch(file)
+    assert not weight_files.absent([file])
+    assert (weight_files.cache_directory() / file.path).read_bytes() == b"weights"
+    assert [p.name for p in (weight_files.cache_directory() / "amt_model").iterdir()] == ["amt-s.pth"]
 
 
 @pytest.mark.parametrize(
@@ -65,8 +65,8 @@ def test_an_archive_is_unpacked_to_where_vbench_looks(
     with zipfile.ZipFile(root / "a.zip", "w") as archive:
         archive.writestr(inside, "content")
         archive.writestr(f"{inside.rpartition('/')[0]}/more/utils.py", "other")
-    fetching.fetch(File(file.path, f"{address}/a.zip", unpack=file.unpack))
-    target = fetching.cache_directory() / file.path
+    weight_files.fetch(File(file.path, f"{address}/a.zip", unpack=file.unpack))
+    target = weight_files.cache_directory() / file.path
     assert target.read_text() == "content"
     assert (target.parent / "more" / "utils.py").read_text() == "other"
 
@@ -74,29 +74,29 @@ def test_an_archive_is_unpacked_to_where_vbench_looks(
 def test_what_cannot_be_fetched_is_told_with_the_way_by_hand(server: tuple[str, Path]) -> None:
     address, root = server
     with pytest.raises(BenchError, match=r"404[^\n]*\n  By hand: .*curl -L -o"):
-        fetching.fetch(File("a/b.pth", f"{address}/b.pth"))
+        weight_files.fetch(File("a/b.pth", f"{address}/b.pth"))
     (root / "b.zip").write_bytes(b"no archive")
     with pytest.raises(BenchError, match="cannot put"):
-        fetching.fetch(File("a/b.pth", f"{address}/b.zip", unpack="a"))
+        weight_files.fetch(File("a/b.pth", f"{address}/b.zip", unpack="a"))
     with zipfile.ZipFile(root / "c.zip", "w") as archive:
         archive.writestr("other", "")
     with pytest.raises(BenchError, match=r"holds no b\.pth"):
-        fetching.fetch(File("a/b.pth", f"{address}/c.zip", unpack="a"))
+        weight_files.fetch(File("a/b.pth", f"{address}/c.zip", unpack="a"))
 
 
 def test_another_file_than_the_known_one_is_not_kept(server: tuple[str, Path]) -> None:
     address, root = server
     (root / "b.pt").write_bytes(b"another")
     with pytest.raises(BenchError, match="sha256"):
-        fetching.fetch(File("a/b.pt", f"{address}/b.pt", sha256="0" * 64))
-    assert not (fetching.cache_directory() / "a" / "b.pt").exists()
+        weight_files.fetch(File("a/b.pt", f"{address}/b.pt", sha256="0" * 64))
+    assert not (weight_files.cache_directory() / "a" / "b.pt").exists()
 
 
 def test_scene_also_needs_a_repository_of_the_hub() -> None:
-    assert fetching.absent_hub(DIMENSIONS["scene"]) == ["bert-base-uncased"]
-    assert fetching.absent_hub(DIMENSIONS["color"]) == []
+    assert weight_files.absent_hub(DIMENSIONS["scene"]) == ["bert-base-uncased"]
+    assert weight_files.absent_hub(DIMENSIONS["color"]) == []
 
 
 def test_the_static_filter_needs_raft() -> None:
-    assert fetching.needed(DIMENSIONS["temporal_flickering"], True) == (RAFT,)
-    assert fetching.needed(DIMENSIONS["temporal_flickering"], False) == ()
+    assert weight_files.needed(DIMENSIONS["temporal_flickering"], True) == (RAFT,)
+    assert weight_files.needed(DIMENSIONS["temporal_flickering"], False) == ()

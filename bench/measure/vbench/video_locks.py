@@ -1,4 +1,4 @@
-"""Who makes which video just now: no two processes make the same one, whatever each was asked for.
+"""A lock for each video, so that no two processes make the same one, whatever each was asked for.
 
 One file beside the videos, of which a process locks one byte for each video that it is making. The kernel
 takes the lock back when the process ends in whatever way. Other machines see it where files can be locked.
@@ -13,7 +13,6 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 
 from bench.base.errors import BenchError
 from bench.measure.vbench.dimensions import FLICKERING
@@ -23,8 +22,8 @@ LOOK_SECONDS = 0.5  # between two looks at videos that others are making
 TAKEN = (errno.EACCES, errno.EAGAIN)
 
 
-class Turns:
-    """The locks of this process on videos of one directory. As a context, it gives all back at the end."""
+class VideoLocks:
+    """The locks of this process on videos of one directory. `close` gives all of them back."""
 
     def __init__(self, out: Path) -> None:
         self.out = out
@@ -35,12 +34,8 @@ class Turns:
         except OSError as error:
             raise BenchError(f"cannot write {path}: {error.strerror}") from error
 
-    def __enter__(self) -> Turns:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Give all locks back."""
         os.close(self._file)
 
     def take(self, video: Video) -> bool:
@@ -56,12 +51,12 @@ class Turns:
             ) from error
         return True
 
-    def give(self, video: Video) -> None:
-        """It is made, or left."""
+    def give_back(self, video: Video) -> None:
+        """Unlock a video, whether it was made or not."""
         fcntl.lockf(self._file, fcntl.LOCK_UN, 1, _byte(video))
 
-    def rounds(self, videos: Sequence[Video], size: int) -> Iterator[tuple[list[Video], list[Video]]]:
-        """Until all videos are there: up to `size` of them to make now, and those that turned up meanwhile.
+    def batches(self, videos: Sequence[Video], size: int) -> Iterator[tuple[list[Video], list[Video]]]:
+        """Yield up to `size` videos to make now, and those that turned up meanwhile, until all are there.
 
         Videos that others are making are waited for, and are made here if the others die.
         """
@@ -73,7 +68,7 @@ class Turns:
                 if not complete(self.out / video.name) and not self.take(video):
                     others.append(video)
                 elif complete(self.out / video.name):  # maybe between the look and the lock
-                    self.give(video)
+                    self.give_back(video)
                     there.append(video)
                 else:
                     mine.append(video)
@@ -81,7 +76,7 @@ class Turns:
                 time.sleep(LOOK_SECONDS)
             yield mine, there
             for video in mine:
-                self.give(video)
+                self.give_back(video)
             left.extend(others)
 
 
