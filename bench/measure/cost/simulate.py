@@ -48,14 +48,8 @@ class Simulator:
         return chain, reward, rehearsals
 
     def _subject(self, config: CellConfig, training: Training, chain: Chain, reward: Reward) -> Subject:
-<<<<<<< HEAD
         """A cell's objects as after its first step: gradients and the optimizer's state are there."""
-        subject = subject_of(config, training, chain, reward)
-        subject.engine.roller.normal = self.faker.normal
-=======
-        """As after the first step: gradients and the optimizer's state are there."""
         subject = subject_of(config, training, chain, reward, self.faker.normal)
->>>>>>> main
         for p in chain.parameters():
             p.grad = self.faker.like(p)
         subject.optimizer.step()

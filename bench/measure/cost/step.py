@@ -123,13 +123,8 @@ class Counting(Offloader):
         self.tracker.mark([copy], f"activations {DENOISER}", host=True)
         return copy
 
-<<<<<<< HEAD
-    def back(self, tensor: Tensor, device: torch.device) -> Tensor:
-        """A copy, so that what is parked stays as it is."""
-=======
     def restore(self, tensor: Tensor, device: torch.device) -> Tensor:
-        """A copy."""
->>>>>>> main
+        """A copy, so that what is parked stays as it is."""
         return tensor.clone()
 
 
