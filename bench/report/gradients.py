@@ -18,8 +18,7 @@ from bench.base.console import plain
 from bench.base.files import write_atomically
 from bench.base.labels import listed
 from bench.base.style import Drawing, write_drawings
-from bench.measure.gradients.profiles import ProfileRow, Unfinished, survey
-from bench.measure.gradients.profiles import tables as tables_of
+from bench.measure.gradients.profiles import ProfileRow, UnfinishedProfile, profile_tables, read_profiles
 from bench.measure.gradients.show import HEADERS, LEFT, NOTE, cells, markdown, print_profiles, title
 from bench.measure.gradients.table import curves, frame, parts, write
 from bench.measure.gradients.verdict import Verdict
@@ -76,8 +75,8 @@ class Table:
 
 def section(results: Results) -> Gradients:
     """All gradient profiles of a results directory."""
-    found, unfinished = survey(results.path)
-    together = tables_of(found)
+    found, unfinished = read_profiles(results.path)
+    together = profile_tables(found)
     tables = [
         Table(title(group), suffix, group)
         for group, suffix in zip(together, _suffixes(together), strict=True)
@@ -94,7 +93,7 @@ class Gradients(Section):
     def __init__(
         self,
         tables: Sequence[Table],
-        unfinished: Sequence[Unfinished],
+        unfinished: Sequence[UnfinishedProfile],
         environments: Sequence[dict[str, Any]],
     ) -> None:
         self.tables, self.unfinished, self._environments = tables, unfinished, environments

@@ -13,7 +13,7 @@ from bench.engine.chain import Chain
 from bench.engine.offload import offloading_by
 from bench.engine.reward import Reward
 from bench.experiment.settings import CellConfig, Training
-from bench.measure.cost.fake import Faker
+from bench.measure.cost.fake_model import Faker
 from bench.measure.cost.ledger import DENOISER
 from bench.measure.cost.replay import Postponed, Rehearsals, Replay
 from bench.measure.cost.step import PROMPT, Counting, Subject, labels, step, subject_of, tracked, trained

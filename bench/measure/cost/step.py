@@ -25,7 +25,7 @@ from bench.engine.rollout import Draw
 from bench.engine.stages import OPTIMIZER, listening, stage
 from bench.experiment.choices import load_method
 from bench.experiment.settings import CellConfig, TrainConfig, Training
-from bench.measure.cost.fake import networks_in, parts_of
+from bench.measure.cost.fake_model import networks_in, parts_of
 from bench.measure.cost.ledger import DENOISER
 from bench.measure.cost.tracker import Tracker
 from bench.run.train import make_optimizer

@@ -32,7 +32,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Unfinished:
+class UnfinishedProfile:
     """A profile that is not done or cannot be read (state `unreadable`), and why, as far as known."""
 
     id: str
@@ -41,21 +41,23 @@ class Unfinished:
     reason: str
 
 
-def survey(results: Path) -> tuple[list[Measured], list[Unfinished]]:
+def read_profiles(results: Path) -> tuple[list[Measured], list[UnfinishedProfile]]:
     """Everything below a results directory. What is not done but has draws is in both lists."""
     found: list[Measured] = []
-    unfinished: list[Unfinished] = []
+    unfinished: list[UnfinishedProfile] = []
     for probe in probes(results):
         try:
             status = probe.status()
             measured = _read(probe, status.state)
         except BenchError as error:
-            unfinished.append(Unfinished(probe.id, UNREADABLE, 0, str(error)))
+            unfinished.append(UnfinishedProfile(probe.id, UNREADABLE, 0, str(error)))
             continue
         if measured is not None:
             found.append(measured)
         if status.state is not State.DONE:
-            unfinished.append(Unfinished(probe.id, str(status.state), status.step, status.message or ""))
+            unfinished.append(
+                UnfinishedProfile(probe.id, str(status.state), status.step, status.message or "")
+            )
     return found, unfinished
 
 
@@ -119,7 +121,7 @@ class ProfileRow:
         return self.moments.estimate.spread() / self.unit**2 if self.unit > 0 else math.nan
 
 
-def tables(found: Sequence[Measured]) -> list[list[ProfileRow]]:
+def profile_tables(found: Sequence[Measured]) -> list[list[ProfileRow]]:
     """A table of rows for the profiles of each model, θ, reward, batch and seed: those may be compared.
 
     Methods that are declared unbiased come first, then by variance × seconds. Intervals hold together with
@@ -138,10 +140,10 @@ def tables(found: Sequence[Measured]) -> list[list[ProfileRow]]:
 
 def rows(results: Path) -> list[ProfileRow]:
     """The rows of all tables of a results directory. Raises BenchError if nothing was measured there."""
-    found, _ = survey(results)
+    found, _ = read_profiles(results)
     if not found:
         raise BenchError(f"{results}: holds no gradient profile with any draws in it")
-    return [row for table in tables(found) for row in table]
+    return [row for table in profile_tables(found) for row in table]
 
 
 def _analysed(scope: list[Measured]) -> list[ProfileRow]:

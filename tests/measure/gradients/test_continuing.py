@@ -11,7 +11,7 @@ import pytest
 
 from bench.measure.gradients import worker
 from bench.measure.gradients.plan import tasks
-from bench.measure.gradients.profiles import survey
+from bench.measure.gradients.profiles import read_profiles
 from bench.measure.gradients.store import ProbeDir
 from bench.run import launch
 from bench.run.process import Exit, Outcome, Way
@@ -175,4 +175,4 @@ def test_time_that_is_up_before_the_first_draw_is_told_and_makes_no_row(tmp_path
     assert worker.run_probe(directory, 0.0, None, None) is Exit.STOPPED
     assert directory.status().state is State.TIMEOUT
     assert "before the first draw: give a larger --budget" in str(directory.status().message)
-    assert survey(tmp_path)[0] == []
+    assert read_profiles(tmp_path)[0] == []
