@@ -99,7 +99,7 @@ def estimates(header: str, found: Sequence[Estimate], signed: bool, se: bool = T
 
 
 def decimals(found: Sequence[Estimate]) -> int:
-    """As many as give the smallest standard error two digits."""
+    """How many decimals give the smallest standard error two digits."""
     errors = [e.se for e in found if math.isfinite(e.se) and e.se > 0]
     return min(4, max(0, 1 - math.floor(math.log10(min(errors))))) if errors else 3
 

@@ -82,7 +82,7 @@ class Faker:
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """Around everything that touches fake tensors."""
+        """A context in which fake tensors can be computed with."""
         with Answers(), patch.object(nn.Module, "_apply", _apply):
             yield
 

@@ -44,7 +44,7 @@ class Choice:
     flops: float
 
     def words(self) -> str:
-        """As `--set` takes them."""
+        """The settings as options of `bench run`."""
         return " ".join(
             f"--set {k}={str(v).lower() if v is not None else 'null'}" for k, v in self.settings.items()
         )

@@ -39,7 +39,7 @@ KIND_OF = {
 
 @dataclass(frozen=True)
 class Seconds:
-    """Of one batch's optimizer steps, in seconds.
+    """How long the optimizer steps of one batch take, in seconds.
 
     parts: by `KINDS`. reward has its own gradient and the decoder's; backward the repeated forward passes of
     its steps; rest is texts and what is between the stages. network: of the whole, what networks took

@@ -90,7 +90,7 @@ class Tracker(TorchDispatchMode):
 
     @contextmanager
     def call(self, part: str) -> Iterator[None]:
-        """Around one run of a network: what is made in it with a graph and stays is an activation of it."""
+        """A context around one run of a network: what is made in it with a graph and stays is its activation."""
         call = Call(part)
         self._calls.append(call)
         try:

@@ -19,7 +19,7 @@ from bench.measure.gradients.moments import TERMS, Moments, gram
 
 @dataclass(frozen=True)
 class Factors:
-    """By kind, at one batch size: best factors; relative mean squared error with them, and with factors 1."""
+    """The best factors of one batch size, by kind; relative mean squared error with them, and with ones."""
 
     batch: int
     factors: dict[Kind, float]
@@ -28,7 +28,7 @@ class Factors:
 
 
 def least_squares(moments: Moments, batch: int, sizes: tuple[int, ...]) -> list[Factors]:
-    """At each batch size; batch is the measured one.
+    """The best factors at each of `sizes`; batch: the size that was measured.
 
     Empty while there is too little to tell, and for PPO's objective, whose terms have another scale. With
     noise only at the end of a drawn block, as RLR has it, μ_k is approximate: p_i is a mean over blocks.

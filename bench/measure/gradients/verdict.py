@@ -49,7 +49,7 @@ class Products:
 
 @dataclass(frozen=True)
 class Bias:
-    """Against one target. relative: |E ĝ - g| / |g|. direction: sine of the angle between E ĝ and g, which no
+    """A mean against one target g. relative: |E ĝ - g| / |g|. direction: sine of the angle between E ĝ and g, which no
     rescaling changes. norm: |g|. scale: E ĝ · g / |g|². cosine: of one batch's ĝ with g, and its standard
     error. needed: draws that would tell 0 from the margin."""
 
@@ -73,7 +73,7 @@ class Noise:
 
 
 def products(estimate: Grouped, target: Grouped) -> Products | None:
-    """None while fewer than MIN_GROUPS groups have both."""
+    """Inner products of the groups that have both; None while those are fewer than MIN_GROUPS."""
     both = ((estimate.counts > 0) & (target.counts > 0)).nonzero()[:, 0].tolist()
     if len(both) < MIN_GROUPS:
         return None
@@ -86,7 +86,7 @@ def _means(grouped: Grouped, groups: list[int]) -> list[Tensor]:
 
 
 def bias(moments: Moments, target: Grouped, margin: float, level: float) -> Bias:
-    """Of a method's mean against the mean of the target's vectors."""
+    """The bias of a method's mean against the mean of the target's vectors. level: of the intervals."""
     found = products(moments.estimate, target)
     if found is None:
         return Bias(UNKNOWN, UNKNOWN, math.nan, math.nan, UNKNOWN, Verdict.UNDECIDED, math.nan)
