@@ -56,7 +56,7 @@ class Block:
     gone: int | None = None  # where in the log
 
     def component(self) -> str:
-        """Its component. Without a label: an activation if it outlived its network's run, else a temporary."""
+        """Its label; without one an activation if it outlived its network's run, else a temporary."""
         if self.label is not None:
             return self.label
         if self.graph and self.part is not None:

@@ -90,7 +90,7 @@ class Tracker(TorchDispatchMode):
 
     @contextmanager
     def call(self, part: str) -> Iterator[None]:
-        """A context around one run of a network: what is made in it with a graph and stays is its activation."""
+        """A context for one run of a network: what is made in it with a graph and stays is its activation."""
         call = Call(part)
         self._calls.append(call)
         try:

@@ -49,9 +49,9 @@ class Products:
 
 @dataclass(frozen=True)
 class Bias:
-    """A mean against one target g. relative: |E ĝ - g| / |g|. direction: sine of the angle between E ĝ and g, which no
-    rescaling changes. norm: |g|. scale: E ĝ · g / |g|². cosine: of one batch's ĝ with g, and its standard
-    error. needed: draws that would tell 0 from the margin."""
+    """A mean against one target g. relative: |E ĝ - g| / |g|. direction: sine of the angle between E ĝ and
+    g, which no rescaling changes. norm: |g|. scale: E ĝ · g / |g|². cosine: of one batch's ĝ with g, and its
+    standard error. needed: draws that would tell 0 from the margin."""
 
     relative: Interval
     direction: Interval
