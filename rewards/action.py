@@ -12,6 +12,7 @@ centre crop (theirs squeezes them to 224 × 224).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, final
 
 import torch
@@ -21,13 +22,12 @@ from torch.nn.functional import log_softmax
 
 from bench.base.errors import BenchError
 from bench.base.strict import Strict
-from bench.data.sources import locate
-from bench.engine.chunks import in_chunks
-from bench.engine.reward import Media, Reward
-from rewards.shared.checkpoint import fill_random, freeze, read_model, torch_dtype, without_weights
+from bench.engine.reward import Media
+from rewards.shared.checkpoint import random_model, read_model
+from rewards.shared.checkpoint_reward import CheckpointReward, NetworkConfig
 from rewards.shared.clip_image import Preprocessor
-from rewards.shared.frames import check_videos, prepared, with_frames
-from rewards.shared.network import VIDEOMAE, NetworkConfig, label_number
+from rewards.shared.frames import VIDEOMAE, prepared, with_frames
+from rewards.shared.labels import label_number
 from rewards.shared.passes import HalfPass
 
 SOURCE = "hub:MCG-NJU/videomae-base-finetuned-kinetics"
@@ -39,6 +39,7 @@ class ActionConfig(NetworkConfig):
     """Which action, and where the classifier is."""
 
     random_source: ClassVar[str] = RANDOM
+    random_sources: ClassVar[tuple[str, ...]] = (RANDOM,)
     gigabytes: ClassVar[Mapping[str, float]] = {SOURCE: 0.35}
 
     action: str | None = Field(
@@ -50,39 +51,42 @@ class ActionConfig(NetworkConfig):
 
 
 @final
-class ActionReward(Reward):
+class ActionReward(CheckpointReward):
     """log p(action | video). Differentiable in the video; the model is frozen."""
 
     name: ClassVar[str] = "action"
     parameters: ClassVar[int] = 86_534_800
     Config: ClassVar[type[Strict]] = ActionConfig
-    differentiable: ClassVar[bool] = True
     media: Media = "video"
     scale: ClassVar[str] = "log-probability of the action: 0 certain, -6.0 as good as a guess among 400"
 
     def __init__(self, config: ActionConfig, device: torch.device) -> None:
         """Loads the classifier, downloading it if need be. Raises BenchError."""
-        self.random, self.action, self.chunk = config.random, config.action, config.chunk
-        if config.random:
-            model, self.preprocessor = _random_model(), Preprocessor.model_validate(VIDEOMAE)
-        else:
-            (directory,) = (locate(need) for need in config.needs("reward action", "action"))
-            model = _load(directory)
-            self.preprocessor = Preprocessor.load(directory, VIDEOMAE, "VideoMAE")
-        self.labels: dict[str, int] = model.config.label2id
-        self.frames: int = model.config.num_frames
-        self.model: Any = freeze(model.to(torch_dtype(config.dtype, device)), device)
+        super().__init__(config, device)
+        self.labels: dict[str, int] = self.model.config.label2id
+        self.frames: int = self.model.config.num_frames
         if config.action is not None:
             self._number(config.action)
 
-    def score(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Scores [B] of videos [B, F, 3, H, W] in [0, 1], float32 (float64 for a float64 model).
+    def _random(self) -> Any:
+        from transformers import VideoMAEConfig, VideoMAEForVideoClassification
 
-        Raises BenchError for a prompt without an action where none is set.
-        """
-        check_videos(media, prompts, "action")
-        wanted = [self._number(self.action or self._named(prompt)) for prompt in prompts]
-        logits = in_chunks(lambda part: self._logits(media[part]), len(media), self.chunk)
+        config: Any = VideoMAEConfig()
+        config.num_labels = ACTIONS
+        self.preprocessor = Preprocessor.model_validate(VIDEOMAE)
+        return random_model(lambda: VideoMAEForVideoClassification(config), RANDOM)
+
+    def _read(self, *places: Path) -> Any:
+        from transformers import VideoMAEForVideoClassification
+
+        model = read_model(VideoMAEForVideoClassification, places[0], "action", "VideoMAE")
+        self.preprocessor = Preprocessor.load(places[0], VIDEOMAE, "VideoMAE")
+        return model
+
+    def _scores(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Raises BenchError for a prompt without an action where none is set."""
+        wanted = [self._number(self.config.action or self._named(prompt)) for prompt in prompts]
+        logits = self._in_chunks(self._logits, media)
         return log_softmax(logits, dim=1)[torch.arange(len(wanted)), wanted]
 
     def _logits(self, media: Tensor) -> Tensor:
@@ -92,7 +96,7 @@ class ActionReward(Reward):
 
     def _named(self, prompt: str) -> str:
         """The longest label that is part of the prompt; with random weights the prompt itself."""
-        if self.random:
+        if self.config.random:
             return prompt
         found = [label for label in self.labels if label.lower() in prompt.lower()]
         if not found:
@@ -103,18 +107,4 @@ class ActionReward(Reward):
         return max(found, key=len)
 
     def _number(self, action: str) -> int:
-        return label_number(self.labels, action, self.random, "action.action")
-
-
-def _load(directory: Any) -> Any:
-    from transformers import VideoMAEForVideoClassification
-
-    return read_model(VideoMAEForVideoClassification, directory, "action", "VideoMAE")
-
-
-def _random_model() -> Any:
-    from transformers import VideoMAEConfig, VideoMAEForVideoClassification
-
-    config: Any = VideoMAEConfig()
-    config.num_labels = ACTIONS
-    return fill_random(without_weights(lambda: VideoMAEForVideoClassification(config)), torch.float32, RANDOM)
+        return label_number(self.labels, action, self.config.random, "action.action")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import torch
 from pydantic import Field, field_validator
@@ -18,12 +18,10 @@ from torch import Tensor, nn
 
 from bench.base.errors import BenchError
 from bench.base.strict import Strict
-from bench.data.need import Need, check_source
-from bench.data.sources import locate
-from bench.engine.reward import Reward
-from rewards.clip import ClipConfig, ClipReward
+from bench.data.need import Need
 from rewards.shared.checkpoint import CHUNK, HALF, Dtype, assign, fill_random, freeze, read_state
-from rewards.shared.pairs import check_pairs
+from rewards.shared.checkpoint_reward import CheckpointConfig
+from rewards.shared.clip_towers import ClipConfig, ClipTowers
 
 FILE = "sac+logos+ava1-l14-linearMSE.pth"
 URL = f"url:https://github.com/christophschuhmann/improved-aesthetic-predictor/raw/main/{FILE}"
@@ -32,10 +30,12 @@ RANDOM = "random:ViT-L-14"
 WIDTH = 768  # of the embedding of OpenAI's ViT-L/14
 
 
-class AesConfig(Strict):
+class AesConfig(CheckpointConfig):
     """Where the head and the CLIP model below it are."""
 
+    kinds: ClassVar[tuple[str, ...]] = ("url", "hub", "path", "random")
     random_source: ClassVar[str] = RANDOM
+    random_sources: ClassVar[tuple[str, ...]] = (RANDOM,)
 
     source: str = Field(
         default=URL,
@@ -50,76 +50,62 @@ class AesConfig(Strict):
     dtype: Dtype = Field(default="half", description=f"{HALF}; the head is float32")
     chunk: int = Field(default=16, ge=1, description=CHUNK)
 
-    @field_validator("source", "clip")
+    @field_validator("clip")
     @classmethod
-    def _is_a_source(cls, value: str) -> str:
-        check_source(value, ("url", "hub", "path", "random"))
-        if value.startswith("random:") and value != RANDOM:
-            raise ValueError(f"{value!r} is not {RANDOM}")
-        return value
-
-    @property
-    def random(self) -> bool:
-        """Whether head and CLIP model are random numbers."""
-        return self.path is None and self.source == RANDOM
+    def _is_a_clip(cls, value: str) -> str:
+        return cls._is_a_source(value)
 
     @property
     def below(self) -> ClipConfig:
         """Settings of the CLIP model."""
-        source = RANDOM if self.random else self.clip
-        return ClipConfig(source=source, revision=self.revision, dtype=self.dtype, chunk=self.chunk)
+        return ClipConfig(source=RANDOM if self.random else self.clip, revision=self.revision)
 
     def needs(self, name: str, section: str) -> tuple[Need, ...]:
         """The head, then the CLIP model; nothing for random weights."""
         if self.random:
             return ()
         sha256 = SHA256 if self.source == URL else None
-        head = Need(
-            name, self.source, f"{section}.path", self.path, files=(FILE,), sha256=sha256, gigabytes=0.004
-        )
+        head = self.checkpoint(name, section, revision=None, files=(FILE,), sha256=sha256, gigabytes=0.004)
         clip = self.below.needs(f"{name} clip", section)
         return head, *(replace(need, setting=f"{section}.clip") for need in clip)
 
 
 @final
-class AesReward(Reward):
+class AesReward(ClipTowers):
     """LAION's aesthetic score. Differentiable in the image; the models are frozen."""
 
     name: ClassVar[str] = "aes"
     parameters: ClassVar[int] = 428_537_538
     Config: ClassVar[type[Strict]] = AesConfig
-    differentiable: ClassVar[bool] = True
     scale: ClassVar[str] = "LAION aesthetics v2, about 1 … 10, usually 4 … 7"
 
     def __init__(self, config: AesConfig, device: torch.device) -> None:
         """Loads head and CLIP model, downloading them if need be. Raises BenchError."""
-        head, below = Head(), config.below
-        if config.random:
-            fill_random(head, torch.float32, FILE)
-        else:
-            need, *clip = config.needs("reward aes", "aes")
-            path = locate(need) / FILE
-            assign(head, read_state(path), path)
-            below = below.model_copy(update={"path": locate(clip[0])} if clip else {})
-        self.head = freeze(head.float(), device)
-        self.clip = ClipReward(below, device, "aes")
-        width: int = self.clip.model.config.projection_dim
+        self.head = Head()
+        super().__init__(config, device)
+        self.head = freeze(self.head.float(), device)
+        openai = {"torchvision_crop": True}  # LAION's code takes the path of OpenAI's package
+        self.preprocessor = self.preprocessor.model_copy(update=openai)
+
+    def _random(self) -> Any:
+        fill_random(self.head, torch.float32, FILE)
+        return self._random_clip(RANDOM)
+
+    def _read(self, *places: Path) -> Any:
+        path, *clip = places[0] / FILE, *places[1:]
+        assign(self.head, read_state(path), path)
+        model = self._read_clip(clip[0], clip[0]) if clip else self._random_clip(self.config.clip)
+        width: int = model.config.projection_dim
         if width != WIDTH:
             raise BenchError(
                 f"aes.clip: the head takes {WIDTH} numbers for a picture, as CLIP ViT-L/14 gives them; "
-                f"{below.path or below.source} gives {width}"
+                f"{clip[0] if clip else self.config.clip} gives {width}"
             )
-        openai = {"torchvision_crop": True}  # LAION's code takes the path of OpenAI's package
-        self.clip.preprocessor = self.clip.preprocessor.model_copy(update=openai)
+        return model
 
-    def score(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Scores [B] of images [B, 3, H, W] in [0, 1], float32. Prompts play no part."""
-        check_pairs(media, prompts, "aes")
+    def _scores(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Prompts play no part."""
         return self.head(self.image_features(media).float())[:, 0]
-
-    def image_features(self, media: Tensor) -> Tensor:
-        """Unit-norm embeddings [B, D] of images [B, 3, H, W] in [0, 1], differentiable."""
-        return self.clip.image_features(media)
 
 
 class Head(nn.Module):

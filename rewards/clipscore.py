@@ -8,16 +8,12 @@ ViT-B/32 and put "A photo depicts" before each caption. It is the reward `clip` 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar, final
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from bench.base.strict import Strict
-from bench.engine.reward import Reward
-from rewards.clip import ClipConfig, ClipReward
+from rewards.shared.clip_towers import ClipConfig, ClipScore
 
 
 class ClipScoreConfig(ClipConfig):
@@ -32,23 +28,10 @@ class ClipScoreConfig(ClipConfig):
 
 
 @final
-class ClipScoreReward(Reward):
+class ClipScoreReward(ClipScore):
     """cos(image, text). Differentiable in the image; the model is frozen."""
 
     name: ClassVar[str] = "clipscore"
     parameters: ClassVar[int] = 427_616_513
     Config: ClassVar[type[Strict]] = ClipScoreConfig
-    differentiable: ClassVar[bool] = True
     scale: ClassVar[str] = "cosine in [-1, 1], usually 0.15 … 0.35; with `scale: logit` times 100"
-
-    def __init__(self, config: ClipScoreConfig, device: torch.device) -> None:
-        """Loads the checkpoint, downloading it if need be. Raises BenchError."""
-        self.clip = ClipReward(config, device, "clipscore")
-
-    def score(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Scores [B] of images [B, 3, H, W] in [0, 1], float32."""
-        return self.clip.score(media, prompts)
-
-    def image_features(self, media: Tensor) -> Tensor:
-        """Unit-norm embeddings [B, D] of images [B, 3, H, W] in [0, 1], differentiable."""
-        return self.clip.image_features(media)

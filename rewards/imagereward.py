@@ -21,9 +21,7 @@ from torch import Tensor
 from bench.base.errors import BenchError
 from bench.base.strict import Strict
 from bench.data.need import PROCESSOR_PATTERNS, Need, check_source
-from bench.data.sources import locate
 from bench.engine.chunks import in_chunks
-from bench.engine.reward import Reward
 from rewards.shared import compat
 from rewards.shared.checkpoint import (
     CHUNK,
@@ -33,13 +31,11 @@ from rewards.shared.checkpoint import (
     assign,
     check_vocabulary,
     fill_random,
-    freeze,
     read_state,
     read_tokenizer,
-    torch_dtype,
 )
+from rewards.shared.checkpoint_reward import CheckpointConfig, CheckpointReward
 from rewards.shared.clip_image import Preprocessor
-from rewards.shared.pairs import check_pairs
 from rewards.shared.passes import HalfPass
 
 FILE, MED_CONFIG = "ImageReward.pt", "med_config.json"
@@ -66,17 +62,17 @@ BERT: dict[str, Any] = {  # what med_config.json says, for random weights
 }
 
 
-class ImageRewardConfig(Strict):
+class ImageRewardConfig(CheckpointConfig):
     """Where the weights and BERT's vocabulary are."""
 
     random_source: ClassVar[str] = RANDOM
+    random_sources: ClassVar[tuple[str, ...]] = (RANDOM,)
     packages: ClassVar[tuple[str, ...]] = ("ImageReward",)
 
     source: str = Field(
         default="hub:THUDM/ImageReward", description=f"`hub:org/name`, `path:directory` or `{RANDOM}`"
     )
     path: Path | None = Field(default=None, description=f"local directory with {FILE} and {MED_CONFIG}")
-    revision: str | None = Field(default=None, description="branch, tag or commit of a hub source")
     tokenizer: str = Field(
         default="hub:google-bert/bert-base-uncased",
         description="BERT's vocabulary: `hub:org/name` or `path:directory`",
@@ -84,67 +80,63 @@ class ImageRewardConfig(Strict):
     dtype: Dtype = Field(default="half", description=f"{HALF}; the MLP is float32")
     chunk: int = Field(default=16, ge=1, description=CHUNK)
 
-    @field_validator("source")
-    @classmethod
-    def _is_a_source(cls, value: str) -> str:
-        check_source(value, ("hub", "path", "random"))
-        if value.startswith("random:") and value != RANDOM:
-            raise ValueError(f"{value!r} is not {RANDOM}")
-        return value
-
     @field_validator("tokenizer")
     @classmethod
     def _is_a_place(cls, value: str) -> str | None:
         return check_source(value, ("hub", "path"))
 
-    @property
-    def random(self) -> bool:
-        """Whether the weights are random numbers."""
-        return self.path is None and self.source == RANDOM
-
     def needs(self, name: str, section: str) -> tuple[Need, ...]:
         """The weights with their config, then the vocabulary; nothing for random weights."""
         if self.random:
             return ()
-        files, setting = (FILE, MED_CONFIG), f"{section}.path"
-        weights = Need(name, self.source, setting, self.path, self.revision, files, gigabytes=1.79)
-        vocabulary = Need(
-            f"{name} tokenizer",
-            self.tokenizer,
-            f"{section}.tokenizer",
-            files=PROCESSOR_PATTERNS,
-            gigabytes=0.001,
-        )
-        return weights, vocabulary
+        weights = self.checkpoint(name, section, files=(FILE, MED_CONFIG), gigabytes=1.79)
+        called, setting = f"{name} tokenizer", f"{section}.tokenizer"
+        return weights, Need(called, self.tokenizer, setting, files=PROCESSOR_PATTERNS, gigabytes=0.001)
 
 
 @final
-class ImageRewardReward(Reward):
+class ImageRewardReward(CheckpointReward):
     """ImageReward's score. Differentiable in the image; the model is frozen."""
 
     name: ClassVar[str] = "imagereward"
     parameters: ClassVar[int] = 447_000_000  # by its file's size
     Config: ClassVar[type[Strict]] = ImageRewardConfig
-    differentiable: ClassVar[bool] = True
     scale: ClassVar[str] = "ImageReward: 0 average, 1 a standard deviation better; usually -2 … 2"
 
     def __init__(self, config: ImageRewardConfig, device: torch.device) -> None:
         """Loads the weights, downloading them if need be. Raises BenchError."""
-        model, self.tokenizer = _random_model() if config.random else _load(config)
-        self.dtype = torch_dtype(config.dtype, device)
-        model.to(self.dtype)
-        model.mlp.float()
-        model.device = device  # where the package puts its attention masks
-        self.model = freeze(model, device)
-        self.device, self.chunk = device, config.chunk
+        compat.image_reward()  # a package that is not there is named before anything is fetched
+        super().__init__(config, device)
+        self.model.mlp.float()
+        self.model.device = device  # where the package puts its attention masks
         self.preprocessor = Preprocessor(torchvision_crop=True)
 
-    def score(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Scores [B] of images [B, 3, H, W] in [0, 1], float32."""
-        check_pairs(media, prompts, "imagereward")
-        return in_chunks(lambda part: self._score(media[part], prompts[part]), len(media), self.chunk)
+    def _random(self) -> Any:
+        words = (1000, 30522)
+        self.tokenizer: Any = HashTokenizer(101, 102, pad=0, words=words, max_length=MAX_TOKENS)
+        with tempfile.TemporaryDirectory() as folder:
+            med_config = Path(folder) / MED_CONFIG
+            med_config.write_text(json.dumps(BERT))
+            model = compat.build_image_reward(med_config, self.tokenizer)
+        return fill_random(model, torch.float32, RANDOM)
 
-    def _score(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
+    def _read(self, *places: Path) -> Any:
+        from transformers import BertTokenizer
+
+        weights, vocabulary = places
+        self.tokenizer = read_tokenizer(BertTokenizer, vocabulary, "imagereward")
+        self.tokenizer.add_tokens(["[DEC]", "[ENC]"], special_tokens=True)  # in the package's order
+        state = read_state(weights / FILE)
+        model = _build(weights / MED_CONFIG, self.tokenizer)
+        assign(model, state, weights / FILE, extras=True)  # as the package does
+        words = model.blip.text_encoder.config.vocab_size
+        check_vocabulary(self.tokenizer, words, vocabulary, "imagereward")
+        return model
+
+    def _scores(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
+        return in_chunks(lambda part: self._chunk(media[part], prompts[part]), len(media), self.chunk)
+
+    def _chunk(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
         words = self.tokenizer(
             list(prompts), padding="max_length", truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
         ).to(self.device)
@@ -155,33 +147,8 @@ class ImageRewardReward(Reward):
             return self.model.score_gard(words["input_ids"], words["attention_mask"], pixels)[:, 0]
 
 
-def _load(config: ImageRewardConfig) -> tuple[Any, Any]:
-    """Model (float32, on the CPU) and tokenizer."""
-    from transformers import BertTokenizer
-
-    compat.image_reward()
-    weights, vocabulary = (locate(need) for need in config.needs("reward imagereward", "imagereward"))
-    tokenizer = read_tokenizer(BertTokenizer, vocabulary, "imagereward")
-    tokenizer.add_tokens(["[DEC]", "[ENC]"], special_tokens=True)  # in the package's order
-    state = read_state(weights / FILE)
-    model = _build(weights / MED_CONFIG, tokenizer)
-    assign(model, state, weights / FILE, extras=True)  # as the package does
-    words = model.blip.text_encoder.config.vocab_size
-    check_vocabulary(tokenizer, words, vocabulary, "imagereward")
-    return model, tokenizer
-
-
 def _build(med_config: Path, tokenizer: Any) -> Any:
     try:
         return compat.build_image_reward(med_config, tokenizer)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BenchError(f"{med_config}: cannot be used as ImageReward's config: {error}") from error
-
-
-def _random_model() -> tuple[Any, HashTokenizer]:
-    tokenizer = HashTokenizer(first=101, last=102, pad=0, words=(1000, 30522), max_length=MAX_TOKENS)
-    with tempfile.TemporaryDirectory() as folder:
-        med_config = Path(folder) / MED_CONFIG
-        med_config.write_text(json.dumps(BERT))
-        model = compat.build_image_reward(med_config, tokenizer)
-    return fill_random(model, torch.float32, RANDOM), tokenizer

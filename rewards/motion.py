@@ -22,7 +22,7 @@ from bench.base.errors import BenchError
 from bench.base.strict import Strict
 from bench.data.prompts.emoji_motion import MOTIONS, REACH, TURN, motion_of
 from bench.engine.reward import Media, Reward
-from rewards.shared.frames import check_videos
+from rewards.shared.checks import check_videos
 
 RIDGE = 1e-2
 """Of the mean of the normal matrix' diagonal: what holds back motions that the pictures say little about."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar, Literal, final
 
 import torch
@@ -25,12 +26,9 @@ from pydantic import Field
 from torch import Tensor
 
 from bench.base.strict import Strict
-from bench.data.sources import locate
-from bench.engine.chunks import in_chunks
-from bench.engine.reward import Reward
-from rewards.shared.checkpoint import fill_random, freeze, read_model, torch_dtype, without_weights
-from rewards.shared.network import NetworkConfig, label_number
-from rewards.shared.pairs import check_pairs
+from rewards.shared.checkpoint import random_model, read_model
+from rewards.shared.checkpoint_reward import CheckpointReward, NetworkConfig
+from rewards.shared.labels import label_number
 from rewards.shared.passes import HalfPass
 from rewards.shared.yolos_image import DetectorImages
 
@@ -43,6 +41,7 @@ class ObjectsConfig(NetworkConfig):
     """Which objects, and where the detector is."""
 
     random_source: ClassVar[str] = RANDOM
+    random_sources: ClassVar[tuple[str, ...]] = (RANDOM,)
     gigabytes: ClassVar[Mapping[str, float]] = {SOURCE: 0.51, "hub:hustvl/yolos-small": 0.12}
 
     objects: tuple[str, ...] = Field(
@@ -60,33 +59,41 @@ class ObjectsConfig(NetworkConfig):
 
 
 @final
-class ObjectsReward(Reward):
+class ObjectsReward(CheckpointReward):
     """1 - confidence that objects are there, or the confidence. Differentiable in the image; the model is
     frozen."""
 
     name: ClassVar[str] = "objects"
     parameters: ClassVar[int] = 127_798_368
     Config: ClassVar[type[Strict]] = ObjectsConfig
-    differentiable: ClassVar[bool] = True
     scale: ClassVar[str] = "probability that the objects are not (or are) in the picture, 0 … 1"
 
     def __init__(self, config: ObjectsConfig, device: torch.device) -> None:
         """Loads the detector, downloading it if need be. Raises BenchError."""
-        self.config, self.chunk, size = config, config.chunk, config.size
-        if config.random:
-            model, images = _random_model(), DetectorImages()
-        else:
-            (directory,) = (locate(need) for need in config.needs("reward objects", "objects"))
-            model, images = _load(directory), DetectorImages.load(directory)
-        self.images = images if size is None else replace(images, shortest=size)
-        labels: dict[str, int] = model.config.label2id
+        super().__init__(config, device)
+        if config.size is not None:
+            self.images = replace(self.images, shortest=config.size)
+        labels: dict[str, int] = self.model.config.label2id
         self.classes = [label_number(labels, o, config.random, "objects.objects") for o in config.objects]
-        self.model: Any = freeze(model.to(torch_dtype(config.dtype, device)), device)
 
-    def score(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Scores [B] of images [B, 3, H, W] in [0, 1], float32. Prompts play no part."""
-        check_pairs(media, prompts, "objects")
-        logits = in_chunks(lambda part: self._logits(media[part]), len(media), self.chunk)
+    def _random(self) -> Any:
+        from transformers import YolosConfig, YolosForObjectDetection
+
+        config: Any = YolosConfig(image_size=[800, 1344])
+        config.num_labels = CLASSES
+        self.images = DetectorImages()
+        return random_model(lambda: YolosForObjectDetection(config), RANDOM)
+
+    def _read(self, *places: Path) -> Any:
+        from transformers import YolosForObjectDetection
+
+        model = read_model(YolosForObjectDetection, places[0], "objects", "YOLOS")
+        self.images = DetectorImages.load(places[0])
+        return model
+
+    def _scores(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Prompts play no part."""
+        logits = self._in_chunks(self._logits, media)
         found = self._confidence(logits.softmax(dim=-1)[..., :-1])  # the last class is "nothing"
         return found if self.config.present else 1 - found
 
@@ -102,17 +109,3 @@ class ObjectsReward(Reward):
         wanted = torch.isin(which, torch.tensor(self.classes, device=p.device))
         counted = (wanted & (best > self.config.threshold)).to(best.dtype)
         return (best * counted).sum(dim=1) / counted.sum(dim=1).clamp_min(1)
-
-
-def _load(directory: Any) -> Any:
-    from transformers import YolosForObjectDetection
-
-    return read_model(YolosForObjectDetection, directory, "objects", "YOLOS")
-
-
-def _random_model() -> Any:
-    from transformers import YolosConfig, YolosForObjectDetection
-
-    config: Any = YolosConfig(image_size=[800, 1344])
-    config.num_labels = CLASSES
-    return fill_random(without_weights(lambda: YolosForObjectDetection(config)), torch.float32, RANDOM)

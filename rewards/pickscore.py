@@ -7,17 +7,13 @@ with another checkpoint and the processor of the model that it was fine-tuned fr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar, Literal, final
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from bench.base.strict import Strict
-from bench.engine.reward import Reward
-from rewards.clip import ClipConfig, ClipReward
 from rewards.shared.checkpoint import CHUNK, HALF, Dtype
+from rewards.shared.clip_towers import ClipConfig, ClipScore
 
 
 class PickScoreConfig(ClipConfig):
@@ -41,23 +37,10 @@ class PickScoreConfig(ClipConfig):
 
 
 @final
-class PickScoreReward(Reward):
+class PickScoreReward(ClipScore):
     """exp(logit_scale) · cos(image, text). Differentiable in the image; the model is frozen."""
 
     name: ClassVar[str] = "pickscore"
     parameters: ClassVar[int] = 986_109_441
     Config: ClassVar[type[Strict]] = PickScoreConfig
-    differentiable: ClassVar[bool] = True
     scale: ClassVar[str] = "100 · cosine (exp of the logit scale), usually 15 … 25"
-
-    def __init__(self, config: PickScoreConfig, device: torch.device) -> None:
-        """Loads the checkpoint, downloading it if need be. Raises BenchError."""
-        self.clip = ClipReward(config, device, "pickscore")
-
-    def score(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Scores [B] of images [B, 3, H, W] in [0, 1], float32."""
-        return self.clip.score(media, prompts)
-
-    def image_features(self, media: Tensor) -> Tensor:
-        """Unit-norm embeddings [B, D] of images [B, 3, H, W] in [0, 1], differentiable."""
-        return self.clip.image_features(media)

@@ -24,7 +24,7 @@ from bench.base.errors import BenchError, did_you_mean
 from bench.base.strict import Strict
 from bench.data.digests import text_digest
 from bench.engine.reward import Reward
-from rewards.shared.pairs import check_pairs
+from rewards.shared.checks import check_pairs
 
 NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
@@ -43,7 +43,9 @@ class PythonConfig(Strict):
         """Of the source of the function's module: another code is another reward. Raises BenchError."""
         load_function(self.function)
         source = sys.modules[self.function.rpartition(".")[0]].__file__
-        return text_digest((Path(source).read_text(encoding="utf-8") if source else self.function,))
+        if source is None or not source.endswith(".py"):  # a module in C
+            return text_digest((self.function,))
+        return text_digest((Path(source).read_text(encoding="utf-8"),))
 
     @field_validator("function")
     @classmethod

@@ -10,6 +10,7 @@ sees motion: frames are attended to together.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, final
 
 import torch
@@ -18,22 +19,19 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from bench.base.strict import Strict
-from bench.data.sources import locate
 from bench.engine.chunks import in_chunks
-from bench.engine.reward import Media, Reward
+from bench.engine.reward import Media
 from rewards.shared.checkpoint import (
     HashTokenizer,
     check_vocabulary,
-    fill_random,
-    freeze,
+    random_model,
     read_model,
     read_tokenizer,
-    torch_dtype,
-    without_weights,
 )
+from rewards.shared.checkpoint_reward import CheckpointReward, NetworkConfig
 from rewards.shared.clip_image import Preprocessor
-from rewards.shared.frames import check_videos, prepared, with_frames
-from rewards.shared.network import VIDEOMAE, NetworkConfig
+from rewards.shared.clip_towers import projected_text
+from rewards.shared.frames import VIDEOMAE, prepared, with_frames
 from rewards.shared.passes import HalfPass
 from rewards.shared.random_clip import END, START, TOKENS, WORDS, fill_positions
 
@@ -45,40 +43,52 @@ class XclipConfig(NetworkConfig):
     """Where the model is."""
 
     random_source: ClassVar[str] = RANDOM
+    random_sources: ClassVar[tuple[str, ...]] = (RANDOM,)
     gigabytes: ClassVar[Mapping[str, float]] = {SOURCE: 0.79}
 
     source: str = Field(default=SOURCE, description=f"`hub:org/name`, `path:directory` or `{RANDOM}`")
 
 
 @final
-class XclipReward(Reward):
+class XclipReward(CheckpointReward):
     """cos(video, text). Differentiable in the video; the model is frozen."""
 
     name: ClassVar[str] = "xclip"
     parameters: ClassVar[int] = 196_585_729
     Config: ClassVar[type[Strict]] = XclipConfig
-    differentiable: ClassVar[bool] = True
     media: Media = "video"
     scale: ClassVar[str] = "cosine of video and text, in [-1, 1]"
 
     def __init__(self, config: XclipConfig, device: torch.device) -> None:
         """Loads the model, downloading it if need be. Raises BenchError."""
-        self.device, self.chunk = device, config.chunk
-        if config.random:
-            model, self.tokenizer = _random_model()
-            self.preprocessor = Preprocessor.model_validate(VIDEOMAE)
-        else:
-            (directory,) = (locate(need) for need in config.needs("reward xclip", "xclip"))
-            model, self.tokenizer = _load(directory)
-            self.preprocessor = Preprocessor.load(directory, VIDEOMAE, "X-CLIP")
-        self.frames: int = model.config.vision_config.num_frames
-        self.max_tokens: int = model.config.text_config.max_position_embeddings
-        self.model: Any = freeze(model.to(torch_dtype(config.dtype, device)), device)
+        super().__init__(config, device)
+        self.frames: int = self.model.config.vision_config.num_frames
         self._texts: dict[str, Tensor] = {}
 
-    def score(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Scores [B] of videos [B, F, 3, H, W] in [0, 1], float32 (float64 for a float64 model)."""
-        check_videos(media, prompts, "xclip")
+    def _random(self) -> Any:
+        from transformers import XCLIPConfig as Shapes
+        from transformers import XCLIPModel, XCLIPTextConfig, XCLIPVisionConfig
+
+        text, vision = XCLIPTextConfig().to_dict(), XCLIPVisionConfig().to_dict()
+        shapes = Shapes(text_config=text, vision_config=vision)
+        model: Any = random_model(lambda: XCLIPModel(shapes), RANDOM)
+        fill_positions(model)
+        with torch.no_grad():
+            model.prompts_generator.alpha.fill_(shapes.prompt_alpha)
+        self.tokenizer: Any = HashTokenizer(START, END, END, (0, WORDS), TOKENS)
+        self.preprocessor = Preprocessor.model_validate(VIDEOMAE)
+        return model
+
+    def _read(self, *places: Path) -> Any:
+        from transformers import CLIPTokenizer, XCLIPModel
+
+        model = read_model(XCLIPModel, places[0], "xclip", "X-CLIP")
+        self.tokenizer = read_tokenizer(CLIPTokenizer, places[0], "xclip")
+        check_vocabulary(self.tokenizer, model.config.text_config.vocab_size, places[0], "xclip")
+        self.preprocessor = Preprocessor.load(places[0], VIDEOMAE, "X-CLIP")
+        return model
+
+    def _scores(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
         return in_chunks(lambda part: self._cosine(media[part], prompts[part]), len(media), self.chunk)
 
     def _cosine(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
@@ -100,34 +110,5 @@ class XclipReward(Reward):
     def _text(self, prompt: str) -> Tensor:
         """A constant [D] without gradient, each prompt's computed once and alone."""
         if prompt not in self._texts:
-            tokens = self.tokenizer(
-                [prompt], truncation=True, max_length=self.max_tokens, return_tensors="pt"
-            ).to(self.device)
-            with torch.no_grad():
-                pooled = self.model.text_model(
-                    input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
-                ).pooler_output
-                self._texts[prompt] = self.model.text_projection(pooled)[0]
+            self._texts[prompt] = projected_text(self.model, self.tokenizer, prompt, self.device)[0]
         return self._texts[prompt]
-
-
-def _load(directory: Any) -> tuple[Any, Any]:
-    from transformers import CLIPTokenizer, XCLIPModel
-
-    model = read_model(XCLIPModel, directory, "xclip", "X-CLIP")
-    tokenizer = read_tokenizer(CLIPTokenizer, directory, "xclip")
-    check_vocabulary(tokenizer, model.config.text_config.vocab_size, directory, "xclip")
-    return model, tokenizer
-
-
-def _random_model() -> tuple[Any, HashTokenizer]:
-    from transformers import XCLIPConfig as Shapes
-    from transformers import XCLIPModel, XCLIPTextConfig, XCLIPVisionConfig
-
-    text, vision = XCLIPTextConfig().to_dict(), XCLIPVisionConfig().to_dict()
-    shapes = Shapes(text_config=text, vision_config=vision)
-    model = fill_random(without_weights(lambda: XCLIPModel(shapes)), torch.float32, RANDOM)
-    fill_positions(model)
-    with torch.no_grad():
-        model.prompts_generator.alpha.fill_(shapes.prompt_alpha)
-    return model, HashTokenizer(START, END, END, (0, WORDS), TOKENS)

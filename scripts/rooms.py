@@ -93,7 +93,7 @@ def lines(folder: Path) -> int:
 def purpose(folder: Path) -> str:
     """The first sentence of a room's docstring."""
     text = ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or ""
-    return text.split("\n\n")[0].replace("\n", " ")
+    return text.split("\n\n")[0].replace("\n", " ").replace("`", "")
 
 
 def drawn_arrows() -> list[tuple[str, str]]:

@@ -15,6 +15,14 @@ from bench.base.errors import BenchError
 Row = dict[str, Any]
 
 
+def existing(place: Path) -> Path:
+    """The place itself, absolute, or the nearest directory above it that exists."""
+    place = place.expanduser().absolute()
+    while not place.exists():
+        place = place.parent
+    return place
+
+
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 

@@ -1,4 +1,4 @@
-"""Sizes and times that a user types, and how sizes are shown."""
+"""Short texts that a user types: sizes, times, lists of names; and how sizes are shown."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import re
 
 from bench.base.errors import BenchError
 
-GB, GIB = 10**9, 2**30
-SIZES = {"MB": 10**6, "GB": GB, "TB": 10**12, "MIB": 2**20, "GIB": GIB, "TIB": 2**40}
+GB, MIB, GIB = 10**9, 2**20, 2**30  # bytes
+SIZES = {"MB": 10**6, "GB": GB, "TB": 10**12, "MIB": MIB, "GIB": GIB, "TIB": 2**40}
 TIMES = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 NUMBER = r"([0-9]+(?:\.[0-9]+)?)"
 
@@ -33,3 +33,16 @@ def duration(text: str, flag: str) -> float:
 def gigabytes(count: float) -> str:
     """10^9 bytes, as graphics cards are sold and the paper counts."""
     return f"{count / GB:.1f}" if abs(count) >= GB else f"{count / GB:.2g}"
+
+
+def readable_size(count: float) -> str:
+    """`3.9 GB`, decimal as disks and hubs count."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= factor:
+            return f"{count / factor:.3g} {unit}"
+    return f"{count:.0f} B"
+
+
+def names(text: str | None) -> list[str]:
+    """Names with commas between them; none of an empty text or of None."""
+    return [name.strip() for name in (text or "").split(",") if name.strip()]

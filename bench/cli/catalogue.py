@@ -6,7 +6,6 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from rich.console import Console
-from rich.markdown import Markdown
 from rich.table import Table
 
 from bench.base import registry
@@ -58,6 +57,8 @@ def _section(console: Console, title: str, rows: dict[str, str | None]) -> None:
 
 def show(console: Console, name: str) -> None:
     """The documentation and the settings of one method, reward, model, experiment or section."""
+    from rich.markdown import Markdown  # takes as long to import as all else here
+
     for group in ("method", "reward"):
         entries = registry.entries(group)
         if name in entries:

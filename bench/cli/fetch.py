@@ -19,10 +19,12 @@ from rich.table import Table
 
 from bench.base.console import plain
 from bench.base.errors import BenchError
+from bench.base.units import readable_size
 from bench.data import prompts
 from bench.data.need import Need
+from bench.data.sources import Found, look
 from bench.data.url import forget
-from bench.experiment.ingredients import Found, Piece, complete, gigabytes, look
+from bench.experiment.ingredients import Ingredient
 
 HERE = ("embedded", "path")  # nothing to download
 TOLD_EVERY = 5.0  # seconds between lines about a download that takes long
@@ -41,36 +43,41 @@ def use_tree(directory: Path) -> None:
     os.environ |= {"HF_HUB_CACHE": str(place / "hub"), "BENCH_CACHE": str(place / "bench")}
 
 
-def run(console: Console, pieces: Sequence[Piece], to: Path | None, dry_run: bool) -> int:
+def run(console: Console, ingredients: Sequence[Ingredient], to: Path | None, dry_run: bool) -> int:
     """Fetch what is not here, then say where everything is. Returns 1 if something could not be had."""
     if not dry_run:
-        for piece in pieces:
-            _readable(console, piece)
-    needs = [need for piece in pieces for need in piece.needs]
+        for one in ingredients:
+            _readable(console, one)
+    needs = [need for one in ingredients for need in one.needs]
     waiting = [need for need in needs if look(need).path is None and need.kind not in HERE]
     if dry_run:
-        _show(console, pieces, {})
-        known = [gigabytes(piece) for piece in pieces if any(n in waiting for n in piece.needs)]
+        _show(console, ingredients, frozenset())
+        known = [one.gigabytes for one in ingredients if any(need in waiting for need in one.needs)]
         some = " and what is of unknown size" if None in known else ""
         total = sum(size or 0.0 for size in known)
         console.print(f"to download: {readable_size(total * 1e9)}{some}" if known else "nothing to download")
         return 0
-    failures: dict[Need, str] = {}
-    told: set[str] = set()
+    failures = _fetch_all(console, waiting)
+    unreadable = [one for one in ingredients if not _readable(console, one)]
+    failed = _show(console, ingredients, failures) or bool(unreadable)
+    if to is not None:
+        _say_how_to_use(console, to, failed)
+    return 1 if failed else 0
+
+
+def _fetch_all(console: Console, waiting: Sequence[Need]) -> frozenset[Need]:
+    """Fetch one after the other; returns those that failed. The same reason is told once."""
+    failures, told = set[Need](), set[str]()
     for number, need in enumerate(waiting, start=1):
         plain(console, f"[{number}/{len(waiting)}] {need.name}: {need.source}")
         try:
             _fetch(console, need)
         except BenchError as error:
-            failures[need] = str(error)
-            why = _reason(str(error))
+            failures.add(need)
+            why = str(error).splitlines()[0].rpartition(" (")[2]  # the first line ends in it
             plain(console, "  failed: for the same reason" if why in told else f"  failed: {error}", "red")
             told.add(why)
-    unreadable = [piece for piece in pieces if not _readable(console, piece)]
-    failed = _show(console, pieces, failures) or bool(unreadable)
-    if to is not None:
-        _say_how_to_use(console, to, failed)
-    return 1 if failed else 0
+    return frozenset(failures)
 
 
 def _fetch(console: Console, need: Need) -> None:
@@ -120,22 +127,21 @@ class _Lines:
             plain(self.console, f"  {readable_size(done)}{of}")
 
 
-def _show(console: Console, pieces: Sequence[Piece], failures: dict[Need, str]) -> bool:
+def _show(console: Console, ingredients: Sequence[Ingredient], failures: frozenset[Need]) -> bool:
     """The table of what is where; whether something is missing."""
     table = Table(box=None, padding=(0, 2, 0, 0), title="what is where", title_justify="left")
     table.add_column("for", no_wrap=True)
     table.add_column("size", no_wrap=True, justify="right")
     table.add_column("where", overflow="fold")
     lacking = False
-    for piece in pieces:
-        if not piece.needs:
-            table.add_row(piece.label, "", "needs no files")
+    for one in ingredients:
+        if not one.needs:
+            table.add_row(one.label, "", "needs no files")
         rows: list[tuple[str, str, str]] = []
-        for need in piece.needs:
-            found = look(need)
+        for found in map(look, one.needs):
             lacking |= found.path is None
-            name = piece.label if need.name == "model" else need.name
-            rows.append((name, _size_of(found, piece), _where(found, failures)))
+            name = one.label if found.need.name == "model" else found.need.name
+            rows.append((name, _size_of(found, one), where(found, found.need in failures)))
         for row in dict.fromkeys(rows):
             count = rows.count(row)
             table.add_row(row[0], row[1] if count == 1 else f"{count} × {row[1]}", row[2])
@@ -144,40 +150,34 @@ def _show(console: Console, pieces: Sequence[Piece], failures: dict[Need, str]) 
     return lacking
 
 
-def _readable(console: Console, piece: Piece) -> bool:
+def _readable(console: Console, one: Ingredient) -> bool:
     """Whether a prompt set that is here can be read: a login page answers 200, too. What was downloaded for
     nothing goes again, now or by an earlier command."""
-    if piece.kind != "prompts" or not piece.needs or not complete(piece):
+    if one.kind != "prompts" or not one.needs or not one.complete:
         return True
     try:
-        prompts.load(piece.name)
+        prompts.load(one.name)
     except BenchError as error:
-        plain(console, f"prompts {piece.name}: {error}", "red")
-        for need in piece.needs:
+        plain(console, f"prompts {one.name}: {error}", "red")
+        for need in one.needs:
             if need.kind == "url":
                 forget(need)
         return False
     return True
 
 
-def _reason(message: str) -> str:
-    """Why: what a message's first line says in brackets at its end, without what it was about."""
-    return message.splitlines()[0].rpartition(" (")[2]
-
-
-def _size_of(found: Found, piece: Piece) -> str:
+def _size_of(found: Found, ingredient: Ingredient) -> str:
     if found.path is not None:
         return readable_size(found.size)
-    size = found.need.gigabytes or (gigabytes(piece) if found.need.name == "model" else None)
+    size = found.need.gigabytes or (ingredient.gigabytes if found.need.name == "model" else None)
     return f"≈ {readable_size(size * 1e9)}" if size else "?"
 
 
-def _where(found: Found, failures: dict[Need, str]) -> str:
+def where(found: Found, failed: bool = False) -> str:
+    """The place of the files, or why there is none. failed: they were just asked for in vain."""
     if found.path is not None:
         return str(found.path)
-    if found.problem is not None:
-        return found.problem
-    return f"{'failed' if found.need in failures else 'not here'}: {found.need.source}"
+    return found.problem or f"{'failed' if failed else 'not here'}: {found.need.source}"
 
 
 def _say_how_to_use(console: Console, to: Path, failed: bool) -> None:
@@ -190,11 +190,3 @@ def _say_how_to_use(console: Console, to: Path, failed: bool) -> None:
     quoted = shlex.quote(str(place))
     for line in (f"HF_HOME={quoted}", f"BENCH_CACHE={shlex.quote(str(place / 'bench'))}", "HF_HUB_OFFLINE=1"):
         plain(console, f"  export {line}")
-
-
-def readable_size(size: float) -> str:
-    """`3.9 GB`, decimal as disks and hubs count."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= factor:
-            return f"{size / factor:.3g} {unit}"
-    return f"{size:.0f} B"

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from bench.base.console import plain
 from bench.base.errors import BenchError
-from bench.cli import cost, gradients, options, run, slurm, vbench
+from bench.cli import cost, gradients, new, options, run, slurm, vbench
 
 app = typer.Typer(
     help="Benchmark of gradient estimators for fine-tuning diffusion models on rewards.",
@@ -99,14 +99,13 @@ def fetch(
         raise BenchError("name what to fetch: --model sd14, --reward hpsv2 or --prompts drawbench")
     if to is not None:
         fetching.use_tree(to)
-    from bench.experiment.ingredients import asked
+    from bench.experiment.ingredients import named
 
-    pieces = asked(model, reward, prompts, settings or ())
-    sys.exit(fetching.run(console, pieces, to, dry_run))
+    sys.exit(fetching.run(console, named(model, reward, prompts, settings or ()), to, dry_run))
 
 
 COMMANDS = (
-    *(run.run, gradients.gradients, run.sample, run.report, doctor, fetch, run.evaluate),
+    *(run.run, gradients.gradients, run.sample, run.report, doctor, fetch, run.evaluate, new.new),
     *(slurm.submit, slurm.status, slurm.cancel, slurm.retry, slurm.logs, cost.profile, cost.plan),
 )
 for command in COMMANDS:

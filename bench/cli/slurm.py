@@ -10,7 +10,6 @@ from rich.console import Console
 
 from bench.base.errors import BenchError
 from bench.cli import options
-from bench.run.store import ResultsDir
 
 console = Console()
 
@@ -59,6 +58,7 @@ def status(
 ) -> None:
     """Show where every cell stands: state, step, reward, time left, node, job."""
     from bench.run.slurm import status as standing
+    from bench.run.store import ResultsDir
 
     results = ResultsDir(directory)
     if watch:
@@ -77,6 +77,7 @@ def cancel(
 ) -> None:
     """Take cells out of the queue; running ones write a checkpoint and stop."""
     from bench.run.slurm import control
+    from bench.run.store import ResultsDir
 
     sys.exit(control.cancel(console, ResultsDir(directory), cells or ()))
 
@@ -99,6 +100,7 @@ def retry(
 ) -> None:
     """Send cells that ended badly once more; they continue from their last checkpoints."""
     from bench.run.slurm import control, sweep
+    from bench.run.store import ResultsDir
 
     if failed + timeout + everything > 1:
         raise BenchError("say one of --failed, --timeout and --all")
@@ -114,5 +116,6 @@ def logs(
 ) -> None:
     """Print what a cell's process, its job and SLURM said."""
     from bench.run.slurm import control
+    from bench.run.store import ResultsDir
 
     control.logs(console, ResultsDir(directory), cell, follow)

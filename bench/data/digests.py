@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from bench.base.errors import BenchError
+from bench.base.units import MIB
+from bench.data.cache import cache_directory
 
 
 @runtime_checkable
@@ -60,17 +62,16 @@ def text_digest(lines: tuple[str, ...]) -> str:
 
 
 class _Remembered:
-    """File digests of earlier runs, in the user's cache directory."""
+    """File digests of earlier runs, beside the downloads."""
 
-    SMALL = 64 * 2**20
+    SMALL = 64 * MIB
 
     def __init__(self, path: Path, known: dict[str, str]) -> None:
         self.path, self.known, self.changed = path, known, False
 
     @classmethod
     def load(cls) -> "_Remembered":
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        path = cache / "reward-finetuning-bench" / "digests.json"
+        path = cache_directory() / "digests.json"
         try:
             return cls(path, json.loads(path.read_text()))
         except (OSError, ValueError):  # absent or damaged: it is only a cache

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.base.errors import BenchError
-from bench.base.files import FULL
+from bench.base.files import FULL, existing
 from bench.data.advice import bench_command, missing
 from bench.data.need import Need
 
@@ -191,10 +191,7 @@ def _broken(need: Need, error: Exception) -> BenchError:
 
 def free_gigabytes(place: Path) -> float:
     """GB free on the disk of a directory that may not exist yet."""
-    place = place.expanduser().absolute()
-    while not place.exists():
-        place = place.parent
-    return shutil.disk_usage(place).free / 1e9
+    return shutil.disk_usage(existing(place)).free / 1e9
 
 
 def _has_part(directory: Path) -> bool:

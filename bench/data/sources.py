@@ -10,11 +10,16 @@ A source is one of
 - `random:NAME`: no weights at all: random numbers in the true shapes of an architecture.
 """
 
+import fnmatch
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import bench
 from bench.base.errors import BenchError
 from bench.data.need import Need
+
+EMBEDDED = Path(bench.__file__).parent / "models" / "embedded" / "weights"
 
 
 def locate(need: Need) -> Path:
@@ -42,7 +47,7 @@ def find(need: Need) -> Path | None:
     if need.kind == "path":
         return _existing(Path(need.place), need)
     if need.kind == "embedded":
-        return _existing(Path(bench.__file__).parent / "models" / "embedded" / "weights" / need.place, need)
+        return _existing(EMBEDDED / need.place, need)
     if need.kind == "url":
         from bench.data.url import cached_url
 
@@ -50,6 +55,39 @@ def find(need: Need) -> Path | None:
     from bench.data.hub import cached
 
     return cached(need)
+
+
+@dataclass(frozen=True)
+class Found:
+    """Whether a need is met here. path: where; size: bytes; problem: why a named place is no good."""
+
+    need: Need
+    path: Path | None
+    size: int = 0
+    problem: str | None = None
+
+
+def look(need: Need) -> Found:
+    """Whether the files are on this machine, and how large they are. Asks nobody, raises nothing."""
+    try:
+        path = find(need)
+    except BenchError as error:
+        return Found(need, None, problem=str(error).splitlines()[0])
+    return Found(need, path, 0 if path is None else _size(path, need))
+
+
+def _size(directory: Path, need: Need) -> int:
+    """Bytes of the files that are wanted; a file that is linked twice counts once."""
+    files = {file.resolve() for file in _wanted(directory, need)}
+    return sum(file.stat().st_size for file in files)
+
+
+def _wanted(directory: Path, need: Need) -> Iterator[Path]:
+    for file in directory.rglob("*"):
+        inside = file.relative_to(directory).as_posix()
+        known = need.kind != "hub" or any(fnmatch.fnmatch(inside, pattern) for pattern in need.files)
+        if file.is_file() and known:
+            yield file
 
 
 def _existing(path: Path, need: Need) -> Path:

@@ -1,13 +1,15 @@
 from .batch import Batch, Improved, Perturbation, Report, Start, Term
 from .chain import Chain, Condition, MakesVideos, State, Transition
 from .control_variate import Control
-from .engine import Engine
+from .engine import Engine, NoiseGradient
 from .method import InferenceMethod, Method
 from .plan import Kind, Plan, Segment, tiled
 from .plan_method import Estimator, PlanMethod, last_steps
 from .reward import Media, Reward
+from .terms import UNIT_WEIGHTS
 
 __all__ = [
+    "UNIT_WEIGHTS",
     "Batch",
     "Chain",
     "Condition",
@@ -20,6 +22,7 @@ __all__ = [
     "MakesVideos",
     "Media",
     "Method",
+    "NoiseGradient",
     "Perturbation",
     "Plan",
     "PlanMethod",

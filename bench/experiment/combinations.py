@@ -1,4 +1,4 @@
-"""A request → its parts: every combination of model, prompts and reward, of every one of its runs.
+"""A request → every combination of model, prompts and reward, in each of its variations (`runs`).
 
 An experiment that was made for one model and is run on another (`--config table2 --model tiny`) names rewards
 and prompts that may mean nothing there. The other model's file says which of its own stand in for them; what
@@ -15,18 +15,19 @@ from typing import Any
 
 from bench.base.errors import BenchError
 from bench.base.layers import Tree
-from bench.experiment.model_files import RANDOM, Layer, model_file, sampler_as_model
-from bench.experiment.settings import ModelFile, Request, Run
+from bench.experiment.model_files import RANDOM, model_file
+from bench.experiment.overrides import Override, sampler_as_model
+from bench.experiment.settings import ModelFile, Request, Variation
 
 SHIPPED_PROMPTS = "animals"
 
 
 @dataclass(frozen=True)
-class Part:
+class Combination:
     """One model with one prompt set and one reward to train on, by some methods and seeds.
 
-    methods: None for all. stood_in: what was replaced by the model's own. layers: lowest first. weights: what
-    `--weights` said.
+    methods: None for all. stood_in: what was replaced by the model's own. overrides: lowest
+    first. weights: what `--weights` said.
     """
 
     methods: tuple[str, ...] | None
@@ -36,53 +37,54 @@ class Part:
     seeds: tuple[int, ...]
     threads: int
     dcot: bool
-    layers: tuple[Layer, ...]
+    overrides: tuple[Override, ...]
     weights: str | None = None
     stood_in: dict[str, str] = field(default_factory=dict)
 
 
-def parts(
-    request: Request, origin: str, typed: Sequence[Layer], weights: str | None, stand_in: frozenset[str]
-) -> list[Part]:
-    """Every part of a request. Raises BenchError for an unknown model.
+def combinations(
+    request: Request, origin: str, typed: Sequence[Override], weights: str | None, stand_in: frozenset[str]
+) -> list[Combination]:
+    """Every combination of a request, each once. Raises BenchError for an unknown model.
 
     origin: names the experiment file in messages; typed: what flags say, above all. weights: `random`, a
     source, or None. stand_in: which of `reward` and `prompts` the model's own may stand in for.
     """
-    found: list[Part] = []
-    for n, run in enumerate(request.runs or (Run(),)):
-        layers = [Layer(origin, request.settings), Layer(f"{origin}: runs.{n}", run.settings), *typed]
-        layers = [sampler_as_model(layer) for layer in layers if layer.tree]
-        own = len(layers) - len(typed)
+    found: list[Combination] = []
+    for n, variation in enumerate(request.runs or (Variation(),)):
+        in_file = (
+            Override(origin, request.settings),
+            Override(f"{origin}: runs.{n}", variation.settings),
+        )
+        below = [sampler_as_model(override) for override in in_file if override.tree]
+        above = [sampler_as_model(override) for override in typed if override.tree]
         common: dict[str, Any] = {
-            "methods": request.methods if run.methods is None else run.methods,
-            "seeds": request.seeds if run.seeds is None else run.seeds,
-            "dcot": request.dcot if run.dcot is None else run.dcot,
+            "methods": request.methods if variation.methods is None else variation.methods,
+            "seeds": request.seeds if variation.seeds is None else variation.seeds,
+            "dcot": request.dcot if variation.dcot is None else variation.dcot,
             "weights": weights,
         }
-        for model in run.model or request.model:
+        for model in variation.model or request.model:
             file = model_file(model)[1]
-            threads = request.threads or file.threads
-            if weights == RANDOM and run.prompts is None and request.prompts is None:
+            if weights == RANDOM and variation.prompts is None and request.prompts is None:
                 file = file.model_copy(update={"prompts": SHIPPED_PROMPTS})  # random weights draw nothing
-            for prompts, reward, stood_in in _combinations(request, run, file, stand_in):
-                placed = () if weights is None else (_weights_layer(weights, model),)
-                over = (*layers[:own], *placed, *layers[own:])
-                part = Part(
+            placed = () if weights is None else (_weights_override(weights, model),)
+            for prompts, reward, stood_in in _products(request, variation, file, stand_in):
+                combination = Combination(
                     model=model,
                     reward=reward,
                     prompts=prompts,
-                    threads=threads,
-                    layers=over,
+                    threads=request.threads or file.threads,
+                    overrides=(*below, *placed, *above),
                     stood_in=stood_in,
                     **common,
                 )
-                if part not in found:
-                    found.append(part)
+                if combination not in found:
+                    found.append(combination)
     return found
 
 
-def _weights_layer(weights: str, model: str) -> Layer:
+def _weights_override(weights: str, model: str) -> Override:
     """What `--weights` says of a model's source: `random` numbers in its own shapes, or another place."""
     kind, _, rest = model.partition(":")
     if weights != RANDOM and not re.fullmatch("(path|hub):.+", weights):
@@ -90,16 +92,16 @@ def _weights_layer(weights: str, model: str) -> Layer:
     source = f"{RANDOM}:{rest if kind == 'path' else model}" if weights == RANDOM else weights
     # The model's revision is a commit of its own repository.
     elsewhere: Tree = dict.fromkeys(("path", "revision", "unet_source", "unet_path", "unet_revision"))
-    return Layer(f"--weights {weights}", {"model": {**elsewhere, "source": source}})
+    return Override(f"--weights {weights}", {"model": {**elsewhere, "source": source}})
 
 
-def _combinations(
-    request: Request, run: Run, file: ModelFile, stand_in: frozenset[str]
+def _products(
+    request: Request, variation: Variation, file: ModelFile, stand_in: frozenset[str]
 ) -> Iterator[tuple[str, str, dict[str, str]]]:
     """(prompts, reward, what was replaced) for one model."""
     asked = {
-        "prompts": run.prompts or request.prompts or (file.prompts,),
-        "reward": run.reward or request.reward or (file.reward,),
+        "prompts": variation.prompts or request.prompts or (file.prompts,),
+        "reward": variation.reward or request.reward or (file.reward,),
     }
     names: dict[str, list[str]] = {}
     stood_in: dict[str, str] = {}

@@ -1,27 +1,17 @@
-"""The file of a model's settings."""
+"""configs/models/*.yaml: a model's settings, and what suits it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from pathlib import Path
 
 from bench.base.errors import BenchError, did_you_mean
-from bench.base.layers import Layers, Tree, load_config, readable, shipped
-from bench.experiment.settings import ModelFile
+from bench.base.layers import Layers, load_config, readable, shipped
+from bench.experiment.overrides import Override, over, sampler_as_model
+from bench.experiment.settings import EvalConfig, ModelFile, TrainConfig
 from bench.models.config import ModelConfig
 
 RANDOM = "random"
-
-
-SAMPLER = ("steps", "guidance", "solver")  # `sampler.KEY` is another name of `model.KEY`
-
-
-class Layer(NamedTuple):
-    """Settings over the defaults: origin for messages, the tree that --set addresses, and if it was typed."""
-
-    origin: str
-    tree: Tree
-    typed: bool = False
 
 
 def model_file(name: str) -> tuple[str, ModelFile]:
@@ -29,39 +19,37 @@ def model_file(name: str) -> tuple[str, ModelFile]:
     kind, colon, rest = name.partition(":")
     if colon and kind in ("path", "hub") and rest:
         return name, ModelFile(model={"source": name})
-    known = shipped("models")
     if name.endswith((".yaml", ".yml")):
-        from pathlib import Path
-
         return name, load_config(Path(name), ModelFile)
+    known = shipped("models")
     if name not in known:
         names = [*known, "path:DIRECTORY", "hub:ORG/NAME", "FILE.yaml"]
         raise BenchError(f"unknown model '{name}'.{did_you_mean(name, names)} Known: {', '.join(names)}")
     return readable(known[name]), load_config(known[name], ModelFile)
 
 
-def model_settings(name: str, layers: Sequence[Layer]) -> ModelConfig:
-    """The settings of a model alone: its file, then what the layers say about `model` and `sampler`."""
+def model_settings(name: str, overrides: Sequence[Override]) -> ModelConfig:
+    """The settings of a model alone: its file, then what is said about `model` and `sampler`.
+
+    Raises BenchError for any other section.
+    """
     origin, file = model_file(name)
-    settings = Layers().add(origin, "model", file.model)
-    for layer in map(sampler_as_model, layers):
-        if set(layer.tree) != {"model"}:
-            raise BenchError(f"{layer.origin}: only model.KEY=VALUE and sampler.KEY=VALUE mean anything here")
-        settings.add(layer.origin, "model", layer.tree["model"])
-    return settings.build(ModelConfig)
+    as_model = [sampler_as_model(override) for override in overrides]
+    for override in as_model:
+        if set(override.tree) != {"model"}:
+            raise BenchError(
+                f"{override.origin}: only model.KEY=VALUE and sampler.KEY=VALUE mean anything here"
+            )
+    return over(Layers().add(origin, "model", file.model), as_model, "model").build(ModelConfig)
 
 
-def sampler_as_model(layer: Layer) -> Layer:
-    """The layer with `sampler.steps` and its like said as `model.steps`."""
-    if "sampler" not in layer.tree:
-        return layer
-    tree = dict(layer.tree)
-    sampler = tree.pop("sampler")
-    if not isinstance(sampler, dict):
-        raise BenchError(f"{layer.origin}: sampler: expected a mapping, found {sampler!r}")
-    for key in sampler:
-        if key not in SAMPLER:
-            hint = did_you_mean(str(key), SAMPLER)
-            raise BenchError(f"{layer.origin}: sampler.{key}: unknown key.{hint} Known: {', '.join(SAMPLER)}")
-    tree["model"] = {**tree.pop("model", {}), **sampler}
-    return layer._replace(tree=tree)
+def evaluation(name: str, overrides: Sequence[Override] = ()) -> EvalConfig:
+    """How runs of a model are evaluated: its file, `--set eval.KEY=VALUE` over it."""
+    origin, file = model_file(name)
+    return over(Layers().add(origin, "eval", file.eval), overrides, "eval").build(EvalConfig)
+
+
+def training(name: str, overrides: Sequence[Override] = ()) -> TrainConfig:
+    """How runs of a model train where no method says otherwise; `--set train.KEY=VALUE` over it."""
+    origin, file = model_file(name)
+    return over(Layers().add(origin, "train", file.train), overrides, "train").build(TrainConfig)

@@ -1,4 +1,4 @@
-"""Command-line options → a request, its parts with the layers of settings over them, and where results go."""
+"""Command-line options → an experiment: its request, the combinations of it, and where results go."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.base import units
 from bench.base.errors import BenchError, did_you_mean
-from bench.base.layers import Layers, load_config, parse_setting, read_yaml, readable, shipped
+from bench.base.layers import Layers, load_config, read_yaml, readable, shipped
 from bench.base.reward_names import listed
-from bench.experiment.combinations import Part, parts
+from bench.experiment.combinations import Combination, combinations
 from bench.experiment.identity import slug
-from bench.experiment.model_files import RANDOM, Layer
+from bench.experiment.model_files import RANDOM
+from bench.experiment.overrides import Override, typed
 from bench.experiment.settings import Request
 
 DEMO = "demo"
@@ -39,11 +41,14 @@ class Options:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A validated request: its parts to resolve into cells, what was typed over it, and where to write."""
+    """A checked request, its combinations to resolve into cells, and where to write.
+
+    overrides: what the file, flags and --set say over the defaults, lowest first.
+    """
 
     request: Request
-    parts: list[Part]
-    layers: list[Layer]
+    combinations: list[Combination]
+    overrides: list[Override]
     out: Path
     weights: str | None = None
 
@@ -62,17 +67,16 @@ def build(options: Options) -> Experiment:
     for flag, tree in flags:
         merged.add(flag, "", tree)
     request = merged.build(Request)
-    layers = list[Layer]()
+    over = typed(options.settings)
     if options.steps is not None:
-        layers.append(Layer(f"--steps {options.steps}", {"train": {"steps": options.steps}}))
-    layers += [Layer(*parse_setting(text), typed=True) for text in options.settings]
+        over.insert(0, Override(f"--steps {options.steps}", {"train": {"steps": options.steps}}))
     stand_in = frozenset[str]()
     if options.model is not None and name is not None:
         stand_in = frozenset(k for k in ("reward", "prompts") if getattr(options, k) is None)
-    found = parts(request, origin, layers, options.weights, stand_in)
+    found = combinations(request, origin, over, options.weights, stand_in)
     title = Path(name).stem if name else _title(request, options.weights)
     out = Path("results") / title if options.out is None else options.out
-    return Experiment(request, found, [Layer(origin, request.settings), *layers], out, options.weights)
+    return Experiment(request, found, [Override(origin, request.settings), *over], out, options.weights)
 
 
 def _title(request: Request, weights: str | None) -> str:
@@ -107,12 +111,12 @@ def _flags(options: Options) -> list[tuple[str, dict[str, Any]]]:
     """(flag for messages, what it sets) for the flags that were given."""
     found: list[tuple[str, dict[str, Any]]] = []
     if options.methods is not None:
-        names = None if options.methods == "all" else _split(options.methods)
+        names = None if options.methods == "all" else units.names(options.methods)
         if names == []:
             raise BenchError("--methods: names no method; `all` takes every one that `bench list` shows")
         found.append(("--methods", {"methods": names}))
     if options.seeds is not None:
-        seeds = _split(options.seeds)
+        seeds = units.names(options.seeds)
         if not seeds or not all(re.fullmatch("[0-9]+", seed) for seed in seeds):
             raise BenchError(
                 f"--seeds {options.seeds}: expected whole numbers with commas between them, such as 0,1,2"
@@ -121,7 +125,7 @@ def _flags(options: Options) -> list[tuple[str, dict[str, Any]]]:
     for key in ("model", "reward", "prompts"):
         value = getattr(options, key)
         if value is not None:
-            names = listed(value) if key == "reward" else _split(value)
+            names = listed(value) if key == "reward" else units.names(value)
             if not names:
                 raise BenchError(f"--{key}: names nothing; leave it out for the default, or see `bench list`")
             found.append((f"--{key}", {key: names}))
@@ -130,7 +134,3 @@ def _flags(options: Options) -> list[tuple[str, dict[str, Any]]]:
         if value is not None:
             found.append((f"--{key}", {key: value}))
     return found
-
-
-def _split(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]

@@ -143,7 +143,7 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_several), Field(min_length=1
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
 
 
-class Run(Strict):
+class Variation(Strict):
     """One of an experiment's `runs`: what it leaves out is the experiment's."""
 
     methods: tuple[str, ...] | None = Field(default=None, description="names")
@@ -184,7 +184,9 @@ class Request(Strict):
     settings: dict[str, Any] = Field(
         default_factory=dict, description="as --set: train, eval, model, sampler, reward, a method's name"
     )
-    runs: tuple[Run, ...] = Field(default=(), description="the experiment several times, with differences")
+    runs: tuple[Variation, ...] = Field(
+        default=(), description="the experiment several times, with differences"
+    )
 
 
 class ModelFile(Strict):

@@ -12,10 +12,10 @@ from typing import Literal, NamedTuple
 
 from bench.base import registry
 from bench.base.strict import Strict
+from bench.base.units import GIB
 from bench.models.config import ModelConfig
 
 Use = Literal["reward gradient", "network gradient", "none"]
-GIB = 2**30
 
 
 class Architecture(NamedTuple):

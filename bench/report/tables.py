@@ -10,6 +10,7 @@ import pandas as pd
 from rich.console import Console
 
 from bench.base.columns import NONE, Column, as_text, print_columns, texts
+from bench.base.units import MIB
 from bench.report.stats import Estimate
 from bench.report.summary import Line
 
@@ -73,7 +74,7 @@ def _cost_columns(lines: Sequence[Line]) -> list[Column]:
         texts("forward", [short_count(c.forward) for c in costs]),
         texts("backward", [short_count(c.backward) for c in costs]),
         texts("train s", [_fixed(c.seconds, 0) for c in costs]),
-        texts("peak MiB", [_fixed(c.memory / 2**20, 0) for c in costs]),
+        texts("peak MiB", [_fixed(c.memory / MIB, 0) for c in costs]),
         texts("steering term", steering),
     ]
     if any(math.isfinite(c.picture.seconds) for c in costs):

@@ -52,7 +52,7 @@ def plan(experiment: Experiment, force: bool, fetch: bool = True) -> Planned:
     the same, and cannot run.
     """
     try:
-        cells = resolve_all(experiment.parts, fetch)
+        cells = resolve_all(experiment.combinations, fetch)
     except BenchError as error:
         raise missing.with_everything(experiment, error) if fetch else error from error
     results = ResultsDir(experiment.out)
@@ -77,7 +77,7 @@ def show(console: Console, planned: Planned) -> None:
         status = planned.results.cell(cell.id).status()
         training = cell.config.training
         state = f"{status.state} at {status.step}" if status.step else str(status.state)
-        shown = f"({title})" if missing.waits(cell) else cell.id
+        shown = f"({title})" if cell.absent else cell.id
         if training is None:
             table.add_row(shown, state, "-", "-", "-")
             continue
@@ -101,8 +101,10 @@ def show(console: Console, planned: Planned) -> None:
 
 
 def _show_stand_ins(console: Console, planned: Planned) -> None:
-    for model in dict.fromkeys(part.model for part in planned.experiment.parts):
-        stood = {k: v for p in planned.experiment.parts if p.model == model for k, v in p.stood_in.items()}
+    for model in dict.fromkeys(part.model for part in planned.experiment.combinations):
+        stood = {
+            k: v for p in planned.experiment.combinations if p.model == model for k, v in p.stood_in.items()
+        }
         if stood:
             names = {own: [n for n, o in stood.items() if o == own] for own in stood.values()}
             pairs = "; ".join(f"{own} for {', '.join(replaced)}" for own, replaced in names.items())
@@ -175,7 +177,7 @@ def record(planned: Planned) -> None:
         "schema_version": SCHEMA_VERSION,
         "command": command_line(),
         "request": planned.experiment.request.model_dump(mode="json", exclude={"settings"}),
-        "settings": [{"from": origin, "set": tree} for origin, tree, _ in planned.experiment.layers],
+        "settings": [{"from": origin, "set": tree} for origin, tree, _ in planned.experiment.overrides],
         "cells": [cell.id for cell in planned.cells],
     }
     write_atomically(planned.results.path / "experiment.yaml", dump_yaml(content))

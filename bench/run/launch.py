@@ -12,6 +12,8 @@ from types import FrameType
 from typing import Protocol, TypeVar
 
 from bench.base.errors import BenchError
+from bench.base.files import existing
+from bench.base.units import MIB
 from bench.run import claims
 from bench.run.claims import Claim
 from bench.run.process import Outcome, Process, Way, unchanged
@@ -187,15 +189,13 @@ def _sigterm_as_interrupt() -> Iterator[None]:
 
 def check_disk(results: ResultsDir, cells: int) -> None:
     """Raise BenchError if results cannot be written, or the disk is nearly full. Writes nothing."""
-    needed = (200 + 100 * cells) * 2**20
-    place = results.path.absolute()
-    while not place.exists():
-        place = place.parent
+    needed = (200 + 100 * cells) * MIB
+    place = existing(results.path)
     if not place.is_dir() or not os.access(place, os.W_OK):
         raise BenchError(f"cannot write results to {results.path}: {place} is no writable directory")
     free = shutil.disk_usage(place).free
     if free < needed:
         raise BenchError(
-            f"only {free / 2**20:.0f} MiB free at {place}, {needed / 2**20:.0f} MiB wanted for {cells} "
+            f"only {free / MIB:.0f} MiB free at {place}, {needed / MIB:.0f} MiB wanted for {cells} "
             "cells. Free some space, or choose another --out."
         )

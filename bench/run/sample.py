@@ -8,11 +8,12 @@ from pathlib import Path
 import torch
 
 from bench.base.files import write_atomically
-from bench.base.layers import Layers, parse_setting
+from bench.base.layers import Layers
 from bench.base.media import files as files_of
 from bench.data.prompts.dcot import DcotConfig
 from bench.experiment.identity import PLACES
-from bench.experiment.model_files import Layer, model_settings
+from bench.experiment.model_files import model_settings
+from bench.experiment.overrides import Override, typed
 from bench.models.config import ModelConfig
 from bench.run.evaluate import noise, sample_images
 from bench.run.load import find_lora, load_chain, load_lora, schedule_texts, start
@@ -36,7 +37,7 @@ def write_samples(
     dcot: coarse, mid and fine steps see the prompt's decomposition; None: as the cell was trained.
     """
     adapter = None if lora is None else find_lora(lora, "--lora")
-    layers = [Layer(*parse_setting(text)) for text in settings]
+    layers = typed(settings)
     own = trained_dcot(lora)
     decomposed = _dcot(own, layers) if dcot or (dcot is None and own is not None) else None
     of_model = [layer for layer in layers if decomposed is None or set(layer.tree) != {"dcot"}]
@@ -57,7 +58,7 @@ def write_samples(
     return files
 
 
-def _dcot(own: DcotConfig | None, layers: Sequence[Layer]) -> DcotConfig:
+def _dcot(own: DcotConfig | None, layers: Sequence[Override]) -> DcotConfig:
     """The settings of section `dcot` among these, over a cell's own."""
     chosen = Layers()
     if own is not None:
@@ -73,7 +74,7 @@ def trained_dcot(lora: Path | None) -> DcotConfig | None:
     return CellDir(lora).config().dcot if lora is not None and (lora / "config.yaml").is_file() else None
 
 
-def trained_model(name: str | None, lora: Path | None, layers: list[Layer]) -> tuple[str, ModelConfig]:
+def trained_model(name: str | None, lora: Path | None, layers: list[Override]) -> tuple[str, ModelConfig]:
     """A model's name and settings. A cell's LoRA is drawn with the settings that it was trained with, unless
     --set says otherwise."""
     if lora is None or not (lora / "config.yaml").is_file():
@@ -81,6 +82,6 @@ def trained_model(name: str | None, lora: Path | None, layers: list[Layer]) -> t
         return name, model_settings(name, layers)
     trained = CellDir(lora).config().model
     kept = trained.config.model_dump(exclude=set(PLACES))
-    own = Layer(str(lora / "config.yaml"), {"model": kept})
+    own = Override(str(lora / "config.yaml"), {"model": kept})
     name = trained.name if name is None else name
     return name, model_settings(name, [own, *layers])

@@ -18,18 +18,17 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from bench.base import registry
+from bench.base import registry, units
 from bench.base.console import plain
 from bench.base.errors import BenchError
 from bench.base.files import append_rows, write_atomically
-from bench.base.layers import parse_setting
 from bench.base.media import read
 from bench.base.reward_names import listed
 from bench.data.packages import absent
 from bench.engine.reward import media_of, scores
 from bench.experiment.choices import load_reward
-from bench.experiment.ingredients import ALL, Piece, complete, reward_list, reward_piece, split
-from bench.experiment.model_files import Layer
+from bench.experiment.ingredients import ALL, Ingredient, reward_ingredient, reward_list
+from bench.experiment.overrides import Override, typed
 from bench.experiment.settings import CellConfig, Choice
 from bench.run.evaluate import DIVERSITY, Evaluation, Row
 from bench.run.load import find_lora, load_lora, start
@@ -58,7 +57,7 @@ class Asked:
     def __post_init__(self) -> None:
         if self.out is not None and self.out.suffix not in TABLES:
             raise BenchError(f"--out {self.out}: the name must end in {' or '.join(TABLES)}")
-        if not split(self.rewards):
+        if not units.names(self.rewards):
             raise BenchError("--rewards: name at least one, or all")
 
 
@@ -127,18 +126,18 @@ def _choices(console: Console, asked: Asked, trained: Sequence[Choice], videos: 
     With `all`, rewards that are not on this machine, and those of videos without any (videos: whether there
     are), are left out, and it is said why.
     """
-    layers = [Layer(*parse_setting(text)) for text in asked.settings]
+    layers = typed(asked.settings)
     names = reward_list() if asked.rewards == ALL else list(dict.fromkeys(listed(asked.rewards)))
     for layer in layers:
         if not set(layer.tree) <= set(names):
             raise BenchError(f"{layer.origin}: only settings of {', '.join(names)} mean anything here")
-    own = {choice.name: Layer("the cell", {choice.name: choice.config}) for choice in trained}
+    own = {choice.name: Override("the cell", {choice.name: choice.config}) for choice in trained}
     found: list[Choice] = []
     faulty = {name: entry.problem for name, entry in registry.own("reward").items() if entry.problem}
     for name, problem in faulty.items() if asked.rewards == ALL else ():
         console.print(f"left out: {name}: {problem}", style="yellow", highlight=False, soft_wrap=True)
     for name in sorted(names):
-        piece = reward_piece(name, [own[name], *layers] if name in own else layers)
+        piece = reward_ingredient(name, [own[name], *layers] if name in own else layers)
         if asked.rewards == ALL and (why := _absent(piece, videos)):
             plain(console, f"left out: {name}: {why}", "yellow")
             continue
@@ -147,12 +146,12 @@ def _choices(console: Console, asked: Asked, trained: Sequence[Choice], videos: 
     return found
 
 
-def _absent(piece: Piece, videos: bool) -> str | None:
+def _absent(piece: Ingredient, videos: bool) -> str | None:
     """Why a reward cannot be loaded without fetching something first, or scores nothing here."""
     cls = registry.load("reward", piece.name)
     if not videos and media_of(cls, piece.config or cls.Config()) == "video":
         return "it scores videos"
-    if not complete(piece):
+    if not piece.complete:
         return f"not here; python -m bench fetch --reward {piece.name}"
     lacking = absent(piece.config)
     return f"package {lacking[0]} is not installed; docs/scorers.md" if lacking else None

@@ -160,6 +160,11 @@ def fill_random(model: Module, dtype: torch.dtype, name: str) -> Module:
     return model
 
 
+def random_model(build: Callable[[], Module], name: str) -> Module:
+    """What `build` makes, in float32 on the CPU, with weights that depend only on `name`."""
+    return fill_random(without_weights(build), torch.float32, name)
+
+
 def freeze(model: Module, device: torch.device) -> Module:
     """In evaluation mode on the device, without gradients for its weights."""
     return model.to(device).eval().requires_grad_(False)

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from bench.base.errors import BenchError
 from rewards.shared.clip_image import Preprocessor
 
-
-def check_videos(media: Tensor, prompts: Sequence[str], reward: str) -> None:
-    """One prompt for each video [B, F, 3, H, W]. Raises BenchError."""
-    if media.ndim != 5 or media.shape[2] != 3:
-        raise BenchError(
-            f"reward {reward}: expected videos [B, F, 3, H, W], got {list(media.shape)}: it scores no images"
-        )
-    if len(media) != len(prompts):
-        raise BenchError(f"reward {reward}: {len(media)} videos but {len(prompts)} prompts")
+# What keys that are absent in preprocessor_config.json mean to VideoMAE's processor.
+VIDEOMAE = {"resample": 2, "image_mean": (0.5, 0.5, 0.5), "image_std": (0.5, 0.5, 0.5)}
 
 
 def with_frames(media: Tensor, count: int) -> Tensor:

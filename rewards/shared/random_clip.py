@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from rewards.shared.checkpoint import HashTokenizer, fill_random, without_weights
+from rewards.shared.checkpoint import HashTokenizer, random_model
 
 LOGIT_SCALE = 2.6592  # CLIP's initial value
 TOKENS, WORDS, START, END = 77, 49406, 49406, 49407
@@ -32,7 +32,7 @@ def random_clip(architecture: str) -> tuple[Any, HashTokenizer]:
         vision_config=CLIPVisionConfig(**_tower(shape["vision"]), **shared, patch_size=14).to_dict(),
         projection_dim=shape["to"],
     )
-    model = fill_random(without_weights(lambda: CLIPModel(config)), torch.float32, architecture)
+    model = random_model(lambda: CLIPModel(config), architecture)
     fill_positions(model)
     with torch.no_grad():
         model.logit_scale.fill_(LOGIT_SCALE)

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from bench.data.cache import cache_directory
 from scripts.embedded.fetch import REGISTRY, fetch
 
 STAGES = (
@@ -29,7 +30,7 @@ STAGES = (
     "evaluate-video",
     "strips",
 )
-DEFAULT_WORK = Path.home() / ".cache" / "reward-finetuning-bench" / "embedded"
+DEFAULT_WORK = cache_directory() / "embedded"
 STEPS = {"vae": 6500, "reward": 4700, "unet": 5500, "video": 4000}
 """Training steps of the shipped weights."""
 DECAY = {"reward": 2200, "unet": 3000, "video": 1500}

@@ -17,11 +17,12 @@ from bench.data import prompts
 from bench.data.cache import file_path
 from bench.data.need import Need
 from bench.data.prompts import public
-from bench.data.sources import find, locate
+from bench.data.sources import find, locate, look
 from bench.data.url import fetch_url
 from bench.experiment import ingredients
+from bench.experiment.cell_digests import MISSING
 from bench.experiment.request import Options, build
-from bench.experiment.resolve import MISSING, resolve_all
+from bench.experiment.resolve import resolve_all
 from bench.run.experiment import plan, show
 from tests.support.fake_hub import FakeHub
 from tests.support.running import ROOT, command
@@ -56,7 +57,7 @@ def test_a_tree_made_by_to_is_all_that_a_machine_without_network_needs(fake: Fak
         "export BENCH_CACHE",
         "export HF_HUB_OFFLINE",
     ]
-    code = "from bench.experiment.ingredients import *; print(look(model_piece('hub:org/one').needs[0]).path)"
+    code = "from bench.experiment.ingredients import *; print(look(model_ingredient('hub:org/one').needs[0]).path)"  # noqa: E501
     shell = "; ".join([*exports, f'"$PYTHON" -c "{code}"'])
     plain = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "BENCH_"))}
     found = subprocess.run(
@@ -100,7 +101,7 @@ def test_what_does_not_fit_the_disk_is_not_begun(
     fake.use(monkeypatch, tmp_path)
     monkeypatch.setattr("bench.data.hub.free_gigabytes", lambda place: 1e-6)
     console = Console(record=True, width=80)
-    assert fetch.run(console, [ingredients.model_piece("hub:org/one")], None, False) == 1
+    assert fetch.run(console, [ingredients.model_ingredient("hub:org/one")], None, False) == 1
     assert "5 kB to download, and 0.0 GB free" in console.export_text()
     assert fake.downloads("model.safetensors") == []
 
@@ -121,12 +122,12 @@ def test_a_tree_holds_the_cache_of_files_from_urls_too(
 
 def test_a_model_brings_its_rewards_and_prompts_unless_others_are_named() -> None:
     def labels(*names: str | None) -> list[str]:
-        return [piece.label for piece in ingredients.asked(*names)]  # type: ignore[arg-type]
+        return [piece.label for piece in ingredients.named(*names)]  # type: ignore[arg-type]
 
     own = ["model tiny", "reward clip", "reward colourfulness", "reward jpeg", "prompts emoji"]
     assert labels("tiny", None, None) == own
     assert labels("tiny", "jpeg", "animals") == [*own[:-1], "prompts animals"]
-    alone = ingredients.asked("tiny", "jpeg", "animals", ["eval.rewards=[]"])
+    alone = ingredients.named("tiny", "jpeg", "animals", ["eval.rewards=[]"])
     assert [piece.label for piece in alone] == ["model tiny", "reward jpeg", "prompts animals"]
     assert labels(None, "clip:1,jpeg:0.5", None) == ["reward clip", "reward jpeg"]
     assert set(own[1:4]) <= set(labels(None, "all", None))
@@ -140,11 +141,11 @@ def test_fetch_brings_all_that_the_run_of_the_same_names_waits_for(
     experiment = build(Options(methods="rlr,ddpo", model="sd14", reward="hpsv2"))
     missing = {
         what.partition(" hpdv2")[0]
-        for cell in resolve_all(experiment.parts, fetch=False)
+        for cell in resolve_all(experiment.combinations, fetch=False)
         for what, digest in cell.config.digests.items()
         if digest.startswith(MISSING)
     }
-    fetched = {need.name for piece in ingredients.asked("sd14", "hpsv2", None) for need in piece.needs}
+    fetched = {need.name for piece in ingredients.named("sd14", "hpsv2", None) for need in piece.needs}
     assert missing == {name.partition(" hpdv2")[0] for name in fetched}
     assert {"model", "prompts", "reward hpsv2", "reward aes clip", "reward imagereward"} <= missing
 
@@ -176,14 +177,14 @@ def test_to_a_file_is_an_error_that_says_so(tmp_path: Path) -> None:
 
 
 def test_settings_move_a_need_and_must_mean_something() -> None:
-    (piece,) = ingredients.asked(None, "clip", None, ["clip.source=hub:org/other"])
+    (piece,) = ingredients.named(None, "clip", None, ["clip.source=hub:org/other"])
     assert piece.needs[0].source == "hub:org/other"
     with pytest.raises(BenchError, match="'jpeg' is not among what is named"):
-        ingredients.asked(None, "clip", None, ["jpeg.quality=1"])
+        ingredients.named(None, "clip", None, ["jpeg.quality=1"])
 
 
 def test_a_named_place_that_is_not_there_is_told_and_no_error(tmp_path: Path) -> None:
-    found = ingredients.look(Need("model", None, "model.path", tmp_path / "none"))
+    found = look(Need("model", None, "model.path", tmp_path / "none"))
     assert found.path is None
     assert "not a directory" in (found.problem or "")
 
@@ -191,7 +192,7 @@ def test_a_named_place_that_is_not_there_is_told_and_no_error(tmp_path: Path) ->
 def test_a_file_that_is_linked_twice_counts_once(tmp_path: Path) -> None:
     (tmp_path / "a.bin").write_bytes(b"x" * 1000)
     (tmp_path / "b.bin").symlink_to(tmp_path / "a.bin")
-    assert ingredients.look(Need("model", None, "model.path", tmp_path)).size == 1000
+    assert look(Need("model", None, "model.path", tmp_path)).size == 1000
 
 
 def test_a_page_that_is_no_prompt_set_is_refused_and_does_not_stay(
@@ -218,7 +219,7 @@ def test_a_page_that_is_no_prompt_set_is_refused_and_does_not_stay(
         monkeypatch.setitem(public.SETS, "drawbench", found)
         text = io.StringIO()
         code = fetch.run(
-            Console(file=text, width=200), ingredients.asked(None, None, "drawbench", ()), None, False
+            Console(file=text, width=200), ingredients.named(None, None, "drawbench", ()), None, False
         )
         assert code == 1
         assert "no column" in text.getvalue()
@@ -229,6 +230,6 @@ def test_a_page_that_is_no_prompt_set_is_refused_and_does_not_stay(
         assert str(error.value).endswith("Fetch it anew:  python -m bench fetch --prompts drawbench")
         page = b"Prompts\na cat\na dog\n"
         console = Console(file=text, width=200)
-        assert fetch.run(console, ingredients.asked(None, None, "drawbench", ()), None, False) == 0
+        assert fetch.run(console, ingredients.named(None, None, "drawbench", ()), None, False) == 0
         server.shutdown()
     assert {*prompts.load("drawbench").train, *prompts.load("drawbench").eval} == {"a cat", "a dog"}

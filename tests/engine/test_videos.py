@@ -14,7 +14,7 @@ from bench.data.advice import fetch_flag
 from bench.engine.plan import Kind, Plan, Segment
 from bench.engine.random_streams import normal
 from bench.engine.reward import Reward, media_of, scores
-from bench.experiment.ingredients import reward_piece
+from bench.experiment.ingredients import reward_ingredient
 from bench.experiment.request import Options, build
 from bench.experiment.resolve import resolve_all
 from bench.measure.cost.simulate import Simulator
@@ -171,7 +171,7 @@ def test_videos_are_evaluated_with_diversity_and_kept_whole() -> None:
 def test_evaluating_pictures_by_all_rewards_leaves_those_of_videos_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    piece = reward_piece("colourfulness")
+    piece = reward_ingredient("colourfulness")
     assert score._absent(piece, videos=False) is None
     monkeypatch.setattr(ColourfulnessReward, "media", "video")
     assert score._absent(piece, videos=False) == "it scores videos"
@@ -181,7 +181,7 @@ def test_evaluating_pictures_by_all_rewards_leaves_those_of_videos_out(
 def cells(*settings: str, methods: str = "vader", model: str = "modelscope", **options: Any) -> Any:
     """A plan's cells."""
     found = build(Options(methods=methods, model=model, settings=settings, **options))
-    return resolve_all(found.parts, fetch=False)
+    return resolve_all(found.combinations, fetch=False)
 
 
 def test_settings_that_do_not_fit_pictures_or_videos_are_refused_while_planning(

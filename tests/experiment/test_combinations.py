@@ -6,9 +6,10 @@ import pytest
 
 from bench.base.errors import BenchError
 from bench.base.layers import shipped
+from bench.experiment.cell_digests import MISSING
 from bench.experiment.model_files import model_settings
 from bench.experiment.request import Experiment, Options, build
-from bench.experiment.resolve import MISSING, resolve_all
+from bench.experiment.resolve import resolve_all
 from bench.experiment.settings import TrainConfig
 from bench.models.config import ModelConfig
 from bench.run.experiment import plan
@@ -23,7 +24,7 @@ def written(tmp_path: Path, text: str) -> str:
 
 
 def combinations(experiment: Experiment) -> list[tuple[str, str, str]]:
-    return [(part.model, part.prompts, part.reward) for part in experiment.parts]
+    return [(part.model, part.prompts, part.reward) for part in experiment.combinations]
 
 
 def test_models_prompts_and_rewards_are_combined(tmp_path: Path) -> None:
@@ -40,7 +41,7 @@ def test_every_run_takes_what_it_leaves_out_from_the_experiment(tmp_path: Path) 
         "methods: [zo]\nreward: jpeg\nsettings: {train: {lr: 0.5}}\n"
         "runs:\n  - {}\n  - {methods: [ddpo], settings: {train: {lr: 0.25}, sampler: {steps: 6}}}\n",
     )
-    first, second = (resolve_all([part]) for part in build(Options(config=file, model="tiny")).parts)
+    first, second = (resolve_all([part]) for part in build(Options(config=file, model="tiny")).combinations)
     assert [c.config.label for c in (*first, *second)] == ["base", "zo", "base", "ddpo"]
     for cells, lr, steps in ((first, 0.5, 20), (second, 0.25, 6)):
         training = cells[1].config.training
@@ -56,22 +57,22 @@ def test_a_flag_stands_over_every_run(tmp_path: Path) -> None:
 
 def test_the_base_model_is_planned_once_for_all_rewards_that_score_it(tmp_path: Path) -> None:
     file = written(tmp_path, "reward: [clip, colourfulness]\nmethods: [zo]\n")
-    labels = [cell.config.label for cell in resolve_all(build(Options(config=file)).parts)]
+    labels = [cell.config.label for cell in resolve_all(build(Options(config=file)).combinations)]
     assert sorted(labels) == ["base", "zo", "zo"]
 
 
 def test_a_reward_with_a_weight_is_a_sum_and_two_names_are_two_rewards() -> None:
-    assert [part.reward for part in build(Options(reward="clip:1,colourfulness:0.5")).parts] == [
+    assert [part.reward for part in build(Options(reward="clip:1,colourfulness:0.5")).combinations] == [
         "clip:1,colourfulness:0.5"
     ]
-    assert [part.reward for part in build(Options(reward="clip,colourfulness")).parts] == [
+    assert [part.reward for part in build(Options(reward="clip,colourfulness")).combinations] == [
         "clip",
         "colourfulness",
     ]
 
 
 def test_sampler_keys_are_the_models_and_nothing_else() -> None:
-    cells = resolve_all(build(Options(methods="zo", settings=["sampler.steps=7"])).parts)
+    cells = resolve_all(build(Options(methods="zo", settings=["sampler.steps=7"])).combinations)
     assert {cell.config.model.config.steps for cell in cells} == {7}
     with pytest.raises(BenchError, match=r"sampler\.stpes: unknown key\. Did you mean 'steps'\?"):
         build(Options(methods="zo", settings=["sampler.stpes=7"]))
@@ -87,16 +88,16 @@ def test_batch_size_is_prompts_times_samples(size: int, expected: tuple[int, int
 
 def test_batch_size_that_is_no_multiple_is_refused() -> None:
     with pytest.raises(BenchError, match="batch_size 3 is no multiple of samples_per_prompt 2"):
-        resolve_all(build(Options(methods="zo", settings=["train.batch_size=3"])).parts)
+        resolve_all(build(Options(methods="zo", settings=["train.batch_size=3"])).combinations)
 
 
 def test_another_model_brings_its_own_rewards_for_those_that_the_experiment_names(tmp_path: Path) -> None:
     replaced = build(Options(config="table2", model="tiny"))
     assert set(combinations(replaced)) == {("tiny", "emoji", "clip"), ("tiny", "emoji", "colourfulness")}
-    assert replaced.parts[0].stood_in["hpsv2"] == "clip"
+    assert replaced.combinations[0].stood_in["hpsv2"] == "clip"
     typed = build(Options(config="table2", model="tiny", reward="aes"))
     assert {reward for _, _, reward in combinations(typed)} == {"aes"}
-    assert not build(Options(config="demo")).parts[0].stood_in
+    assert not build(Options(config="demo")).combinations[0].stood_in
 
 
 @pytest.mark.parametrize("name", PAPER)
@@ -108,7 +109,7 @@ def test_the_papers_experiments_are_planned_without_their_weights(name: str, tmp
 
 
 def test_table_2_has_all_its_cells() -> None:
-    cells = resolve_all(build(Options(config="table2")).parts, fetch=False)
+    cells = resolve_all(build(Options(config="table2")).combinations, fetch=False)
     trained = [cell.config for cell in cells if cell.config.training is not None]
     assert len(trained) == 2 * 3 * 2 * 4
     assert len(cells) - len(trained) == 2 * 2  # one base per model and prompt set
@@ -116,7 +117,7 @@ def test_table_2_has_all_its_cells() -> None:
 
 def test_the_papers_video_experiment_has_its_hyperparameters(tmp_path: Path) -> None:
     """Appendix C."""
-    cells = resolve_all(build(Options(config="table3", out=tmp_path / "x")).parts, fetch=False)
+    cells = resolve_all(build(Options(config="table3", out=tmp_path / "x")).combinations, fetch=False)
     assert [cell.config.label for cell in cells][-4:] == ["doodl", "ddpo", "vader", "rlr"]
     for cell in cells:
         model = cell.config.model.config
@@ -131,7 +132,7 @@ def test_the_papers_video_experiment_has_its_hyperparameters(tmp_path: Path) -> 
 @pytest.mark.parametrize("name", PAPER)
 def test_the_papers_experiments_have_its_hyperparameters(name: str) -> None:
     """Appendix C; Table 8 and Table 9 vary one of them."""
-    for cell in resolve_all(build(Options(config=name)).parts, fetch=False):
+    for cell in resolve_all(build(Options(config=name)).combinations, fetch=False):
         model, training = cell.config.model.config, cell.config.training
         assert (model.solver, model.steps) in (("ddim", 50), ("dpmpp", 20))
         assert model.guidance == 7.5 and model.lora.rank == 16
@@ -159,7 +160,7 @@ def test_a_flag_that_names_nothing_says_so(flag: str, options: Options) -> None:
 
 
 def test_table_4_restricts_the_block_to_the_papers_steps_where_dcot_is_on() -> None:
-    for part in build(Options(config="table4")).parts:
+    for part in build(Options(config="table4")).combinations:
         (trained,) = [c.config.training for c in resolve_all([part], fetch=False) if c.config.training]
         # The paper's j counts steps from the image: block j … j+1 starts at our step 50 - (j + 1).
         assert trained.method.config["start_range"] == ([50 - 41, 50 - 31] if part.dcot else None)
@@ -172,7 +173,7 @@ def test_every_experiment_that_ships_is_one_of_the_tested() -> None:
 def test_weights_from_another_repository_are_not_sought_at_the_commit_of_the_models_own() -> None:
     def model(*settings: str) -> ModelConfig:
         options = Options(methods="ddpo", model="sd14", weights="hub:org/copy", settings=settings)
-        return resolve_all(build(options).parts, fetch=False)[0].config.model.config
+        return resolve_all(build(options).combinations, fetch=False)[0].config.model.config
 
     assert model_settings("sd14", ()).revision is not None
     assert (model().source, model().revision) == ("hub:org/copy", None)

@@ -12,7 +12,7 @@ from rewards.python_function import PythonConfig
 
 
 def ids(**options: object) -> list[str]:
-    return [cell.id for cell in resolve_all(build(Options(**options)).parts)]  # type: ignore[arg-type]
+    return [cell.id for cell in resolve_all(build(Options(**options)).combinations)]  # type: ignore[arg-type]
 
 
 def test_ids_of_results_from_before_real_models_are_still_the_same() -> None:

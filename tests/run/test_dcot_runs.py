@@ -8,8 +8,9 @@ from rich.console import Console
 
 from bench.base.files import read_rows
 from bench.data.prompts import answers, dcot
+from bench.experiment.cell_digests import MISSING
 from bench.experiment.request import Options, build
-from bench.experiment.resolve import MISSING, resolve_all
+from bench.experiment.resolve import resolve_all
 from bench.run import launch
 from bench.run.cell import run_cell
 from bench.run.experiment import plan, show
@@ -37,7 +38,9 @@ def test_every_third_of_the_chain_sees_its_prompt_and_the_reward_the_original(
 ) -> None:
     from bench.engine.world import World
 
-    (config,) = [c.config for c in resolve_all(build(asked(tmp_path)).parts) if c.config.training is None]
+    (config,) = [
+        c.config for c in resolve_all(build(asked(tmp_path)).combinations) if c.config.training is None
+    ]
     session = Session(CellDir(tmp_path / "cell"), config, World(None), torch.device("cpu"))
     seen: list[str] = []
     scored: list[str] = []

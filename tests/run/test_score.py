@@ -10,6 +10,7 @@ from rich.console import Console
 from bench.base.errors import BenchError
 from bench.base.files import read_rows
 from bench.experiment.choices import load_reward
+from bench.experiment.ingredients import Ingredient
 from bench.experiment.settings import Choice
 from bench.run import score
 from bench.run.sample import write_samples
@@ -59,7 +60,7 @@ def test_what_sample_drew_can_be_scored_as_it_lies(tmp_path: Path) -> None:
 def test_all_leaves_out_what_is_not_here_and_says_what_to_type(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(score, "complete", lambda piece: piece.name == "jpeg")
+    monkeypatch.setattr(Ingredient, "complete", property(lambda one: one.name == "jpeg"))
     shown = console()
     score.score_images(shown, pictures(tmp_path / "x", [16]), None, score.Asked("all"))
     text = shown.export_text()

@@ -65,7 +65,7 @@ def core(name: str, reward: Any) -> torch.nn.Module:
         return reward.model.visual
     if name == "imagereward":
         return reward.model.blip.visual_encoder
-    return reward.clip.model.vision_model
+    return reward.model.vision_model
 
 
 def pictures(*sizes: tuple[int, int]) -> list[Image.Image]:

@@ -2,64 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 
+from bench.base.units import readable_size
 from bench.cli.doctor.lines import Line, Mark
 from bench.cli.doctor.machine import tilde
-from bench.cli.fetch import readable_size
+from bench.cli.fetch import where
 from bench.data.prompts import BUILT_IN
-from bench.experiment.ingredients import Found, Piece, gigabytes, look
+from bench.data.sources import look
+from bench.experiment.ingredients import Ingredient
 
-Maker = Callable[[str], Piece]
-NO_FILES = {
-    "model": "needs no files",
-    "reward": "needs no weights",
-    "prompts": "a file of yours",
-}
+NO_FILES = {"model": "needs no files", "reward": "needs no weights", "prompts": "a file of yours"}
 
 
-def make(names: Sequence[str], maker: Maker) -> tuple[list[Piece], list[Line]]:
-    """The pieces of these names, and lines about those that cannot even be described."""
-    pieces, problems = list[Piece](), list[Line]()
-    for name in names:
-        try:
-            pieces.append(maker(name))
-        except Exception as error:  # whatever a broken package or plugin raises
-            said = str(error).partition("\n")[0] or type(error).__name__
-            problems.append(Line(name, said, Mark.NOTE))
-    return pieces, problems
-
-
-def lines(piece: Piece) -> Iterator[Line]:
+def lines(ingredient: Ingredient) -> Iterator[Line]:
     """Where its files are; one line if all are in one state."""
-    found = [look(need) for need in piece.needs]
+    name, command = ingredient.name, f"python -m bench fetch --{ingredient.kind} {ingredient.name}"
+    found = [look(need) for need in ingredient.needs]
     if not found:
-        shipped = piece.kind == "prompts" and piece.name in BUILT_IN
-        yield Line(piece.name, "ships with this package" if shipped else NO_FILES[piece.kind])
-    elif all(f.path is None and f.problem is None for f in found):
-        size = gigabytes(piece)
-        known = f" ({readable_size(size * 1e9)})" if size else ""
-        yield Line(piece.name, f"not here{known}: {command(piece)}")
+        shipped = ingredient.kind == "prompts" and name in BUILT_IN
+        yield Line(name, "ships with this package" if shipped else NO_FILES[ingredient.kind])
+    elif all(one.path is None and one.problem is None for one in found):
+        size = f" ({readable_size(ingredient.gigabytes * 1e9)})" if ingredient.gigabytes else ""
+        yield Line(name, f"not here{size}: {command}")
     else:
         for one in found:
-            yield Line(piece.name, _text(one, piece), _mark(one))
-
-
-def command(piece: Piece) -> str:
-    """What fetches it."""
-    return f"python -m bench fetch --{piece.kind} {piece.name}"
-
-
-def _text(found: Found, piece: Piece) -> str:
-    if found.problem is not None:
-        return found.problem
-    if found.path is None:
-        return f"{found.need.source} not here: {command(piece)}"
-    return f"{readable_size(found.size)} at {tilde(found.path)}"
-
-
-def _mark(found: Found) -> Mark:
-    """What the package should have brought along is essential."""
-    if found.path is not None:
-        return Mark.OK
-    return Mark.BAD if found.need.kind == "embedded" else Mark.NOTE
+            if one.path is not None:
+                yield Line(name, f"{readable_size(one.size)} at {tilde(one.path)}")
+            elif one.problem is not None:  # what the package should have brought along is essential
+                yield Line(name, one.problem, Mark.BAD if one.need.kind == "embedded" else Mark.NOTE)
+            else:
+                yield Line(name, f"{where(one)}: {command}", Mark.NOTE)

@@ -13,9 +13,9 @@ from pathlib import Path
 import psutil
 
 from bench.base.errors import BenchError
+from bench.base.units import GIB
 from bench.cli.doctor.lines import Line, Mark
 
-GIB = 2**30
 DEMO_CELLS = 7
 DEMO_MEMORY = 1.5  # GiB of main memory that a cell of the demo wants at least
 CGROUP = Path("/sys/fs/cgroup")

@@ -13,21 +13,15 @@ from rich.text import Text
 
 from bench.base import registry
 from bench.base.console import plain
-from bench.cli.doctor.machine import GIB, available_memory
+from bench.base.units import GIB
+from bench.cli.doctor.machine import available_memory
 from bench.data.packages import absent
+from bench.data.sources import look
 from bench.engine.reward import is_differentiable, media_of
 from bench.experiment import method_files
-from bench.experiment.ingredients import (
-    ALL,
-    Piece,
-    complete,
-    evaluation,
-    look,
-    reward_list,
-    reward_piece,
-    training,
-)
-from bench.experiment.model_files import Layer, model_file
+from bench.experiment.ingredients import ALL, Ingredient, reward_ingredient, reward_list
+from bench.experiment.model_files import evaluation, model_file, training
+from bench.experiment.overrides import Override
 from bench.models.config import ModelConfig
 from bench.models.sizes import Batches, Memory, Use, memory
 
@@ -44,11 +38,11 @@ class Room:
 class Setup:
     """A model as its runs load it: with the rewards that it is evaluated by, some samples at a time."""
 
-    model: Piece
-    evaluated: tuple[Piece, ...]
+    model: Ingredient
+    evaluated: tuple[Ingredient, ...]
     batches: Batches
 
-    def rewards(self, trained: Piece) -> dict[str, Piece]:
+    def rewards(self, trained: Ingredient) -> dict[str, Ingredient]:
         """All that a cell loads which is trained on this one, by name."""
         return {piece.name: piece for piece in (trained, *self.evaluated)}
 
@@ -88,10 +82,10 @@ class Answer(NamedTuple):
     fix: str = ""
 
 
-def set_up(model: Piece, layers: Sequence[Layer] = ()) -> Setup:
+def set_up(model: Ingredient, layers: Sequence[Override] = ()) -> Setup:
     """How runs load a model; layers: what `--set` says. Raises BenchError."""
     how = evaluation(model.name, layers)
-    evaluated = tuple(reward_piece(name, layers) for name in how.rewards)
+    evaluated = tuple(reward_ingredient(name, layers) for name in how.rewards)
     return Setup(model, evaluated, Batches(training(model.name, layers).micro_batch, how.batch))
 
 
@@ -117,7 +111,7 @@ def classes(methods: Sequence[str], model: str) -> tuple[list[str], list[str]]:
     return needing, others
 
 
-def answer(setup: Setup, reward: Piece, use: Use, here: Room, present: frozenset[str]) -> Answer:
+def answer(setup: Setup, reward: Ingredient, use: Use, here: Room, present: frozenset[str]) -> Answer:
     """Whether a method of that use can run. present: labels of the pieces whose files are all here."""
     cls = registry.load("reward", reward.name)
     if use == "reward gradient" and reward.config and not is_differentiable(cls, reward.config):
@@ -144,12 +138,12 @@ def answer(setup: Setup, reward: Piece, use: Use, here: Room, present: frozenset
     return Answer(f"yes, {size}{slow}")
 
 
-def _memory(setup: Setup, loaded: Mapping[str, Piece], use: Use, here: Room) -> Memory | None:
+def _memory(setup: Setup, loaded: Mapping[str, Ingredient], use: Use, here: Room) -> Memory | None:
     rewards = {name: piece.config for name, piece in loaded.items()}
     return memory(setup.config, rewards, setup.batches, use, here.gpu)
 
 
-def _smaller(setup: Setup, reward: Piece, use: Use, here: Room) -> str:
+def _smaller(setup: Setup, reward: Ingredient, use: Use, here: Room) -> str:
     """Settings that make it fit."""
     saving = setup.config.model_copy(update={"gradient_checkpointing": True})
     for typed in SMALLER:
@@ -170,7 +164,7 @@ def _smaller(setup: Setup, reward: Piece, use: Use, here: Room) -> str:
 def show(
     console: Console,
     setups: Sequence[Setup],
-    rewards: Sequence[Piece],
+    rewards: Sequence[Ingredient],
     uses: Sequence[Use],
     here: Room,
     typed: str = "",
@@ -191,7 +185,7 @@ def show(
     for use in uses:
         table.add_column(CLASSES[use], no_wrap=True)
     involved = {p.label: p for setup in setups for p in (setup.model, *setup.evaluated, *rewards)}
-    present = frozenset(label for label, piece in involved.items() if complete(piece))
+    present = frozenset(label for label, piece in involved.items() if piece.complete)
     fixes: dict[str, list[str]] = {}  # what to type → the rewards that it is for
     for setup in setups:
         rows: dict[tuple[str, ...], list[str]] = {}

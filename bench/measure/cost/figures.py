@@ -14,10 +14,10 @@ from matplotlib.axes import Axes
 
 from bench.base import style
 from bench.base.style import Drawing, Look
+from bench.base.units import GB
 from bench.engine.stages import DECODE, FIRST_ORDER, HALF_ORDER, OPTIMIZER, REWARD, ROLLOUT, ZEROTH_ORDER
 from bench.measure.cost.ledger import COMPONENTS, Point
 
-GB = 1e9
 GROUPS = {
     "weights": ("weights", style.GREY),
     "LoRA, gradients, optimizer": ("lora gradients optimizer", style.PURPLE),

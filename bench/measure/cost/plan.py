@@ -10,7 +10,7 @@ from typing import Literal
 
 from bench.base.errors import BenchError
 from bench.base.layers import Tree
-from bench.experiment.model_files import Layer
+from bench.experiment.overrides import Override
 from bench.experiment.request import Experiment
 from bench.experiment.resolve import Cell, only_trained, resolve_all
 
@@ -34,7 +34,7 @@ def plan(experiment: Experiment, measured: bool | None, batch: int | None, graph
     batch: samples of the step, all at once through the network. graphs: `staged` or `joint`.
     """
     typed = _layers(batch, graphs)
-    parts = [replace(part, layers=(*part.layers, *typed)) for part in experiment.parts]
+    parts = [replace(part, overrides=(*part.overrides, *typed)) for part in experiment.combinations]
     everything = any(part.methods is None for part in parts)
     cells = only_trained(resolve_all(parts, fetch=False), named=not everything)
     if measured is None:
@@ -61,7 +61,7 @@ def merged(found: Sequence[Planned]) -> Planned:
     return replace(found[0], cells=list(cells.values()))
 
 
-def _layers(batch: int | None, graphs: str | None) -> list[Layer]:
+def _layers(batch: int | None, graphs: str | None) -> list[Override]:
     train: Tree = {}
     if graphs is not None:
         if graphs not in ("staged", "joint"):
@@ -71,4 +71,4 @@ def _layers(batch: int | None, graphs: str | None) -> list[Layer]:
         train |= {"batch_size": batch, "micro_batch": batch}
         if batch % 2:
             train["samples_per_prompt"] = 1
-    return [Layer("--batch and --graphs", {"train": train})] if train else []
+    return [Override("--batch and --graphs", {"train": train})] if train else []

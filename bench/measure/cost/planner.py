@@ -93,7 +93,7 @@ def cell(method: str, model: str, batch: int, settings: Sequence[str]) -> CellCo
         raise BenchError("plan takes one method and one model at a time")
     sets = (f"train.batch_size={batch}", *settings)
     found: list[Cell] = resolve_all(
-        build(Options(methods=method, model=model, settings=sets)).parts, fetch=False
+        build(Options(methods=method, model=model, settings=sets)).combinations, fetch=False
     )
     config = next(c.config for c in found if c.config.training is not None)
     if "h" not in trained(config).method.config:

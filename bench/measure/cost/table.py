@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.base.files import write_atomically
+from bench.base.units import GB
 from bench.experiment.resolve import Cell
 from bench.experiment.settings import Training
 from bench.measure.cost.ledger import COMPONENTS, PARTS, SIZE
@@ -19,7 +20,6 @@ from bench.measure.cost.plan import Mode
 from bench.measure.cost.times import KINDS
 from bench.measure.cost.usage import Usage
 
-GB = 1e9
 KEYS = ("cell", "mode")
 SIZES = (  # components of the peak, and sums of them
     *("weights", "lora", "gradients", "optimizer", "activations"),

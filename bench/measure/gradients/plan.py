@@ -10,8 +10,9 @@ from bench.base import registry
 from bench.base.errors import BenchError
 from bench.data import digests
 from bench.experiment.choices import load_method
-from bench.experiment.combinations import Part
-from bench.experiment.model_files import Layer, model_file
+from bench.experiment.combinations import Combination
+from bench.experiment.model_files import model_file
+from bench.experiment.overrides import Override
 from bench.experiment.request import Experiment
 from bench.experiment.resolve import Cell, only_trained, resolve
 from bench.measure.gradients.store import FOLDER, INIT, ProbeConfig, ProbeDir, probe_config, probe_id
@@ -46,14 +47,14 @@ def plan(experiment: Experiment, places: Sequence[str], limits: Limits, jobs: in
     places: θ, each `init` or the directory of a cell or a LoRA. The deployed sampler's exact gradient is
     measured along with whatever was asked for, because all biases refer to it.
     """
-    asked = _only(experiment.parts)
+    asked = _only(experiment.combinations)
     origin, file = model_file(asked.model)
     _check_differentiable(asked.reward)
     methods = asked.methods
     if methods is not None and REFERENCE not in methods:
         methods = (REFERENCE, *methods)
-    layers = (Layer(origin, {"train": file.gradients}), *asked.layers)
-    part = replace(asked, methods=methods, layers=layers)
+    layers = (Override(origin, {"train": file.gradients}), *asked.overrides)
+    part = replace(asked, methods=methods, overrides=layers)
     cells = only_trained(resolve(part), named=methods is not None)
     reference = next(cell for cell in cells if cell.config.label == REFERENCE)
     wanted = [cell for cell in cells if _asked(cell, asked)]
@@ -92,13 +93,13 @@ def _check_differentiable(reward: str) -> None:
         )
 
 
-def _only(parts: Sequence[Part]) -> Part:
+def _only(parts: Sequence[Combination]) -> Combination:
     if len(parts) > 1:
         raise BenchError("a profile is of one model with one reward and one prompt set: name one of each")
     return parts[0]
 
 
-def _asked(cell: Cell, part: Part) -> bool:
+def _asked(cell: Cell, part: Combination) -> bool:
     return part.methods is None or cell.config.label in part.methods
 
 

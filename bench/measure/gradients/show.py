@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 from rich.table import Table
 
+from bench.base.units import MIB
 from bench.measure.gradients.probe import MARGIN
 from bench.measure.gradients.profiles import ProfileRow
 from bench.measure.gradients.verdict import ROUNDING, Bias, Verdict
@@ -118,7 +119,7 @@ COLUMNS: dict[str, Callable[[ProfileRow], str]] = {
     "fwd": lambda row: _mean(row.moments.forward, row),
     "bwd": lambda row: _mean(row.moments.backward, row),
     "s": lambda row: number(row.seconds),
-    "MB": lambda row: f"{(row.moments.peak_memory - row.moments.idle_memory) / 2**20:.0f}",
+    "MB": lambda row: f"{(row.moments.peak_memory - row.moments.idle_memory) / MIB:.0f}",
     "variance × s": lambda row: number(row.variance * row.seconds),
 }
 HEADERS = tuple(COLUMNS)

@@ -9,12 +9,12 @@ from pathlib import Path
 import pandas as pd
 
 from bench.base.files import write_atomically
+from bench.base.units import MIB
 from bench.measure.gradients.moments import TERMS
 from bench.measure.gradients.profiles import ProfileRow
 from bench.measure.gradients.term_factors import least_squares
 from bench.measure.gradients.verdict import Bias, Contribution, Verdict, step_parts, term_parts
 
-MEGABYTE = 2**20
 WORDS = {Verdict.UNBIASED: "true", Verdict.BIASED: "false", Verdict.UNDECIDED: "undecided"}
 BATCHES = tuple(8 * 4**k for k in range(13))  # samples
 KEYS = ("method", "model", "reward_name", "at", "seed")
@@ -76,8 +76,8 @@ def _record(row: ProfileRow) -> dict[str, object]:
         "forward_evals": moments.forward / draws,
         "backward_evals": moments.backward / draws,
         "seconds": row.seconds,
-        "peak_memory_mb": moments.peak_memory / MEGABYTE,
-        "idle_memory_mb": moments.idle_memory / MEGABYTE,
+        "peak_memory_mb": moments.peak_memory / MIB,
+        "idle_memory_mb": moments.idle_memory / MIB,
         "variance_x_seconds": cost,
         "variance_x_evals": relative * evaluations,
         "effective_per_second": config.batch * pathwise / cost if cost > 0 else math.nan,

@@ -12,7 +12,7 @@ Scores are fractions. An aggregate of which a dimension has no score is None: no
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bench.measure.vbench.dimensions import DIMENSIONS, QUALITY, SEMANTIC
@@ -29,67 +29,35 @@ AGGREGATES = tuple(PARTS)
 Scores = Mapping[str, float]
 
 
-def _mean(scores: Scores, names: Sequence[str], normalised: bool) -> float | None:
-    if any(name not in scores for name in names):
+def value(name: str, scores: Scores) -> float | None:
+    """An aggregate of scores, or the score of a dimension; None if there is none."""
+    if name in DIMENSIONS:
+        return scores.get(name)
+    if any(part not in scores for part in PARTS[name]):
         return None
-    found = [DIMENSIONS[name] for name in names]
-    total = sum(d.weight * (d.normalised(scores[d.name]) if normalised else scores[d.name]) for d in found)
-    return total / sum(d.weight for d in found)
+    return _aggregate(name, scores)
 
 
-def quality(scores: Scores) -> float | None:
-    """Weighted mean of the seven normalised quality dimensions."""
-    return _mean(scores, QUALITY, normalised=True)
+def _aggregate(name: str, scores: Scores) -> float:
+    if name == "total":
+        quality, semantic = _aggregate("quality", scores), _aggregate("semantic", scores)
+        return (QUALITY_SHARE * quality + SEMANTIC_SHARE * semantic) / (QUALITY_SHARE + SEMANTIC_SHARE)
+    parts = [DIMENSIONS[part] for part in PARTS[name]]
+    plain = name == "weighted_average"
+    numbers = [d.weight * (scores[d.name] if plain else d.normalised(scores[d.name])) for d in parts]
+    return sum(numbers) / sum(d.weight for d in parts)
 
 
-def semantic(scores: Scores) -> float | None:
-    """Mean of the nine normalised semantic dimensions."""
-    return _mean(scores, SEMANTIC, normalised=True)
-
-
-def total(scores: Scores) -> float | None:
-    """(4 Quality + Semantic) / 5."""
-    q, s = quality(scores), semantic(scores)
-    if q is None or s is None:
-        return None
-    return (QUALITY_SHARE * q + SEMANTIC_SHARE * s) / (QUALITY_SHARE + SEMANTIC_SHARE)
-
-
-def weighted_average(scores: Scores) -> float | None:
-    """Weighted mean of six quality dimensions as they are: the last column of the paper's Table 3."""
-    return _mean(scores, TABLE3, normalised=False)
-
-
-FUNCTIONS: dict[str, Callable[[Scores], float | None]] = {
-    "quality": quality,
-    "semantic": semantic,
-    "total": total,
-    "weighted_average": weighted_average,
-}
-
-
-def rounding(aggregate: str, half_units: Mapping[str, float]) -> float:
+def rounding(name: str, half_units: Mapping[str, float]) -> float:
     """How far an aggregate can be from the printed one because all printed numbers are rounded.
 
     half_units: dimension or aggregate → half of its last digit's unit, such as 0.00005 for percent with two
-    decimals; without one it counts as exact. The bound holds for the worst case, in which all errors add up.
+    decimals; without one it counts as exact. The bound holds for the worst case, in which all errors add up:
+    aggregates grow linearly with each score.
     """
-    if aggregate == "total":
-        error = QUALITY_SHARE * _error("quality", half_units) + SEMANTIC_SHARE * _error(
-            "semantic", half_units
-        )
-        error /= QUALITY_SHARE + SEMANTIC_SHARE
-    else:
-        error = _error(aggregate, half_units)
-    return error + half_units.get(aggregate, 0.0)
-
-
-def _error(aggregate: str, half_units: Mapping[str, float]) -> float:
-    """How far a mean can be off because its dimensions are rounded."""
-    found = [DIMENSIONS[name] for name in PARTS[aggregate]]
-    spans = [1.0 if aggregate == "weighted_average" else d.high - d.low for d in found]
-    errors = [d.weight * half_units.get(d.name, 0.0) / span for d, span in zip(found, spans, strict=True)]
-    return sum(errors) / sum(d.weight for d in found)
+    errors = {dimension: half_units.get(dimension, 0.0) for dimension in DIMENSIONS}
+    own = _aggregate(name, errors) - _aggregate(name, dict.fromkeys(DIMENSIONS, 0.0))
+    return own + half_units.get(name, 0.0)
 
 
 @dataclass(frozen=True)
@@ -114,9 +82,10 @@ class Check:
 
 def checks(scores: Scores, printed: Scores, half_units: Mapping[str, float]) -> list[Check]:
     """Every printed aggregate that can be recomputed."""
-    found: list[Check] = []
-    for name in AGGREGATES:
-        value = FUNCTIONS[name](scores)
-        if name in printed and value is not None and math.isfinite(printed[name]):
-            found.append(Check(name, printed[name], value, rounding(name, half_units)))
-    return found
+    return [
+        Check(name, printed[name], recomputed, rounding(name, half_units))
+        for name in AGGREGATES
+        if name in printed
+        and math.isfinite(printed[name])
+        and (recomputed := value(name, scores)) is not None
+    ]

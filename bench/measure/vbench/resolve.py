@@ -11,9 +11,8 @@ from rich.console import Console
 
 from bench.base.console import plain
 from bench.base.errors import BenchError
-from bench.base.layers import parse_setting
 from bench.data.prompts.dcot import DcotConfig
-from bench.experiment.model_files import Layer
+from bench.experiment.overrides import typed
 from bench.measure.vbench import mp4, suite
 from bench.measure.vbench.dimensions import DIMENSIONS, Dimension
 from bench.measure.vbench.videos_request import VideosRequest
@@ -22,17 +21,9 @@ from bench.run.load import find_lora
 from bench.run.sample import trained_dcot, trained_model
 from bench.run.store import CellDir
 
-# Frames per second that VBench's authors sampled these models with (their sampled_videos/README.md).
-FPS = {
-    "modelscope": 8.0,
-    "animatediff": 8.0,
-    "lavie": 8.0,
-    "show-1": 8.0,
-    "videocrafter2": 10.0,
-    "t2v-turbo": 16.0,
-}
-
-
+# Frames per second that VBench's authors sampled these models with, and all others: their
+# sampled_videos/README.md.
+FPS = {"videocrafter2": 10.0, "t2v-turbo": 16.0}
 USUAL_FPS = 8.0
 
 
@@ -106,7 +97,7 @@ def _looked_up(
 ) -> tuple[Path | None, str, ModelConfig]:
     """The adapter's directory, and the model's name and settings."""
     adapter = None if lora is None else _adapter(lora)
-    return adapter, *trained_model(model, lora, [Layer(*parse_setting(text)) for text in settings])
+    return adapter, *trained_model(model, lora, typed(settings))
 
 
 def _adapter(lora: Path) -> Path:

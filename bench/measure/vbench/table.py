@@ -15,7 +15,7 @@ from bench.base.console import plain
 from bench.base.errors import BenchError
 from bench.base.files import write_atomically
 from bench.measure.vbench import aggregate, figures
-from bench.measure.vbench.aggregate import AGGREGATES, Check
+from bench.measure.vbench.aggregate import AGGREGATES, Check, value
 from bench.measure.vbench.dimensions import DIMENSIONS
 from bench.measure.vbench.notation import Unit, write_notes
 from bench.measure.vbench.results import PRINTED, SUFFIX, ScoreRow, read
@@ -50,25 +50,15 @@ def table(console: Console, paths: Sequence[Path], out: Path, unit: Unit = "auto
 def shown(rows: Sequence[ScoreRow]) -> list[str]:
     """The lines of the table: dimensions and aggregates that at least one row has, or should have."""
     found = [name for name in DIMENSIONS if any(row.whole or name in row.scores for row in rows)]
-    return [*found, *(name for name in AGGREGATES if _wanted(name, rows))]
-
-
-def _wanted(name: str, rows: Sequence[ScoreRow]) -> bool:
-    if any(name in row.printed for row in rows):
-        return True
-    return any(aggregate.FUNCTIONS[name](row.scores) is not None for row in rows)
-
-
-def value(row: ScoreRow, name: str) -> float | None:
-    """A dimension's score or an aggregate, as a fraction."""
-    if name in DIMENSIONS:
-        return row.scores.get(name)
-    return aggregate.FUNCTIONS[name](row.scores)
+    for name in AGGREGATES:
+        if any(name in row.printed or value(name, row.scores) is not None for row in rows):
+            found.append(name)
+    return found
 
 
 def cell(row: ScoreRow, name: str) -> str:
     """`95.44`, with a star where it is not the official score, or rests on one that is not."""
-    number = value(row, name)
+    number = value(name, row.scores)
     if number is None:
         return MISSING if row.whole and name in DIMENSIONS else NONE
     rests = {name, *aggregate.PARTS.get(name, ())} & set(row.notes)
@@ -106,9 +96,13 @@ def _short(name: str) -> str:
 
 def is_best(rows: Sequence[ScoreRow], row: ScoreRow, line: str) -> bool:
     """Whether a model has the best of several scores that are VBench's own."""
-    official = [value(other, line) for other in rows if MARK not in cell(other, line)]
+    official = [value(line, other.scores) for other in rows if MARK not in cell(other, line)]
     values = [number for number in official if number is not None]
-    return MARK not in cell(row, line) and len(values) > 1 and value(row, line) == max(values) > min(values)
+    return (
+        MARK not in cell(row, line)
+        and len(values) > 1
+        and value(line, row.scores) == max(values) > min(values)
+    )
 
 
 def remarks(rows: Sequence[ScoreRow]) -> list[str]:
@@ -148,27 +142,23 @@ def write(out: Path, rows: Sequence[ScoreRow]) -> list[Path]:
     """vbench.csv (a line per model, readable again), .md and .tex (a line per dimension)."""
     content = {
         "csv": frame(rows).to_csv(index=False),
-        "md": _markdown(rows),
-        "tex": _grid(rows, "latex_booktabs"),
+        "md": _markdown(rows) + "\n",
+        "tex": _grid(rows, "latex_booktabs") + "\n",
     }
-    files = []
-    for extension, text in content.items():
-        files.append(out / f"vbench.{extension}")
-        write_atomically(files[-1], text if text.endswith("\n") else text + "\n")
-    return files
+    files = {out / f"vbench.{extension}": text for extension, text in content.items()}
+    for path, text in files.items():
+        write_atomically(path, text)
+    return list(files)
 
 
 def frame(rows: Sequence[ScoreRow]) -> pd.DataFrame:
     """One line per model in percent, with what is not official of it; empty where there is no score."""
-    lines = shown(rows)
     back = {name: column for column, name in PRINTED.items()}
     records: list[dict[str, object]] = []
     for row in rows:
-        values = {line: value(row, line) for line in lines}
-        record: dict[str, object] = {"method": row.name}
-        for name, number in values.items():
-            record[back.get(name, name)] = None if number is None else round(100 * number, 4)
-        records.append(record | {"unit": "percent"})
+        numbers = {back.get(line, line): value(line, row.scores) for line in shown(rows)}
+        percent = {key: None if number is None else round(100 * number, 4) for key, number in numbers.items()}
+        records.append({"method": row.name, **percent, "unit": "percent"})
         if any(other.notes for other in rows):
             records[-1]["notes"] = write_notes(row.notes)
     return pd.DataFrame(records)

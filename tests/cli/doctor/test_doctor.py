@@ -95,7 +95,7 @@ def test_with_a_torch_that_cannot_be_loaded_the_rest_is_still_examined(
 
 
 def test_lost_embedded_weights_end_in_exit_code_1(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(sources, "__file__", str(tmp_path / "weights.py"))
+    monkeypatch.setattr(sources, "EMBEDDED", tmp_path)
     code, text = printed()
     assert code == 1
     assert "The demo cannot run here" in text
@@ -163,4 +163,4 @@ def test_parameters_are_those_of_the_shipped_architectures(name: str) -> None:
 
 def test_every_shipped_model_from_the_hub_has_a_known_size() -> None:
     for name in ("sd14", "sd15", "sd21-base", "sd21", "sdxl"):
-        assert ingredients.gigabytes(ingredients.model_piece(name)), name
+        assert ingredients.model_ingredient(name).gigabytes, name

@@ -16,8 +16,8 @@ EVALUATED = ("reward pickscore", "reward hpsv2", "reward aes", "reward imagerewa
 
 
 def answered(model: str, reward: str, use: Use, here: runnable.Room, *present: str) -> runnable.Answer:
-    setup = runnable.set_up(ingredients.model_piece(model))
-    return runnable.answer(setup, ingredients.reward_piece(reward), use, here, frozenset(present))
+    setup = runnable.set_up(ingredients.model_ingredient(model))
+    return runnable.answer(setup, ingredients.reward_ingredient(reward), use, here, frozenset(present))
 
 
 def test_a_reward_without_gradient_excludes_the_methods_that_need_one() -> None:
@@ -119,8 +119,8 @@ def test_what_makes_a_model_fit_names_rewards_only_where_they_differ() -> None:
     def told(*rewards: str, gib: float) -> str:
         console = Console(width=80)
         with console.capture() as captured:
-            setups = [runnable.set_up(ingredients.model_piece("sd14"))]
-            scorers = [ingredients.reward_piece(name) for name in rewards]
+            setups = [runnable.set_up(ingredients.model_ingredient("sd14"))]
+            scorers = [ingredients.reward_ingredient(name) for name in rewards]
             runnable.show(console, setups, scorers, ["reward gradient"], runnable.Room(True, gib))
         return captured.get()
 

@@ -53,28 +53,28 @@ def test_every_weighted_average_of_table_3_follows(row: ScoreRow) -> None:
 def test_the_ends_of_the_ranges_give_0_and_1() -> None:
     for end, value in (("low", 0.0), ("high", 1.0)):
         scores = {name: getattr(d, end) for name, d in DIMENSIONS.items()}
-        assert aggregate.total(scores) == pytest.approx(value)
+        assert aggregate.value("total", scores) == pytest.approx(value)
 
 
 @pytest.mark.parametrize("absent", DIMENSIONS)
 def test_nothing_stands_in_for_a_dimension_without_a_score(absent: str) -> None:
     scores = {name: 0.5 for name in DIMENSIONS if name != absent}
-    assert aggregate.total(scores) is None
-    assert (aggregate.quality(scores) is None) == (absent in QUALITY)
-    assert (aggregate.semantic(scores) is None) == (absent in SEMANTIC)
-    assert (aggregate.weighted_average(scores) is None) == (absent in aggregate.TABLE3)
+    assert aggregate.value("total", scores) is None
+    assert (aggregate.value("quality", scores) is None) == (absent in QUALITY)
+    assert (aggregate.value("semantic", scores) is None) == (absent in SEMANTIC)
+    assert (aggregate.value("weighted_average", scores) is None) == (absent in aggregate.TABLE3)
 
 
 def test_dynamic_degree_counts_half() -> None:
     scores = {name: DIMENSIONS[name].low for name in QUALITY}
-    assert aggregate.quality(scores | {"dynamic_degree": 1.0}) == pytest.approx(0.5 / 6.5)
+    assert aggregate.value("quality", scores | {"dynamic_degree": 1.0}) == pytest.approx(0.5 / 6.5)
 
 
 def test_rounding_covers_the_worst_case() -> None:
     scores, unit = dict.fromkeys(DIMENSIONS, 0.9), 0.00005
     units = dict.fromkeys([*DIMENSIONS, *aggregate.AGGREGATES], unit)
     pushed = {name: value + unit for name, value in scores.items()}
-    for name, compute in aggregate.FUNCTIONS.items():
-        before, after = compute(scores), compute(pushed)
+    for name in aggregate.AGGREGATES:
+        before, after = aggregate.value(name, scores), aggregate.value(name, pushed)
         assert before is not None and after is not None
         assert after - before + unit == pytest.approx(aggregate.rounding(name, units))

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 from rich.console import Console
 
 from bench.base.errors import BenchError
@@ -10,7 +11,7 @@ from bench.measure.vbench.dimensions import DIMENSIONS
 from bench.measure.vbench.jobs import ScoreJob, VideosJob
 from bench.report.report import write_report
 from bench.run.slurm.cluster import Profile
-from bench.run.store import ResultsDir
+from bench.run.store import CellDir, ResultsDir
 from bench.run.work import CellWork, kind_of, work_in
 from tests.measure.vbench.requests import planned, score_request, videos_request
 from tests.measure.vbench.videos import empty_videos
@@ -63,6 +64,33 @@ def test_settings_come_back_from_the_cell(tmp_path: Path) -> None:
         assert cell.path.parents[1] == tmp_path / "videos.jobs"
     (cell.path / "config.yaml").write_text("model: {name: tiny}\n")
     assert kind_of(cell) is CellWork  # a cell that trains
+
+
+WRITTEN = """\
+work: vbench generate
+threads: 3
+videos: /data/videos
+model: tiny-video
+name: tiny-video
+lora: null
+settings: [model.steps=3]
+dimensions: [scene]
+subset: 2
+per_prompt: null
+seed: 0
+batch: 1
+fps: null
+part: 1
+parts: 2
+"""
+
+
+def test_settings_of_an_earlier_version_are_read(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(WRITTEN)
+    found = work_in(CellDir(tmp_path))
+    assert isinstance(found, VideosJob)
+    assert found.config == videos_request(Path("/data/videos"), settings=("model.steps=3",), threads=3)
+    assert list(yaml.safe_load(WRITTEN)) == list(found.config.model_dump())  # and written so
 
 
 def test_there_is_no_report_of_them(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench.base.errors import BenchError
-from bench.measure.vbench.aggregate import TABLE3, checks, weighted_average
+from bench.measure.vbench.aggregate import TABLE3, checks, value
 from bench.measure.vbench.results import read
 from tests.measure.vbench.videos import write_result
 
@@ -62,7 +62,7 @@ def test_blank_lines_cells_and_zeros_are_no_mistakes(tmp_path: Path) -> None:
 def test_every_column_is_rounded_by_itself(tmp_path: Path) -> None:
     """Dimensions in full precision beside an aggregate with two decimals."""
     scores = {name: 0.9 + n * 0.0123456789 for n, name in enumerate(TABLE3)}
-    mean = weighted_average(scores)
+    mean = value("weighted_average", scores)
     assert mean is not None
     names, numbers = ",".join(scores), ",".join(f"{100 * value:.8f}" for value in scores.values())
     (tmp_path / "a.csv").write_text(f"method,{names},weighted_average\nx,{numbers},{100 * mean:.2f}\n")

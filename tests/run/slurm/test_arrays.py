@@ -21,7 +21,7 @@ METHODS = ("rlr", "ddpo", "zo", "base")
 def kinds() -> dict[str, CellWork]:
     """A cell of each method, and of the base model."""
     options = Options(methods="rlr,ddpo,zo", model="tiny")
-    found = [cell.config for cell in resolve_all(request.build(options).parts, fetch=False)]
+    found = [cell.config for cell in resolve_all(request.build(options).combinations, fetch=False)]
     tasks = [CellWork(CellDir(Path(config.label)), config, config.label) for config in found]
     assert {task.id for task in tasks} == set(METHODS)
     return {task.id: task for task in tasks}

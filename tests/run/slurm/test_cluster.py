@@ -28,7 +28,7 @@ def written(folder: Path, text: str) -> str:
 def config(method: str | None = "rlr") -> CellConfig:
     """A cell of the tiny model with that method; None: its base model."""
     options = Options(methods=method or "rlr", model="tiny")
-    found = [cell.config for cell in resolve_all(request.build(options).parts, fetch=False)]
+    found = [cell.config for cell in resolve_all(request.build(options).combinations, fetch=False)]
     return next(one for one in found if (one.training is None) == (method is None))
 
 

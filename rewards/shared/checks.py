@@ -15,3 +15,13 @@ def check_pairs(media: Tensor, prompts: Sequence[str], reward: str) -> None:
         raise BenchError(f"reward {reward}: expected images [B, 3, H, W], got {list(media.shape)}")
     if len(media) != len(prompts):
         raise BenchError(f"reward {reward}: {len(media)} images but {len(prompts)} prompts")
+
+
+def check_videos(media: Tensor, prompts: Sequence[str], reward: str) -> None:
+    """One prompt for each video [B, F, 3, H, W]. Raises BenchError."""
+    if media.ndim != 5 or media.shape[2] != 3:
+        raise BenchError(
+            f"reward {reward}: expected videos [B, F, 3, H, W], got {list(media.shape)}: it scores no images"
+        )
+    if len(media) != len(prompts):
+        raise BenchError(f"reward {reward}: {len(media)} videos but {len(prompts)} prompts")

@@ -1,0 +1,95 @@
+"""What the names in a cell's settings stand for: digests of weights and prompts, or what is not here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from bench.base.strict import Strict
+from bench.data import digests, prompts, sources
+from bench.data.need import HasSource, Need, needs_of
+from bench.data.prompts import dcot
+from bench.data.prompts.dcot import DcotConfig
+from bench.experiment.model_files import RANDOM
+from bench.models.config import ModelConfig
+
+MISSING = "missing "  # begins what stands for the digest of something that is not on this machine
+
+
+@dataclass(frozen=True)
+class Absent:
+    """Something that a cell cannot run without and that is not on this machine.
+
+    kind: what needs it; with `dcot`, texts that the language model `source` has yet to write. name: which
+    reward or prompt set; empty for the cell's own model and prompts. source: where it would come from.
+    """
+
+    kind: Literal["model", "reward", "prompts", "dcot"]
+    name: str
+    source: str
+
+
+class CellDigests:
+    """Finds, or fetches, what cells need, and says which it is.
+
+    found: name of the need → digest; `missing …` for what is not here, which `absent` lists.
+    """
+
+    def __init__(self, fetch: bool) -> None:
+        self.fetch, self.found, self.absent = fetch, dict[str, str](), list[Absent]()
+
+    def add_prompts(self, name: str, decomposed: DcotConfig | None) -> None:
+        """The prompts and, with DCoT, what they are decomposed into."""
+        for need in prompts.needs(name):
+            if not self.fetch and sources.find(need) is None:
+                self.found["prompts"] = f"{MISSING}{name}"
+                self.absent.append(Absent("prompts", name, need.source or ""))
+                return
+            sources.locate(need)
+        texts = prompts.load(name)
+        self.found["prompts"] = digests.text_digest((*texts.train, "", *texts.eval))
+        if decomposed is None:
+            return
+        wanted = (*texts.train, *texts.eval)
+        if not self.fetch and decomposed.llm and len(dcot.known(wanted, decomposed)) < len(wanted):
+            self.found["dcot"] = f"{MISSING}{decomposed.llm}"  # a plan asks no language model
+            self.absent.append(Absent("dcot", "", decomposed.llm))
+        else:
+            self.found["dcot"] = dcot.digest(dcot.stages(wanted, decomposed))
+
+    def add_code(self, name: str, config: Strict) -> None:
+        """What is in no file of weights: code, and which random numbers stand for weights."""
+        if isinstance(config, digests.HasDigest) and (code := config.digest()):
+            self.found[name] = code
+        place = (config.source or "") if isinstance(config, HasSource) else ""
+        if not place.startswith(f"{RANDOM}:"):
+            return
+        if not isinstance(config, ModelConfig):
+            self.found[name] = place
+        elif config.path is None:
+            from bench.models.random_weights import architecture
+
+            shapes = architecture(place.removeprefix(f"{RANDOM}:"))
+            self.found[name] = f"{RANDOM}:{digests.digest(shapes, ('*.json',))}"
+
+    def add_files(self, name: str, section: str, config: Strict) -> None:
+        """Every need of a model or a reward. section: what --set calls it."""
+        for need in needs_of(config, name, section):
+            directory = sources.locate(need) if self.fetch else sources.find(need)
+            if directory is None:
+                self.found[need.name] = f"{MISSING}{need.source}"
+                self.absent.append(_absent(need))
+            elif need.kind == "hub":  # a snapshot holds what others asked for, too
+                self.found[need.name] = digests.digest(directory, need.files, need.ignored)
+            else:
+                self.found[need.name] = digests.digest(directory)
+
+
+def _absent(need: Need) -> Absent:
+    """`reward aes clip` is a need of the reward aes, `reward … term 1 aes clip` that of a sum's term."""
+    if need.name.partition(" ")[0] == "model":
+        return Absent("model", "", need.source or "")
+    _, _, name = need.name.partition(" ")
+    if " term " in name:
+        name = name.partition(" term ")[2].partition(" ")[2]
+    return Absent("reward", name.partition(" ")[0], need.source or "")

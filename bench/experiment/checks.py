@@ -1,0 +1,69 @@
+"""What cannot go together, told before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from bench.base import registry
+from bench.base.errors import BenchError
+from bench.base.strict import Strict
+from bench.engine.method import Method
+from bench.engine.reward import is_differentiable, media_of
+from bench.experiment.settings import Choice, ModelChoice
+
+
+def fitted(name: str, config: Strict, steps: int) -> Method:
+    """The method for chains of that many steps. Raises BenchError if its settings do not fit them.
+
+    What a preset's base says is said of the preset.
+    """
+    entry = registry.find("method", name)
+    try:
+        return entry.load()(config, steps)
+    except BenchError as error:
+        if entry.base is None:
+            raise
+        raise BenchError(f"preset '{name}' of {entry.base}: {error}") from error
+
+
+def check_differentiable(method: str, reward: Choice) -> None:
+    """Raise BenchError, with ways out, for a reward without a gradient."""
+    scorer = registry.load("reward", reward.name)
+    if is_differentiable(scorer, scorer.Config.model_validate(reward.config)):
+        return
+    way_out = "Choose a differentiable reward, or ddpo, reinforce, zo, or rlr with --set rlr.fo=false."
+    if "fo" in registry.load("method", method).Config.model_fields:
+        way_out = f"Its form without the first-order term does not: --set {method}.fo=false"
+    raise BenchError(
+        f"method '{method}' needs the gradient of the reward, and reward '{reward.name}' has none. {way_out}"
+    )
+
+
+def check_frames(method: str, wanted: int | None, model: ModelChoice, reward: Choice) -> None:
+    """Frames that are drawn must be there, and a reward of whole videos sees no motion in them."""
+    frames, wrong = model.config.frames, None
+    if wanted is None:
+        return
+    if wanted > (frames or 0):
+        made = "pictures, which have no frames" if frames is None else f"videos of {frames} frames"
+        wrong = f"model '{model.name}' makes {made}"
+    elif _scores_videos(reward):
+        wrong = f"reward '{reward.name}' scores whole videos"
+    if wrong is not None:
+        way_out = f"--set {method}.frames=all"
+        raise BenchError(f"{method}.frames: the reward is to see {wanted}, and {wrong}: {way_out}")
+
+
+def check_media(model: ModelChoice, rewards: Iterable[Choice]) -> None:
+    """A reward of videos needs a model that makes them."""
+    for choice in rewards:
+        if model.config.frames is None and _scores_videos(choice):
+            raise BenchError(
+                f"reward '{choice.name}' scores videos, and model '{model.name}' makes pictures: "
+                "choose another reward, or a model of family video"
+            )
+
+
+def _scores_videos(reward: Choice) -> bool:
+    cls = registry.load("reward", reward.name)
+    return media_of(cls, cls.Config.model_validate(reward.config)) == "video"
