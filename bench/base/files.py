@@ -12,7 +12,7 @@ from typing import Any
 
 from bench.base.errors import BenchError
 
-Row = dict[str, Any]
+Record = dict[str, Any]
 
 
 def existing(place: Path) -> Path:
@@ -51,7 +51,7 @@ def _cannot_write(path: Path, error: OSError) -> BenchError:
     return BenchError(f"cannot write {path}: {error.strerror}")
 
 
-def append_rows(path: Path, rows: Iterable[Row]) -> None:
+def append_rows(path: Path, rows: Iterable[Record]) -> None:
     """Add lines to a log in one write."""
     text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
     try:
@@ -63,7 +63,7 @@ def append_rows(path: Path, rows: Iterable[Row]) -> None:
         raise _cannot_write(path, error) from error
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_rows(path: Path) -> list[Record]:
     """The complete lines of a log; a line that a kill cut short is not one. No file: no lines."""
     if not path.exists():
         return []

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import typer
 from rich.console import Console
+from typer import Option
 
 from bench.base import units
 from bench.base.console import without_bars
@@ -15,6 +15,31 @@ from bench.cli import options
 
 console = Console()
 CHECKED = "rlr,zo,truncated_bp"  # what a calibration is checked on, unless others are named
+Measure = Annotated[
+    bool | None,
+    Option(
+        "--measure/--simulate",
+        help="on this machine, or without weights on fake tensors",
+        show_default="simulate, but measure the embedded model",
+    ),
+]
+Graphs = Annotated[
+    str | None,
+    Option(
+        metavar="KINDS",
+        help="staged, joint (the memory of direct implementations) or both: staged,joint",
+        show_default="staged",
+    ),
+]
+Vary = Annotated[
+    list[str] | None,
+    Option(
+        metavar="SETTINGS", help="SECTION.KEY=VALUE,VALUE…: profile with each, such as model.steps=10,25,50"
+    ),
+]
+Calibration = Annotated[
+    Path | None, Option(metavar="FILE", help="predict seconds from it", show_default="OUT/calibration.json")
+]
 
 
 def profile(
@@ -23,42 +48,18 @@ def profile(
     reward: options.Rewards = None,
     batch: Annotated[
         int | None,
-        typer.Option(
+        Option(
             min=1, metavar="N", help="samples, all at once through the network", show_default="the model's"
         ),
     ] = None,
-    measure: Annotated[
-        bool | None,
-        typer.Option(
-            "--measure/--simulate",
-            help="on this machine, or without weights on fake tensors",
-            show_default="simulate, but measure the embedded model",
-        ),
-    ] = None,
-    graphs: Annotated[
-        str | None,
-        typer.Option(
-            metavar="KINDS",
-            help="staged, joint (the memory of direct implementations) or both: staged,joint",
-            show_default="staged",
-        ),
-    ] = None,
+    measure: Measure = None,
+    graphs: Graphs = None,
     settings: options.Settings = None,
-    vary: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="SETTINGS",
-            help="SECTION.KEY=VALUE,VALUE…: profile with each, such as model.steps=10,25,50",
-        ),
-    ] = None,
+    vary: Vary = None,
     calibrate: Annotated[
-        bool,
-        typer.Option("--calibrate", help="measure this device's throughput, to predict seconds with"),
+        bool, Option("--calibrate", help="measure this device's throughput, to predict seconds with")
     ] = False,
-    calibration: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="predict seconds from it", show_default="OUT/calibration.json"),
-    ] = None,
+    calibration: Calibration = None,
     out: options.Out = Path("results/profile"),
     threads: options.Threads = None,
 ) -> None:
@@ -80,24 +81,20 @@ def profile(
 
 
 def plan(
-    budget: Annotated[
-        str, typer.Option(metavar="SIZE", help="memory, such as 40GB (10^9 bytes) or 24GiB (2^30)")
-    ],
+    budget: Annotated[str, Option(metavar="SIZE", help="memory, such as 40GB (10^9 bytes) or 24GiB (2^30)")],
     model: options.Model = "tiny",
-    method: Annotated[
-        str, typer.Option(metavar="NAME", help="one with a half-order block of h steps")
-    ] = "rlr",
-    batch: Annotated[int, typer.Option(min=1, metavar="N", help="samples of an optimizer step")] = 4,
+    method: Annotated[str, Option(metavar="NAME", help="one with a half-order block of h steps")] = "rlr",
+    batch: Annotated[int, Option(min=1, metavar="N", help="samples of an optimizer step")] = 4,
     deadline: Annotated[
-        str | None, typer.Option(metavar="TIME", help="such as 24h: how many optimizer steps fit")
+        str | None, Option(metavar="TIME", help="such as 24h: how many optimizer steps fit")
     ] = None,
     settings: options.Settings = None,
     gradients: Annotated[
-        Path, typer.Option(metavar="DIR", help="results of `bench gradients`, for variances")
+        Path, Option(metavar="DIR", help="results of `bench gradients`, for variances")
     ] = Path("results/gradients"),
-    profiles: Annotated[
-        Path, typer.Option(metavar="DIR", help="results of `bench profile`, for seconds")
-    ] = Path("results/profile"),
+    profiles: Annotated[Path, Option(metavar="DIR", help="results of `bench profile`, for seconds")] = Path(
+        "results/profile"
+    ),
 ) -> None:
     """Say which h, batch and checkpointing fit a memory budget, and why. Needs no GPU and no weights."""
     without_bars()

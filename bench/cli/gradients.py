@@ -7,55 +7,55 @@ import time
 from pathlib import Path
 from typing import Annotated
 
-import typer
 from rich.console import Console
+from typer import Option
 
 from bench.base import units
-from bench.base.console import without_bars
+from bench.base.console import plain, without_bars
+from bench.base.errors import BenchError
 from bench.cli import options
 
 console = Console()
+Places = Annotated[
+    list[str] | None,
+    Option(
+        metavar="PLACE",
+        help="θ: init, or the directory of a trained cell or LoRA; may be repeated",
+        show_default="init",
+    ),
+]
+Budget = Annotated[str | None, Option(metavar="TIME", help="for all together, such as 90s, 5m, 2h")]
+Draws = Annotated[
+    int | None, Option(min=1, metavar="N", help="batch gradients of each method, earlier ones included")
+]
+Precision = Annotated[
+    float | None, Option(min=1e-4, metavar="X", help="stop where the bias is known to ± this")
+]
 
 
 def gradients(
     methods: options.Methods = "all",
     model: options.Model = None,
     reward: Annotated[
-        str | None, typer.Option(metavar="NAME", help="differentiable", show_default="the model's")
+        str | None, Option(metavar="NAME", help="differentiable", show_default="the model's")
     ] = None,
     prompts: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="a prompt set or a file", show_default="the model's"),
+        str | None, Option(metavar="NAME", help="a prompt set or a file", show_default="the model's")
     ] = None,
-    at: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="PLACE",
-            help="θ: init, or the directory of a trained cell or LoRA; may be repeated",
-            show_default="init",
-        ),
-    ] = None,
+    at: Places = None,
     seed: Annotated[
-        int, typer.Option(min=0, metavar="N", help="of the LoRA's initial values and of all draws")
+        int, Option(min=0, metavar="N", help="of the LoRA's initial values and of all draws")
     ] = 0,
-    budget: Annotated[
-        str | None, typer.Option(metavar="TIME", help="for all together, such as 90s, 5m, 2h")
-    ] = None,
-    draws: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="batch gradients of each method, earlier ones included"),
-    ] = None,
-    precision: Annotated[
-        float | None, typer.Option(min=1e-4, metavar="X", help="stop where the bias is known to ± this")
-    ] = None,
+    budget: Budget = None,
+    draws: Draws = None,
+    precision: Precision = None,
     settings: options.Settings = None,
     out: options.Out = Path("results/gradients"),
     jobs: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="methods at a time", show_default="one per CPU core"),
+        int | None, Option(min=1, metavar="N", help="methods at a time", show_default="one per CPU core")
     ] = None,
     threads: options.Threads = None,
-    force: Annotated[bool, typer.Option("--force", help="forget what was measured before")] = False,
+    force: Annotated[bool, Option("--force", help="forget what was measured before")] = False,
 ) -> None:
     """Measure bias, variance and cost of each method's gradient against the exact one.
 
@@ -74,21 +74,33 @@ def gradients(
     )  # fmt: skip
     limits = plan.Limits(seconds, draws, precision)
     planned = plan.plan(build(asked), at or [plan.INIT], limits, jobs)
-    sys.exit(run.run(console, planned, force, started))
+    ended = run.run(console, planned, force, started)
+    write(planned.out, console)
+    sys.exit(ended.tell(console))
+
+
+def write(results: Path, console: Console) -> None:
+    """Write and show everything that is derived: gradients*.csv, the tables on the terminal, and report/."""
+    from bench.report.report import write_report
+
+    try:
+        write_report(results, console)
+    except BenchError as error:  # nothing was measured; the reason is told after this
+        plain(console, str(error), "red")
 
 
 def probe(
     directory: Path,
     timeout: options.Timeout = None,
-    draws: Annotated[int | None, typer.Option()] = None,
-    precision: Annotated[float | None, typer.Option()] = None,
+    draws: Annotated[int | None, Option()] = None,
+    precision: Annotated[float | None, Option()] = None,
     with_parent: options.WithParent = False,
 ) -> None:
     """Measure one planned profile in this process."""
     without_bars()
     from bench.measure.gradients.store import ProbeDir
     from bench.measure.gradients.worker import run_probe
-    from bench.run.cell import end_with_parent
+    from bench.run.recorded import end_with_parent
 
     if with_parent:
         end_with_parent()

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from typer import Option
 
 from bench.base.console import plain
 from bench.base.errors import BenchError
@@ -51,11 +52,9 @@ def describe(name: str) -> None:
 
 
 def doctor(
-    model: Annotated[
-        str | None, typer.Option(metavar="NAMES", help="models", show_default="all that ship")
-    ] = None,
+    model: Annotated[str | None, Option(metavar="NAMES", help="models", show_default="all that ship")] = None,
     reward: Annotated[
-        str | None, typer.Option(metavar="NAMES", help="rewards", show_default="all, or the model's")
+        str | None, Option(metavar="NAMES", help="rewards", show_default="all, or the model's")
     ] = None,
     methods: options.Methods = None,
     settings: options.FileSettings = None,
@@ -69,28 +68,23 @@ def doctor(
 def fetch(
     model: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAMES", help="names, path:DIRECTORY or hub:ORG/NAME; brings its rewards and prompts"
-        ),
+        Option(metavar="NAMES", help="names, path:DIRECTORY or hub:ORG/NAME; brings its rewards and prompts"),
     ] = None,
     reward: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAMES", help="names, or `all`", show_default="the model's, those it is evaluated by"
-        ),
+        Option(metavar="NAMES", help="names, or `all`", show_default="the model's, those it is evaluated by"),
     ] = None,
     prompts: Annotated[
-        str | None,
-        typer.Option(metavar="NAMES", help="prompt sets, or `all`", show_default="the model's"),
+        str | None, Option(metavar="NAMES", help="prompt sets, or `all`", show_default="the model's")
     ] = None,
     to: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             metavar="DIR", help="directory to copy to a machine without network", show_default="the caches"
         ),
     ] = None,
     settings: options.FileSettings = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what is here, download nothing")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="say what is here, download nothing")] = False,
 ) -> None:
     """Download the weights and files that models, rewards and prompt sets need."""
     from bench.cli import fetch as fetching

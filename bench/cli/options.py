@@ -46,8 +46,7 @@ Weights = Annotated[
 ]
 Dcot = Annotated[bool | None, Option("--dcot/--no-dcot", help="other prompts for coarse, mid and fine steps")]
 Threads = Annotated[
-    int | None,
-    Option(min=1, metavar="N", help="CPU threads of each process", show_default="the model's"),
+    int | None, Option(min=1, metavar="N", help="CPU threads of each process", show_default="the model's")
 ]
 NamedOut = Annotated[
     Path | None, Option("--out", metavar="DIR", help="results directory", show_default="results/NAME")

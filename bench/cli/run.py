@@ -7,14 +7,27 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import typer
 from rich.console import Console
+from typer import Option
 
 from bench.base.console import plain, without_bars
 from bench.base.errors import BenchError
 from bench.cli import options
 
 console = Console()
+Jobs = Annotated[
+    int | None, Option(min=1, metavar="N", help="cells at a time", show_default="one per CPU core")
+]
+Processes = Annotated[int, Option(min=1, metavar="N", help="data-parallel processes of each cell")]
+TimeoutPerCell = Annotated[
+    float | None, Option(min=1, metavar="N", help="seconds; the cell can be continued")
+]
+InProcess = Annotated[
+    bool, Option("--in-process", help="one cell after the other in this process, for a debugger")
+]
+Slurm = Annotated[
+    str | None, Option(metavar="PROFILE", help="send the cells to SLURM by this profile; see `submit`")
+]
 
 
 def run(
@@ -27,35 +40,24 @@ def run(
     config: options.Config = None,
     settings: options.Settings = None,
     out: options.NamedOut = None,
-    jobs: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="cells at a time", show_default="one per CPU core")
-    ] = None,
+    jobs: Jobs = None,
     threads: options.Threads = None,
-    processes: Annotated[
-        int, typer.Option(min=1, metavar="N", help="data-parallel processes of each cell")
-    ] = 1,
-    timeout_per_cell: Annotated[
-        float | None, typer.Option(min=1, metavar="N", help="seconds; the cell can be continued")
-    ] = None,
+    processes: Processes = 1,
+    timeout_per_cell: TimeoutPerCell = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="check everything, print the cells, run nothing")
+        bool, Option("--dry-run", help="check everything, print the cells, run nothing")
     ] = False,
     weights: options.Weights = None,
     dcot: options.Dcot = None,
-    report: Annotated[bool, typer.Option(help="tables and figures at the end")] = True,
+    report: Annotated[bool, Option(help="tables and figures at the end")] = True,
     force: options.Again = False,
-    in_process: Annotated[
-        bool, typer.Option("--in-process", help="one cell after the other in this process, for a debugger")
-    ] = False,
-    slurm: Annotated[
-        str | None,
-        typer.Option(metavar="PROFILE", help="send the cells to SLURM by this profile; see `submit`"),
-    ] = None,
+    in_process: InProcess = False,
+    slurm: Slurm = None,
 ) -> None:
     """Fine-tune a model by several methods and compare them. Without options: the demo."""
     from bench.experiment.request import Options, build
     from bench.run import experiment
-    from bench.run.process import Way
+    from bench.run.process import HowToRun
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise BenchError("start `run` itself only once: `--processes N` makes every cell data-parallel")
@@ -73,14 +75,19 @@ def run(
     if dry_run:
         experiment.show(console, planned)
         return
-    way = Way(processes, timeout_per_cell)
-    sys.exit(experiment.run(console, planned, jobs, way, report, in_process))
+    ended = experiment.run(console, planned, jobs, HowToRun(processes, timeout_per_cell), in_process)
+    if report and ended.reportable:
+        from bench.report.report import write_report
+
+        write_report(planned.results.path, console)
+    sys.exit(ended.tell(console))
 
 
 def cell(directory: Path, timeout: options.Timeout = None, with_parent: options.WithParent = False) -> None:
     """Run one planned cell in this process. --with-parent: end when standard input closes."""
     without_bars()
-    from bench.run.cell import end_with_parent, run_cell
+    from bench.run.cell import run_cell
+    from bench.run.recorded import end_with_parent
     from bench.run.store import CellDir
 
     if with_parent:
@@ -89,24 +96,22 @@ def cell(directory: Path, timeout: options.Timeout = None, with_parent: options.
 
 
 def sample(
-    prompt: Annotated[str, typer.Option(metavar="TEXT", help="what to draw")],
+    prompt: Annotated[str, Option(metavar="TEXT", help="what to draw")],
     model: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="as for run", show_default="the cell's, or tiny"),
+        str | None, Option(metavar="NAME", help="as for run", show_default="the cell's, or tiny")
     ] = None,
     lora: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="a cell's directory, or one with a LoRA in it")
+        Path | None, Option(metavar="DIR", help="a cell's directory, or one with a LoRA in it")
     ] = None,
-    n: Annotated[int, typer.Option("--n", min=1, metavar="N", help="pictures")] = 4,
-    seed: Annotated[int, typer.Option(min=0, metavar="N", help="of the starting noise")] = 0,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="directory for the pictures")] = Path("samples"),
+    n: Annotated[int, Option("--n", min=1, metavar="N", help="pictures")] = 4,
+    seed: Annotated[int, Option(min=0, metavar="N", help="of the starting noise")] = 0,
+    out: Annotated[Path, Option(metavar="DIR", help="directory for the pictures")] = Path("samples"),
     settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="SETTING", help="model.KEY=VALUE; may be repeated"),
+        list[str] | None, Option("--set", metavar="SETTING", help="model.KEY=VALUE; may be repeated")
     ] = None,
     dcot: Annotated[
         bool | None,
-        typer.Option(
+        Option(
             "--dcot/--no-dcot",
             help="other prompts for coarse, mid and fine steps",
             show_default="as the cell",
@@ -130,31 +135,26 @@ def report(directory: options.Results) -> None:
 
 def evaluate(
     images: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="a directory of pictures from anywhere")
+        Path | None, Option(metavar="DIR", help="a directory of pictures from anywhere")
     ] = None,
     cell: Annotated[
         list[Path] | None,
-        typer.Option(metavar="DIR", help="a cell, whose held-out pictures are drawn again; may be repeated"),
+        Option(metavar="DIR", help="a cell, whose held-out pictures are drawn again; may be repeated"),
     ] = None,
     rewards: Annotated[
-        str,
-        typer.Option("--rewards", "--reward", metavar="NAMES", help="names, or `all` whose weights are here"),
+        str, Option("--rewards", "--reward", metavar="NAMES", help="names, or `all` whose weights are here")
     ] = "all",
     prompts_file: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="prompts of the pictures: .jsonl, or text with a line for each"),
+        Option(metavar="FILE", help="prompts of the pictures: .jsonl, or text with a line for each"),
     ] = None,
     batch: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="pictures at a time", show_default="8, or the cell's"),
+        int | None, Option(min=1, metavar="N", help="pictures at a time", show_default="8, or the cell's")
     ] = None,
     settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="SETTING", help="REWARD.KEY=VALUE; may be repeated"),
+        list[str] | None, Option("--set", metavar="SETTING", help="REWARD.KEY=VALUE; may be repeated")
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="every score in a table, .csv or .jsonl")
-    ] = None,
+    out: Annotated[Path | None, Option(metavar="FILE", help="every score in a table, .csv or .jsonl")] = None,
 ) -> None:
     """Score pictures from anywhere, or a trained cell by other rewards than its run did."""
     without_bars()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Annotated
 
-import typer
 from rich.console import Console
+from typer import Argument, Option
 
 from bench.base.errors import BenchError
 from bench.cli import options
@@ -16,7 +16,7 @@ console = Console()
 
 def submit(
     profile: Annotated[
-        str, typer.Option(metavar="PROFILE", help="a YAML file, or the name of one in slurm/profiles")
+        str, Option(metavar="PROFILE", help="a YAML file, or the name of one in slurm/profiles")
     ],
     config: options.Config = None,
     methods: options.Methods = None,
@@ -34,7 +34,7 @@ def submit(
     max_parallel: options.MaxParallel = None,
     wait: options.Wait = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="check everything, show the cells and arrays, send nothing")
+        bool, Option("--dry-run", help="check everything, show the cells and arrays, send nothing")
     ] = False,
     force: options.Again = False,
 ) -> None:
@@ -52,9 +52,9 @@ def submit(
 
 def status(
     directory: options.Results,
-    watch: Annotated[bool, typer.Option("--watch", help="look again until nothing runs or waits")] = False,
-    seconds: Annotated[float, typer.Option(min=0.5, metavar="SECONDS", help="between two looks")] = 5.0,
-    as_json: Annotated[bool, typer.Option("--json", help="one object for each cell")] = False,
+    watch: Annotated[bool, Option("--watch", help="look again until nothing runs or waits")] = False,
+    seconds: Annotated[float, Option(min=0.5, metavar="SECONDS", help="between two looks")] = 5.0,
+    as_json: Annotated[bool, Option("--json", help="one object for each cell")] = False,
 ) -> None:
     """Show where every cell stands: state, step, reward, time left, node, job."""
     from bench.run.slurm import status as standing
@@ -72,7 +72,7 @@ def status(
 def cancel(
     directory: options.Results,
     cells: Annotated[
-        list[str] | None, typer.Argument(metavar="[CELL]...", help="their names", show_default="all")
+        list[str] | None, Argument(metavar="[CELL]...", help="their names", show_default="all")
     ] = None,
 ) -> None:
     """Take cells out of the queue; running ones write a checkpoint and stop."""
@@ -84,19 +84,18 @@ def cancel(
 
 def retry(
     directory: options.Results,
-    failed: Annotated[bool, typer.Option("--failed", help="failed and killed cells (the default)")] = False,
-    timeout: Annotated[bool, typer.Option("--timeout", help="cells that ran out of time")] = False,
+    failed: Annotated[bool, Option("--failed", help="failed and killed cells (the default)")] = False,
+    timeout: Annotated[bool, Option("--timeout", help="cells that ran out of time")] = False,
     everything: Annotated[
-        bool, typer.Option("--all", help="all that are not done and that nobody has, cancelled ones too")
+        bool, Option("--all", help="all that are not done and that nobody has, cancelled ones too")
     ] = False,
     profile: Annotated[
-        str | None,
-        typer.Option(metavar="PROFILE", help="as for submit", show_default="the last submission's"),
+        str | None, Option(metavar="PROFILE", help="as for submit", show_default="the last submission's")
     ] = None,
     changes: options.Changes = None,
     max_parallel: options.MaxParallel = None,
     wait: options.Wait = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="show what would be sent")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="show what would be sent")] = False,
 ) -> None:
     """Send cells that ended badly once more; they continue from their last checkpoints."""
     from bench.run.slurm import control, sweep
@@ -111,8 +110,8 @@ def retry(
 
 def logs(
     directory: options.Results,
-    cell: Annotated[str, typer.Argument(metavar="CELL", help="its name, or a part of it that only it has")],
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="print what is added until it ends")] = False,
+    cell: Annotated[str, Argument(metavar="CELL", help="its name, or a part of it that only it has")],
+    follow: Annotated[bool, Option("--follow", "-f", help="print what is added until it ends")] = False,
 ) -> None:
     """Print what a cell's process, its job and SLURM said."""
     from bench.run.slurm import control

@@ -187,7 +187,7 @@ def cell(directory: Path, with_parent: options.WithParent = False) -> None:
     """Do one job of `vbench generate` or `vbench score` in this process."""
     without_bars()
     from bench.measure.vbench.job_process import run_job
-    from bench.run.cell import end_with_parent
+    from bench.run.recorded import end_with_parent
     from bench.run.store import CellDir
 
     if with_parent:

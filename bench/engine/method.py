@@ -22,7 +22,7 @@ class Method(ABC):
     trains: ClassVar[bool] = True  # False: `InferenceMethod`, no optimizer steps
     biased: bool  # for its own objective, with its settings (smoothing by perturbation aside)
     needs_reward_grad: bool  # the reward must be differentiable
-    reward_frames: int | None = None  # so many drawn frames of a video are rewarded; None: all, or images
+    reward_frames: int | None = None  # frames of a video that are drawn and rewarded; None: all
 
     def __init__(self, config: Any, steps: int) -> None:
         """config: an instance of `Config`; steps: T of the chain. Raises BenchError if they do not fit."""

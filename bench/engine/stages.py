@@ -1,4 +1,4 @@
-"""What the engine is at, for whoever measures it: a listener is told when a stage begins and ends."""
+"""The engine's stages: a listener that measures seconds or memory hears when each begins and ends."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 @contextmanager
 def stage(name: str) -> Iterator[None]:
-    """Around what belongs to a stage; also a decorator. Costs nothing where nobody listens."""
+    """Marks what runs inside as a stage, as a context or a decorator. Costs nothing where nobody listens."""
     listener = _listener.get()
     if listener is None:
         yield
@@ -47,7 +47,7 @@ def stage(name: str) -> Iterator[None]:
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Within the context, the listener is told of every stage."""
+    """Within the context, the listener hears of every stage."""
     token = _listener.set(listener)
     try:
         yield

@@ -1,5 +1,4 @@
-"""Data parallelism by hand: every process pulls back its share, gradients are summed once (no DDP
-wrapping)."""
+"""Data parallelism without DDP: every process pulls back its share, and gradients are summed once."""
 
 from __future__ import annotations
 

@@ -52,10 +52,7 @@ def combinations(
     """
     found: list[Combination] = []
     for n, variation in enumerate(request.runs or (Variation(),)):
-        in_file = (
-            Override(origin, request.settings),
-            Override(f"{origin}: runs.{n}", variation.settings),
-        )
+        in_file = (Override(origin, request.settings), Override(f"{origin}: runs.{n}", variation.settings))
         below = [sampler_as_model(override) for override in in_file if override.tree]
         above = [sampler_as_model(override) for override in typed if override.tree]
         common: dict[str, Any] = {

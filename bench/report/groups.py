@@ -15,7 +15,7 @@ from bench.data.prompts.dcot import THIRDS
 from bench.experiment.identity import essential
 from bench.report.load import BASE, CellResults, Results
 from bench.report.stats import NOTHING, Estimate, by_picture, estimate, side_by_side
-from bench.run.store import State
+from bench.run.store import WorkState
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +165,7 @@ def _setting(cell: CellResults) -> dict[str, Any]:
 
 def _group(label: str, seeds: Sequence[CellResults]) -> Group:
     done = tuple(c for c in seeds if c.done and not c.evals.empty)
-    counted = done or tuple(c for c in seeds if c.status != State.FAILED and not c.evals.empty)
+    counted = done or tuple(c for c in seeds if c.status != WorkState.FAILED and not c.evals.empty)
     return Group(label, seeds[0].method, counted, tuple(c for c in seeds if c not in counted))
 
 

@@ -13,9 +13,9 @@ from typing import Any, cast
 import pandas as pd
 
 from bench.base.errors import BenchError
-from bench.base.files import Row, read_rows
+from bench.base.files import Record, read_rows
 from bench.base.layers import read_yaml
-from bench.run.store import CellDir, ResultsDir, State, Status
+from bench.run.store import CellDir, ResultsDir, Status, WorkState
 
 BASE = "base"  # what the cell of the untuned model is called
 UNREADABLE = "unreadable"
@@ -58,7 +58,7 @@ class CellResults:
     @property
     def done(self) -> bool:
         """Whether it ran to its end."""
-        return self.status == State.DONE
+        return self.status == WorkState.DONE
 
     @property
     def training(self) -> dict[str, Any]:
@@ -152,7 +152,7 @@ def _config(cell: CellDir) -> dict[str, Any]:
     return config
 
 
-def _rows(path: Path, notes: list[str]) -> list[Row]:
+def _rows(path: Path, notes: list[str]) -> list[Record]:
     """The complete lines of a log. Notes when the last one is cut short."""
     rows = read_rows(path)
     if path.is_file() and path.stat().st_size and not path.read_bytes().endswith(b"\n"):
@@ -160,14 +160,14 @@ def _rows(path: Path, notes: list[str]) -> list[Row]:
     return rows
 
 
-def _frame(rows: list[Row], columns: list[str]) -> pd.DataFrame:
+def _frame(rows: list[Record], columns: list[str]) -> pd.DataFrame:
     frame = pd.DataFrame.from_records(rows)
     return frame.reindex(columns=[*columns, *(c for c in frame.columns if c not in columns)])
 
 
 def _problem(cell: CellDir, status: Status) -> str:
     """Why a cell is not done: the message it left, or the last line of its traceback."""
-    if status.state is State.DONE:
+    if status.state is WorkState.DONE:
         return ""
     if status.message:
         return status.message

@@ -25,7 +25,7 @@ from pydantic import ValidationError
 from bench.base.errors import BenchError
 from bench.base.files import write_atomically
 from bench.base.strict import Strict
-from bench.run.store import JobDir
+from bench.run.store import WorkDir
 
 FILE = "claim.json"
 LEASE = 180.0  # seconds that a claim lives without being renewed
@@ -43,7 +43,7 @@ class Claim(Strict):
 
 
 # Whether a cell's claim still holds: from the cell, its claim, and the seconds since it was renewed.
-Alive = Callable[[JobDir, Claim, float], bool]
+Alive = Callable[[WorkDir, Claim, float], bool]
 
 
 def of_this_process(token: str | None = None) -> Claim:
@@ -64,7 +64,7 @@ def owner_lives(claim: Claim, age: float) -> bool:
         return False
 
 
-def read(directory: JobDir) -> tuple[Claim, float] | None:
+def read(directory: WorkDir) -> tuple[Claim, float] | None:
     """The claim of a cell and the seconds since it was renewed; None if nobody claims it."""
     path = directory.path / FILE
     try:
@@ -77,7 +77,7 @@ def read(directory: JobDir) -> tuple[Claim, float] | None:
         raise BenchError(f"{path}: damaged. If nothing runs or waits for this cell, remove it.") from error
 
 
-def take(directory: JobDir, mine: Claim, alive: Alive) -> Claim | None:
+def take(directory: WorkDir, mine: Claim, alive: Alive) -> Claim | None:
     """None if the cell is now mine, else the claim of who has it. Raises CellInUse where one is writing."""
     if _create(directory, mine):
         return None
@@ -98,7 +98,7 @@ def take(directory: JobDir, mine: Claim, alive: Alive) -> Claim | None:
     return mine if held is None else held[0]  # someone was faster, and may have ended already
 
 
-def release(directory: JobDir, token: str) -> None:
+def release(directory: WorkDir, token: str) -> None:
     """Give the cell free, if the claim is the token's."""
     held = read(directory)
     if held is not None and held[0].token == token:
@@ -108,7 +108,7 @@ def release(directory: JobDir, token: str) -> None:
 class Lease:
     """The claims of this process on what it is working through."""
 
-    def __init__(self, directories: Iterable[JobDir]) -> None:
+    def __init__(self, directories: Iterable[WorkDir]) -> None:
         self.token = of_this_process().token
         self.directories = {directory.path: directory for directory in directories}
         self._renewed = time.monotonic()
@@ -139,7 +139,7 @@ class Lease:
             over.set()
             thread.join()
 
-    def release(self, directory: JobDir) -> None:
+    def release(self, directory: WorkDir) -> None:
         """One has ended."""
         release(self.directories.pop(directory.path), self.token)
 
@@ -149,7 +149,7 @@ class Lease:
             release(directory, self.token)
 
 
-def _create(directory: JobDir, claim: Claim) -> bool:
+def _create(directory: WorkDir, claim: Claim) -> bool:
     """Put the whole file in place if there is none: a link fails where the name is taken, on NFS too."""
     path = directory.path / FILE
     temporary = path.with_name(f"{FILE}.{claim.host}.{os.getpid()}")

@@ -25,13 +25,31 @@ from bench.experiment.resolve import Cell, resolve_all
 from bench.experiment.settings import SCHEMA_VERSION
 from bench.run import launch
 from bench.run.forecast import seconds_per_step
-from bench.run.process import Outcome, Way
+from bench.run.process import HowToRun, Outcome
 from bench.run.progress import watcher
-from bench.run.store import ResultsDir, State
+from bench.run.store import ResultsDir, WorkState
 from bench.run.titles import titles
 from bench.run.work import CellWork
 
 INTERRUPTED = 130  # what a shell reports after Ctrl-C
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run ended. code: 0, 1 if something is not done, 130 if the user interrupted.
+
+    reportable: whether there is something new to report. messages: what to say after that.
+    """
+
+    code: int
+    reportable: bool = False
+    messages: tuple[str, ...] = ()
+
+    def tell(self, console: Console) -> int:
+        """Print the messages, and return the exit code."""
+        for message in self.messages:
+            plain(console, message, None if self.code == INTERRUPTED else "red")
+        return self.code
 
 
 @dataclass(frozen=True)
@@ -41,7 +59,7 @@ class Planned:
     experiment: Experiment
     results: ResultsDir
     cells: list[Cell]
-    tasks: list[CellWork]
+    todo: list[CellWork]
     force: bool
 
 
@@ -56,14 +74,14 @@ def plan(experiment: Experiment, force: bool, fetch: bool = True) -> Planned:
     except BenchError as error:
         raise missing.with_everything(experiment, error) if fetch else error from error
     results = ResultsDir(experiment.out)
-    work = [
+    every = [
         CellWork(results.cell(cell.id), cell.config, title)
         for cell, title in zip(cells, titles([cell.config for cell in cells]), strict=True)
     ]
-    tasks = [cell for cell in work if force or not cell.finished()]
-    if tasks:
-        launch.check_disk(results, len(tasks))
-    return Planned(experiment, results, cells, tasks, force)
+    todo = [cell for cell in every if force or not cell.finished()]
+    if todo:
+        launch.check_disk(results, len(todo))
+    return Planned(experiment, results, cells, todo, force)
 
 
 def show(console: Console, planned: Planned) -> None:
@@ -71,7 +89,7 @@ def show(console: Console, planned: Planned) -> None:
     table = Table(title=f"{len(planned.cells)} cells in {planned.results.path}", title_justify="left")
     for header in ("cell", "state", "steps", "batch", "time"):
         table.add_column(header, overflow="fold", no_wrap=header != "cell")
-    waiting = {task.id for task in planned.tasks}
+    waiting = {work.id for work in planned.todo}
     names = titles([cell.config for cell in planned.cells])
     for cell, title in zip(planned.cells, names, strict=True):
         status = planned.results.cell(cell.id).status()
@@ -121,54 +139,56 @@ def _time(planned: Planned, cell: Cell, done: int) -> str:
 
 
 def run(
-    console: Console,
-    planned: Planned,
-    jobs: int | None,
-    way: Way,
-    report: bool,
-    in_process: bool = False,
-) -> int:
-    """Run what is left. Returns the exit code: 0, 1 if a cell is not done, 130 if interrupted.
-
-    in_process: one after the other in this process, instead of `jobs` processes at a time.
-    """
-    done = len(planned.cells) - len(planned.tasks)
-    if not planned.tasks:
+    console: Console, planned: Planned, jobs: int | None, how: HowToRun, in_process: bool = False
+) -> Ended:
+    """Run what is left. in_process: one after the other in this process, instead of `jobs` at a time."""
+    done = len(planned.cells) - len(planned.todo)
+    if not planned.todo:
         console.print(f"all {done} cells in {planned.results.path} are done: nothing to run")
-        return 0
+        return Ended(0)
     record(planned)
-    ready, others = launch.prepare(planned.tasks, planned.force)
+    ready, others = launch.prepare(planned.todo, planned.force)
     busy = [outcome for outcome in others if not outcome.ok]
     for outcome in busy:
-        text = f"{outcome.task.id} is left alone: {outcome.status.message}"
+        text = f"{outcome.work.id} is left alone: {outcome.status.message}"
         plain(console, text, "yellow")
     if not ready:
-        return 1 if busy else 0
+        return Ended(int(bool(busy)))
     if jobs is None:
-        threads = max(task.threads for task in planned.tasks)
-        jobs = default_jobs(threads * way.processes, (task.config.model.name for task in planned.tasks))
+        threads = max(work.threads for work in planned.todo)
+        jobs = default_jobs(threads * how.processes, (work.config.model.name for work in planned.todo))
     at_once = 1 if in_process else min(jobs, len(ready))
     kept = f", {done} done before" if done else ""
     console.print(f"{len(ready)} cells, {at_once} at a time{kept}; results in {planned.results.path}")
     _show_stand_ins(console, planned)
     with watcher(console, len(ready)) as progress:
         if in_process:
-            outcomes, interrupted = launch.run_here(ready, _in_this_process(way.timeout), progress)
+            outcomes, interrupted = launch.run_here(ready, _in_this_process(how.timeout), progress)
         else:
-            outcomes, interrupted = launch.run(ready, jobs, lambda *_: way, progress, command_line())
-    code = _conclude(console, planned, outcomes, interrupted, report)
-    return 1 if code == 0 and busy else code
+            outcomes, interrupted = launch.run(ready, jobs, lambda *_: how, progress, command_line())
+    if interrupted:
+        return Ended(INTERRUPTED, False, (f"stopped. Continue where it stopped with:\n  {command_line()}",))
+    bad = [outcome for outcome in outcomes if not outcome.ok]
+    return Ended(
+        code=int(bool(bad or busy)),
+        reportable=any(planned.results.cell(c.id).status().state is WorkState.DONE for c in planned.cells),
+        messages=tuple(
+            f"{one.work.id}: {one.status.state} at step {one.status.step}: {one.status.message}\n"
+            f"  see {one.work.directory.path}; the same command tries it again from its last checkpoint"
+            for one in bad
+        ),
+    )
 
 
 def _in_this_process(timeout: float | None) -> Callable[[CellWork], Outcome]:
-    """Runs a task here. Imports torch, which the command line does without."""
+    """Trains a cell here. Imports torch, which the command line does without."""
     from bench.run.cell import run_cell
 
-    def work(task: CellWork) -> Outcome:
-        run_cell(task.directory, timeout)
-        return Outcome(task, task.directory.status())
+    def run_one(work: CellWork) -> Outcome:
+        run_cell(work.directory, timeout)
+        return Outcome(work, work.directory.status())
 
-    return work
+    return run_one
 
 
 def record(planned: Planned) -> None:
@@ -181,28 +201,6 @@ def record(planned: Planned) -> None:
         "cells": [cell.id for cell in planned.cells],
     }
     write_atomically(planned.results.path / "experiment.yaml", dump_yaml(content))
-
-
-def _conclude(
-    console: Console, planned: Planned, outcomes: list[Outcome], interrupted: bool, report: bool
-) -> int:
-    bad = [outcome for outcome in outcomes if not outcome.ok]
-    if interrupted:
-        plain(console, f"stopped. Continue where it stopped with:\n  {command_line()}")
-        return INTERRUPTED
-    if report and any(planned.results.cell(cell.id).status().state is State.DONE for cell in planned.cells):
-        from bench.report.report import write_report
-
-        write_report(planned.results.path, console)
-    for outcome in bad:
-        status = outcome.status
-        plain(
-            console,
-            f"{outcome.task.id}: {status.state} at step {status.step}: {status.message}\n"
-            f"  see {outcome.task.directory.path}; the same command tries it again from its last checkpoint",
-            "red",
-        )
-    return 1 if bad else 0
 
 
 def default_jobs(threads: int, models: Iterable[str]) -> int:

@@ -16,9 +16,9 @@ from bench.base.files import existing
 from bench.base.units import MIB
 from bench.run import claims
 from bench.run.claims import Claim
-from bench.run.process import Outcome, Process, Way, unchanged
+from bench.run.process import HowToRun, Outcome, Process, unchanged
 from bench.run.slurm.queue import Queue
-from bench.run.store import CellInUse, ResultsDir, State
+from bench.run.store import CellInUse, ResultsDir, WorkState
 from bench.run.work import Work
 
 POLL_SECONDS = 0.2
@@ -28,7 +28,7 @@ W = TypeVar("W", bound=Work)
 class Watcher(Protocol):
     """What is told about running cells."""
 
-    def started(self, task: Work) -> None:
+    def started(self, work: Work) -> None:
         """A process was started."""
         ...
 
@@ -46,65 +46,57 @@ class Watcher(Protocol):
 
 
 def prepare(
-    tasks: Sequence[W], force: bool, claim: Claim | None = None, queue: Queue | None = None
+    todo: Sequence[W], force: bool, claim: Claim | None = None, queue: Queue | None = None
 ) -> tuple[list[W], list[Outcome]]:
-    """Claim each task and write settings and `pending`, so that a partial view shows what is still to come.
+    """Claim each work and write settings and `pending`, so that a partial view shows what is still to come.
 
     claim: in whose name, by default this process's. queue: what knows the jobs of other claims. Returns the
-    tasks that can start, and those that another run or submission has, or has done since they were planned.
+    ones that can start, and those that another run or submission has, or has done since they were planned.
     """
     ready, busy = list[W](), list[Outcome]()
     mine, queue = claim or claims.of_this_process(), queue or Queue()
-    for task in tasks:
-        directory = task.directory
+    for work in todo:
+        directory = work.directory
         try:
             other = claims.take(directory, mine, queue.alive)
             if other is not None:
                 busy.append(
-                    Outcome(task, unchanged(directory.status(), f"it {queue.describe(directory, other)}"))
+                    Outcome(work, unchanged(directory.status(), f"it {queue.describe(directory, other)}"))
                 )
                 continue
             with directory.locked():
-                if not force and task.finished():
-                    _say_so(task)
+                if not force and work.finished():
+                    work.record_done()
                     claims.release(directory, mine.token)
-                    busy.append(Outcome(task, directory.status()))
+                    busy.append(Outcome(work, directory.status()))
                     continue
                 if force:
                     directory.wipe()
                 status = directory.status()
-                directory.write_config(task.config)
-                directory.write_status(State.PENDING, status.step, status.seconds, total=task.total)
-                ready.append(task)
+                directory.write_config(work.config)
+                directory.write_status(WorkState.PENDING, status.step, status.seconds, total=work.total)
+                ready.append(work)
         except CellInUse as error:
             claims.release(directory, mine.token)
-            busy.append(Outcome(task, unchanged(directory.status(), str(error))))
+            busy.append(Outcome(work, unchanged(directory.status(), str(error))))
     return ready, busy
 
 
-def _say_so(task: Work) -> None:
-    """Of a finished cell whose work others did: videos and scores are there whoever made them."""
-    status = task.directory.status()
-    if status.state is not State.DONE and task.total is not None:
-        task.directory.write_config(task.config)
-        task.directory.write_status(State.DONE, task.total, status.seconds, total=task.total)
-
-
 def run(
-    tasks: Sequence[Work],
+    todo: Sequence[Work],
     jobs: int,
-    way: Callable[[int, list[float]], Way],
+    how: Callable[[int, list[float]], HowToRun],
     watcher: Watcher,
     command_line: str,
 ) -> tuple[list[Outcome], bool]:
-    """Run all tasks, `jobs` at a time. Returns how they ended, and whether the user interrupted.
+    """Do all work, `jobs` processes at a time. Returns how they ended, and whether the user interrupted.
 
-    way: how to run the next, from how many wait (it included) and the seconds that running ones have left.
+    how: how to run the next, from how many wait (it included) and the seconds that running ones have left.
     On Ctrl-C or SIGTERM every cell finishes its batch, writes a checkpoint and stops; a second Ctrl-C kills.
-    The tasks are claimed by this process (`prepare`), and given free as they end.
+    The work is claimed by this process (`prepare`), and each is given free as it ends.
     """
-    waiting, running, outcomes = list(tasks), list[Process](), list[Outcome]()
-    lease = claims.Lease([task.directory for task in tasks])
+    waiting, running, outcomes = list(todo), list[Process](), list[Outcome]()
+    lease = claims.Lease([work.directory for work in todo])
 
     def reap() -> None:
         lease.renew()
@@ -112,7 +104,7 @@ def run(
             outcome = process.outcome()
             if outcome is not None:
                 running.remove(process)
-                lease.release(outcome.task.directory)
+                lease.release(outcome.work.directory)
                 outcomes.append(outcome)
                 watcher.ended(outcome)
 
@@ -120,9 +112,9 @@ def run(
         with _sigterm_as_interrupt():
             while waiting or running:
                 while waiting and len(running) < jobs:
-                    chosen = way(len(waiting), [process.left() for process in running])
+                    chosen = how(len(waiting), [process.seconds_left() for process in running])
                     running.append(Process(waiting.pop(0), chosen, command_line))
-                    watcher.started(running[-1].task)
+                    watcher.started(running[-1].work)
                 _wait(reap, watcher)
     except KeyboardInterrupt:
         watcher.stopping()
@@ -135,18 +127,20 @@ def run(
     return outcomes, False
 
 
-def run_here(tasks: list[W], work: Callable[[W], Outcome], watcher: Watcher) -> tuple[list[Outcome], bool]:
-    """Run all tasks in this process, one after the other; as `run` otherwise. work: runs one to its end."""
+def run_here(
+    todo: Sequence[W], run_one: Callable[[W], Outcome], watcher: Watcher
+) -> tuple[list[Outcome], bool]:
+    """The same in this process, one after the other. run_one: does one to its end."""
     outcomes = list[Outcome]()
-    lease = claims.Lease([task.directory for task in tasks])
+    lease = claims.Lease([work.directory for work in todo])
     try:
-        for task in tasks:
-            watcher.started(task)
+        for work in todo:
+            watcher.started(work)
             with lease.renewing():
-                outcomes.append(work(task))
-            lease.release(task.directory)
+                outcomes.append(run_one(work))
+            lease.release(work.directory)
             watcher.ended(outcomes[-1])
-            if outcomes[-1].status.state is State.PREEMPTED:
+            if outcomes[-1].status.state is WorkState.PREEMPTED:
                 return outcomes, True
     finally:
         lease.end()
@@ -162,7 +156,7 @@ def _wait(reap: Callable[[], None], watcher: Watcher) -> None:
 def _stop(running: list[Process], wait: Callable[[], None]) -> None:
     """Ask every cell to stop, then wait for them; a second interrupt kills."""
     for process in running:
-        process.ask()
+        process.request_stop()
     try:
         while running:
             wait()

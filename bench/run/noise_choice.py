@@ -19,12 +19,12 @@ from safetensors.torch import save
 from torch import Tensor
 
 from bench.base.errors import BenchError
-from bench.base.files import Row, write_atomically
+from bench.base.files import Record, write_atomically
 from bench.engine.batch import Improved, Start
 from bench.engine.engine import Engine
 from bench.engine.method import InferenceMethod
 from bench.run.environment import peak_memory
-from bench.run.store import CellDir, State
+from bench.run.store import CellDir, WorkState
 
 NOISE, TOOK = "noise", "took"  # the tensor of a file of latents/, and the key of its metadata
 
@@ -32,7 +32,7 @@ NOISE, TOOK = "noise", "took"  # the tensor of a file of latents/, and the key o
 class Stopped(Exception):
     """The cell was asked to stop between two batches of pictures."""
 
-    def __init__(self, reason: State) -> None:
+    def __init__(self, reason: WorkState) -> None:
         super().__init__(reason)
         self.reason = reason
 
@@ -46,12 +46,12 @@ class Improver:
         engine: Engine,
         cell: CellDir,
         writes: bool,
-        stop: Callable[[], State | None],
+        stop: Callable[[], WorkState | None],
     ) -> None:
         """writes: whether this process does. stop: the state to leave in, asked before every batch."""
         self.method, self.engine, self.cell = method, engine, cell
         self.writes, self.stop = writes, stop
-        self.rows: list[Row] = []
+        self.rows: list[Record] = []
 
     def __call__(self, start: Start) -> Tensor:
         """Noise [B, *latent_shape]. Raises Stopped, and BenchError for noise that is not finite."""
@@ -75,7 +75,7 @@ class Improver:
             lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows)
             write_atomically(self.cell.inference, "".join(lines))
 
-    def _improved(self, start: Start) -> list[tuple[Tensor, Row]]:
+    def _improved(self, start: Start) -> list[tuple[Tensor, Record]]:
         """Every picture's noise and its share of what the batch took."""
         started, count = time.perf_counter(), len(start.prompts)
         found = self.method.improve(self.engine, start)
@@ -104,7 +104,7 @@ def _file(cell: CellDir, picture: tuple[int, int]) -> Path:
     return cell.latents / f"{prompt:06d}-{image:02d}.safetensors"
 
 
-def _read(file: Path, like: Tensor) -> tuple[Tensor, Row]:
+def _read(file: Path, like: Tensor) -> tuple[Tensor, Record]:
     try:
         with safe_open(file, framework="pt", device=str(like.device)) as stored:
             noise, metadata = stored.get_tensor(NOISE), stored.metadata()

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
-from bench.run.store import Cause, State, Status
+from bench.run.store import Cause, Status, WorkState
 from bench.run.work import Work
 
 GRACE_SECONDS = 60.0  # beyond the time limit, before a process that does not stop by itself is killed
@@ -36,7 +36,7 @@ class Exit(IntEnum):
 
 @dataclass(frozen=True)
 class Machines:
-    """The machines that a task runs on: how many, which of them this is, and where they meet."""
+    """The machines that a process runs on: how many, which of them this is, and where they meet."""
 
     count: int = 1
     rank: int = 0
@@ -45,8 +45,8 @@ class Machines:
 
 
 @dataclass(frozen=True)
-class Way:
-    """How each task is run: data-parallel processes, seconds until it has to stop, and further options.
+class HowToRun:
+    """How each work is run: data-parallel processes, seconds until it has to stop, and further options.
 
     processes: on each of the machines.
     """
@@ -75,14 +75,14 @@ class Way:
             command += ["--main_process_ip", machines.address]
         return [*command, "--main_process_port", str(machines.port)]  # 0: a free one
 
-    def command(self, task: Work) -> list[str]:
-        """The command line of a task."""
+    def command(self, work: Work) -> list[str]:
+        """The command line that does the work."""
         command = [
             *self._launcher(),
             "-m",
             "bench",
-            task.command,
-            str(task.directory.path),
+            work.command,
+            str(work.directory.path),
             "--with-parent",
             *self.extra,
         ]
@@ -93,18 +93,18 @@ class Way:
 class Outcome:
     """How a cell's process ended."""
 
-    task: Work
+    work: Work
     status: Status
 
     @property
     def ok(self) -> bool:
         """Whether the cell is done."""
-        return self.status.state is State.DONE
+        return self.status.state is WorkState.DONE
 
 
 def unchanged(status: Status, message: str) -> Status:
     """What to tell about a cell that this run left alone."""
-    return Status(state=State.FAILED, step=status.step, seconds=status.seconds, message=message)
+    return Status(state=WorkState.FAILED, step=status.step, seconds=status.seconds, message=message)
 
 
 def _deaf_to_warnings() -> None:
@@ -115,15 +115,15 @@ def _deaf_to_warnings() -> None:
 class Process:
     """One running cell."""
 
-    def __init__(self, task: Work, way: Way, command_line: str) -> None:
-        self.task, self.timeout, self.asked = task, way.timeout, False
+    def __init__(self, work: Work, how: HowToRun, command_line: str) -> None:
+        self.work, self.timeout, self.stop_requested = work, how.timeout, False
         self.started = time.monotonic()
-        threads = str(task.threads)
+        threads = str(work.threads)
         environment = os.environ | dict.fromkeys(THREAD_VARIABLES, threads)
         environment[COMMAND_VARIABLE] = command_line
         with self.output.open("ab") as output:
             self.process = subprocess.Popen(
-                way.command(task),
+                how.command(work),
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -135,17 +135,17 @@ class Process:
     @property
     def output(self) -> Path:
         """What it prints, after what was printed before."""
-        return self.task.directory.path / "output.txt"
+        return self.work.directory.path / "output.txt"
 
-    def left(self) -> float:
+    def seconds_left(self) -> float:
         """Seconds until its time is up; inf without a limit."""
         if self.timeout is None:
             return math.inf
         return max(0.0, self.timeout - (time.monotonic() - self.started))
 
-    def ask(self) -> None:
+    def request_stop(self) -> None:
         """Ask it to write a checkpoint and stop."""
-        self.asked = True
+        self.stop_requested = True
         self.process.terminate()
 
     def kill(self) -> None:
@@ -161,25 +161,27 @@ class Process:
         code = self.process.poll()
         if code is None:
             return None
-        status = self.task.directory.status()
+        status = self.work.directory.status()
         if code == Exit.LOCKED:
-            return Outcome(self.task, unchanged(status, self._last_line()))
-        if status.state in (State.RUNNING, State.PENDING):
+            return Outcome(self.work, unchanged(status, self._last_line()))
+        if status.state in (WorkState.RUNNING, WorkState.PENDING):
             status = self._record_death(code, status)
-        return Outcome(self.task, status)
+        return Outcome(self.work, status)
 
     def _record_death(self, code: int, status: Status) -> Status:
         """The process could not say itself how it ended."""
         late = self.timeout is not None and time.monotonic() - self.started > self.timeout
-        state, cause = (State.TIMEOUT, None) if late else (State.FAILED, Cause.KILLED if code < 0 else None)
+        state, cause = WorkState.FAILED, Cause.KILLED if code < 0 else None
+        if late:
+            state, cause = WorkState.TIMEOUT, None
         why = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         hint = " (out of memory?)" if code == -signal.SIGKILL and not late else ""
         message = f"the process {why}{hint}. Its last line: {self._last_line()}"
-        if self.asked and code == -signal.SIGTERM:  # before it listened to signals
-            state, cause, message = State.PREEMPTED, None, "asked to stop"
-        with self.task.directory.locked():
-            self.task.directory.write_status(state, status.step, status.seconds, message, cause=cause)
-        return self.task.directory.status()
+        if self.stop_requested and code == -signal.SIGTERM:  # before it listened to signals
+            state, cause, message = WorkState.PREEMPTED, None, "asked to stop"
+        with self.work.directory.locked():
+            self.work.directory.write_status(state, status.step, status.seconds, message, cause=cause)
+        return self.work.directory.status()
 
     def _last_line(self) -> str:
         text = self.output.read_text(encoding="utf-8", errors="replace")

@@ -12,9 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.progress import TimeRemainingColumn as EtaColumn
 
 from bench.base.console import plain
-from bench.run.launch import Watcher
 from bench.run.process import Outcome
-from bench.run.store import State
 from bench.run.work import Work
 
 PLAIN_SECONDS = 15.0  # between two plain lines of one cell
@@ -42,11 +40,11 @@ class Tail:
 
 
 class _Running:
-    """One task's log and what to call it."""
+    """One work's log and what to call it."""
 
-    def __init__(self, task: Work) -> None:
-        self.total, self.name, self.unit = task.total, task.title, task.unit
-        self.tail = Tail(task.log)
+    def __init__(self, work: Work) -> None:
+        self.total, self.name, self.unit = work.total, work.title, work.unit
+        self.tail = Tail(work.log)
         self.spoke = 0.0
 
 
@@ -57,7 +55,7 @@ def _figures(row: dict[str, Any]) -> str:
 def _ending(outcome: Outcome) -> str:
     status = outcome.status
     tail = "" if status.message is None else f": {status.message}"
-    return f"{status.state} after {status.step} {outcome.task.unit}s, {status.seconds:.0f} s{tail}"
+    return f"{status.state} after {status.step} {outcome.work.unit}s, {status.seconds:.0f} s{tail}"
 
 
 STOPPING = "stopping: each process finishes its batch and writes a checkpoint; Ctrl-C again kills them"
@@ -88,11 +86,11 @@ class Bars:
     def __exit__(self, *error: object) -> None:
         self.progress.stop()
 
-    def started(self, task: Work) -> None:
+    def started(self, work: Work) -> None:
         """Add a bar."""
-        running = _Running(task)
+        running = _Running(work)
         bar = self.progress.add_task(running.name, total=running.total, figures="loading")
-        self._bars[task.id] = (running, bar)
+        self._bars[work.id] = (running, bar)
 
     def tick(self) -> None:
         """Move the bars."""
@@ -104,7 +102,7 @@ class Bars:
 
     def ended(self, outcome: Outcome) -> None:
         """Replace the bar by a line."""
-        running, bar = self._bars.pop(outcome.task.id)
+        running, bar = self._bars.pop(outcome.work.id)
         self.progress.remove_task(bar)
         self.progress.advance(self._all)
         style = "green" if outcome.ok else "red"
@@ -131,11 +129,11 @@ class Lines:
     def _print(self, text: str) -> None:
         plain(self.console, text)
 
-    def started(self, task: Work) -> None:
+    def started(self, work: Work) -> None:
         """Say so."""
-        running = _Running(task)
+        running = _Running(work)
         running.spoke = time.monotonic()
-        self._running[task.id] = running
+        self._running[work.id] = running
         self._print(f"{running.name}: started")
 
     def tick(self) -> None:
@@ -151,7 +149,7 @@ class Lines:
 
     def ended(self, outcome: Outcome) -> None:
         """Say how."""
-        running = self._running.pop(outcome.task.id)
+        running = self._running.pop(outcome.work.id)
         self._count += 1
         self._print(f"{running.name}: {_ending(outcome)}  [{self._count}/{self.cells}]")
 
@@ -163,6 +161,3 @@ class Lines:
 def watcher(console: Console, cells: int) -> Bars | Lines:
     """What suits the console."""
     return Bars(console, cells) if console.is_terminal else Lines(console, cells)
-
-
-__all__ = ["Bars", "Lines", "State", "Tail", "Watcher", "watcher"]

@@ -33,7 +33,7 @@ class CellInUse(BenchError):
     """Another process writes the cell."""
 
 
-class State(StrEnum):
+class WorkState(StrEnum):
     """Where a cell stands."""
 
     PENDING = "pending"
@@ -59,7 +59,7 @@ class Status(Strict):
     """status.json. `running` outlives a process that was killed; the next run picks the cell up."""
 
     schema_version: int = SCHEMA_VERSION
-    state: State
+    state: WorkState
     cause: Cause | None = None
     step: int = 0
     total: int | None = None
@@ -71,7 +71,7 @@ class Status(Strict):
 
 
 @dataclass(frozen=True)
-class JobDir:
+class WorkDir:
     """The directory of work that one process does: its settings, its status, its lock."""
 
     path: Path
@@ -89,7 +89,7 @@ class JobDir:
         """Where the cell stands; pending if nothing was written yet."""
         path = self.path / "status.json"
         if not path.exists():
-            return Status(state=State.PENDING)
+            return Status(state=WorkState.PENDING)
         try:
             return Status.model_validate_json(path.read_bytes())
         except ValidationError as error:
@@ -97,7 +97,7 @@ class JobDir:
 
     def write_status(
         self,
-        state: State,
+        state: WorkState,
         step: int,
         seconds: float,
         message: str | None = None,
@@ -156,7 +156,7 @@ class JobDir:
             yield
 
 
-class CellDir(JobDir):
+class CellDir(WorkDir):
     """cells/<id>/: one cell's files."""
 
     @property
@@ -187,7 +187,7 @@ class CellDir(JobDir):
         """Whether it is done, and at least as far as the settings ask."""
         status = self.status()
         enough = config.training is None or status.step >= config.training.train.steps
-        return status.state is State.DONE and enough
+        return status.state is WorkState.DONE and enough
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 
 from bench.base.errors import BenchError
-from bench.base.files import Row, append_rows, cut_rows, write_atomically
+from bench.base.files import Record, append_rows, cut_rows, write_atomically
 from bench.base.media import files
 from bench.data import prompts as prompt_sets
 from bench.engine.batch import Batch, Report
@@ -32,9 +32,9 @@ from bench.run.environment import peak_memory
 from bench.run.evaluate import Evaluation, Improve, evaluate
 from bench.run.load import load_chain, schedule_texts
 from bench.run.noise_choice import Improver, Stopped
-from bench.run.store import CellDir, State
+from bench.run.store import CellDir, WorkState
 
-Stop = Callable[[], State | None]
+Stop = Callable[[], WorkState | None]
 
 
 @dataclass
@@ -125,7 +125,7 @@ class Trainer:
         self.seed = training.seed
         self.checkpoints = Checkpoints(session.cell.path / "checkpoint")
 
-    def run(self, stop: Stop, tell: Callable[[str], None]) -> State:
+    def run(self, stop: Stop, tell: Callable[[str], None]) -> WorkState:
         """Train to the last step or until `stop` names a state to leave in; always ends with a checkpoint."""
         self._restore(tell)
         if isinstance(self.method, InferenceMethod):
@@ -147,9 +147,9 @@ class Trainer:
         if self.counters.evaluated != self.counters.step:
             self.session.evaluate()
         self._save()
-        return State.DONE
+        return WorkState.DONE
 
-    def _infer(self, method: InferenceMethod, stop: Stop) -> State:
+    def _infer(self, method: InferenceMethod, stop: Stop) -> WorkState:
         """The one evaluation of a method that trains nothing, picture by picture on record."""
         improver = Improver(
             method, self.engine, self.session.cell, self.session.world.is_main, lambda: self._agreed(stop())
@@ -162,11 +162,11 @@ class Trainer:
         except Stopped as stopped:
             return stopped.reason
         self._save()
-        return State.DONE
+        return WorkState.DONE
 
-    def _agreed(self, reason: State | None) -> State | None:
+    def _agreed(self, reason: WorkState | None) -> WorkState | None:
         """The reason to stop of any process, the same on all."""
-        reasons = (None, State.TIMEOUT, State.PREEMPTED)
+        reasons = (None, WorkState.TIMEOUT, WorkState.PREEMPTED)
         mine = torch.tensor([reasons.index(reason)], device=self.session.device)
         return reasons[int(self.session.world.gather(mine).max())]
 
@@ -210,7 +210,7 @@ class Trainer:
         self.counters.nfe_backward += report.backward
         return norm
 
-    def _row(self, report: Report, norm: float) -> Row:
+    def _row(self, report: Report, norm: float) -> Record:
         rewards = report.rewards.double()
         counters = {key: value for key, value in asdict(self.counters).items() if key != "evaluated"}
         return {
@@ -237,7 +237,7 @@ class Trainer:
         stream = io.BytesIO()
         torch.save(payload, stream)
         self.checkpoints.write(self.counters.step, stream.getvalue())
-        self.session.cell.write_status(State.RUNNING, self.counters.step, self.counters.seconds)
+        self.session.cell.write_status(WorkState.RUNNING, self.counters.step, self.counters.seconds)
 
     def _restore(self, tell: Callable[[str], None]) -> None:
         data, messages = self.checkpoints.read()

@@ -17,7 +17,7 @@ from bench.base.strict import Strict
 from bench.experiment.settings import CellConfig
 from bench.run.forecast import memory_advice
 from bench.run.slurm.cluster import Profile, Resources
-from bench.run.store import CellDir, JobDir
+from bench.run.store import CellDir, WorkDir, WorkState
 
 KEY = "work"
 # "module:class", as in bench.base.registry: names instead of imports, because the classes are in rooms above.
@@ -35,7 +35,7 @@ class Work(ABC):
     `bench report` cannot show this kind of work, and what shows it; None if it can.
     """
 
-    directory: JobDir
+    directory: WorkDir
     config: Strict
     title: str
 
@@ -53,6 +53,13 @@ class Work(ABC):
     def id(self) -> str:
         """The directory's name."""
         return self.directory.id
+
+    def record_done(self) -> None:
+        """Say of finished work that it is done, whoever did it: videos and scores may come from elsewhere."""
+        status = self.directory.status()
+        if status.state is not WorkState.DONE and self.total is not None:
+            self.directory.write_config(self.config)
+            self.directory.write_status(WorkState.DONE, self.total, status.seconds, total=self.total)
 
     @property
     @abstractmethod

@@ -235,23 +235,23 @@ def test_dry_run_prints_cells_and_writes_nothing_and_knows_only_times_that_were_
 
 @pytest.mark.slow
 def test_cell_that_another_run_is_busy_with_is_left_alone(tmp_path: Path, plugin: None) -> None:
-    (_, task) = plan_dots(tmp_path)
-    with task.directory.locked():
+    (_, work) = plan_dots(tmp_path)
+    with work.directory.locked():
         done = run_dots(tmp_path)
     assert done.returncode == 1
     assert "is in use by process" in done.stdout
-    assert task.directory.status().state == "pending"
+    assert work.directory.status().state == "pending"
 
 
 @pytest.mark.slow
 def test_cells_end_when_their_parent_is_gone(tmp_path: Path, plugin: None) -> None:
-    (_, task) = plan_dots(tmp_path, "push.pause=0.2", steps=1000)
+    (_, work) = plan_dots(tmp_path, "push.pause=0.2", steps=1000)
     process = subprocess.Popen(
-        [sys.executable, "-m", "bench", "cell", str(task.directory.path), "--with-parent"],
+        [sys.executable, "-m", "bench", "cell", str(work.directory.path), "--with-parent"],
         env=environment(),
         stdin=subprocess.PIPE,
     )
-    while not task.log.exists():
+    while not work.log.exists():
         time.sleep(0.1)
     assert process.stdin is not None
     process.stdin.close()

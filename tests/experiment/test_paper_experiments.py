@@ -24,9 +24,9 @@ SHORT = ("train.batch_size=2", "eval.prompts=2", "eval.images_per_prompt=1", "ev
 def test_runs_on_the_embedded_model_from_beginning_to_end(name: str, tmp_path: Path) -> None:
     options = Options(config=name, model="tiny", steps=1, settings=SHORT, out=tmp_path)
     planned = plan(build(options), force=False)
-    ready, busy = launch.prepare(planned.tasks, force=False)
+    ready, busy = launch.prepare(planned.todo, force=False)
     assert len(ready) == len(planned.cells) and not busy
-    assert [run_cell(CellDir(task.directory.path), None) for task in ready] == [Exit.DONE] * len(ready)
+    assert [run_cell(CellDir(work.directory.path), None) for work in ready] == [Exit.DONE] * len(ready)
     write_report(tmp_path, Console(file=(tmp_path / "console.txt").open("w")))
     found = contests(load(tmp_path))
     groups = [group for contest in found for group in (*contest.groups, contest.base) if group is not None]

@@ -222,8 +222,8 @@ def test_a_cell_that_is_stopped_between_batches_goes_on_with_the_next(
     tmp_path: Path, plugin: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train_dots(tmp_path / "whole", *SETTINGS, methods="doodl")
-    _, task = plan_dots(tmp_path / "out", *SETTINGS, methods="doodl")
-    directory, original, calls = CellDir(task.directory.path), Doodl.improve, list[tuple[str, ...]]()
+    _, work = plan_dots(tmp_path / "out", *SETTINGS, methods="doodl")
+    directory, original, calls = CellDir(work.directory.path), Doodl.improve, list[tuple[str, ...]]()
 
     def counting(self: Doodl, engine: Engine, start: Start) -> Any:
         calls.append(start.prompts)
@@ -241,8 +241,8 @@ def test_a_cell_that_is_stopped_between_batches_goes_on_with_the_next(
 
 
 def test_damaged_noise_is_named(tmp_path: Path, plugin: None) -> None:
-    _, task = plan_dots(tmp_path, *SETTINGS, methods="doodl")
-    directory = CellDir(task.directory.path)
+    _, work = plan_dots(tmp_path, *SETTINGS, methods="doodl")
+    directory = CellDir(work.directory.path)
     directory.latents.mkdir()
     for k in range(2):
         (directory.latents / f"000000-{k:02d}.safetensors").write_bytes(b"nonsense")

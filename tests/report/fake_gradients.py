@@ -14,7 +14,7 @@ from bench.experiment.settings import Choice, ModelChoice
 from bench.measure.gradients.moments import TERMS, Draw, Moments
 from bench.measure.gradients.store import FOLDER, INIT, ProbeConfig, ProbeDir, probe_id
 from bench.models.config import ModelConfig
-from bench.run.store import State
+from bench.run.store import WorkState
 
 STEPS, DIM = 6, 8
 MEGABYTE = 2**20
@@ -44,7 +44,7 @@ def write(
     fakes: dict[str, Fake] | None = None,
     places: Sequence[tuple[str, int]] = ((INIT, 0),),
     draws: int = 96,
-    states: dict[str, State] | None = None,
+    states: dict[str, WorkState] | None = None,
 ) -> Path:
     """Profiles below root/gradients. places: (θ, seed); states: by method, else `done`."""
     for at, seed in places:
@@ -53,8 +53,8 @@ def write(
             probe = ProbeDir(root / FOLDER / probe_id(found))
             probe.write_config(found)
             probe.save(moments(fake, draws, seed), {})
-            state = states[name] if states and name in states else State.DONE
-            probe.write_status(state, draws, 1.0, None if state is State.DONE else "out of memory")
+            state = states[name] if states and name in states else WorkState.DONE
+            probe.write_status(state, draws, 1.0, None if state is WorkState.DONE else "out of memory")
             env = {"command": f"python -m bench gradients --seed {seed}", "python": "3.11.2"}
             (probe.path / "env.json").write_text(json.dumps(env))
     return root

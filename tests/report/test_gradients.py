@@ -12,7 +12,8 @@ import pytest
 from rich.console import Console
 
 from bench.base.errors import BenchError
-from bench.measure.gradients import run, show
+from bench.cli import gradients as run
+from bench.measure.gradients import show
 from bench.measure.gradients.probe import LEVEL
 from bench.measure.gradients.profiles import rows
 from bench.measure.gradients.store import ProbeDir, probe_id
@@ -20,7 +21,7 @@ from bench.measure.gradients.table import curves, parts
 from bench.report import contests
 from bench.report import gradients as module
 from bench.report.report import write_report
-from bench.run.store import State
+from bench.run.store import WorkState
 from tests.report import fake, fake_gradients
 from tests.report.fake_gradients import FAKES, Fake
 
@@ -94,7 +95,7 @@ def test_every_place_and_seed_has_a_table_and_figures_of_its_own(tmp_path: Path)
 
 
 def test_profiles_that_are_not_done_are_listed_with_the_reason(tmp_path: Path, no_figures: None) -> None:
-    fake_gradients.write(tmp_path, states={"rlr": State.FAILED})
+    fake_gradients.write(tmp_path, states={"rlr": WorkState.FAILED})
     text = printed(write_report, tmp_path)
     page = (tmp_path / "report/report.html").read_text()
     assert "failed after 96 draws: out of memory" in text

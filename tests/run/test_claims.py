@@ -14,7 +14,7 @@ from bench.base.errors import BenchError
 from bench.run import claims, launch
 from bench.run.claims import FILE, LEASE, Claim, Lease
 from bench.run.slurm.queue import Queue
-from bench.run.store import CellDir, CellInUse, JobDir, State
+from bench.run.store import CellDir, CellInUse, WorkDir, WorkState
 from tests.run.slurm.fakes import SUBMISSION, Programs, submitted
 from tests.support.running import DOTS, command, environment, numbers, plan_dots, status, train_dots
 
@@ -22,7 +22,7 @@ FORK = multiprocessing.get_context("fork")
 CONTENDERS = 6
 
 
-def alive(directory: JobDir, claim: Claim, age: float) -> bool:
+def alive(directory: WorkDir, claim: Claim, age: float) -> bool:
     """By the owner alone."""
     return claims.owner_lives(claim, age)
 
@@ -32,7 +32,7 @@ def elsewhere(token: str = "far") -> Claim:
     return Claim(token=token, host="elsewhere", pid=1, born=0.0)
 
 
-def aged(directory: JobDir, seconds: float) -> None:
+def aged(directory: WorkDir, seconds: float) -> None:
     """Let the claim be renewed so long ago."""
     then = time.time() - seconds
     os.utime(directory.path / FILE, (then, then))
@@ -42,7 +42,7 @@ def _contend(path: Path, ready: Callable[[], int], over: Callable[[], int]) -> N
     mine = claims.of_this_process()
     ready()
     try:
-        won = claims.take(JobDir(path), mine, alive) is None
+        won = claims.take(WorkDir(path), mine, alive) is None
     except CellInUse:
         won = False
     over()  # the winner lives until all have tried
@@ -61,11 +61,11 @@ def winners(path: Path) -> int:
 
 
 def _claim_and_die(path: Path) -> None:
-    assert claims.take(JobDir(path), claims.of_this_process(), alive) is None
+    assert claims.take(WorkDir(path), claims.of_this_process(), alive) is None
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def dead_claim(path: Path) -> JobDir:
+def dead_claim(path: Path) -> WorkDir:
     """A directory with the claim of a process that was killed."""
     path.mkdir(parents=True)
     process = FORK.Process(target=_claim_and_die, args=(path,))
@@ -73,7 +73,7 @@ def dead_claim(path: Path) -> JobDir:
     process.join()
     assert process.exitcode == -signal.SIGKILL
     assert (path / FILE).exists()
-    return JobDir(path)
+    return WorkDir(path)
 
 
 @pytest.mark.slow
@@ -94,7 +94,7 @@ def test_claim_of_a_killed_process_goes_to_one_of_many(tmp_path: Path) -> None:
 def test_taking_over_from_the_dead_is_decided_and_done_under_the_cells_lock(tmp_path: Path) -> None:
     directory, locked = dead_claim(tmp_path / "cell"), list[bool]()
 
-    def noting(asked: JobDir, claim: Claim, age: float) -> bool:
+    def noting(asked: WorkDir, claim: Claim, age: float) -> bool:
         try:
             with asked.locked(patience=0):
                 locked.append(False)
@@ -109,7 +109,7 @@ def test_taking_over_from_the_dead_is_decided_and_done_under_the_cells_lock(tmp_
 def test_claim_of_a_living_process_is_told_and_kept(tmp_path: Path) -> None:
     process = psutil.Process(os.getppid())
     held = Claim(token="theirs", host=os.uname().nodename, pid=process.pid, born=process.create_time())
-    directory = JobDir(tmp_path)
+    directory = WorkDir(tmp_path)
     assert claims.take(directory, held, alive) is None
     assert claims.take(directory, claims.of_this_process(), alive) == held
     assert claims.read(directory) == (held, pytest.approx(0.0, abs=60))
@@ -118,12 +118,12 @@ def test_claim_of_a_living_process_is_told_and_kept(tmp_path: Path) -> None:
 def test_process_id_that_was_given_to_a_new_process_does_not_keep_a_claim(tmp_path: Path) -> None:
     mine = claims.of_this_process()
     before = mine.model_copy(update={"token": "old", "born": mine.born - 3600})
-    assert claims.take(JobDir(tmp_path), before, alive) is None
-    assert claims.take(JobDir(tmp_path), mine, alive) is None
+    assert claims.take(WorkDir(tmp_path), before, alive) is None
+    assert claims.take(WorkDir(tmp_path), mine, alive) is None
 
 
 def test_claim_from_another_machine_expires_when_it_is_not_renewed(tmp_path: Path) -> None:
-    directory, mine = JobDir(tmp_path), claims.of_this_process()
+    directory, mine = WorkDir(tmp_path), claims.of_this_process()
     assert claims.take(directory, elsewhere(), alive) is None
     aged(directory, LEASE - 60)
     assert claims.take(directory, mine, alive) == elsewhere()
@@ -136,7 +136,7 @@ def test_renewing_a_lease_keeps_the_claims_young_and_survives_one_that_was_given
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(claims, "RENEWED_EVERY", 0.0)
-    kept, gone = JobDir(tmp_path / "kept"), JobDir(tmp_path / "gone")
+    kept, gone = WorkDir(tmp_path / "kept"), WorkDir(tmp_path / "gone")
     for directory in (kept, gone):
         directory.path.mkdir()
         assert claims.take(directory, claims.of_this_process(), alive) is None
@@ -153,12 +153,12 @@ def test_renewing_a_lease_keeps_the_claims_young_and_survives_one_that_was_given
 
 def test_claim_of_the_same_owner_can_be_taken_again(tmp_path: Path) -> None:
     mine = claims.of_this_process()
-    assert claims.take(JobDir(tmp_path), mine, alive) is None
-    assert claims.take(JobDir(tmp_path), claims.of_this_process(), alive) is None
+    assert claims.take(WorkDir(tmp_path), mine, alive) is None
+    assert claims.take(WorkDir(tmp_path), claims.of_this_process(), alive) is None
 
 
 def test_only_the_claims_own_token_gives_a_cell_free(tmp_path: Path) -> None:
-    directory, mine = JobDir(tmp_path), claims.of_this_process()
+    directory, mine = WorkDir(tmp_path), claims.of_this_process()
     assert claims.take(directory, mine, alive) is None
     claims.release(directory, "another")
     held = claims.read(directory)
@@ -172,7 +172,7 @@ def test_only_the_claims_own_token_gives_a_cell_free(tmp_path: Path) -> None:
 def test_damaged_claim_is_one_message(tmp_path: Path) -> None:
     (tmp_path / FILE).write_text('{"token": "x"')
     with pytest.raises(BenchError, match=r"claim\.json: damaged\. If nothing runs or waits"):
-        claims.take(JobDir(tmp_path), claims.of_this_process(), alive)
+        claims.take(WorkDir(tmp_path), claims.of_this_process(), alive)
 
 
 def test_wipe_keeps_the_claim_and_one_that_is_just_being_made(tmp_path: Path) -> None:
@@ -190,36 +190,36 @@ def test_wipe_keeps_the_claim_and_one_that_is_just_being_made(tmp_path: Path) ->
 
 def test_force_starts_a_claimed_cell_again_under_the_same_claim(tmp_path: Path, plugin: None) -> None:
     train_dots(tmp_path, steps=1)
-    (task,) = plan_dots(tmp_path, steps=2)
-    ready, busy = launch.prepare([task], force=True)
-    assert (ready, busy) == ([task], [])
-    assert claims.read(task.directory) is not None
-    assert task.directory.status().step == 0
+    (work,) = plan_dots(tmp_path, steps=2)
+    ready, busy = launch.prepare([work], force=True)
+    assert (ready, busy) == ([work], [])
+    assert claims.read(work.directory) is not None
+    assert work.directory.status().step == 0
 
 
 def test_cell_that_ended_between_planning_and_claiming_is_not_run_again(tmp_path: Path, plugin: None) -> None:
-    tasks = plan_dots(tmp_path, steps=1)
+    todo = plan_dots(tmp_path, steps=1)
     train_dots(tmp_path, steps=1)
-    before = [status(CellDir(task.directory.path)) for task in tasks]
-    ready, ended = launch.prepare(tasks, force=False)
+    before = [status(CellDir(work.directory.path)) for work in todo]
+    ready, ended = launch.prepare(todo, force=False)
     assert ready == []
     assert [outcome.ok for outcome in ended] == [True, True]
-    assert [status(CellDir(task.directory.path)) for task in tasks] == before
-    assert [claims.read(task.directory) for task in tasks] == [None, None]
+    assert [status(CellDir(work.directory.path)) for work in todo] == before
+    assert [claims.read(work.directory) for work in todo] == [None, None]
 
 
 def test_cells_of_a_submission_are_left_alone_and_the_message_names_the_job(
     tmp_path: Path, plugin: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tasks = plan_dots(tmp_path / "out")
-    submitted(tmp_path / "out", tasks[1:])
+    todo = plan_dots(tmp_path / "out")
+    submitted(tmp_path / "out", todo[1:])
     Programs(tmp_path, monkeypatch).queue("77_0|PENDING||Priority|N/A")
-    ready, (busy,) = launch.prepare(tasks, force=False)
-    assert ready == tasks[:1]
+    ready, (busy,) = launch.prepare(todo, force=False)
+    assert ready == todo[:1]
     assert not busy.ok
     told = f"it has SLURM job 77_0: see `python -m bench status {tmp_path / 'out'}`"
     assert busy.status.message == told
-    held = claims.read(tasks[1].directory)
+    held = claims.read(todo[1].directory)
     assert held is not None
     assert held[0].token == SUBMISSION
 
@@ -227,10 +227,10 @@ def test_cells_of_a_submission_are_left_alone_and_the_message_names_the_job(
 def test_cells_of_a_submission_are_left_alone_where_slurm_cannot_be_asked(
     tmp_path: Path, plugin: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tasks = plan_dots(tmp_path / "out")[:1]
-    submitted(tmp_path / "out", tasks)
+    todo = plan_dots(tmp_path / "out")[:1]
+    submitted(tmp_path / "out", todo)
     Programs(tmp_path, monkeypatch)
-    ready, (busy,) = launch.prepare(tasks, force=False)
+    ready, (busy,) = launch.prepare(todo, force=False)
     assert ready == []
     assert busy.status.message is not None
     assert busy.status.message.endswith("SLURM cannot be asked from here whether it still runs")
@@ -262,7 +262,7 @@ def test_two_runs_of_a_directory_at_once_run_each_cell_once(tmp_path: Path, plug
     assert {process.returncode for process in pair} <= {0, 1}, said  # 1: the other has some of the cells
     train_dots(tmp_path / "alone", steps=3, seeds="0,1,2")
     for cell in (tmp_path / "out" / "cells").iterdir():
-        assert CellDir(cell).status().state is State.DONE
+        assert CellDir(cell).status().state is WorkState.DONE
         assert not (cell / FILE).exists()
         if cell.name.startswith("push"):
             assert numbers(CellDir(cell)) == numbers(CellDir(tmp_path / "alone" / "cells" / cell.name))

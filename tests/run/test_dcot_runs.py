@@ -28,8 +28,8 @@ def asked(out: Path, *settings: str, dcot: bool = True) -> Options:
 
 
 def trained(out: Path, dcot: bool = True) -> CellDir:
-    ready, _ = launch.prepare(plan(build(asked(out, dcot=dcot)), force=False).tasks, force=False)
-    assert [run_cell(CellDir(task.directory.path), None) for task in ready] == [Exit.DONE] * len(ready)
+    ready, _ = launch.prepare(plan(build(asked(out, dcot=dcot)), force=False).todo, force=False)
+    assert [run_cell(CellDir(work.directory.path), None) for work in ready] == [Exit.DONE] * len(ready)
     return cell(out, "ddpo")
 
 

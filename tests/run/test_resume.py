@@ -15,7 +15,7 @@ import bench.run.process
 from bench.base.files import read_rows
 from bench.run import launch
 from bench.run.cell import run_cell
-from bench.run.process import Exit, Way
+from bench.run.process import Exit, HowToRun
 from bench.run.progress import Lines
 from bench.run.store import CellDir
 from tests.support.running import (
@@ -42,10 +42,10 @@ IDLE = ("doodl.steps=2", "eval.prompts=3", "eval.images_per_prompt=2", "eval.bat
 def test_killed_at_any_write_the_same_command_ends_in_the_same_numbers(
     tmp_path: Path, plugin: None, method: str, settings: tuple[str, ...]
 ) -> None:
-    _, task = plan_dots(tmp_path / "out", *settings, methods=method, steps=4)
+    _, work = plan_dots(tmp_path / "out", *settings, methods=method, steps=4)
     planned = tmp_path / "cells" / "planned"
     planned.mkdir(parents=True)
-    shutil.copy(task.directory.path / "config.yaml", planned)
+    shutil.copy(work.directory.path / "config.yaml", planned)
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.kill_everywhere", str(planned)],
         cwd=ROOT,
@@ -106,14 +106,14 @@ def test_interrupt_checkpoints_says_how_to_continue_and_continuing_gives_the_sam
 def test_timeout_ends_a_cell_with_a_checkpoint_and_the_same_command_goes_on(
     tmp_path: Path, plugin: None
 ) -> None:
-    _, task = plan_dots(tmp_path / "out", "push.pause=0.1", steps=12)
-    assert run_cell(CellDir(task.directory.path), timeout=0.5) is Exit.STOPPED
-    timed_out = status(CellDir(task.directory.path))
+    _, work = plan_dots(tmp_path / "out", "push.pause=0.1", steps=12)
+    assert run_cell(CellDir(work.directory.path), timeout=0.5) is Exit.STOPPED
+    timed_out = status(CellDir(work.directory.path))
     assert timed_out["state"] == "timeout"
     assert 0 < timed_out["step"] < 12
     assert train_dots(tmp_path / "out", "push.pause=0.1", steps=12)[-1] is Exit.DONE
     train_dots(tmp_path / "whole", steps=12)
-    assert numbers(CellDir(task.directory.path)) == numbers(cell(tmp_path / "whole", "push"))
+    assert numbers(CellDir(work.directory.path)) == numbers(cell(tmp_path / "whole", "push"))
 
 
 @pytest.mark.slow
@@ -131,8 +131,10 @@ def test_cell_that_hangs_beyond_its_time_is_killed(
     monkeypatch.setattr(subprocess, "Popen", Frozen)
     for name, value in environment().items():
         monkeypatch.setenv(name, value)
-    _, task = plan_dots(tmp_path)
-    (outcome,), interrupted = launch.run([task], 1, lambda *_: Way(timeout=1.0), Lines(Console(), 1), "test")
+    _, work = plan_dots(tmp_path)
+    (outcome,), interrupted = launch.run(
+        [work], 1, lambda *_: HowToRun(timeout=1.0), Lines(Console(), 1), "test"
+    )
     assert not interrupted
     assert outcome.status.state == "timeout"
     assert outcome.status.message is not None

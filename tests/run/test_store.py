@@ -8,7 +8,7 @@ import pytest
 from bench.base.errors import BenchError
 from bench.base.files import append_rows, cut_rows, read_rows, write_atomically
 from bench.run.checkpoints import Checkpoints
-from bench.run.store import CellDir, CellInUse, State
+from bench.run.store import CellDir, CellInUse, WorkState
 
 
 def in_child(function, *arguments: object) -> int:  # type: ignore[no-untyped-def]
@@ -100,10 +100,10 @@ def test_lock_dies_with_its_process(tmp_path: Path) -> None:
 
 def test_status_is_pending_before_anything_was_written_and_remembers_what_was(tmp_path: Path) -> None:
     cell = CellDir(tmp_path)
-    assert cell.status().state is State.PENDING
-    cell.write_status(State.TIMEOUT, 12, 3.5, "late")
+    assert cell.status().state is WorkState.PENDING
+    cell.write_status(WorkState.TIMEOUT, 12, 3.5, "late")
     status = cell.status()
-    assert (status.state, status.step, status.seconds, status.message) == (State.TIMEOUT, 12, 3.5, "late")
+    assert (status.state, status.step, status.seconds, status.message) == (WorkState.TIMEOUT, 12, 3.5, "late")
     assert status.pid == os.getpid()
 
 
@@ -116,7 +116,7 @@ def test_status_of_another_schema_version_is_an_error(tmp_path: Path) -> None:
 def test_wipe_keeps_the_lock_alone(tmp_path: Path) -> None:
     cell = CellDir(tmp_path / "cell")
     with cell.locked():
-        cell.write_status(State.DONE, 1, 1.0)
+        cell.write_status(WorkState.DONE, 1, 1.0)
         (cell.path / "lora").mkdir()
         (cell.path / "lora" / "weights").touch()
         cell.wipe()

@@ -53,9 +53,9 @@ def plan_dots(
 ) -> list[CellWork]:
     """Plan cells on the test model in this process (fixture `plugin`); those that have to run, unclaimed."""
     options = Options(methods=methods, model=str(DOTS), steps=steps, seeds=seeds, settings=settings, out=out)
-    ready, busy = launch.prepare(plan(build(options), force=False).tasks, force=False)
+    ready, busy = launch.prepare(plan(build(options), force=False).todo, force=False)
     assert not busy
-    claims.Lease([task.directory for task in ready]).end()
+    claims.Lease([work.directory for work in ready]).end()
     return ready
 
 
@@ -65,8 +65,8 @@ def train_dots(
     """Plan and run cells in this process, one after the other; how each ended."""
     from bench.run.cell import run_cell
 
-    tasks = plan_dots(out, *settings, methods=methods, steps=steps, seeds=seeds)
-    return [run_cell(CellDir(task.directory.path), None) for task in tasks]
+    todo = plan_dots(out, *settings, methods=methods, steps=steps, seeds=seeds)
+    return [run_cell(CellDir(work.directory.path), None) for work in todo]
 
 
 def cell(out: Path, prefix: str) -> CellDir:

@@ -122,7 +122,7 @@ def _probe(cell: Cell, place: str) -> ProbeConfig:
     return probe_config(cell, training, biased, str(lora.resolve()), {"lora": digests.digest(lora)})
 
 
-def tasks(planned: Planned, force: bool) -> list[ProbeWork]:
+def unfinished(planned: Planned, force: bool) -> list[ProbeWork]:
     """The profiles that have to draw."""
     found = [
         ProbeWork(

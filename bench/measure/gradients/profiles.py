@@ -16,7 +16,7 @@ from bench.measure.gradients.moments import Moments
 from bench.measure.gradients.probe import LEVEL, MARGIN
 from bench.measure.gradients.store import INIT, ProbeConfig, ProbeDir, probes
 from bench.measure.gradients.verdict import Bias, Noise, bias, mean_length, noise
-from bench.run.store import State
+from bench.run.store import WorkState
 
 UNREADABLE = "unreadable"
 
@@ -27,7 +27,7 @@ class Measured:
 
     config: ProbeConfig
     moments: Moments
-    state: State
+    state: WorkState
     env: dict[str, Any]
 
 
@@ -54,14 +54,14 @@ def read_profiles(results: Path) -> tuple[list[Measured], list[UnfinishedProfile
             continue
         if measured is not None:
             found.append(measured)
-        if status.state is not State.DONE:
+        if status.state is not WorkState.DONE:
             unfinished.append(
                 UnfinishedProfile(probe.id, str(status.state), status.step, status.message or "")
             )
     return found, unfinished
 
 
-def _read(probe: ProbeDir, state: State) -> Measured | None:
+def _read(probe: ProbeDir, state: WorkState) -> Measured | None:
     saved, _ = probe.restore()
     if saved is None:
         return None
@@ -84,7 +84,7 @@ class ProfileRow:
     label: str
     config: ProbeConfig
     moments: Moments
-    state: State
+    state: WorkState
     own: Bias
     deployed: Bias
     noise: Noise

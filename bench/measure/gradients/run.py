@@ -1,21 +1,18 @@
-"""Runs planned profiles within a budget, several at a time, and writes tables and figures."""
+"""Runs planned profiles within a budget, several at a time."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console
 
-from bench.base.console import plain
-from bench.base.errors import BenchError
-from bench.measure.gradients.plan import Limits, Planned, tasks
+from bench.measure.gradients.plan import Limits, Planned, unfinished
 from bench.measure.gradients.work import ProbeWork
 from bench.run import launch
-from bench.run.experiment import INTERRUPTED, command_line, default_jobs
-from bench.run.process import Way
+from bench.run.experiment import INTERRUPTED, Ended, command_line, default_jobs
+from bench.run.process import HowToRun
 from bench.run.progress import watcher
 from bench.run.store import ResultsDir
 
@@ -31,7 +28,7 @@ class Slots:
         self.jobs, self.limits, self.shares = jobs, limits, shares
         self.deadline = None if limits.budget is None else started + limits.budget - RESERVE
 
-    def __call__(self, waiting: int, running: list[float]) -> Way:
+    def __call__(self, waiting: int, running: list[float]) -> HowToRun:
         """waiting: this one included. running: seconds that the others still have."""
         extra = []
         if self.limits.draws is not None:
@@ -39,22 +36,19 @@ class Slots:
         if self.limits.precision is not None:
             extra += ["--precision", str(self.limits.precision)]
         if self.deadline is None:
-            return Way(extra=tuple(extra))
+            return HowToRun(extra=tuple(extra))
         left = max(0.0, self.deadline - time.monotonic())
         to_come = self.shares[len(self.shares) - waiting :]
         free = self.jobs * left - sum(min(r, left) for r in running)
         # As many equal slots as fit one after the other, so that the last one is as long as the others.
         rounds = max(1, math.ceil(left * sum(to_come) / free - 0.25)) if free > 0 else 1
         share = to_come[0] * left / rounds
-        return Way(timeout=max(LEAST, min(left, share)), extra=tuple(extra))
+        return HowToRun(timeout=max(LEAST, min(left, share)), extra=tuple(extra))
 
 
-def run(console: Console, planned: Planned, force: bool, started: float) -> int:
-    """Measure, then write and show the tables. Returns the exit code: 0, 1 if one failed, 130 interrupted.
-
-    started: when the budget began, on the monotonic clock.
-    """
-    todo = tasks(planned, force)
+def run(console: Console, planned: Planned, force: bool, started: float) -> Ended:
+    """Measure. started: when the budget began, on the monotonic clock."""
+    todo = unfinished(planned, force)
     launch.check_disk(ResultsDir(planned.out), len(todo))
     ready, busy = launch.prepare(todo, force)
     jobs = planned.jobs or default_jobs(
@@ -65,33 +59,19 @@ def run(console: Console, planned: Planned, force: bool, started: float) -> int:
     told = f"{len(ready)} profiles, {at_once} at a time{kept}; results in {planned.out}"
     console.print(told, soft_wrap=True)
     with watcher(console, len(ready)) as progress:
-        slots = Slots(planned.limits, at_once, [_share(task) for task in ready], started)
+        slots = Slots(planned.limits, at_once, [_share(work) for work in ready], started)
         outcomes, interrupted = launch.run(ready, at_once, slots, progress, command_line())
-    bad = [outcome for outcome in [*busy, *outcomes] if not outcome.ok]
-    write(planned.out, console)
-    for outcome in [] if interrupted else bad:
-        plain(
-            console,
-            f"{outcome.task.title}: {outcome.status.state} after {outcome.status.step} draws: "
-            f"{outcome.status.message}\n  see {outcome.task.directory.path}; the same command goes on",
-            "red",
-        )
     if interrupted:
-        plain(console, f"stopped. Go on with:\n  {command_line()}")
-        return INTERRUPTED
-    return 1 if bad else 0
+        return Ended(INTERRUPTED, True, (f"stopped. Go on with:\n  {command_line()}",))
+    bad = [outcome for outcome in [*busy, *outcomes] if not outcome.ok]
+    messages = (
+        f"{one.work.title}: {one.status.state} after {one.status.step} draws: {one.status.message}\n"
+        f"  see {one.work.directory.path}; the same command goes on"
+        for one in bad
+    )
+    return Ended(int(bool(bad)), True, tuple(messages))
 
 
-def _share(task: ProbeWork) -> float:
+def _share(work: ProbeWork) -> float:
     """Of the budget: double for the exact gradient, because all others are compared with it."""
-    return 2.0 if task.config.deployed else 1.0
-
-
-def write(results: Path, console: Console) -> None:
-    """Everything that is derived: gradients*.csv, the tables on the terminal, and report/."""
-    from bench.report.report import write_report
-
-    try:
-        write_report(results, console)
-    except BenchError as error:  # nothing measured: why is told after this
-        plain(console, str(error), "red")
+    return 2.0 if work.config.deployed else 1.0

@@ -21,7 +21,7 @@ from bench.experiment.resolve import Cell
 from bench.experiment.settings import SCHEMA_VERSION, Choice, ModelChoice, Training
 from bench.measure.gradients.moments import Moments
 from bench.run.checkpoints import Checkpoints
-from bench.run.store import JobDir
+from bench.run.store import WorkDir
 
 INIT = "init"
 FOLDER = "gradients"
@@ -113,7 +113,7 @@ def probe_id(config: ProbeConfig) -> str:
     return "-".join(parts)
 
 
-class ProbeDir(JobDir):
+class ProbeDir(WorkDir):
     """gradients/<id>/: one profile's files."""
 
     @property

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bench.measure.gradients.store import ProbeConfig, ProbeDir
 from bench.run.slurm.cluster import Profile, Resources
-from bench.run.store import CellDir, State
+from bench.run.store import CellDir, WorkState
 from bench.run.work import Work
 
 
@@ -53,7 +53,7 @@ class ProbeWork(Work):
     def finished(self) -> bool:
         """Whether that many draws were made, under the same names. A budget alone always allows more."""
         status = self.directory.status()
-        enough = self.draws is not None and status.state is State.DONE and status.step >= self.draws
+        enough = self.draws is not None and status.state is WorkState.DONE and status.step >= self.draws
         return enough and self.directory.config() == self.config
 
     def resources(self, profile: Profile) -> Resources:

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import shlex
-import sys
 import time
 from pathlib import Path
 
 import psutil
 import torch
 
-from bench.base.files import append_rows, cut_rows, write_atomically
+from bench.base.files import append_rows, cut_rows
 from bench.data import prompts as prompt_sets
 from bench.experiment.choices import load_method, load_reward
 from bench.experiment.settings import Choice
 from bench.measure.gradients.probe import LEVEL, MARGIN, Probe, Sampling
 from bench.measure.gradients.store import INIT, ProbeConfig, ProbeDir
 from bench.measure.gradients.verdict import bias, relative_length
-from bench.run.cell import ENDINGS, REASONS, StopRequest, record_failure
-from bench.run.environment import environment
+from bench.measure.gradients.work import ProbeWork
 from bench.run.load import load_chain, load_lora, start
-from bench.run.process import COMMAND_VARIABLE, Exit
-from bench.run.store import CellInUse, State
+from bench.run.process import Exit
+from bench.run.recorded import ENDINGS, REASONS, StopRequest, recorded
+from bench.run.store import WorkState
 
 SAVE_SECONDS = 20.0
 MIN_DRAWS = 4
@@ -40,32 +36,19 @@ def run_probe(directory: ProbeDir, timeout: float | None, draws: int | None, pre
         timeout -= time.time() - psutil.Process().create_time()
     stop = StopRequest(timeout)
     with stop.listening():
-        try:
-            with directory.locked():
-                return _recorded(directory, stop, draws, precision)
-        except CellInUse as error:
-            print(error, flush=True)
-            return Exit.LOCKED
+        work = ProbeWork(directory, directory.config(), directory.id, draws)
+        _, device = start(work.threads)
 
+        def draw() -> Exit:
+            shared = precision is None and not work.config.deployed
+            session = _Session(directory, work.config, device, shared=shared)
+            state = session.run(stop, draws, precision)
+            message = {**REASONS, WorkState.TIMEOUT: TOO_SHORT}[state]
+            moments = session.probe.moments
+            directory.write_status(state, moments.draws, moments.seconds, message)
+            return ENDINGS[state]
 
-def _recorded(directory: ProbeDir, stop: StopRequest, draws: int | None, precision: float | None) -> Exit:
-    """Whatever goes wrong ends in `failed`, with the reason and a traceback on record."""
-    config, status = directory.config(), directory.status()
-    _, device = start(config.threads)
-    directory.write_status(State.RUNNING, status.step, status.seconds)
-    (directory.path / "traceback.txt").unlink(missing_ok=True)
-    command = os.environ.get(COMMAND_VARIABLE, shlex.join(sys.argv))
-    facts = environment(device, 1, command)
-    write_atomically(directory.path / "env.json", json.dumps(facts, indent=2) + "\n")
-    try:
-        session = _Session(directory, config, device, shared=precision is None and not config.deployed)
-        state = session.run(stop, draws, precision)
-        message = {**REASONS, State.TIMEOUT: TOO_SHORT}[state]
-        directory.write_status(state, session.probe.moments.draws, session.probe.moments.seconds, message)
-        return ENDINGS[state]
-    except Exception as error:
-        record_failure(directory, error)
-        return Exit.FAILED
+        return recorded(work, device, 1, draw)
 
 
 class _Session:
@@ -99,15 +82,15 @@ class _Session:
         self._saved = -math.inf  # the first draw is saved at once
         self._longest = 0.0
 
-    def run(self, stop: StopRequest, draws: int | None, precision: float | None) -> State:
+    def run(self, stop: StopRequest, draws: int | None, precision: float | None) -> WorkState:
         """Returns `done`, `preempted` (a signal), or `timeout`: the time was up before the first draw."""
         moments = self.probe.moments
         while not self._enough(draws, precision):
-            if (reason := stop()) is not None or stop.left() < self._longest:
+            if (reason := stop()) is not None or stop.seconds_left() < self._longest:
                 self._save()
-                if reason is State.PREEMPTED:
+                if reason is WorkState.PREEMPTED:
                     return reason
-                return State.DONE if moments.draws else State.TIMEOUT
+                return WorkState.DONE if moments.draws else WorkState.TIMEOUT
             started = time.monotonic()
             self.probe.draw()
             took = time.monotonic() - started - self.probe.warm_up
@@ -117,7 +100,7 @@ class _Session:
             if time.monotonic() - self._saved > SAVE_SECONDS:
                 self._save()
         self._save()
-        return State.DONE
+        return WorkState.DONE
 
     def _enough(self, draws: int | None, precision: float | None) -> bool:
         moments = self.probe.moments
@@ -139,5 +122,5 @@ class _Session:
         moments = self.probe.moments
         if moments.draws:
             self.directory.save(moments, self.probe.method.state)
-        self.directory.write_status(State.RUNNING, moments.draws, moments.seconds)
+        self.directory.write_status(WorkState.RUNNING, moments.draws, moments.seconds)
         self._saved = time.monotonic()

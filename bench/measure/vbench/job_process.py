@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shlex
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from types import FrameType
 
 from bench.base.errors import BenchError
-from bench.base.files import append_rows, read_rows, write_atomically
+from bench.base.files import append_rows, read_rows
 from bench.measure.vbench import dimension_run, generate
 from bench.measure.vbench.jobs import ScoreJob, VideosJob
 from bench.measure.vbench.record import record
 from bench.measure.vbench.resolve import resolve
-from bench.run.cell import ENDINGS, REASONS, StopRequest, record_failure
-from bench.run.environment import environment
 from bench.run.load import start
-from bench.run.process import COMMAND_VARIABLE, Exit
-from bench.run.store import Cause, CellDir, CellInUse, JobDir, State
+from bench.run.process import Exit
+from bench.run.recorded import ENDINGS, REASONS, StopRequest, recorded
+from bench.run.store import Cause, CellDir, WorkState
 from bench.run.work import work_in
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)  # SLURM's warning comes to the job, which passes it on as SIGTERM
@@ -37,31 +32,8 @@ def run_job(directory: CellDir) -> Exit:
     """Do it; the status says how it ended."""
     job = work_in(directory)
     assert isinstance(job, VideosJob | ScoreJob)  # who starts this has read it, too
-    try:
-        with directory.locked():
-            return _recorded(job)
-    except CellInUse as error:
-        print(error, flush=True)
-        return Exit.LOCKED
-
-
-def _recorded(job: VideosJob | ScoreJob) -> Exit:
-    """Whatever goes wrong ends in `failed`, with the reason and a traceback on record."""
-    cell = job.directory
-    status = cell.status()
-    if job.finished():
-        cell.write_status(State.DONE, job.total, status.seconds)
-        return Exit.DONE
-    cell.write_status(State.RUNNING, status.step, status.seconds)
-    (cell.path / "traceback.txt").unlink(missing_ok=True)
-    try:
-        _, device = start(job.threads)
-        facts = environment(device, 1, os.environ.get(COMMAND_VARIABLE, shlex.join(sys.argv)))
-        write_atomically(cell.path / "env.json", json.dumps(facts, indent=2) + "\n")
-        return _videos(job) if isinstance(job, VideosJob) else _score(job)
-    except Exception as error:
-        record_failure(JobDir(cell.path), error)
-        return Exit.FAILED
+    _, device = start(job.threads)
+    return recorded(job, device, 1, lambda: _videos(job) if isinstance(job, VideosJob) else _score(job))
 
 
 def _videos(job: VideosJob) -> Exit:
@@ -82,10 +54,10 @@ def _videos(job: VideosJob) -> Exit:
                 took = seconds + time.monotonic() - started
                 if mine or others:
                     append_rows(cell.metrics, [{"step": step, "made": made, "seconds": round(took, 3)}])
-                    cell.write_status(State.RUNNING, step, took)
+                    cell.write_status(WorkState.RUNNING, step, took)
                 if step < total and stop() is not None:
                     break
-    state = State.DONE if step == total else State.PREEMPTED
+    state = WorkState.DONE if step == total else WorkState.PREEMPTED
     cell.write_status(state, step, seconds + time.monotonic() - started, REASONS[state])
     return ENDINGS[state]
 
@@ -100,15 +72,15 @@ def _score(job: ScoreJob) -> Exit:
             if status.state == "failed":
                 time.sleep(LATE)
     except Stopped:
-        cell.write_status(State.PREEMPTED, 0, seconds, REASONS[State.PREEMPTED])
+        cell.write_status(WorkState.PREEMPTED, 0, seconds, REASONS[WorkState.PREEMPTED])
         return Exit.STOPPED
     job.config.settle(status)
     seconds += status.seconds
     if status.state == "done":
-        cell.write_status(State.DONE, job.total, seconds)
+        cell.write_status(WorkState.DONE, job.total, seconds)
         return Exit.DONE
     message = "\n".join((status.message, *status.ways))
-    cell.write_status(State.FAILED, 0, seconds, message, cause=Cause.KILLED if status.killed else None)
+    cell.write_status(WorkState.FAILED, 0, seconds, message, cause=Cause.KILLED if status.killed else None)
     return Exit.FAILED
 
 

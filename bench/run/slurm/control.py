@@ -14,11 +14,16 @@ from bench.run import claims
 from bench.run.slurm import record, scheduler
 from bench.run.slurm.settle import UNFINISHED, settle
 from bench.run.slurm.status import Standing, standings
-from bench.run.store import Cause, CellDir, CellInUse, ResultsDir, State
+from bench.run.store import Cause, CellDir, CellInUse, ResultsDir, WorkState
 
 STOP_SECONDS = 90.0  # for running cells to write a checkpoint; SLURM's KillWait is 30 s by default
 TAIL_LINES = 40
-FAILED, TIMEOUT, ALL = "failed", "timeout", "all"
+FAILED, TIMEOUT, ALL = "failed", "timeout", "all"  # what `retry` sends again
+STATES = {
+    FAILED: (WorkState.FAILED, WorkState.RUNNING),
+    TIMEOUT: (WorkState.TIMEOUT,),
+    ALL: tuple(WorkState),
+}
 
 
 def cancel(console: Console, results: ResultsDir, names: Sequence[str]) -> int:
@@ -65,7 +70,7 @@ def _record(cell: CellDir) -> bool:
             if status.state in UNFINISHED:
                 message = f"cancelled at step {status.step}"
                 cell.write_status(
-                    State.PREEMPTED, status.step, status.seconds, message, cause=Cause.CANCELLED
+                    WorkState.PREEMPTED, status.step, status.seconds, message, cause=Cause.CANCELLED
                 )
             return status.step > 0
     except CellInUse as error:
@@ -76,8 +81,7 @@ def to_retry(results: ResultsDir, which: str) -> list[CellDir]:
     """Cells that ended badly: `failed`, out of time (`timeout`), `all` that are not done and free."""
     free = [one for one in standings(results) if one.state != "done" and not one.active]
     cells = [results.cell(one.cell) for one in free]
-    wanted = {FAILED: (State.FAILED, State.RUNNING), TIMEOUT: (State.TIMEOUT,), ALL: tuple(State)}[which]
-    return [cell for cell in cells if cell.status().state in wanted]
+    return [cell for cell in cells if cell.status().state in STATES[which]]
 
 
 def find(results: ResultsDir, name: str) -> CellDir:

@@ -28,9 +28,9 @@ from submitit.core.utils import DelayedSubmission
 
 from bench.base.files import write_atomically
 from bench.run import claims
-from bench.run.process import Machines, Outcome, Process, Way
+from bench.run.process import HowToRun, Machines, Outcome, Process
 from bench.run.slurm import memory_kills
-from bench.run.store import Cause, CellDir, State, Status
+from bench.run.store import Cause, CellDir, Status, WorkState
 from bench.run.work import work_in
 
 POLL_SECONDS = 0.2
@@ -72,7 +72,7 @@ class CellJob:
         )
         if environment.global_rank == 0:
             _note(cell, environment)
-        self._process = Process(work_in(cell), self._way(environment), self.command_line)
+        self._process = Process(work_in(cell), self._how(environment), self.command_line)
         before = signal.signal(signal.SIGTERM, self._on_sigterm)
         try:
             if environment.global_rank != 0:
@@ -95,7 +95,7 @@ class CellJob:
 
     def _stop(self, cell: CellDir) -> bool:
         """End the cell's process within the warning. Returns whether to go on in a new job."""
-        self._process.ask()
+        self._process.request_stop()
         outcome = self._outcome(self.warning - MARGIN)
         stopped = outcome is not None
         if outcome is None:
@@ -103,9 +103,9 @@ class CellJob:
             outcome = self._outcome()
             assert outcome is not None  # without a limit it waits to the end
         status = outcome.status
-        if status.state is State.DONE:
+        if status.state is WorkState.DONE:
             return self.requeue  # to find it done and end well
-        if status.state is State.FAILED and stopped:
+        if status.state is WorkState.FAILED and stopped:
             return False
         return self._stopped_early(cell, status)
 
@@ -113,7 +113,7 @@ class CellJob:
         """Record why; whether to go on in a new job. A time limit that is too short for a step must not go
         round for ever; a preemption may come at any moment."""
         limit = time.monotonic() - self._began > self.seconds - self.warning - SLACK
-        state, why = (State.TIMEOUT, "the time limit") if limit else (State.PREEMPTED, "preemption")
+        state, why = (WorkState.TIMEOUT, "the time limit") if limit else (WorkState.PREEMPTED, "preemption")
         if limit and status.step <= self._first_step:
             message = (
                 f"no step was finished within the job's {self.seconds // 60} minutes: not queued again. Give "
@@ -130,18 +130,18 @@ class CellJob:
         held = claims.read(cell)
         return held is not None and held[0].token == self.token
 
-    def _way(self, environment: JobEnvironment) -> Way:
+    def _how(self, environment: JobEnvironment) -> HowToRun:
         if environment.num_nodes == 1:
-            return Way(self.processes)
+            return HowToRun(self.processes)
         # The same on all machines, and below 32768: above it, Linux gives ports to outgoing connections.
         port = 20_000 + int(os.environ["SLURM_JOB_ID"]) % 12_000
         first = os.environ["SLURM_LAUNCH_NODE_IPADDR"]  # srun runs on the first machine of the job
         machines = Machines(environment.num_nodes, environment.node, first, port)
-        return Way(self.processes, machines=machines)
+        return HowToRun(self.processes, machines=machines)
 
     def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
         print("SIGTERM: asking the cell to stop", flush=True)
-        self._process.ask()
+        self._process.request_stop()
 
     def _outcome(self, seconds: float | None = None) -> Outcome | None:
         """How the cell's process ended; None if it did not within that time."""
@@ -164,12 +164,12 @@ class CellJob:
         return "done"
 
     def _conclude(self, cell: CellDir, status: Status) -> str:
-        if status.state is State.PREEMPTED:
+        if status.state is WorkState.PREEMPTED:
             return self._wait_for_the_end(cell)
         if status.cause is Cause.KILLED and memory_kills.kills() > self._kills:
-            status = _record(cell, status, State.FAILED, memory_kills.story(cell), Cause.OUT_OF_MEMORY)
+            status = _record(cell, status, WorkState.FAILED, memory_kills.story(cell), Cause.OUT_OF_MEMORY)
         claims.release(cell, self.token)
-        if status.state is not State.DONE:
+        if status.state is not WorkState.DONE:
             raise CellFailed(f"{cell.id}: {status.cause or status.state}: {status.message}")
         return f"{cell.id}: done"
 
@@ -180,7 +180,9 @@ class CellJob:
         while time.monotonic() < deadline:
             if not self._is_mine(cell):
                 status = cell.status()
-                _record(cell, status, State.PREEMPTED, f"cancelled at step {status.step}", Cause.CANCELLED)
+                _record(
+                    cell, status, WorkState.PREEMPTED, f"cancelled at step {status.step}", Cause.CANCELLED
+                )
                 raise CellFailed(f"{cell.id}: cancelled")
             time.sleep(POLL_SECONDS)
         claims.release(cell, self.token)
@@ -210,7 +212,9 @@ def _note(cell: CellDir, environment: JobEnvironment) -> None:
     write_atomically(cell.path / JOB_FILE, json.dumps(content, indent=2) + "\n")
 
 
-def _record(cell: CellDir, status: Status, state: State, message: str, cause: Cause | None = None) -> Status:
+def _record(
+    cell: CellDir, status: Status, state: WorkState, message: str, cause: Cause | None = None
+) -> Status:
     with cell.locked():
         cell.write_status(state, status.step, status.seconds, message, cause=cause)
     return cell.status()

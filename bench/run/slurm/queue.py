@@ -9,7 +9,7 @@ from bench.run.claims import Claim
 from bench.run.slurm import record, scheduler
 from bench.run.slurm.record import Submission
 from bench.run.slurm.scheduler import Job
-from bench.run.store import JobDir, ResultsDir
+from bench.run.store import ResultsDir, WorkDir
 
 
 class Queue:
@@ -22,7 +22,7 @@ class Queue:
         self._jobs: dict[str, Job] = {}
         self._asked: set[str] = set()
 
-    def submission(self, directory: JobDir, claim: Claim) -> Submission | None:
+    def submission(self, directory: WorkDir, claim: Claim) -> Submission | None:
         """The submission that a claim belongs to; None if it is not recorded yet."""
         if self.results is None:
             self.results = ResultsDir(directory.path.parent.parent)
@@ -31,7 +31,7 @@ class Queue:
             self._read[claim.token] = record.read(path)
         return self._read.get(claim.token)
 
-    def job_id(self, directory: JobDir, claim: Claim) -> str | None:
+    def job_id(self, directory: WorkDir, claim: Claim) -> str | None:
         """The job that a claimed cell waits for or runs in; None if there is none, or not yet."""
         found = self.submission(directory, claim) if claim.submission else None
         return None if found is None else found.jobs.get(directory.id)
@@ -49,7 +49,7 @@ class Queue:
             self._asked |= ids
         return self._jobs.get(job_id)
 
-    def alive(self, directory: JobDir, claim: Claim, age: float) -> bool:
+    def alive(self, directory: WorkDir, claim: Claim, age: float) -> bool:
         """Whether somebody works on the cell or is going to. Where SLURM cannot be asked: yes.
 
         A submission that has sent no job yet is as alive as the process that makes it.
@@ -62,7 +62,7 @@ class Queue:
         job = self.job(job_id)
         return job is not None and not job.over
 
-    def describe(self, directory: JobDir, claim: Claim) -> str:
+    def describe(self, directory: WorkDir, claim: Claim) -> str:
         """Who has a claimed cell, in a sentence."""
         job = self.job_id(directory, claim)
         if job is None:

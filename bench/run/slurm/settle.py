@@ -10,18 +10,18 @@ from bench.run.claims import Claim
 from bench.run.slurm import memory_kills, record
 from bench.run.slurm.queue import Queue
 from bench.run.slurm.scheduler import NODE_FAILURES, Job
-from bench.run.store import Cause, CellDir, CellInUse, ResultsDir, State, Status
+from bench.run.store import Cause, CellDir, CellInUse, ResultsDir, Status, WorkState
 
 
 class Verdict(NamedTuple):
     """How a job's end is recorded in the cell's status."""
 
-    state: State
+    state: WorkState
     cause: Cause | None
     message: str
 
 
-UNFINISHED = (State.PENDING, State.RUNNING, State.PREEMPTED)
+UNFINISHED = (WorkState.PENDING, WorkState.RUNNING, WorkState.PREEMPTED)
 
 
 def settle(results: ResultsDir, cells: list[CellDir]) -> Queue:
@@ -63,30 +63,36 @@ def verdict(results: ResultsDir, cell: CellDir, claim: Claim, status: Status, qu
     if words is not None or (job is not None and job.state == "OUT_OF_MEMORY"):
         submission = queue.submission(cell, claim)
         gpus = submission is not None and bool(submission.profile["gpus"] or submission.profile["gres"])
-        return Verdict(State.FAILED, Cause.OUT_OF_MEMORY, memory_kills.story(cell, gpus, words))
+        return Verdict(WorkState.FAILED, Cause.OUT_OF_MEMORY, memory_kills.story(cell, gpus, words))
     if job is None:
         if not logs:
-            return Verdict(State.PREEMPTED, Cause.CANCELLED, f"job {job_id} left the queue before it started")
-        return Verdict(State.FAILED, Cause.LOST, f"SLURM no longer knows job {job_id}.{log}")
+            return Verdict(
+                WorkState.PREEMPTED, Cause.CANCELLED, f"job {job_id} left the queue before it started"
+            )
+        return Verdict(WorkState.FAILED, Cause.LOST, f"SLURM no longer knows job {job_id}.{log}")
     return _by_state(job, status, log)
 
 
 def _by_state(job: Job, status: Status, log: str) -> Verdict:
     where = f" on {job.node}" if job.node else ""
     if job.state in NODE_FAILURES:
-        return Verdict(State.FAILED, Cause.NODE_FAILURE, f"the node of job {job.id}{where} failed")
+        return Verdict(WorkState.FAILED, Cause.NODE_FAILURE, f"the node of job {job.id}{where} failed")
     if job.state in ("TIMEOUT", "DEADLINE"):
         return Verdict(
-            State.TIMEOUT,
+            WorkState.TIMEOUT,
             None,
             f"job {job.id} reached its time limit, the checkpoint is at step {status.step}",
         )
     if job.state == "CANCELLED" and "ependency" in job.reason:
-        return Verdict(State.PREEMPTED, Cause.DEPENDENCY, f"the dependency of job {job.id} cannot hold")
+        return Verdict(WorkState.PREEMPTED, Cause.DEPENDENCY, f"the dependency of job {job.id} cannot hold")
     if job.state == "CANCELLED":
-        return Verdict(State.PREEMPTED, Cause.CANCELLED, f"job {job.id} was cancelled at step {status.step}")
+        return Verdict(
+            WorkState.PREEMPTED, Cause.CANCELLED, f"job {job.id} was cancelled at step {status.step}"
+        )
     if job.state == "PREEMPTED":
-        return Verdict(State.PREEMPTED, None, f"job {job.id} was preempted and not queued again")
+        return Verdict(WorkState.PREEMPTED, None, f"job {job.id} was preempted and not queued again")
     if job.state == "COMPLETED":
-        return Verdict(State.FAILED, Cause.LOST, f"job {job.id} ended without running the cell.{log}")
-    return Verdict(State.FAILED, Cause.KILLED, f"job {job.id} was killed{where} (SLURM: {job.state}).{log}")
+        return Verdict(WorkState.FAILED, Cause.LOST, f"job {job.id} ended without running the cell.{log}")
+    return Verdict(
+        WorkState.FAILED, Cause.KILLED, f"job {job.id} was killed{where} (SLURM: {job.state}).{log}"
+    )

@@ -20,7 +20,7 @@ from bench.run import claims
 from bench.run.claims import Claim
 from bench.run.slurm.queue import Queue
 from bench.run.slurm.settle import settle
-from bench.run.store import CellDir, ResultsDir, State, Status
+from bench.run.store import CellDir, ResultsDir, Status, WorkState
 
 TAIL = 8192  # bytes of a log that hold its last line
 WIDE = 150  # columns of a terminal that has room for log paths
@@ -71,7 +71,7 @@ def _standing(cell: CellDir, queue: Queue) -> Standing:
     return Standing(
         cell=cell.id,
         state=state,
-        step=status.step if row is None or status.state is State.DONE else max(status.step, row["step"]),
+        step=status.step if row is None or status.state is WorkState.DONE else max(status.step, row["step"]),
         total=status.total,
         reward=row["reward_mean"] if row is not None and "reward_mean" in row else None,
         eta=eta,
@@ -87,26 +87,26 @@ def _state(
 ) -> tuple[str, str, str, str]:
     """(state, note, node, job)."""
     message = "" if status.message is None else status.message
-    if status.state is State.DONE:
+    if status.state is WorkState.DONE:
         return "done", "", "", ""
     if held is not None and held[0].submission:
         job_id = queue.job_id(cell, held[0])
         if job_id is not None and not queue.reachable:
             return "unknown", f"job {job_id}: SLURM cannot be asked from here", "", job_id
         job = None if job_id is None else queue.job(job_id)
-        if status.state in (State.FAILED, State.TIMEOUT):  # and its job is just ending
+        if status.state in (WorkState.FAILED, WorkState.TIMEOUT):  # and its job is just ending
             return str(status.cause or status.state), message, "", job_id or ""
         if job is not None and job.waits:
             return "queued", job.reason if status.step == 0 else _again(status, job.reason), "", job.id
         if job is not None and not job.over:
-            state = "starting" if status.state is State.PENDING else "running"
+            state = "starting" if status.state is WorkState.PENDING else "running"
             return state, "", job.node, job.id
         if job_id is None and queue.alive(cell, *held):
             return "submitting", "", "", ""
     elif held is not None and queue.alive(cell, *held):
-        state = "running" if status.state is State.RUNNING else "waiting"
+        state = "running" if status.state is WorkState.RUNNING else "waiting"
         return state, "", held[0].host, ""
-    if status.state is State.RUNNING:
+    if status.state is WorkState.RUNNING:
         return "killed", "its process is gone; it continues from its last checkpoint", "", ""
     return str(status.cause or status.state), message, "", ""
 

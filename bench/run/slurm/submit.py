@@ -36,7 +36,7 @@ class Array:
     """Cells that ask for the same, and how many of them may run at once."""
 
     resources: Resources
-    tasks: list[Work]
+    todo: list[Work]
     parallel: int
     after: bool = False  # only when the array before has ended
 
@@ -49,14 +49,14 @@ class Sent:
     busy: list[Outcome]
 
 
-def arrays(tasks: Sequence[Work], profile: Profile, max_parallel: int | None, largest: int) -> list[Array]:
+def arrays(todo: Sequence[Work], profile: Profile, max_parallel: int | None, largest: int) -> list[Array]:
     """Group cells by what they ask for. max_parallel: of all together; with fewer than there are arrays, one
     array runs after the other."""
     groups: dict[str, tuple[Resources, list[Work]]] = {}
-    for task in tasks:
-        resources = task.resources(profile)
-        key = f"{resources.model_dump_json()} {cpus(resources, task)}"
-        groups.setdefault(key, (resources, []))[1].append(task)
+    for work in todo:
+        resources = work.resources(profile)
+        key = f"{resources.model_dump_json()} {cpus(resources, work)}"
+        groups.setdefault(key, (resources, []))[1].append(work)
     pieces = [
         (resources, found[n : n + largest])
         for resources, found in groups.values()
@@ -78,19 +78,19 @@ def _shares(total: int, sizes: list[int]) -> list[int]:
     return shares
 
 
-def cpus(resources: Resources, task: Work) -> int:
+def cpus(resources: Resources, work: Work) -> int:
     """Cores of a cell on each node. Raises BenchError if the profile gives it fewer than its threads."""
-    needed = task.threads * resources.processes_per_node
-    if resources.cpus is not None and resources.cpus < task.threads:
+    needed = work.threads * resources.processes_per_node
+    if resources.cpus is not None and resources.cpus < work.threads:
         raise BenchError(
-            f"{task.id}: runs with {task.threads} threads, and the profile gives it {resources.cpus} cpus"
+            f"{work.id}: runs with {work.threads} threads, and the profile gives it {resources.cpus} cpus"
         )
     return resources.cpus or needed
 
 
 def submit(
     results: ResultsDir,
-    tasks: Sequence[Work],
+    todo: Sequence[Work],
     profile: Profile,
     command_line: str,
     *,
@@ -101,8 +101,8 @@ def submit(
     require_slurm()
     name = f"{datetime.now():%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:6]}"
     claim = claims.of_this_process(name)
-    ready, busy = launch.prepare(list(tasks), force, claim, Queue(results))
-    waiting = {task.id: task for task in ready}
+    ready, busy = launch.prepare(todo, force, claim, Queue(results))
+    waiting = {work.id: work for work in ready}
     try:
         if not ready:
             return Sent(None, busy)
@@ -120,8 +120,8 @@ def submit(
                 del waiting[cell]
         return Sent(sender.finish(), busy)
     finally:
-        for task in waiting.values():
-            claims.release(task.directory, name)
+        for work in waiting.values():
+            claims.release(work.directory, name)
 
 
 def require_slurm() -> None:
@@ -144,9 +144,9 @@ class _Sender:
 
     def send(self, array: Array) -> Iterator[str]:
         """One array; yields the cells that SLURM has taken."""
-        executor = self._executor(array.resources, cpus(array.resources, array.tasks[0]), array)
-        jobs = self._sent(executor, [self._cell_job(array.resources, task) for task in array.tasks])
-        found = dict(zip((task.id for task in array.tasks), jobs, strict=True))
+        executor = self._executor(array.resources, cpus(array.resources, array.todo[0]), array)
+        jobs = self._sent(executor, [self._cell_job(array.resources, work) for work in array.todo])
+        found = dict(zip((work.id for work in array.todo), jobs, strict=True))
         self._update(
             jobs={**self.submission.jobs, **found},
             arrays=(*self.submission.arrays, jobs[0].partition("_")[0]),
@@ -168,9 +168,9 @@ class _Sender:
         self.submission = self.submission.model_copy(update=changes)
         self.submission.write(self.results)
 
-    def _cell_job(self, resources: Resources, task: Work) -> CellJob:
+    def _cell_job(self, resources: Resources, work: Work) -> CellJob:
         return CellJob(
-            directory=str(task.directory.path.absolute()),
+            directory=str(work.directory.path.absolute()),
             token=self.submission.name,
             command_line=self.submission.command,
             processes=resources.processes_per_node,
@@ -243,19 +243,19 @@ def _refusal(error: str, submission: Submission, results: ResultsDir) -> str:
 def show(console: Console, found: Sequence[Array]) -> None:
     """What would be sent."""
     table = Table(title_justify="left", box=None, padding=(0, 1))
-    heading = found[0].tasks[0].label_heading  # all are of one kind
+    heading = found[0].todo[0].label_heading  # all are of one kind
     columns = ("cells", "at once", "partition", "nodes", "gpus", "cpus", "memory", "time")
     for header in (*columns, heading):
         table.add_column(header, overflow="fold")
     for array in found:
-        shape, labels = array.resources, dict.fromkeys(task.label for task in array.tasks)
+        shape, labels = array.resources, dict.fromkeys(work.label for work in array.todo)
         table.add_row(
-            str(len(array.tasks)),
+            str(len(array.todo)),
             str(array.parallel),
             shape.partition or "(default)",
             str(shape.nodes),
             str(shape.gpus) if shape.gres is None else shape.gres.removeprefix("gpu:"),
-            str(cpus(shape, array.tasks[0])),
+            str(cpus(shape, array.todo[0])),
             "(default)" if shape.mem is None else f"{shape.mem / 1024:.3g} GiB",
             f"{shape.time // 60}:{shape.time % 60:02d}:00",
             ", ".join(labels),

@@ -53,14 +53,14 @@ def submit(console: Console, options: Options, asked: Asked) -> int:
     planned = experiment.plan(request.build(options), asked.force, fetch=not asked.dry_run)
     if asked.dry_run:
         experiment.show(console, planned)
-        return dry(console, planned.tasks, chosen, asked)
-    done = len(planned.cells) - len(planned.tasks)
-    if not planned.tasks:
+        return dry(console, planned.todo, chosen, asked)
+    done = len(planned.cells) - len(planned.todo)
+    if not planned.todo:
         console.print(f"all {done} cells in {planned.results.path} are done: nothing to send", soft_wrap=True)
         return 0
     settle(planned.results, planned.results.cells())
     experiment.record(planned)
-    return send(console, planned.results, planned.tasks, chosen, asked, done)
+    return send(console, planned.results, planned.todo, chosen, asked, done)
 
 
 def retry(console: Console, results: ResultsDir, which: str, asked: Asked) -> int:
@@ -79,27 +79,27 @@ def retry(console: Console, results: ResultsDir, which: str, asked: Asked) -> in
             f"{results.path} was never submitted to SLURM: name a --profile, or give the command again that "
             "ran it here, which tries failed cells again"
         )
-    tasks = [work_in(cell) for cell in cells]
+    todo = [work_in(cell) for cell in cells]
     if asked.dry_run:
-        return dry(console, tasks, chosen, asked)
-    return send(console, results, tasks, chosen, asked, 0)
+        return dry(console, todo, chosen, asked)
+    return send(console, results, todo, chosen, asked, 0)
 
 
-def dry(console: Console, tasks: Sequence[Work], chosen: Profile, asked: Asked) -> int:
+def dry(console: Console, todo: Sequence[Work], chosen: Profile, asked: Asked) -> int:
     parallel = asked.max_parallel or chosen.max_parallel
     largest = scheduler.largest_array() if scheduler.available() else scheduler.DEFAULT_ARRAY
-    found = sending.arrays(tasks, chosen, parallel, largest)
-    console.print(f"\n{_many(tasks, 'cell')} in {_many(found, 'array')} would be sent:")
+    found = sending.arrays(todo, chosen, parallel, largest)
+    console.print(f"\n{_many(todo, 'cell')} in {_many(found, 'array')} would be sent:")
     sending.show(console, found)
     return 0
 
 
 def send(
-    console: Console, results: ResultsDir, tasks: Sequence[Work], chosen: Profile, asked: Asked, done: int
+    console: Console, results: ResultsDir, todo: Sequence[Work], chosen: Profile, asked: Asked, done: int
 ) -> int:
     sent = sending.submit(
         results,
-        tasks,
+        todo,
         chosen,
         experiment.command_line(),
         max_parallel=asked.max_parallel,
@@ -108,7 +108,7 @@ def send(
     others = [outcome for outcome in sent.busy if not outcome.ok]
     done += len(sent.busy) - len(others)  # since they were planned
     for outcome in others:
-        plain(console, f"{outcome.task.id}: {outcome.status.message}")
+        plain(console, f"{outcome.work.id}: {outcome.status.message}")
     found = sent.submission
     if found is None:
         console.print(f"nothing to send: {done} cells are done, {len(others)} queued or running")

@@ -70,20 +70,20 @@ def drawn(out: Path, *settings: str, draws: int, **options: Any) -> list[process
 
 def measured(found: plan.Planned, draws: int) -> list[process.Exit]:
     """The same for any plan."""
-    ready, busy = launch.prepare(plan.tasks(found, force=False), force=False)
+    ready, busy = launch.prepare(plan.unfinished(found, force=False), force=False)
     assert not busy
-    return [run_probe(ProbeDir(task.directory.path), None, draws, None) for task in ready]
+    return [run_probe(ProbeDir(work.directory.path), None, draws, None) for work in ready]
 
 
 def in_this_process(
-    tasks: list[ProbeWork], jobs: int, way: Callable[..., process.Way], *others: object
+    todo: list[ProbeWork], jobs: int, way: Callable[..., process.HowToRun], *others: object
 ) -> tuple[list[process.Outcome], bool]:
     """In place of `launch.run`: no processes."""
     outcomes = []
-    for n, task in enumerate(tasks):
-        extra = way(len(tasks) - n, []).extra
-        run_probe(ProbeDir(task.directory.path), None, int(extra[extra.index("--draws") + 1]), None)
-        outcomes.append(process.Outcome(task, task.directory.status()))
+    for n, work in enumerate(todo):
+        extra = way(len(todo) - n, []).extra
+        run_probe(ProbeDir(work.directory.path), None, int(extra[extra.index("--draws") + 1]), None)
+        outcomes.append(process.Outcome(work, work.directory.status()))
     return outcomes, False
 
 

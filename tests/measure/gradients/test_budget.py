@@ -9,7 +9,7 @@ import pytest
 from bench.measure.gradients import run
 from bench.measure.gradients.plan import Limits
 from bench.measure.gradients.profiles import rows
-from bench.run.store import State
+from bench.run.store import WorkState
 from tests.measure.gradients.running import gradients
 from tests.support.running import environment
 
@@ -84,4 +84,4 @@ def test_budget_is_kept(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout
     assert time.monotonic() - started < 32 + 15  # the machine may be busy with other things
-    assert all(row.moments.draws > 0 and row.state is State.DONE for row in rows(tmp_path))
+    assert all(row.moments.draws > 0 and row.state is WorkState.DONE for row in rows(tmp_path))

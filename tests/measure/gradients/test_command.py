@@ -171,8 +171,8 @@ def test_image_model_is_measured_at_the_lora_of_a_trained_cell(tmp_path: Path) -
     options = Options(
         methods="full_bp", model=model, reward="colourfulness", seeds="0", settings=quick, out=tmp_path
     )
-    tasks, _ = launch.prepare(experiment.plan(build(options), force=False).tasks, force=False)
-    trained = CellDir(tasks[1].directory.path)
+    todo, _ = launch.prepare(experiment.plan(build(options), force=False).todo, force=False)
+    trained = CellDir(todo[1].directory.path)
     assert run_cell(trained, None) is Exit.DONE
     places = ["init", str(trained.path)]
     assert measured(plan.plan(build(options), places, plan.Limits(None, 2, None), None), 2) == [Exit.DONE] * 2

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 
 from bench.measure.gradients import worker
-from bench.measure.gradients.plan import tasks
+from bench.measure.gradients.plan import unfinished
 from bench.measure.gradients.profiles import read_profiles
 from bench.measure.gradients.store import ProbeDir
 from bench.run import launch
-from bench.run.process import Exit, Outcome, Way
-from bench.run.store import State
+from bench.run.process import Exit, HowToRun, Outcome
+from bench.run.store import WorkState
 from bench.run.work import Work
 from tests.measure.gradients.running import drawn, gradients, planned, probe, sums, two_prompts
 from tests.support.running import ROOT, environment
@@ -68,13 +68,13 @@ def test_killed_profile_ends_in_the_same_sums(
     when: str, draws: int, least: int, tmp_path: Path, plugin: None
 ) -> None:
     pause = "leaning.pause=0.03" if when == "moments" else "leaning.pause=0"
-    (_, task), _ = launch.prepare(tasks(planned(tmp_path, pause, methods="leaning"), False), force=False)
+    (_, work), _ = launch.prepare(unfinished(planned(tmp_path, pause, methods="leaning"), False), force=False)
     done = subprocess.run(
         [
             sys.executable,
             "-m",
             "tests.measure.gradients.kill_everywhere",
-            str(task.directory.path),
+            str(work.directory.path),
             str(draws),
             when,
         ],
@@ -139,7 +139,7 @@ def test_interrupt_writes_tables_of_what_there_is_and_the_same_command_goes_on(
     assert f"--out {out}" in output.partition("Go on with:")[2]
     assert set(pd.read_csv(out / "gradients.csv")["method"]) == {"full_bp", "leaning"}
     interrupted = probe(out, "leaning").status()
-    assert interrupted.state is State.PREEMPTED
+    assert interrupted.state is WorkState.PREEMPTED
     assert 0 < interrupted.step < 120
     assert drawn(out, "leaning.pause=0.02", **options) == [Exit.DONE, Exit.DONE]  # full_bp had all its draws
     drawn(tmp_path / "whole", "leaning.pause=0.02", **options)
@@ -153,7 +153,7 @@ def test_interrupt_before_a_process_listens_leaves_its_profile_preempted(
     class Interrupting:
         """The user presses Ctrl-C as soon as something has started."""
 
-        def started(self, task: Work) -> None:
+        def started(self, work: Work) -> None:
             raise KeyboardInterrupt
 
         def tick(self) -> None: ...
@@ -162,17 +162,17 @@ def test_interrupt_before_a_process_listens_leaves_its_profile_preempted(
 
         def stopping(self) -> None: ...
 
-    monkeypatch.setattr(Way, "command", lambda self, task: ["sleep", "60"])
-    todo, _ = launch.prepare(tasks(planned(tmp_path), force=False), force=False)
-    outcomes, interrupted = launch.run(todo, 1, lambda *_: Way(), Interrupting(), "test")
+    monkeypatch.setattr(HowToRun, "command", lambda self, work: ["sleep", "60"])
+    todo, _ = launch.prepare(unfinished(planned(tmp_path), force=False), force=False)
+    outcomes, interrupted = launch.run(todo, 1, lambda *_: HowToRun(), Interrupting(), "test")
     assert interrupted
-    assert [(o.status.state, o.status.message) for o in outcomes] == [(State.PREEMPTED, "asked to stop")]
+    assert [(o.status.state, o.status.message) for o in outcomes] == [(WorkState.PREEMPTED, "asked to stop")]
 
 
 def test_time_that_is_up_before_the_first_draw_is_told_and_makes_no_row(tmp_path: Path, plugin: None) -> None:
-    (task, _), _ = launch.prepare(tasks(planned(tmp_path), force=False), force=False)
-    directory = ProbeDir(task.directory.path)
+    (work, _), _ = launch.prepare(unfinished(planned(tmp_path), force=False), force=False)
+    directory = ProbeDir(work.directory.path)
     assert worker.run_probe(directory, 0.0, None, None) is Exit.STOPPED
-    assert directory.status().state is State.TIMEOUT
+    assert directory.status().state is WorkState.TIMEOUT
     assert "before the first draw: give a larger --budget" in str(directory.status().message)
     assert read_profiles(tmp_path)[0] == []

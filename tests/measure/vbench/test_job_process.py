@@ -14,8 +14,9 @@ from bench.base.errors import BenchError
 from bench.base.files import read_rows
 from bench.measure.vbench import job_process, mp4
 from bench.measure.vbench.dimension_status import read_status
+from bench.run import recorded
 from bench.run.process import Exit
-from bench.run.store import Cause, State
+from bench.run.store import Cause, WorkState
 from tests.measure.vbench.requests import planned, score_request, videos_request
 from tests.measure.vbench.toy import VideoToy
 from tests.measure.vbench.videos import empty_videos
@@ -26,7 +27,7 @@ encodes = pytest.mark.skipif(not all(map(find_spec, mp4.PACKAGES)), reason="pip 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No facts on record, no patience with late signals."""
-    monkeypatch.setattr(job_process, "environment", lambda *_: {})
+    monkeypatch.setattr(recorded, "environment", lambda *_: {})
     monkeypatch.setattr(job_process, "LATE", 0.1)
 
 
@@ -45,11 +46,11 @@ def test_a_part_makes_its_videos_and_goes_on_where_it_was_stopped(
         patch.setattr(mp4, "write_mp4", stopped)
         assert job_process.run_job(cell) is Exit.STOPPED
     status = cell.status()
-    assert (status.state, status.step, status.message) == (State.PREEMPTED, 1, "asked to stop")
+    assert (status.state, status.step, status.message) == (WorkState.PREEMPTED, 1, "asked to stop")
     (first,) = (tmp_path / "videos").iterdir()
     made = first.stat().st_mtime_ns
     assert job_process.run_job(cell) is Exit.DONE
-    assert (cell.status().state, cell.status().step) == (State.DONE, 5)
+    assert (cell.status().state, cell.status().step) == (WorkState.DONE, 5)
     assert [row["step"] for row in read_rows(cell.metrics)] == [1, 2, 3, 4, 5]
     assert first.stat().st_mtime_ns == made
     assert job_process.run_job(cell) is Exit.DONE  # and does nothing
@@ -67,7 +68,7 @@ def test_an_encoder_that_a_signal_to_the_whole_job_ended_is_no_failure(
 
     monkeypatch.setattr(mp4, "write_mp4", broken)
     assert job_process.run_job(cell) is Exit.STOPPED
-    assert cell.status().state is State.PREEMPTED
+    assert cell.status().state is WorkState.PREEMPTED
 
 
 @encodes
@@ -92,7 +93,7 @@ def test_a_dimension_is_scored(tmp_path: Path, cache: Path) -> None:
     done = '{"state": "done", "message": "", "score": 0.5, "scored": 1, "results": [0.5, []]}'
     cell = scored(tmp_path, cache, f"echo '{done}' > $(dirname $2)/outcome.json")
     assert job_process.run_job(cell) is Exit.DONE
-    assert (cell.status().state, cell.status().step) == (State.DONE, 1)
+    assert (cell.status().state, cell.status().step) == (WorkState.DONE, 1)
     assert read_status(tmp_path / "scores")["motion_smoothness"].score == 0.5
 
 
@@ -100,7 +101,7 @@ def test_a_dimension_is_scored(tmp_path: Path, cache: Path) -> None:
 def test_a_dimension_fails(tmp_path: Path, cache: Path, body: str, cause: Cause | None) -> None:
     cell = scored(tmp_path, cache, body)
     assert job_process.run_job(cell) is Exit.FAILED
-    assert (cell.status().state, cell.status().cause) == (State.FAILED, cause)
+    assert (cell.status().state, cell.status().cause) == (WorkState.FAILED, cause)
     assert read_status(tmp_path / "scores")["motion_smoothness"].state == "failed"
 
 
@@ -128,5 +129,5 @@ def test_a_dimension_that_is_asked_to_stop_begins_again(tmp_path: Path, cache: P
     thread.start()
     assert job_process.run_job(cell) is Exit.STOPPED
     thread.join()
-    assert (cell.status().state, cell.status().step) == (State.PREEMPTED, 0)
+    assert (cell.status().state, cell.status().step) == (WorkState.PREEMPTED, 0)
     assert not read_status(tmp_path / "scores")

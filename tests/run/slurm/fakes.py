@@ -53,18 +53,18 @@ class Programs:
         return file.read_text().splitlines() if file.exists() else []
 
 
-def submitted(out: Path, tasks: Sequence[CellWork], sent: bool = True, token: str = SUBMISSION) -> Submission:
+def submitted(out: Path, todo: Sequence[CellWork], sent: bool = True, token: str = SUBMISSION) -> Submission:
     """Claim planned cells for a submission and record it: the n-th is array task `77_n`."""
     claim = claims.of_this_process(token)
-    for task in tasks:
-        assert claims.take(task.directory, claim, claims_nothing) is None
+    for work in todo:
+        assert claims.take(work.directory, claim, claims_nothing) is None
     found = Submission(
         name=token,
         command="bench submit",
         profile=Profile().model_dump(mode="json"),
         code={},
-        cells=tuple(task.id for task in tasks),
-        jobs={task.id: f"{ARRAY}_{n}" for n, task in enumerate(tasks)} if sent else {},
+        cells=tuple(work.id for work in todo),
+        jobs={work.id: f"{ARRAY}_{n}" for n, work in enumerate(todo)} if sent else {},
         arrays=(ARRAY,) if sent else (),
         sent=sent,
     )

@@ -26,7 +26,7 @@ from bench.run import claims
 from bench.run.cell import run_cell
 from bench.run.slurm import job
 from bench.run.slurm.job import CellJob
-from bench.run.store import CellDir, State
+from bench.run.store import CellDir, WorkState
 from bench.run.work import CellWork
 from tests.run.slurm.fakes import SUBMISSION, submitted
 from tests.support.running import plan_dots
@@ -106,15 +106,15 @@ def enter_a_job(folder: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespac
 
 def planned(out: Path, *settings: str, methods: str = "push", steps: int = 2) -> CellWork:
     """A claimed cell."""
-    (_, task) = plan_dots(out, *settings, methods=methods, steps=steps)
-    submitted(out, [task])
-    return task
+    (_, work) = plan_dots(out, *settings, methods=methods, steps=steps)
+    submitted(out, [work])
+    return work
 
 
-def cell_job(task: CellWork, **changes: Any) -> CellJob:
+def cell_job(work: CellWork, **changes: Any) -> CellJob:
     """The job of a cell, as it is sent."""
     plain = CellJob(
-        directory=str(task.directory.path),
+        directory=str(work.directory.path),
         token=SUBMISSION,
         command_line="bench submit",
         processes=1,
@@ -125,19 +125,19 @@ def cell_job(task: CellWork, **changes: Any) -> CellJob:
     return replace(plain, **changes)
 
 
-def steps_of(task: CellWork) -> int:
+def steps_of(work: CellWork) -> int:
     """How many steps are in its log."""
-    return len(read_rows(task.log))
+    return len(read_rows(work.log))
 
 
-def free(task: CellWork) -> bool:
+def free(work: CellWork) -> bool:
     """Whether nobody has it."""
-    return claims.read(task.directory) is None
+    return claims.read(work.directory) is None
 
 
-def begun(task: CellWork) -> bool:
+def begun(work: CellWork) -> bool:
     """Whether its process listens to signals, and has not died at once."""
-    return task.directory.status().state is not State.PENDING
+    return work.directory.status().state is not WorkState.PENDING
 
 
 def do_when(holds: Callable[[], bool], act: Callable[[], None]) -> threading.Thread:
@@ -158,7 +158,7 @@ class Warned(BaseException):
 
 
 def warned(
-    task: CellWork, job_: CellJob, when: Callable[[], bool], deaf: bool = False
+    work: CellWork, job_: CellJob, when: Callable[[], bool], deaf: bool = False
 ) -> DelayedSubmission | None:
     """Start the cell's process, and call submitit's checkpoint as soon as that holds.
 

@@ -202,9 +202,9 @@ def test_resources_as_yaml_are_read_back_as_they_were() -> None:
 
 def test_cpus_are_threads_times_processes_unless_the_profile_says_more(plugin: None, tmp_path: Path) -> None:
     first = plan_dots(tmp_path)[0]
-    task = replace(first, config=first.config.model_copy(update={"threads": 3}))
-    assert cpus(Resources(), task) == 3
-    assert cpus(Resources(gpus=4), task) == 12
-    assert cpus(Resources(cpus=8), task) == 8
-    with pytest.raises(BenchError, match=rf"{task.id}: runs with 3 threads, and the profile gives it 2 cpus"):
-        cpus(Resources(cpus=2), task)
+    work = replace(first, config=first.config.model_copy(update={"threads": 3}))
+    assert cpus(Resources(), work) == 3
+    assert cpus(Resources(gpus=4), work) == 12
+    assert cpus(Resources(cpus=8), work) == 8
+    with pytest.raises(BenchError, match=rf"{work.id}: runs with 3 threads, and the profile gives it 2 cpus"):
+        cpus(Resources(cpus=2), work)

@@ -6,7 +6,7 @@ import pytest
 from bench.base.errors import BenchError
 from bench.run import claims
 from bench.run.slurm.settle import settle
-from bench.run.store import Cause, CellDir, ResultsDir, State
+from bench.run.store import Cause, CellDir, ResultsDir, WorkState
 from bench.run.work import CellWork
 from tests.run.slurm.fakes import Programs, submitted, write_log
 from tests.support.running import plan_dots
@@ -22,17 +22,17 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Programs:
 
 
 @pytest.fixture
-def task(tmp_path: Path, plugin: None, programs: Programs) -> CellWork:
+def work(tmp_path: Path, plugin: None, programs: Programs) -> CellWork:
     """A cell that ran to step 3 in job 77_0."""
     (_, found) = plan_dots(tmp_path / "out", steps=9)
-    found.directory.write_status(State.RUNNING, 3, 1.5)
+    found.directory.write_status(WorkState.RUNNING, 3, 1.5)
     submitted(tmp_path / "out", [found])
     return found
 
 
-def settled(task: CellWork) -> tuple[State, Cause | None, str]:
+def settled(work: CellWork) -> tuple[WorkState, Cause | None, str]:
     """What is on record once the queue was looked at; the claim is gone."""
-    cell = CellDir(task.directory.path)
+    cell = CellDir(work.directory.path)
     settle(ResultsDir(cell.path.parent.parent), [cell])
     status = cell.status()
     assert claims.read(cell) is None
@@ -44,54 +44,54 @@ def settled(task: CellWork) -> tuple[State, Cause | None, str]:
 @pytest.mark.parametrize(
     ("line", "state", "cause", "message"),
     [
-        ("NODE_FAIL|n1|None", State.FAILED, Cause.NODE_FAILURE, "the node of job 77_0 on n1 failed"),
-        ("BOOT_FAIL|n1|None", State.FAILED, Cause.NODE_FAILURE, "the node of job 77_0 on n1 failed"),
+        ("NODE_FAIL|n1|None", WorkState.FAILED, Cause.NODE_FAILURE, "the node of job 77_0 on n1 failed"),
+        ("BOOT_FAIL|n1|None", WorkState.FAILED, Cause.NODE_FAILURE, "the node of job 77_0 on n1 failed"),
         (
             "TIMEOUT|n1|None",
-            State.TIMEOUT,
+            WorkState.TIMEOUT,
             None,
             "job 77_0 reached its time limit, the checkpoint is at step 3",
         ),
         (
             "DEADLINE||None",
-            State.TIMEOUT,
+            WorkState.TIMEOUT,
             None,
             "job 77_0 reached its time limit, the checkpoint is at step 3",
         ),
-        ("CANCELLED||None", State.PREEMPTED, Cause.CANCELLED, "job 77_0 was cancelled at step 3"),
+        ("CANCELLED||None", WorkState.PREEMPTED, Cause.CANCELLED, "job 77_0 was cancelled at step 3"),
         (
             "CANCELLED||DependencyNeverSatisfied",
-            State.PREEMPTED,
+            WorkState.PREEMPTED,
             Cause.DEPENDENCY,
             "the dependency of job 77_0 cannot hold",
         ),
-        ("PREEMPTED|n1|None", State.PREEMPTED, None, "job 77_0 was preempted and not queued again"),
-        ("FAILED|n1|None", State.FAILED, Cause.KILLED, "job 77_0 was killed on n1 (SLURM: FAILED)."),
-        ("COMPLETED|n1|None", State.FAILED, Cause.LOST, "job 77_0 ended without running the cell."),
+        ("PREEMPTED|n1|None", WorkState.PREEMPTED, None, "job 77_0 was preempted and not queued again"),
+        ("FAILED|n1|None", WorkState.FAILED, Cause.KILLED, "job 77_0 was killed on n1 (SLURM: FAILED)."),
+        ("COMPLETED|n1|None", WorkState.FAILED, Cause.LOST, "job 77_0 ended without running the cell."),
     ],
 )
 def test_each_ending_has_its_own_state_and_the_message_names_the_job(
-    task: CellWork, programs: Programs, line: str, state: State, cause: Cause | None, message: str
+    work: CellWork, programs: Programs, line: str, state: WorkState, cause: Cause | None, message: str
 ) -> None:
     programs.queue(f"77_0|{line}|{OLD}")
-    assert settled(task) == (state, cause, message)
+    assert settled(work) == (state, cause, message)
 
 
 @pytest.mark.parametrize("line", ["FAILED|n1|None", "COMPLETED|n1|None"])
 def test_message_of_a_death_names_the_log(
-    task: CellWork, programs: Programs, tmp_path: Path, line: str
+    work: CellWork, programs: Programs, tmp_path: Path, line: str
 ) -> None:
     log = write_log(tmp_path / "out", "77_0", "the shell said something\n")
     programs.queue(f"77_0|{line}|{OLD}")
-    assert settled(task)[2].endswith(f" See {log}")
+    assert settled(work)[2].endswith(f" See {log}")
 
 
 def test_out_of_memory_by_slurms_state_says_the_estimate_and_what_to_do(
-    task: CellWork, programs: Programs
+    work: CellWork, programs: Programs
 ) -> None:
     programs.queue(f"77_0|OUT_OF_MEMORY|n1|None|{OLD}")
-    state, cause, message = settled(task)
-    assert (state, cause) == (State.FAILED, Cause.OUT_OF_MEMORY)
+    state, cause, message = settled(work)
+    assert (state, cause) == (WorkState.FAILED, Cause.OUT_OF_MEMORY)
     assert message.startswith("out of main memory: killed at the job's limit. ")
     assert "estimate" in message or "Nothing is known of this model's size" in message
     assert message.endswith("More for a retry: --with mem=…")
@@ -103,17 +103,17 @@ def test_out_of_memory_by_slurms_state_says_the_estimate_and_what_to_do(
         STEPD,
         "slurmstepd: error: Job 77 exceeded memory limit (2100 > 2048), being killed",
         "slurmstepd: error: StepId=77.0 exceeded memory limit (2100 > 2048), being killed",
-        "slurmstepd-n1: error: Detected 2 oom_kill events in StepId=77.0. Some of the step tasks have been "
+        "slurmstepd-n1: error: Detected 2 oom_kill events in StepId=77.0. Some of the step todo have been "
         "OOM Killed.",
     ],
 )
 def test_out_of_memory_by_slurmstepds_words_in_a_job_that_only_failed(
-    task: CellWork, programs: Programs, tmp_path: Path, words: str
+    work: CellWork, programs: Programs, tmp_path: Path, words: str
 ) -> None:
-    write_log(tmp_path / "out", "77_0", f"hello\n{words}\nsrun: error: n1: task 0: Killed\n")
+    write_log(tmp_path / "out", "77_0", f"hello\n{words}\nsrun: error: n1: work 0: Killed\n")
     programs.queue(f"77_0|FAILED|n1|NonZeroExitCode|{OLD}")
-    state, cause, message = settled(task)
-    assert (state, cause) == (State.FAILED, Cause.OUT_OF_MEMORY)
+    state, cause, message = settled(work)
+    assert (state, cause) == (WorkState.FAILED, Cause.OUT_OF_MEMORY)
     assert f"SLURM: {words}" in message
 
 
@@ -125,87 +125,89 @@ def test_out_of_memory_by_slurmstepds_words_in_a_job_that_only_failed(
     ],
 )
 def test_other_words_do_not_make_a_death_one_of_memory(
-    task: CellWork, programs: Programs, tmp_path: Path, words: str
+    work: CellWork, programs: Programs, tmp_path: Path, words: str
 ) -> None:
     write_log(tmp_path / "out", "77_0", words + "\n")
     programs.queue(f"77_0|FAILED|n1|None|{OLD}")
-    assert settled(task)[1] is Cause.KILLED
+    assert settled(work)[1] is Cause.KILLED
 
 
 def test_words_of_another_cells_log_are_not_this_ones(
-    task: CellWork, programs: Programs, tmp_path: Path
+    work: CellWork, programs: Programs, tmp_path: Path
 ) -> None:
     write_log(tmp_path / "out", "77_01", STEPD)
     write_log(tmp_path / "out", "177_0", STEPD)
     programs.queue(f"77_0|FAILED|n1|None|{OLD}")
-    assert settled(task)[1] is Cause.KILLED
+    assert settled(work)[1] is Cause.KILLED
 
 
 def test_job_that_slurm_forgot_is_lost_if_it_had_begun_and_cancelled_if_not(
-    task: CellWork, programs: Programs, tmp_path: Path
+    work: CellWork, programs: Programs, tmp_path: Path
 ) -> None:
     programs.queue()
-    assert settled(task) == (
-        State.PREEMPTED,
+    assert settled(work) == (
+        WorkState.PREEMPTED,
         Cause.CANCELLED,
         "job 77_0 left the queue before it started",
     )
-    submitted(tmp_path / "out", [task])
+    submitted(tmp_path / "out", [work])
     log = write_log(tmp_path / "out", "77_0", "hello\n")
-    assert settled(task) == (State.FAILED, Cause.LOST, f"SLURM no longer knows job 77_0. See {log}")
+    assert settled(work) == (WorkState.FAILED, Cause.LOST, f"SLURM no longer knows job 77_0. See {log}")
 
 
 @pytest.mark.parametrize(
     "line", ["RUNNING|n1|None", "PENDING||Priority", "COMPLETING|n1|None", "REQUEUED||None"]
 )
-def test_cells_of_live_jobs_are_not_touched(task: CellWork, programs: Programs, line: str) -> None:
+def test_cells_of_live_jobs_are_not_touched(work: CellWork, programs: Programs, line: str) -> None:
     programs.queue(f"77_0|{line}|N/A")
-    cell = CellDir(task.directory.path)
+    cell = CellDir(work.directory.path)
     before = {path: path.read_bytes() for path in cell.path.iterdir()}
     settle(ResultsDir(cell.path.parent.parent), [cell])
     assert {path: path.read_bytes() for path in cell.path.iterdir()} == before
 
 
-@pytest.mark.parametrize("state", [State.FAILED, State.TIMEOUT, State.DONE])
-def test_what_the_cell_said_itself_stays_on_record(task: CellWork, programs: Programs, state: State) -> None:
-    task.directory.write_status(state, 3, 1.5, "its own words")
+@pytest.mark.parametrize("state", [WorkState.FAILED, WorkState.TIMEOUT, WorkState.DONE])
+def test_what_the_cell_said_itself_stays_on_record(
+    work: CellWork, programs: Programs, state: WorkState
+) -> None:
+    work.directory.write_status(state, 3, 1.5, "its own words")
     programs.queue(f"77_0|FAILED|n1|None|{OLD}")
-    assert settled(task) == (state, None, "its own words")
+    assert settled(work) == (state, None, "its own words")
 
 
-def test_nothing_is_touched_where_slurm_cannot_be_asked(task: CellWork, programs: Programs) -> None:
-    cell = CellDir(task.directory.path)
+def test_nothing_is_touched_where_slurm_cannot_be_asked(work: CellWork, programs: Programs) -> None:
+    cell = CellDir(work.directory.path)
     settle(ResultsDir(cell.path.parent.parent), [cell])
     assert claims.read(cell) is not None
-    assert cell.status().state is State.RUNNING
+    assert cell.status().state is WorkState.RUNNING
 
 
-def test_slurm_that_is_down_settles_nothing_and_is_one_message(task: CellWork, programs: Programs) -> None:
+def test_slurm_that_is_down_settles_nothing_and_is_one_message(work: CellWork, programs: Programs) -> None:
     programs.say("squeue", error="Unable to contact slurm controller", code=1)
-    cell = CellDir(task.directory.path)
+    cell = CellDir(work.directory.path)
     with pytest.raises(BenchError, match="SLURM does not answer: squeue: Unable to contact"):
         settle(ResultsDir(cell.path.parent.parent), [cell])
     assert claims.read(cell) is not None
-    assert cell.status().state is State.RUNNING
+    assert cell.status().state is WorkState.RUNNING
 
 
 def test_cell_whose_process_is_still_ending_is_left_for_the_next_look(
-    task: CellWork, programs: Programs
+    work: CellWork, programs: Programs
 ) -> None:
     programs.queue(f"77_0|FAILED|n1|None|{OLD}")
-    cell = CellDir(task.directory.path)
+    cell = CellDir(work.directory.path)
     started = time.monotonic()
     with cell.locked():  # a lock is of the open file: this process is not spared
         settle(ResultsDir(cell.path.parent.parent), [cell])
     assert time.monotonic() - started < 2.0  # 500 of them must not hold up a look
     assert claims.read(cell) is not None
-    assert settled(task)[1] is Cause.KILLED
+    assert settled(work)[1] is Cause.KILLED
 
 
 def test_cell_that_another_submission_took_while_slurm_was_asked_is_not_touched(
-    task: CellWork, programs: Programs
+    work: CellWork, programs: Programs
 ) -> None:
-    cell = CellDir(task.directory.path)
+    cell = CellDir(work.directory.path)
     other = claims.of_this_process("another").model_dump_json()
     programs.script(
         "squeue", f"echo '{other}' > {cell.path}/{claims.FILE}\necho '77_0|FAILED|n1|None|{OLD}'\n"
@@ -214,25 +216,25 @@ def test_cell_that_another_submission_took_while_slurm_was_asked_is_not_touched(
     held = claims.read(cell)
     assert held is not None
     assert held[0].token == "another"
-    assert cell.status().state is State.RUNNING
+    assert cell.status().state is WorkState.RUNNING
 
 
 def test_submission_that_is_being_made_is_not_settled(
     tmp_path: Path, plugin: None, programs: Programs
 ) -> None:
-    (_, task) = plan_dots(tmp_path / "out")
-    submitted(tmp_path / "out", [task], sent=False)
+    (_, work) = plan_dots(tmp_path / "out")
+    submitted(tmp_path / "out", [work], sent=False)
     programs.queue()
     settle(ResultsDir(tmp_path / "out"), ResultsDir(tmp_path / "out").cells())
-    assert claims.read(task.directory) is not None
-    assert task.directory.status().state is State.PENDING
+    assert claims.read(work.directory) is not None
+    assert work.directory.status().state is WorkState.PENDING
 
 
 def test_all_cells_of_a_submission_cost_one_question(
     tmp_path: Path, plugin: None, programs: Programs
 ) -> None:
-    tasks = plan_dots(tmp_path / "out", seeds="0,1,2,3")
-    submitted(tmp_path / "out", tasks)
-    programs.queue(*(f"77_{n}|RUNNING|n1|None|N/A" for n in range(len(tasks))))
+    todo = plan_dots(tmp_path / "out", seeds="0,1,2,3")
+    submitted(tmp_path / "out", todo)
+    programs.queue(*(f"77_{n}|RUNNING|n1|None|N/A" for n in range(len(todo))))
     settle(ResultsDir(tmp_path / "out"), ResultsDir(tmp_path / "out").cells())
     assert len(programs.calls("squeue")) == 1

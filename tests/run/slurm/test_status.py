@@ -12,7 +12,7 @@ from bench.base.files import append_rows
 from bench.run import claims
 from bench.run.slurm import status
 from bench.run.slurm.status import Standing, standings
-from bench.run.store import Cause, ResultsDir, State
+from bench.run.store import Cause, ResultsDir, WorkState
 from bench.run.work import CellWork
 from tests.run.slurm.fakes import Programs, submitted
 from tests.support.running import plan_dots
@@ -27,16 +27,16 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Programs:
 
 
 @pytest.fixture
-def task(tmp_path: Path, plugin: None) -> CellWork:
+def work(tmp_path: Path, plugin: None) -> CellWork:
     """A planned cell of 8 steps."""
     (_, found) = plan_dots(tmp_path / "out", steps=8)
     shutil.rmtree(next((tmp_path / "out" / "cells").glob("base-*")))
     return found
 
 
-def standing(task: CellWork) -> Standing:
+def standing(work: CellWork) -> Standing:
     """Where it stands."""
-    (found,) = standings(ResultsDir(task.directory.path.parent.parent))
+    (found,) = standings(ResultsDir(work.directory.path.parent.parent))
     return found
 
 
@@ -45,16 +45,16 @@ def row(step: int) -> dict[str, float]:
     return {"step": step, "seconds": 2.0 * step, "reward_mean": 0.25 + step / 100}
 
 
-def test_planned_cell_that_nobody_has_is_pending(task: CellWork, programs: Programs) -> None:
-    found = standing(task)
+def test_planned_cell_that_nobody_has_is_pending(work: CellWork, programs: Programs) -> None:
+    found = standing(work)
     assert (found.state, found.step, found.total, found.reward, found.job) == ("pending", 0, 8, None, "")
     assert not found.active
 
 
-def test_waiting_job_is_queued_with_slurms_reason(task: CellWork, programs: Programs, tmp_path: Path) -> None:
-    submitted(tmp_path / "out", [task])
+def test_waiting_job_is_queued_with_slurms_reason(work: CellWork, programs: Programs, tmp_path: Path) -> None:
+    submitted(tmp_path / "out", [work])
     programs.queue("77_0|PENDING||PartitionTimeLimit|N/A")
-    found = standing(task)
+    found = standing(work)
     assert (found.state, found.job, found.note, found.active) == (
         "queued",
         "77_0",
@@ -63,69 +63,69 @@ def test_waiting_job_is_queued_with_slurms_reason(task: CellWork, programs: Prog
     )
 
 
-def test_requeued_cell_says_what_stopped_it(task: CellWork, programs: Programs, tmp_path: Path) -> None:
-    submitted(tmp_path / "out", [task])
-    task.directory.write_status(State.PREEMPTED, 3, 6.0, "stopped by preemption at step 3; queued again")
+def test_requeued_cell_says_what_stopped_it(work: CellWork, programs: Programs, tmp_path: Path) -> None:
+    submitted(tmp_path / "out", [work])
+    work.directory.write_status(WorkState.PREEMPTED, 3, 6.0, "stopped by preemption at step 3; queued again")
     programs.queue("77_0|PENDING||BeginTime|N/A")
-    assert standing(task).note == "stopped by preemption at step 3"
+    assert standing(work).note == "stopped by preemption at step 3"
     programs.queue("77_0|PENDING||ReqNodeNotAvail|N/A")
-    assert standing(task).note == "stopped by preemption at step 3; ReqNodeNotAvail"
+    assert standing(work).note == "stopped by preemption at step 3; ReqNodeNotAvail"
 
 
 def test_running_cell_shows_its_logs_last_line_node_job_and_time_left(
-    task: CellWork, programs: Programs, tmp_path: Path
+    work: CellWork, programs: Programs, tmp_path: Path
 ) -> None:
-    submitted(tmp_path / "out", [task])
+    submitted(tmp_path / "out", [work])
     programs.queue("77_0|RUNNING|n3|None|N/A")
-    assert standing(task).state == "starting"
-    task.directory.write_status(State.RUNNING, 2, 4.0)
-    append_rows(task.log, [row(step) for step in range(1, 6)])
-    with task.log.open("a") as stream:
+    assert standing(work).state == "starting"
+    work.directory.write_status(WorkState.RUNNING, 2, 4.0)
+    append_rows(work.log, [row(step) for step in range(1, 6)])
+    with work.log.open("a") as stream:
         stream.write('{"step": 6, "half a li')
-    found = standing(task)
+    found = standing(work)
     assert (found.state, found.node, found.job, found.active) == ("running", "n3", "77_0", True)
     assert (found.step, found.total) == (5, 8)
     assert found.reward == pytest.approx(0.30)
     assert found.eta == pytest.approx(3 * 2.0)
-    assert found.log == str(task.directory.path / "output.txt")
+    assert found.log == str(work.directory.path / "output.txt")
 
 
 def test_cell_that_is_done_shows_where_it_ran_and_no_time_left(
-    task: CellWork, programs: Programs, tmp_path: Path
+    work: CellWork, programs: Programs, tmp_path: Path
 ) -> None:
-    append_rows(task.log, [row(step) for step in range(1, 9)])
-    task.directory.write_status(State.DONE, 8, 16.0)
-    (task.directory.path / "job.json").write_text('{"job": "77_0", "node": "n2"}')
-    found = standing(task)
+    append_rows(work.log, [row(step) for step in range(1, 9)])
+    work.directory.write_status(WorkState.DONE, 8, 16.0)
+    (work.directory.path / "job.json").write_text('{"job": "77_0", "node": "n2"}')
+    found = standing(work)
     assert (found.state, found.step, found.node, found.job, found.eta) == ("done", 8, "n2", "77_0", None)
 
 
-def test_cell_that_is_being_sent_is_submitting(task: CellWork, programs: Programs, tmp_path: Path) -> None:
+def test_cell_that_is_being_sent_is_submitting(work: CellWork, programs: Programs, tmp_path: Path) -> None:
     programs.queue()
-    submitted(tmp_path / "out", [task], sent=False)
-    assert standing(task).state == "submitting"
+    submitted(tmp_path / "out", [work], sent=False)
+    assert standing(work).state == "submitting"
 
 
 def test_cell_of_a_submission_is_unknown_where_slurm_cannot_be_asked(
-    task: CellWork, programs: Programs, tmp_path: Path
+    work: CellWork, programs: Programs, tmp_path: Path
 ) -> None:
-    submitted(tmp_path / "out", [task])
-    found = standing(task)
+    submitted(tmp_path / "out", [work])
+    found = standing(work)
     assert (found.state, found.job, found.active) == ("unknown", "77_0", True)
     assert found.note == "job 77_0: SLURM cannot be asked from here"
 
 
 def test_cell_of_a_local_run_is_waiting_then_running_and_killed_when_its_run_is_gone(
-    task: CellWork, programs: Programs
+    work: CellWork, programs: Programs
 ) -> None:
     mine = claims.of_this_process()
-    assert claims.take(task.directory, mine, claims_live) is None
-    assert standing(task).state == "waiting"
-    task.directory.write_status(State.RUNNING, 1, 2.0)
-    found = standing(task)
+    assert claims.take(work.directory, mine, claims_live) is None
+    assert standing(work).state == "waiting"
+    work.directory.write_status(WorkState.RUNNING, 1, 2.0)
+    found = standing(work)
     assert (found.state, found.node, found.active) == ("running", mine.host, True)
-    claims.release(task.directory, mine.token)
-    found = standing(task)
+    claims.release(work.directory, mine.token)
+    found = standing(work)
     assert (found.state, found.active) == ("killed", False)
     assert found.note == "its process is gone; it continues from its last checkpoint"
 
@@ -138,31 +138,31 @@ def claims_live(*_: object) -> bool:
 @pytest.mark.parametrize(
     ("state", "cause", "shown"),
     [
-        (State.FAILED, None, "failed"),
-        (State.FAILED, Cause.OUT_OF_MEMORY, "out of memory"),
-        (State.FAILED, Cause.NODE_FAILURE, "node failure"),
-        (State.FAILED, Cause.KILLED, "killed"),
-        (State.TIMEOUT, None, "timeout"),
-        (State.PREEMPTED, None, "preempted"),
-        (State.PREEMPTED, Cause.CANCELLED, "cancelled"),
-        (State.PREEMPTED, Cause.DEPENDENCY, "dependency failed"),
+        (WorkState.FAILED, None, "failed"),
+        (WorkState.FAILED, Cause.OUT_OF_MEMORY, "out of memory"),
+        (WorkState.FAILED, Cause.NODE_FAILURE, "node failure"),
+        (WorkState.FAILED, Cause.KILLED, "killed"),
+        (WorkState.TIMEOUT, None, "timeout"),
+        (WorkState.PREEMPTED, None, "preempted"),
+        (WorkState.PREEMPTED, Cause.CANCELLED, "cancelled"),
+        (WorkState.PREEMPTED, Cause.DEPENDENCY, "dependency failed"),
     ],
 )
 def test_endings_are_told_apart_with_their_reason(
-    task: CellWork, programs: Programs, state: State, cause: Cause | None, shown: str
+    work: CellWork, programs: Programs, state: WorkState, cause: Cause | None, shown: str
 ) -> None:
-    task.directory.write_status(state, 3, 6.0, "the reason", cause=cause)
-    found = standing(task)
+    work.directory.write_status(state, 3, 6.0, "the reason", cause=cause)
+    found = standing(work)
     assert (found.state, found.note, found.active) == (shown, "the reason", False)
 
 
 def test_cell_that_failed_is_failed_while_its_job_is_still_ending(
-    task: CellWork, programs: Programs, tmp_path: Path
+    work: CellWork, programs: Programs, tmp_path: Path
 ) -> None:
-    submitted(tmp_path / "out", [task])
-    task.directory.write_status(State.FAILED, 3, 6.0, "out of luck")
+    submitted(tmp_path / "out", [work])
+    work.directory.write_status(WorkState.FAILED, 3, 6.0, "out of luck")
     programs.queue("77_0|COMPLETING|n1|None|N/A")
-    found = standing(task)
+    found = standing(work)
     assert (found.state, found.note, found.active) == ("failed", "out of luck", False)
 
 
@@ -171,7 +171,7 @@ def test_directory_without_cells_is_one_message(tmp_path: Path) -> None:
         standings(ResultsDir(tmp_path))
 
 
-def test_json_has_every_field_of_every_cell(task: CellWork, programs: Programs, tmp_path: Path) -> None:
+def test_json_has_every_field_of_every_cell(work: CellWork, programs: Programs, tmp_path: Path) -> None:
     found = standings(ResultsDir(tmp_path / "out"))
     assert json.loads(status.as_json(found)) == [asdict(one) for one in found]
 
@@ -221,10 +221,10 @@ def test_reasons_are_below_the_table_ten_at_most(capsys: pytest.CaptureFixture[s
 
 
 def test_waiting_for_cells_tells_each_change_once_and_whether_all_are_done(
-    task: CellWork, programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    work: CellWork, programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
-    submitted(tmp_path / "out", [task])
+    submitted(tmp_path / "out", [work])
     words = iter(["PENDING||Priority", "PENDING||Priority", "RUNNING|n1|None", "NODE_FAIL|n1|None"])
     programs.queue(f"77_0|{next(words)}|N/A")
 
@@ -232,16 +232,16 @@ def test_waiting_for_cells_tells_each_change_once_and_whether_all_are_done(
         programs.queue(f"77_0|{next(words)}|2020-01-01")
 
     monkeypatch.setattr(status, "time", SimpleNamespace(sleep=time_passes))
-    assert not status.wait(ResultsDir(tmp_path / "out"), [task.id], told.append, 1.0)
+    assert not status.wait(ResultsDir(tmp_path / "out"), [work.id], told.append, 1.0)
     assert told == [
-        f"{task.id}: queued",
-        f"{task.id}: starting on n1",
-        f"{task.id}: node failure: the node of job 77_0 on n1 failed",
+        f"{work.id}: queued",
+        f"{work.id}: starting on n1",
+        f"{work.id}: node failure: the node of job 77_0 on n1 failed",
     ]
 
 
 def test_watching_ends_when_nothing_is_active(
-    task: CellWork, programs: Programs, capsys: pytest.CaptureFixture[str]
+    work: CellWork, programs: Programs, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status.watch(Console(width=200), ResultsDir(task.directory.path.parent.parent), 60.0)
+    status.watch(Console(width=200), ResultsDir(work.directory.path.parent.parent), 60.0)
     assert "1 cells: 1 pending" in capsys.readouterr().out

@@ -9,7 +9,7 @@ import pytest
 
 from bench.base.files import append_rows
 from bench.run.slurm.record import FILE, FOLDER
-from bench.run.store import State
+from bench.run.store import WorkState
 from tests.run.slurm.fakes import SUBMISSION, Programs, submitted
 from tests.support.running import command, environment, plan_dots
 
@@ -19,11 +19,11 @@ NODES = "n1|None"
 # of each ten cells: four done, two running, two queued, one that failed before, one that died without a word
 KINDS = ("done", "done", "done", "done", "running", "running", "queued", "queued", "failed", "out of memory")
 WRITTEN = {
-    "done": State.DONE,
-    "running": State.RUNNING,
-    "queued": State.PENDING,
-    "failed": State.FAILED,
-    "out of memory": State.RUNNING,
+    "done": WorkState.DONE,
+    "running": WorkState.RUNNING,
+    "queued": WorkState.PENDING,
+    "failed": WorkState.FAILED,
+    "out of memory": WorkState.RUNNING,
 }
 WORDS = {
     "running": f"RUNNING|{NODES}",
@@ -44,11 +44,11 @@ def metrics_row(step: int) -> dict[str, object]:
 
 def big_sweep(out: Path, programs: Programs) -> None:
     """500 cells by copies of one."""
-    (_, task) = plan_dots(out, steps=STEPS)
+    (_, work) = plan_dots(out, steps=STEPS)
     shutil.rmtree(next((out / "cells").glob("base-*")))
-    append_rows(task.log, [metrics_row(step) for step in range(1, STEPS)])
-    found = submitted(out, [task])
-    original = task.directory.path
+    append_rows(work.log, [metrics_row(step) for step in range(1, STEPS)])
+    found = submitted(out, [work])
+    original = work.directory.path
     for n in range(CELLS):
         kind, copy = KINDS[n % 10], original.with_name(f"push-dots-brightness-s{n}-{n:08x}")
         shutil.copytree(original, copy)
@@ -102,13 +102,13 @@ def test_status_on_80_columns_is_whole_and_shows_every_cell(
     tmp_path: Path, plugin: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     programs = Programs(tmp_path, monkeypatch)
-    tasks = plan_dots(tmp_path / "out", steps=STEPS, seeds="0,1,2")
-    submitted(tmp_path / "out", tasks)
-    programs.queue(*(f"77_{n}|PENDING||JobArrayTaskLimit|N/A" for n in range(len(tasks))))
+    todo = plan_dots(tmp_path / "out", steps=STEPS, seeds="0,1,2")
+    submitted(tmp_path / "out", todo)
+    programs.queue(*(f"77_{n}|PENDING||JobArrayTaskLimit|N/A" for n in range(len(todo))))
     _, text = processor_seconds(command("status", tmp_path / "out"), 80)
     lines = text.splitlines()
     assert max(map(len, lines)) <= 80
     assert "4 cells: 4 queued" in lines
     folded = "".join(line.partition(" ")[0] for line in lines[1:])
-    for task in tasks:
-        assert task.id in folded
+    for work in todo:
+        assert work.id in folded

@@ -11,21 +11,21 @@ from bench.run.slurm import record, submit, sweep
 from bench.run.slurm.cluster import Profile
 from bench.run.slurm.submit import Sent
 from bench.run.slurm.sweep import Asked
-from bench.run.store import ResultsDir, State
+from bench.run.store import ResultsDir, WorkState
 from bench.run.work import CellWork
 from tests.run.slurm.fakes import SBATCH, Programs
 from tests.support.running import DOTS, command, environment, plan_dots
 
 
 @pytest.fixture
-def tasks(tmp_path: Path, plugin: None) -> list[CellWork]:
+def todo(tmp_path: Path, plugin: None) -> list[CellWork]:
     """The base model and `push` with seeds 0, 1, 2."""
     return plan_dots(tmp_path / "out", seeds="0,1,2")
 
 
-def sent(tmp_path: Path, tasks: list[CellWork], **profile: object) -> Sent:
+def sent(tmp_path: Path, todo: list[CellWork], **profile: object) -> Sent:
     """Send them."""
-    return submit.submit(ResultsDir(tmp_path / "out"), tasks, Profile.model_validate(profile), "bench submit")
+    return submit.submit(ResultsDir(tmp_path / "out"), todo, Profile.model_validate(profile), "bench submit")
 
 
 def script(programs: Programs, job: int) -> dict[str, str]:
@@ -35,28 +35,28 @@ def script(programs: Programs, job: int) -> dict[str, str]:
 
 
 def test_cells_and_report_are_sent_and_recorded_and_stay_claimed(
-    tmp_path: Path, tasks: list[CellWork], programs: Programs
+    tmp_path: Path, todo: list[CellWork], programs: Programs
 ) -> None:
-    found = sent(tmp_path, tasks).submission
+    found = sent(tmp_path, todo).submission
     assert found is not None
-    assert found.jobs == {task.id: f"77_{n}" for n, task in enumerate(tasks)}
+    assert found.jobs == {work.id: f"77_{n}" for n, work in enumerate(todo)}
     assert (found.arrays, found.report, found.sent) == (("77",), "78", True)
     assert [*record.submissions(ResultsDir(tmp_path / "out")).values()] == [found]
     assert script(programs, 78)["dependency"] == "afterany:77"
-    for task in tasks:
-        held = claims.read(task.directory)
+    for work in todo:
+        held = claims.read(work.directory)
         assert held is not None
         assert (held[0].token, held[0].submission) == (found.name, True)
-        assert task.directory.status().state is State.PENDING
+        assert work.directory.status().state is WorkState.PENDING
 
 
-def test_profile_reaches_sbatch(tmp_path: Path, tasks: list[CellWork], programs: Programs) -> None:
+def test_profile_reaches_sbatch(tmp_path: Path, todo: list[CellWork], programs: Programs) -> None:
     wanted = {"partition": "gpu", "account": "me", "qos": "high", "constraint": "v100", "gres": "gpu:v100:2"}
     more = {"mem": "4GB", "time": "2h", "warning": 90, "max_parallel": 3, "setup": ["module load cuda"]}
-    sent(tmp_path, tasks, **wanted, **more, options={"reservation": "spring"}, cpus=3)
+    sent(tmp_path, todo, **wanted, **more, options={"reservation": "spring"}, cpus=3)
     options = script(programs, 77)
     assert wanted.items() <= options.items()
-    expected = {"mem": "4096M", "time": "120", "array": "0-3%3", "cpus-per-task": "3", "nodes": "1"}
+    expected = {"mem": "4096M", "time": "120", "array": "0-3%3", "cpus-per-work": "3", "nodes": "1"}
     assert expected.items() <= options.items()
     assert options["signal"] == "USR2@90"
     assert options["reservation"] == "spring"
@@ -68,78 +68,78 @@ def test_profile_reaches_sbatch(tmp_path: Path, tasks: list[CellWork], programs:
 
 
 def test_second_submission_sends_nothing_and_names_the_jobs(
-    tmp_path: Path, tasks: list[CellWork], programs: Programs
+    tmp_path: Path, todo: list[CellWork], programs: Programs
 ) -> None:
-    sent(tmp_path, tasks[:3])
-    again = sent(tmp_path, tasks[:3])
+    sent(tmp_path, todo[:3])
+    again = sent(tmp_path, todo[:3])
     assert again.submission is None
     assert [outcome.status.message for outcome in again.busy] == [
         f"it has SLURM job 77_{n}: see `python -m bench status {tmp_path / 'out'}`" for n in range(3)
     ]
-    rest = sent(tmp_path, tasks)
+    rest = sent(tmp_path, todo)
     assert rest.submission is not None
-    assert set(rest.submission.jobs) == {tasks[3].id}
+    assert set(rest.submission.jobs) == {todo[3].id}
     assert len(rest.busy) == 3
 
 
 def test_refusal_is_sbatchs_own_words_and_gives_the_cells_free(
-    tmp_path: Path, tasks: list[CellWork], programs: Programs
+    tmp_path: Path, todo: list[CellWork], programs: Programs
 ) -> None:
     programs.say("sbatch", error="sbatch: error: invalid partition specified: gpuu\n", code=1)
     with pytest.raises(BenchError) as error:
-        sent(tmp_path, tasks)
+        sent(tmp_path, todo)
     assert str(error.value).startswith(
         "SLURM refused the job:\n  sbatch: error: invalid partition specified: gpuu\nChange the profile, or"
     )
     assert "Traceback" not in str(error.value)
-    assert [claims.read(task.directory) for task in tasks] == [None] * len(tasks)
+    assert [claims.read(work.directory) for work in todo] == [None] * len(todo)
 
 
 def test_refusal_of_a_later_array_keeps_what_was_sent(
-    tmp_path: Path, tasks: list[CellWork], programs: Programs
+    tmp_path: Path, todo: list[CellWork], programs: Programs
 ) -> None:
     good = SBATCH.format(folder=programs.folder)
     refused = "echo 'sbatch: error: QOSMaxSubmitJobPerUserLimit' >&2; exit 1\n"
     programs.script("sbatch", f"if [ -e {programs.folder}/77.sh ]; then {refused}fi\n{good}")
     with pytest.raises(BenchError, match=r"QOSMaxSubmitJobPerUserLimit[^$]* 3 cells were sent before: "):
-        sent(tmp_path, tasks[1:] + tasks[:1], methods={"base": {"time": "10m"}})
-    assert claims.read(tasks[0].directory) is None
-    assert all(claims.read(task.directory) for task in tasks[1:])
+        sent(tmp_path, todo[1:] + todo[:1], methods={"base": {"time": "10m"}})
+    assert claims.read(todo[0].directory) is None
+    assert all(claims.read(work.directory) for work in todo[1:])
     (found,) = record.submissions(ResultsDir(tmp_path / "out")).values()
-    assert set(found.jobs) == {task.id for task in tasks[1:]}
+    assert set(found.jobs) == {work.id for work in todo[1:]}
 
 
 def test_fewer_at_once_than_arrays_makes_each_array_wait_for_the_one_before(
-    tmp_path: Path, tasks: list[CellWork], programs: Programs
+    tmp_path: Path, todo: list[CellWork], programs: Programs
 ) -> None:
-    sent(tmp_path, tasks, methods={"base": {"time": "10m"}}, max_parallel=1)
+    sent(tmp_path, todo, methods={"base": {"time": "10m"}}, max_parallel=1)
     assert "dependency" not in script(programs, 77)
     assert script(programs, 78)["dependency"] == "afterany:77"
     assert script(programs, 79)["dependency"] == "afterany:77:78"
 
 
 def test_retry_sends_only_what_failed_with_the_last_profile(
-    tmp_path: Path, tasks: list[CellWork], programs: Programs, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, todo: list[CellWork], programs: Programs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sweep, "GLANCE_SECONDS", 0.0)
-    sent(tmp_path, tasks, mem="2GB", report=False)
-    tasks[1].directory.write_status(State.FAILED, 1, 1.0, "out of luck")
-    tasks[2].directory.write_status(State.DONE, 2, 1.0)
+    sent(tmp_path, todo, mem="2GB", report=False)
+    todo[1].directory.write_status(WorkState.FAILED, 1, 1.0, "out of luck")
+    todo[2].directory.write_status(WorkState.DONE, 2, 1.0)
     over = (f"77_{n}|COMPLETED||None|2020-01-01" for n in (1, 2))
     programs.queue("77_0|RUNNING|n1|None|N/A", "77_3|PENDING||Priority|N/A", *over)
     asked = Asked(None, ("time=8h",), None, False, False, False)
     assert sweep.retry(Console(width=200), ResultsDir(tmp_path / "out"), "failed", asked) == 0
     newest = [*record.submissions(ResultsDir(tmp_path / "out")).values()]
     assert {cell for found in newest if found.jobs and "78" in str(found.jobs) for cell in found.jobs} == {
-        tasks[1].id
+        todo[1].id
     }
     assert {"mem": "2048M", "time": "480"}.items() <= script(programs, 78).items()
 
 
 def test_retry_of_a_directory_that_was_never_sent_asks_for_a_profile(
-    tmp_path: Path, tasks: list[CellWork], programs: Programs
+    tmp_path: Path, todo: list[CellWork], programs: Programs
 ) -> None:
-    tasks[0].directory.write_status(State.FAILED, 1, 1.0, "out of luck")
+    todo[0].directory.write_status(WorkState.FAILED, 1, 1.0, "out of luck")
     asked = Asked(None, (), None, False, False, False)
     with pytest.raises(BenchError, match=r"was never submitted to SLURM: name a --profile"):
         sweep.retry(Console(), ResultsDir(tmp_path / "out"), "failed", asked)

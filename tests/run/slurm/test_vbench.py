@@ -10,7 +10,7 @@ import pytest
 
 from bench.measure.vbench import mp4
 from bench.measure.vbench.dimension_status import read_status
-from bench.run.store import ResultsDir, State
+from bench.run.store import ResultsDir, WorkState
 from tests.run.slurm.sweeps import jobs, profile, states, until
 from tests.support.running import bench
 
@@ -83,7 +83,7 @@ def test_cancelled_cells_stop_after_a_video_and_retry_completes_them(cluster: No
     until(lambda: cell.status().step > 0)
     cancelled = bench("cancel", results.path)
     assert cancelled.returncode == 0, cancelled.stdout + cancelled.stderr
-    assert (cell.status().state, states(results.path)[cell.id]["state"]) == (State.PREEMPTED, "cancelled")
+    assert (cell.status().state, states(results.path)[cell.id]["state"]) == (WorkState.PREEMPTED, "cancelled")
     assert 0 < cell.status().step == made(out) < 6
     again = bench("retry", results.path, "--all", "--wait")
     assert again.returncode == 0, again.stdout + again.stderr

@@ -16,7 +16,7 @@ from bench.measure.vbench.jobs import VideosJob
 from bench.run import claims
 from bench.run.slurm import record, sweep
 from bench.run.slurm.record import Submission
-from bench.run.store import ResultsDir, State
+from bench.run.store import ResultsDir, WorkState
 from bench.run.work import work_in
 from tests.run.slurm.fakes import Programs
 
@@ -105,12 +105,12 @@ def test_retry_finds_that_others_made_the_videos(tmp_path: Path, programs: Progr
     generate(tmp_path)
     results = ResultsDir(tmp_path / "videos.jobs")
     for cell in results.cells():
-        cell.write_status(State.FAILED, 0, 1.0, "out of luck")
+        cell.write_status(WorkState.FAILED, 0, 1.0, "out of luck")
         claims.release(cell, submissions(results.path)[0].name)
     make(tmp_path, "scene-subset2-1of2", "scene-subset2-2of2")
     asked = sweep.Asked(None, (), None, False, False, False)
     assert sweep.retry(Console(), results, "failed", asked) == 0
-    assert [cell.status().state for cell in results.cells()] == [State.DONE, State.DONE]
+    assert [cell.status().state for cell in results.cells()] == [WorkState.DONE, WorkState.DONE]
     assert len(submissions(results.path)) == 1
 
 

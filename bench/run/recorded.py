@@ -1,0 +1,116 @@
+"""What surrounds work inside its process: lock, status, env.json, requests to stop, failures on record."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shlex
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+import torch
+
+from bench.base.errors import BenchError
+from bench.base.files import write_atomically
+from bench.run.environment import environment
+from bench.run.process import COMMAND_VARIABLE, Exit
+from bench.run.store import Cause, CellInUse, WorkState
+from bench.run.work import Work
+
+REASONS = {
+    WorkState.DONE: None,
+    WorkState.TIMEOUT: "the time per cell was used up",
+    WorkState.PREEMPTED: "asked to stop",
+}
+NO_MEMORY = "can't allocate memory"  # torch's word for main memory, in a RuntimeError
+ENDINGS = {WorkState.DONE: Exit.DONE, WorkState.TIMEOUT: Exit.STOPPED, WorkState.PREEMPTED: Exit.STOPPED}
+
+
+class StopRequest:
+    """Why the work should stop before its end, if it should: a signal, or its time is up."""
+
+    def __init__(self, timeout: float | None) -> None:
+        self.deadline = None if timeout is None else time.monotonic() + timeout
+        self.signalled = False
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Within the context SIGTERM, SIGINT and SLURM's warning ask to stop."""
+        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
+        before = [signal.signal(number, self._on_signal) for number in numbers]
+        try:
+            yield
+        finally:
+            for number, handler in zip(numbers, before, strict=True):
+                signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.signalled = True
+
+    def seconds_left(self) -> float:
+        """Seconds until the time is up; inf without a limit."""
+        return math.inf if self.deadline is None else self.deadline - time.monotonic()
+
+    def __call__(self) -> WorkState | None:
+        """The state to leave in, or None to go on."""
+        if self.signalled:
+            return WorkState.PREEMPTED
+        return WorkState.TIMEOUT if self.seconds_left() < 0 else None
+
+
+def end_with_parent() -> None:
+    """End this process when its standard input closes: the launcher holds the other end."""
+
+    def watch() -> None:
+        while os.read(0, 1):  # not sys.stdin: its lock would be held at exit
+            pass
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def recorded(work: Work, device: torch.device, processes: int, do: Callable[[], Exit]) -> Exit:
+    """Do unfinished work under its directory's lock; `do` writes the status that it ends in.
+
+    Whatever goes wrong ends in the state `failed`, with the reason and a traceback on record. processes: how
+    many share the work.
+    """
+    directory = work.directory
+    try:
+        with directory.locked():
+            if work.finished():  # by another run, while this one waited for the lock
+                work.record_done()
+                return Exit.DONE
+            status = directory.status()
+            directory.write_status(WorkState.RUNNING, status.step, status.seconds)
+            (directory.path / "traceback.txt").unlink(missing_ok=True)
+            facts = environment(device, processes, os.environ.get(COMMAND_VARIABLE, shlex.join(sys.argv)))
+            write_atomically(directory.path / "env.json", json.dumps(facts, indent=2) + "\n")
+            try:
+                return do()
+            except Exception as error:
+                _record_failure(work, error)
+                return Exit.FAILED
+    except CellInUse as error:
+        print(error, flush=True)
+        return Exit.LOCKED
+
+
+def _record_failure(work: Work, error: Exception) -> None:
+    """Put on record that the exception being handled ended the work."""
+    message = str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
+    directory, cause = work.directory, None
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or NO_MEMORY in str(error):
+        cause = Cause.OUT_OF_MEMORY
+        message = f"{message}\n{work.memory_advice(torch.cuda.is_available())}"
+    status = directory.status()
+    directory.write_status(WorkState.FAILED, status.step, status.seconds, message, cause=cause)
+    with suppress(BenchError):  # the disk may be full, and the reason is on record
+        write_atomically(directory.path / "traceback.txt", traceback.format_exc())
