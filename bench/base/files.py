@@ -12,7 +12,8 @@ from typing import Any
 
 from bench.base.errors import BenchError
 
-Record = dict[str, Any]
+Record = dict[str, Any]  # a line of a log
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def existing(place: Path) -> Path:
@@ -21,9 +22,6 @@ def existing(place: Path) -> Path:
     while not place.exists():
         place = place.parent
     return place
-
-
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write_atomically(path: Path, data: bytes | str) -> None:

@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, normalize
 
 from bench.base.errors import BenchError
+from bench.base.files import Record
 from bench.base.media import to_bytes
 from bench.engine.batch import Start
 from bench.engine.chain import Chain
@@ -37,7 +38,6 @@ DIVERSITY = "diversity"
 PIXELS = "pixels"
 POOLED = 8  # pixels per side that pictures are averaged down to for their distance
 
-Row = dict[str, Any]
 Improve = Callable[[Start], Tensor]  # → noise [B, *latent_shape] of the same pictures
 
 
@@ -66,7 +66,7 @@ class Evaluation:
     each of the first prompts; of videos [kept, F, 3, H, W].
     """
 
-    rows: list[Row]
+    rows: list[Record]
     images: Tensor
 
     def summary(self) -> dict[str, Summary]:
@@ -191,9 +191,9 @@ def pairwise_distance(features: Tensor, embedder: str) -> Tensor:
     return 1 - unit @ unit.T
 
 
-def _diversity_rows(features: Tensor, prompts: Sequence[str], per_prompt: int, embedder: str) -> list[Row]:
+def _diversity_rows(features: Tensor, prompts: Sequence[str], per_prompt: int, embedder: str) -> list[Record]:
     """One row per picture: its mean distance to the others of its prompt."""
-    rows: list[Row] = []
+    rows: list[Record] = []
     for prompt, group in zip(prompts, features.split(per_prompt), strict=True):
         others = ~torch.eye(per_prompt, dtype=torch.bool)
         distance = (pairwise_distance(group, embedder) * others).sum(dim=1) / (per_prompt - 1)

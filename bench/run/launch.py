@@ -72,9 +72,8 @@ def prepare(
                     continue
                 if force:
                     directory.wipe()
-                status = directory.status()
                 directory.write_config(work.config)
-                directory.write_status(WorkState.PENDING, status.step, status.seconds, total=work.total)
+                directory.write_status(WorkState.PENDING, total=work.total)
                 ready.append(work)
         except CellInUse as error:
             claims.release(directory, mine.token)

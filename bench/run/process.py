@@ -165,10 +165,10 @@ class Process:
         if code == Exit.LOCKED:
             return Outcome(self.work, unchanged(status, self._last_line()))
         if status.state in (WorkState.RUNNING, WorkState.PENDING):
-            status = self._record_death(code, status)
+            status = self._record_death(code)
         return Outcome(self.work, status)
 
-    def _record_death(self, code: int, status: Status) -> Status:
+    def _record_death(self, code: int) -> Status:
         """The process could not say itself how it ended."""
         late = self.timeout is not None and time.monotonic() - self.started > self.timeout
         state, cause = WorkState.FAILED, Cause.KILLED if code < 0 else None
@@ -180,7 +180,7 @@ class Process:
         if self.stop_requested and code == -signal.SIGTERM:  # before it listened to signals
             state, cause, message = WorkState.PREEMPTED, None, "asked to stop"
         with self.work.directory.locked():
-            self.work.directory.write_status(state, status.step, status.seconds, message, cause=cause)
+            self.work.directory.write_status(state, message=message, cause=cause)
         return self.work.directory.status()
 
     def _last_line(self) -> str:

@@ -88,8 +88,7 @@ def recorded(work: Work, device: torch.device, processes: int, do: Callable[[], 
             if work.finished():  # by another run, while this one waited for the lock
                 work.record_done()
                 return Exit.DONE
-            status = directory.status()
-            directory.write_status(WorkState.RUNNING, status.step, status.seconds)
+            directory.write_status(WorkState.RUNNING)
             (directory.path / "traceback.txt").unlink(missing_ok=True)
             facts = environment(device, processes, os.environ.get(COMMAND_VARIABLE, shlex.join(sys.argv)))
             write_atomically(directory.path / "env.json", json.dumps(facts, indent=2) + "\n")
@@ -110,7 +109,6 @@ def _record_failure(work: Work, error: Exception) -> None:
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or NO_MEMORY in str(error):
         cause = Cause.OUT_OF_MEMORY
         message = f"{message}\n{work.memory_advice(torch.cuda.is_available())}"
-    status = directory.status()
-    directory.write_status(WorkState.FAILED, status.step, status.seconds, message, cause=cause)
+    directory.write_status(WorkState.FAILED, message=message, cause=cause)
     with suppress(BenchError):  # the disk may be full, and the reason is on record
         write_atomically(directory.path / "traceback.txt", traceback.format_exc())

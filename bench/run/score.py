@@ -21,7 +21,7 @@ from torch import Tensor
 from bench.base import registry, units
 from bench.base.console import plain
 from bench.base.errors import BenchError
-from bench.base.files import append_rows, write_atomically
+from bench.base.files import Record, append_rows, write_atomically
 from bench.base.media import read
 from bench.base.reward_names import listed
 from bench.data.packages import absent
@@ -30,7 +30,7 @@ from bench.experiment.choices import load_reward
 from bench.experiment.ingredients import ALL, Ingredient, reward_ingredient, reward_list
 from bench.experiment.overrides import Override, typed
 from bench.experiment.settings import CellConfig, Choice
-from bench.run.evaluate import DIVERSITY, Evaluation, Row
+from bench.run.evaluate import DIVERSITY, Evaluation
 from bench.run.load import find_lora, load_lora, start
 from bench.run.noise_choice import kept
 from bench.run.pictures import Picture, find
@@ -67,7 +67,7 @@ def score_images(console: Console, directory: Path, prompts_file: Path | None, a
     _, device = start(torch.get_num_threads())
     videos = read(pictures[0].file).ndim == 4
     rewards = {choice.name: load_reward(choice, device) for choice in _choices(console, asked, (), videos)}
-    rows: list[Row] = []
+    rows: list[Record] = []
     for part in _batches(pictures, asked.batch or BATCH, device):
         texts = [picture.prompt for picture, _ in part]
         media = torch.stack([image for _, image in part])
@@ -89,7 +89,7 @@ def score_cells(console: Console, directories: Sequence[Path], asked: Asked) -> 
 
     Rows are added to evaluations/<rewards>.jsonl of each cell; its eval.jsonl is not touched.
     """
-    everything: list[Row] = []
+    everything: list[Record] = []
     for directory in directories:
         cell = CellDir(directory)
         if not (directory / "config.yaml").is_file():
@@ -105,7 +105,7 @@ def score_cells(console: Console, directories: Sequence[Path], asked: Asked) -> 
     _write(console, asked.out, everything)
 
 
-def _redrawn(console: Console, cell: CellDir, config: CellConfig, asked: Asked) -> list[Row]:
+def _redrawn(console: Console, cell: CellDir, config: CellConfig, asked: Asked) -> list[Record]:
     adapter = find_lora(cell.path, "--cell") if config.trains else None
     world, device = start(config.threads)
     videos = config.model.config.frames is not None
@@ -167,7 +167,7 @@ def _batches(
             yield part
 
 
-def _show(console: Console, title: str, rows: list[Row]) -> None:
+def _show(console: Console, title: str, rows: list[Record]) -> None:
     """Mean and standard error over prompts of every reward."""
     table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
     table.add_column("reward", no_wrap=True)
@@ -187,7 +187,7 @@ def _show(console: Console, title: str, rows: list[Row]) -> None:
     console.print(f"standard errors {over}", style="dim", highlight=False)
 
 
-def _write(console: Console, out: Path | None, rows: list[Row]) -> None:
+def _write(console: Console, out: Path | None, rows: list[Record]) -> None:
     if out is None:
         return
     if out.suffix == ".jsonl":

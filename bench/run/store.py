@@ -98,21 +98,21 @@ class WorkDir:
     def write_status(
         self,
         state: WorkState,
-        step: int,
-        seconds: float,
+        step: int | None = None,
+        seconds: float | None = None,
         message: str | None = None,
         *,
         cause: Cause | None = None,
         total: int | None = None,
     ) -> None:
-        """Record where the cell stands, always last. total: None leaves what was recorded."""
-        now = datetime.now(UTC).isoformat(timespec="seconds")
+        """Record where the cell stands, always last. step, seconds, total: None leaves what was recorded."""
+        before, now = self.status(), datetime.now(UTC).isoformat(timespec="seconds")
         status = Status(
             state=state,
             cause=cause,
-            step=step,
-            total=self.status().total if total is None else total,
-            seconds=seconds,
+            step=before.step if step is None else step,
+            total=before.total if total is None else total,
+            seconds=before.seconds if seconds is None else seconds,
             message=message,
             updated=now,
             pid=os.getpid(),

@@ -10,10 +10,9 @@ import importlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from bench.base.errors import BenchError
-from bench.base.strict import Strict
 from bench.experiment.settings import CellConfig
 from bench.run.forecast import memory_advice
 from bench.run.slurm.cluster import Profile, Resources
@@ -36,7 +35,7 @@ class Work(ABC):
     """
 
     directory: WorkDir
-    config: Strict
+    config: Any  # strict settings, among them `threads` and `label`
     title: str
 
     command: ClassVar[str]
@@ -56,20 +55,19 @@ class Work(ABC):
 
     def record_done(self) -> None:
         """Say of finished work that it is done, whoever did it: videos and scores may come from elsewhere."""
-        status = self.directory.status()
-        if status.state is not WorkState.DONE and self.total is not None:
+        if self.directory.status().state is not WorkState.DONE and self.total is not None:
             self.directory.write_config(self.config)
-            self.directory.write_status(WorkState.DONE, self.total, status.seconds, total=self.total)
+            self.directory.write_status(WorkState.DONE, self.total, total=self.total)
 
     @property
-    @abstractmethod
     def label(self) -> str:
         """What it shares with work of the same sort: the method, or what it is a part of."""
+        return self.config.label
 
     @property
-    @abstractmethod
     def threads(self) -> int:
         """CPU threads of each of its processes."""
+        return self.config.threads
 
     @property
     @abstractmethod
@@ -108,16 +106,6 @@ class CellWork(Work):
     def read(cls, directory: CellDir) -> CellWork:
         """A cell that is in the store already."""
         return cls(directory, directory.config(), directory.id)
-
-    @property
-    def label(self) -> str:
-        """The method's name, or `base`."""
-        return self.config.label
-
-    @property
-    def threads(self) -> int:
-        """As the settings say."""
-        return self.config.threads
 
     @property
     def total(self) -> int | None:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-import bench.run.recorded
 import bench.run.process
+import bench.run.recorded
 from bench.base.files import read_rows
 from bench.run import launch
 from bench.run.cell import run_cell

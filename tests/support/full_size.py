@@ -13,7 +13,7 @@ import transformers
 
 from bench.base import registry
 from bench.experiment.settings import Choice
-from bench.measure.cost.fake import Faker, networks_in
+from bench.measure.cost.fake_model import Faker, networks_in
 from rewards import imagereward
 from rewards.shared import compat, random_clip
 

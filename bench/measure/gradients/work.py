@@ -31,16 +31,6 @@ class ProbeWork(Work):
         return cls(probe, probe.config(), directory.id)
 
     @property
-    def label(self) -> str:
-        """The names of the method."""
-        return self.config.label
-
-    @property
-    def threads(self) -> int:
-        """As the settings say."""
-        return self.config.threads
-
-    @property
     def total(self) -> int | None:
         """The draws that are wanted."""
         return self.draws

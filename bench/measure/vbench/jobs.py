@@ -45,16 +45,6 @@ class VbenchJob(Work):
         return replace(job, config=request.model_copy(update={"threads": threads}))
 
     @property
-    def label(self) -> str:
-        """What it is a part of."""
-        return self.config.label
-
-    @property
-    def threads(self) -> int:
-        """As the settings say."""
-        return self.config.threads
-
-    @property
     def log(self) -> Path:
         """One line per batch of videos."""
         return self.directory.metrics

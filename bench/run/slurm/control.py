@@ -69,9 +69,7 @@ def _record(cell: CellDir) -> bool:
             status = cell.status()
             if status.state in UNFINISHED:
                 message = f"cancelled at step {status.step}"
-                cell.write_status(
-                    WorkState.PREEMPTED, status.step, status.seconds, message, cause=Cause.CANCELLED
-                )
+                cell.write_status(WorkState.PREEMPTED, message=message, cause=Cause.CANCELLED)
             return status.step > 0
     except CellInUse as error:
         raise BenchError(f"{cell.id} did not stop within {STOP_SECONDS:.0f} s: {error}") from error

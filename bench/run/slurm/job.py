@@ -65,11 +65,8 @@ class CellJob:
         cell, environment = CellDir(Path(self.directory)), JobEnvironment()
         if not self._is_mine(cell):
             return f"{cell.id} was given free, or taken by another submission: nothing to do"
-        self._began, self._first_step, self._kills = (
-            time.monotonic(),
-            cell.status().step,
-            memory_kills.kills(),
-        )
+        self._began, self._first_step = time.monotonic(), cell.status().step
+        self._kills = memory_kills.kills()
         if environment.global_rank == 0:
             _note(cell, environment)
         self._process = Process(work_in(cell), self._how(environment), self.command_line)
@@ -123,7 +120,7 @@ class CellJob:
         else:
             again = self.requeue
             message = f"stopped by {why} at step {status.step}" + ("; queued again" if again else "")
-        _record(cell, status, state, message)
+        _record(cell, state, message)
         return again
 
     def _is_mine(self, cell: CellDir) -> bool:
@@ -159,7 +156,7 @@ class CellJob:
         if code != 0:
             time.sleep(
                 MARGIN
-            )  # a job ends with the first machine that fails: the first one has to record why
+            )  # the job ends with the first process that fails, and the first has to record why
             raise CellFailed(f"a process on this machine ended with exit code {code}")
         return "done"
 
@@ -167,7 +164,7 @@ class CellJob:
         if status.state is WorkState.PREEMPTED:
             return self._wait_for_the_end(cell)
         if status.cause is Cause.KILLED and memory_kills.kills() > self._kills:
-            status = _record(cell, status, WorkState.FAILED, memory_kills.story(cell), Cause.OUT_OF_MEMORY)
+            status = _record(cell, WorkState.FAILED, memory_kills.story(cell), Cause.OUT_OF_MEMORY)
         claims.release(cell, self.token)
         if status.state is not WorkState.DONE:
             raise CellFailed(f"{cell.id}: {status.cause or status.state}: {status.message}")
@@ -180,9 +177,7 @@ class CellJob:
         while time.monotonic() < deadline:
             if not self._is_mine(cell):
                 status = cell.status()
-                _record(
-                    cell, status, WorkState.PREEMPTED, f"cancelled at step {status.step}", Cause.CANCELLED
-                )
+                _record(cell, WorkState.PREEMPTED, f"cancelled at step {status.step}", Cause.CANCELLED)
                 raise CellFailed(f"{cell.id}: cancelled")
             time.sleep(POLL_SECONDS)
         claims.release(cell, self.token)
@@ -212,9 +207,7 @@ def _note(cell: CellDir, environment: JobEnvironment) -> None:
     write_atomically(cell.path / JOB_FILE, json.dumps(content, indent=2) + "\n")
 
 
-def _record(
-    cell: CellDir, status: Status, state: WorkState, message: str, cause: Cause | None = None
-) -> Status:
+def _record(cell: CellDir, state: WorkState, message: str, cause: Cause | None = None) -> Status:
     with cell.locked():
-        cell.write_status(state, status.step, status.seconds, message, cause=cause)
+        cell.write_status(state, message=message, cause=cause)
     return cell.status()

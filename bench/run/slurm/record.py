@@ -34,9 +34,7 @@ class Submission(Strict):
 
     schema_version: int = SCHEMA_VERSION
     name: str
-    created: str = Field(
-        default_factory=lambda: datetime.now().astimezone().isoformat(timespec="milliseconds")
-    )
+    created: str = Field(default_factory=_now)
     command: str
     profile: dict[str, Any]
     code: dict[str, Any]

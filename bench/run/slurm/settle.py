@@ -48,7 +48,7 @@ def _settle(results: ResultsDir, cell: CellDir, claim: Claim, queue: Queue) -> N
             status = cell.status()
             if status.state in UNFINISHED:
                 found = verdict(results, cell, claim, status, queue)
-                cell.write_status(found.state, status.step, status.seconds, found.message, cause=found.cause)
+                cell.write_status(found.state, message=found.message, cause=found.cause)
             claims.release(cell, claim.token)
     except CellInUse:
         pass  # its process is still ending, or another run has it: the next look will tell

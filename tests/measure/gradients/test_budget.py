@@ -12,7 +12,7 @@ from rich.console import Console
 from bench.measure.gradients import run, worker
 from bench.measure.gradients.plan import Limits, unfinished
 from bench.measure.gradients.probe import Probe
-from bench.measure.gradients.rows import rows
+from bench.measure.gradients.profiles import rows
 from bench.measure.gradients.store import ProbeDir
 from bench.run import launch
 from bench.run.process import HowToRun

@@ -11,8 +11,8 @@ import pytest
 
 from bench.measure.gradients import worker
 from bench.measure.gradients.plan import unfinished
+from bench.measure.gradients.profiles import read_profiles
 from bench.measure.gradients.store import ProbeDir
-from bench.measure.gradients.survey import survey
 from bench.run import launch
 from bench.run.process import Exit, HowToRun, Outcome
 from bench.run.store import WorkState
@@ -176,4 +176,4 @@ def test_time_that_is_up_before_the_first_draw_is_told_and_makes_no_row(tmp_path
     assert worker.run_probe(directory, 0.0, None, None) is Exit.STOPPED
     assert directory.status().state is WorkState.TIMEOUT
     assert "before the first draw: give a larger --budget" in str(directory.status().message)
-    assert survey(tmp_path)[0] == []
+    assert read_profiles(tmp_path)[0] == []

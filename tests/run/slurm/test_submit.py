@@ -56,7 +56,7 @@ def test_profile_reaches_sbatch(tmp_path: Path, todo: list[CellWork], programs: 
     sent(tmp_path, todo, **wanted, **more, options={"reservation": "spring"}, cpus=3)
     options = script(programs, 77)
     assert wanted.items() <= options.items()
-    expected = {"mem": "4096M", "time": "120", "array": "0-3%3", "cpus-per-work": "3", "nodes": "1"}
+    expected = {"mem": "4096M", "time": "120", "array": "0-3%3", "cpus-per-task": "3", "nodes": "1"}
     assert expected.items() <= options.items()
     assert options["signal"] == "USR2@90"
     assert options["reservation"] == "spring"
