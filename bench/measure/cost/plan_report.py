@@ -131,17 +131,9 @@ def _choices(console: Console, ways: Sequence[Choice], best: Choice | None, h: i
         )
         for way in ways
     ]
-    headers = (
-        "checkpointing",
-        "micro_batch",
-        "reward_chunk",
-        "offload",
-        "peak GB",
-        "host GB",
-        "time",
-        "fits",
-    )
-    _table(console, f"Staged graphs at h = {h}", (*headers, "fits"), rows)
+    sizes = ("peak GB", "host GB")
+    headers = ("checkpointing", "micro_batch", "reward_chunk", "offload", *sizes, "time", "fits")
+    _table(console, f"Staged graphs at h = {h}", headers, rows)
     _say(
         console,
         "time: floating-point operations relative to the least. Small pieces use a GPU less well, which they "
