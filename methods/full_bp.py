@@ -32,7 +32,7 @@ class FullBp(PlanMethod):
     needs_reward_grad = True
 
     def plan(self, rng: random.Random) -> Plan:
-        """FO × T."""
+        """First order on all T steps."""
         return last_steps(Kind.SKIP, self.steps, (self.config.eta,) * self.steps)
 
     def estimator(self) -> Estimator:

@@ -38,7 +38,7 @@ class ReinforceConfig(Strict):
 
 @final
 class Reinforce(PlanMethod):
-    """HO(1) × T."""
+    """A half-order block of one step at each of the T steps."""
 
     name: ClassVar[str] = "reinforce"
     Config: ClassVar[type[Strict]] = ReinforceConfig
@@ -64,5 +64,5 @@ class Reinforce(PlanMethod):
         return Plan(segments, (self.config.eta,) * steps)
 
     def estimator(self) -> Estimator:
-        """The baseline."""
+        """Only the baseline is a setting."""
         return Estimator(baseline=self.config.baseline)

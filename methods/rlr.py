@@ -203,7 +203,6 @@ class Rlr(PlanMethod):
         return [(max(stop - self.config.h, 0), stop) for stop in range(last, 0, -self.config.h)][::-1]
 
     def _starts(self) -> list[int]:
-        """Allowed starts of the block."""
         if self.config.completion == "resampled":
             known = [start for start, _ in self._tiles()]
         else:

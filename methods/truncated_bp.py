@@ -46,5 +46,5 @@ class TruncatedBp(PlanMethod):
         return last_steps(Kind.SKIP, self.config.k, (self.config.eta,) * self.steps)
 
     def estimator(self) -> Estimator:
-        """No perturbation."""
+        """Nothing is perturbed and no baseline is needed."""
         return Estimator()

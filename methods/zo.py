@@ -34,7 +34,7 @@ class ZoConfig(Strict):
 
 @final
 class Zo(PlanMethod):
-    """ZO × T."""
+    """Zeroth order at each of the T steps."""
 
     name: ClassVar[str] = "zo"
     look = ("orange", "v", "dotted")

@@ -104,7 +104,6 @@ class AesReward(ClipTowers):
         return model
 
     def _scores(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Prompts play no part."""
         return self.head(self.image_features(media).float())[:, 0]
 
 
@@ -125,5 +124,5 @@ class Head(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        """[B, 1]."""
+        """The predicted score of each embedding, [B, 1]."""
         return self.layers(features)

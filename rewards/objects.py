@@ -92,7 +92,6 @@ class ObjectsReward(CheckpointReward):
         return model
 
     def _scores(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Prompts play no part."""
         logits = self._in_chunks(self._logits, media)
         found = self._confidence(logits.softmax(dim=-1)[..., :-1])  # the last class is "nothing"
         return found if self.config.present else 1 - found

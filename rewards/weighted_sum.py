@@ -39,7 +39,7 @@ class Term(Strict):
 
 
 class WeightedConfig(Strict):
-    """The terms."""
+    """The rewards that are summed, with their weights."""
 
     terms: tuple[Term, ...] = Field(min_length=1, description="name, weight and config of each")
 

@@ -119,7 +119,7 @@ def shipped_dir(name: str) -> Path:
 
 
 def config_dir() -> Path:
-    """The shipped configs/."""
+    """The folder of the shipped settings, configs/."""
     return shipped_dir("configs")
 
 

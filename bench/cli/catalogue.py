@@ -152,7 +152,6 @@ def _plain(annotation: Any) -> str:
 
 
 def _files(console: Console, kind: str, name: str) -> None:
-    """The shipped YAML, as it is."""
     if name in shipped(kind):
         path = shipped(kind)[name]
         console.print(f"\n[bold]{readable(path)}[/bold]")

@@ -198,7 +198,6 @@ def cell(directory: Path, with_parent: options.WithParent = False) -> None:
 def _how(
     slurm: str, changes: list[str] | None, max_parallel: int | None, wait: bool, dry_run: bool, force: bool
 ) -> sweep.Asked:
-    """How the cells are sent."""
     from bench.run.slurm import sweep
 
     return sweep.Asked(slurm, tuple(changes or ()), max_parallel, wait, dry_run, force)

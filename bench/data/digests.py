@@ -62,8 +62,6 @@ def text_digest(lines: tuple[str, ...]) -> str:
 
 
 class _Remembered:
-    """File digests of earlier runs, beside the downloads."""
-
     SMALL = 64 * MIB
 
     def __init__(self, path: Path, known: dict[str, str]) -> None:

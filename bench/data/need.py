@@ -69,7 +69,7 @@ class HasSource(Protocol):
 
     @property
     def source(self) -> str | None:
-        """See above."""
+        """Where the files come from, in the notation of `Need.source`."""
         ...
 
 

@@ -125,8 +125,6 @@ class _Unreachable(Exception):
 
 @dataclass(frozen=True)
 class _Part:
-    """A download that is not complete."""
-
     path: Path
     info: Path
 
@@ -171,7 +169,6 @@ def _transfer(need: Need, part: _Part, progress: Progress | None) -> bool:
 
 
 def _received(response: HTTPResponse, part: _Part, progress: Progress | None) -> bool:
-    """Write the body; whether it was complete."""
     kept = part.size
     continued = response.status == 206
     if continued and not (response.headers["Content-Range"] or "").startswith(f"bytes {kept}-"):

@@ -20,7 +20,7 @@ class Listener(Protocol):
     """Measures stages. They nest: the innermost counts."""
 
     def enter(self, name: str) -> None:
-        """A stage begins."""
+        """Called when a stage of that name begins."""
         ...
 
     def leave(self) -> None:

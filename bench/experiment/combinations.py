@@ -95,7 +95,6 @@ def _weights_override(weights: str, model: str) -> Override:
 def _products(
     request: Request, variation: Variation, file: ModelFile, stand_in: frozenset[str]
 ) -> Iterator[tuple[str, str, dict[str, str]]]:
-    """(prompts, reward, what was replaced) for one model."""
     asked = {
         "prompts": variation.prompts or request.prompts or (file.prompts,),
         "reward": variation.reward or request.reward or (file.reward,),

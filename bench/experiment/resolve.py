@@ -127,7 +127,6 @@ class _Resolver:
         return found
 
     def _check_used(self, rewards: Iterable[str]) -> None:
-        """What was typed must concern this run."""
         terms = [term for name in rewards for term, _ in reward_names.terms(name)]
         sections = (*SECTIONS, "dcot") if self.combination.dcot else SECTIONS
         registered = map(reward_names.registered, (*rewards, *terms))

@@ -135,7 +135,6 @@ class CellConfig(Strict):
 
 
 def _several(value: Any) -> Any:
-    """One name is a list of one."""
     return (value,) if isinstance(value, str) else value
 
 

@@ -139,7 +139,6 @@ class ModelConfig(Strict):
         return whole, Need(f"{name} unet", self.unet_source, setting, *place, UNET_PATTERNS)
 
     def _patterns(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """(wanted, not wanted) files of a hub source."""
         if self.variant is None and self.weight_files == "safetensors":
             return HUB_PATTERNS, IGNORED
         files = tuple(p for p in HUB_PATTERNS if not p.endswith(".safetensors"))

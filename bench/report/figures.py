@@ -157,7 +157,6 @@ def _term_norms(contest: Contest, look: dict[str, Look]) -> Figure | None:
 
 
 def _decades(found: dict[str, pd.DataFrame]) -> tuple[float, float]:
-    """Whole powers of ten that hold every norm."""
     values = np.concatenate([frame.to_numpy(dtype=float).ravel() for frame in found.values()])
     logs = np.log10(values[np.isfinite(values)])
     low, high = (math.floor(logs.min()), math.ceil(logs.max())) if logs.size else (-1, 0)

@@ -73,8 +73,6 @@ def clip_of(path: Path, most: int) -> Clip:
 
 
 class _Painter:
-    """Draws one sheet from top to bottom."""
-
     def __init__(self, layout: Layout, rows: Sequence[GridRow], columns: Sequence[int]) -> None:
         """Columns: the prompts, by number, that this sheet shows."""
         self.layout = layout
@@ -166,5 +164,4 @@ class _Painter:
         draw.text((self.right, 0), score, PALE, self.plain, anchor="ra")
 
     def _wrapped(self, text: str, width: int, most: int) -> list[str]:
-        """Bold lines, with room for an ellipsis."""
         return wrapped(text, self.bold, width - round(self.bold.getlength(" …")), most)

@@ -159,7 +159,6 @@ def _memory_scale(memory: Sequence[float]) -> Normalize:
 
 
 def _plane_axes(axes: Axes, found: Sequence[Dot]) -> None:
-    """Scales, limits and guides."""
     largest = max(dot.bias for dot in found)
     ends = [dot.high for dot in found if math.isfinite(dot.high)]
     right = max(1.5, 2 * largest, min(3 * largest, max(ends, default=0.0)))
@@ -200,7 +199,6 @@ def _plane_legend(figure: Figure, declared: set[bool], slowest: float) -> None:
 
 
 def _round(value: float) -> float:
-    """To one digit, downwards."""
     unit = 10.0 ** math.floor(math.log10(value))
     return float(f"{math.floor(value / unit + 1e-9) * unit:.1g}")
 

@@ -159,7 +159,6 @@ def _groups(cells: Sequence[CellResults]) -> tuple[Group, ...]:
 
 
 def _setting(cell: CellResults) -> dict[str, Any]:
-    """What seeds of one setting have in common."""
     return {**essential(cell.config)["training"], "seed": None}
 
 

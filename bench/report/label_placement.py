@@ -108,7 +108,6 @@ def _boxes(places: np.ndarray, half: np.ndarray) -> np.ndarray:
 
 
 def _overlap(boxes: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Common area of each box with another one."""
     sides = np.minimum(boxes[:, 2:], other[2:]) - np.maximum(boxes[:, :2], other[:2])
     return np.maximum(sides, 0).prod(1)
 

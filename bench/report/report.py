@@ -61,7 +61,6 @@ def write_report(results_dir: Path, console: Console) -> Path:
 
 
 def _nothing(results: Results) -> str:
-    """What is there, and of no use."""
     found = [f"none of its {len(results.cells)} cells"] if results.cells else []
     if has_profiles(results.path):
         found.append("no gradient profile")

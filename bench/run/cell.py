@@ -54,7 +54,6 @@ def _run_and_save(session: Session, stop: StopRequest) -> Exit:
 
 
 def _run(session: Session, stop: StopRequest) -> WorkState:
-    """Train, or evaluate the base model."""
     training = session.config.training
     if training is not None:
         return Trainer(session, training).run(stop, lambda message: print(message, flush=True))

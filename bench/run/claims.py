@@ -140,7 +140,7 @@ class Lease:
             thread.join()
 
     def release(self, directory: WorkDir) -> None:
-        """One has ended."""
+        """Give up the claim of work that has ended."""
         release(self.directories.pop(directory.path), self.token)
 
     def end(self) -> None:

@@ -130,7 +130,6 @@ def _show_stand_ins(console: Console, planned: Planned) -> None:
 
 
 def _time(planned: Planned, cell: Cell, done: int) -> str:
-    """Of the steps that are left."""
     per_step = seconds_per_step(cell.config, planned.results.path.parent)
     training = cell.config.training
     if per_step is None or training is None:

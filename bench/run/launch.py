@@ -37,7 +37,7 @@ class Watcher(Protocol):
         ...
 
     def ended(self, outcome: Outcome) -> None:
-        """A process ended."""
+        """Called when a process has ended."""
         ...
 
     def stopping(self) -> None:

@@ -113,7 +113,7 @@ def _deaf_to_warnings() -> None:
 
 
 class Process:
-    """One running cell."""
+    """One process that does one piece of work."""
 
     def __init__(self, work: Work, how: HowToRun, command_line: str) -> None:
         self.work, self.timeout, self.stop_requested = work, how.timeout, False

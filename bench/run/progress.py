@@ -40,8 +40,6 @@ class Tail:
 
 
 class _Running:
-    """One work's log and what to call it."""
-
     def __init__(self, work: Work) -> None:
         self.total, self.name, self.unit = work.total, work.title, work.unit
         self.tail = Tail(work.log)
@@ -87,13 +85,13 @@ class Bars:
         self.progress.stop()
 
     def started(self, work: Work) -> None:
-        """Add a bar."""
+        """Add a bar for the work."""
         running = _Running(work)
         bar = self.progress.add_task(running.name, total=running.total, figures="loading")
         self._bars[work.id] = (running, bar)
 
     def tick(self) -> None:
-        """Move the bars."""
+        """Bring all bars up to date."""
         for running, bar in self._bars.values():
             row = running.tail.newest()
             if row is not None:
@@ -130,7 +128,7 @@ class Lines:
         plain(self.console, text)
 
     def started(self, work: Work) -> None:
-        """Say so."""
+        """Print that the work has started."""
         running = _Running(work)
         running.spoke = time.monotonic()
         self._running[work.id] = running
@@ -148,7 +146,7 @@ class Lines:
                     self._print(f"{running.name}: {running.unit} {row['step']}{of}  {_figures(row)}")
 
     def ended(self, outcome: Outcome) -> None:
-        """Say how."""
+        """Print how the work has ended."""
         running = self._running.pop(outcome.work.id)
         self._count += 1
         self._print(f"{running.name}: {_ending(outcome)}  [{self._count}/{self.cells}]")

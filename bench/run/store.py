@@ -78,7 +78,7 @@ class WorkDir:
 
     @property
     def id(self) -> str:
-        """The directory's name."""
+        """The name of the directory, which is the id of the work in it."""
         return self.path.name
 
     def write_config(self, config: Strict) -> None:
@@ -176,11 +176,11 @@ class CellDir(WorkDir):
 
     @property
     def latents(self) -> Path:
-        """That noise."""
+        """Where the noise that an inference method chose is stored."""
         return self.path / "latents"
 
     def config(self) -> CellConfig:
-        """The resolved settings."""
+        """The resolved settings of the cell."""
         return load_config(self.path / "config.yaml", CellConfig)
 
     def finished(self, config: CellConfig) -> bool:
@@ -192,7 +192,7 @@ class CellDir(WorkDir):
 
 @dataclass(frozen=True)
 class ResultsDir:
-    """results/<experiment>/."""
+    """The directory results/<experiment>/ with all its cells."""
 
     path: Path
 

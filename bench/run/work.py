@@ -50,7 +50,7 @@ class Work(ABC):
 
     @property
     def id(self) -> str:
-        """The directory's name."""
+        """The name of the directory, which is the id of the work in it."""
         return self.directory.id
 
     def record_done(self) -> None:

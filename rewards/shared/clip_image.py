@@ -96,7 +96,6 @@ class Preprocessor(BaseModel):
         return (x - _channels(self.image_mean, x)) / _channels(self.image_std, x)
 
     def _resized(self, height: int, width: int) -> Size:
-        """Height and width after the resize."""
         if "shortest_edge" not in self.size:
             return self.size["height"], self.size["width"]
         edge = self.size["shortest_edge"]

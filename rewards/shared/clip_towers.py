@@ -126,5 +126,4 @@ def projected_text(model: Any, tokenizer: Any, prompt: str, device: torch.device
 
 
 def _unit(features: Tensor) -> Tensor:
-    """Rows of norm 1, in float32 or wider."""
     return normalize(features if features.dtype == torch.float64 else features.float(), dim=-1)

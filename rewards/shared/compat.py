@@ -114,7 +114,6 @@ def _quietly() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _attributes(target: Any, **values: Any) -> Iterator[None]:
-    """Attributes of a module for a while."""
     before = {name: getattr(target, name) for name in values if hasattr(target, name)}
     for name, value in values.items():
         setattr(target, name, value)

@@ -61,7 +61,7 @@ class MuonAdam:
         self.adam = torch.optim.Adam(plain, lr=adam_lr, betas=(0.9, 0.98))
 
     def zero_grad(self) -> None:
-        """Forget all gradients."""
+        """Set the gradient of every parameter to None."""
         self.adam.zero_grad()
         for parameters in self.groups.values():
             for parameter in parameters:

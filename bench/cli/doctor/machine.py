@@ -32,7 +32,7 @@ TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 
 def python() -> Iterator[Line]:
-    """The interpreter."""
+    """The version of Python, and whether it is new enough."""
     old = sys.version_info < (3, 11)
     text = f"{platform.python_version()}, {sys.executable}"
     yield Line("Python", text + ("; 3.11 or newer is needed" if old else ""), Mark.BAD if old else Mark.OK)

@@ -144,7 +144,6 @@ def _memory(setup: Setup, loaded: Mapping[str, Ingredient], use: Use, here: Room
 
 
 def _smaller(setup: Setup, reward: Ingredient, use: Use, here: Room) -> str:
-    """Settings that make it fit."""
     saving = setup.config.model_copy(update={"gradient_checkpointing": True})
     for typed in SMALLER:
         micro, held_out = setup.batches

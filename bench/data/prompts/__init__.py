@@ -109,7 +109,6 @@ def _public(name: str) -> PromptSet:
 
 
 def _first_repeated(prompts: Sequence[str]) -> str | None:
-    """The first prompt that occurred before, if any."""
     seen: set[str] = set()
     for prompt in prompts:
         if prompt in seen:

@@ -81,7 +81,7 @@ def load() -> dict[str, Stages]:
 
 
 def append(key: str, model: str, prompt: str, parts: Stages) -> None:
-    """Keep an answer."""
+    """Add an answer to the file."""
     record = {"key": key, "model": model, "prompt": prompt, **parts._asdict()}
     # A line break first: whatever a crash left unfinished must not swallow this line.
     line = f"\n{json.dumps(record, ensure_ascii=False)}\n".encode()

@@ -67,7 +67,6 @@ def _jsonl(path: Path) -> list[Line]:
 
 
 def _record(where: str, number: int, line: str) -> Line:
-    """One JSONL line, checked."""
     try:
         record: Any = json.loads(line)
     except ValueError as error:

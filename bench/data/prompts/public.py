@@ -73,7 +73,7 @@ def partiprompts(paths: tuple[Path, ...]) -> Splits:
 
 
 def vbench(paths: tuple[Path, ...]) -> Splits:
-    """VBench's suite."""
+    """The prompts of VBench's suite, training and held out."""
     return _split(paths[0], formats.json_field(paths[0], "prompt_en"))
 
 

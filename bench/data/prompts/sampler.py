@@ -40,7 +40,6 @@ class PromptSampler:
         return tuple(order[slot % n] for slot in slots for _ in range(samples_per_prompt))
 
     def _order(self, seed: int, epoch: int) -> tuple[str, ...]:
-        """All prompts in the order of an epoch."""
         if self._shuffled is None or self._shuffled[0] != (seed, epoch):
             # Sorting by random() rather than shuffle(): only random()'s sequence is promised across Pythons.
             rng = random.Random(f"prompts/{seed}/{epoch}")

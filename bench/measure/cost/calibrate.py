@@ -135,7 +135,6 @@ def _denoiser(chain: Chain, rows: int) -> dict[str, float]:
 
 
 def _ends(chain: Chain, reward: Reward, rows: int) -> dict[str, float]:
-    """FLOP/s of decoder and reward, forward and backward."""
     x = torch.randn(rows, *chain.latent_shape, device=chain.device)
     with torch.no_grad():
         media = chain.decode(x)

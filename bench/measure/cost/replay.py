@@ -194,8 +194,6 @@ class Replay:
 
 
 class _Step(torch.autograd.Function):
-    """A played call in autograd's graph."""
-
     @staticmethod
     def forward(ctx: Any, replay: Replay, known: Rehearsed, *inputs: Tensor) -> tuple[Tensor, ...]:
         ctx.replay, ctx.known, ctx.held = replay, known, replay.forward(known)

@@ -122,7 +122,7 @@ class ProbeDir(WorkDir):
         return self.path / "draws.jsonl"
 
     def config(self) -> ProbeConfig:
-        """The resolved settings."""
+        """The resolved settings of the gradient profile."""
         return load_config(self.path / "config.yaml", ProbeConfig)
 
     @property

@@ -51,5 +51,5 @@ class ProbeWork(Work):
         return profile.layered(models=[self.config.model.name], methods=[self.config.base]).for_one_process()
 
     def memory_advice(self, gpu: bool) -> str:
-        """What takes less."""
+        """The settings to type so that less memory is taken."""
         return "--set train.micro_batch=1 and --set model.gradient_checkpointing=true take less."

@@ -52,8 +52,6 @@ def run_probe(directory: ProbeDir, timeout: float | None, draws: int | None, pre
 
 
 class _Session:
-    """A probe and where its sums are saved."""
-
     def __init__(self, directory: ProbeDir, config: ProbeConfig, device: torch.device, shared: bool) -> None:
         """shared: whether the reference's exact gradient may stand for the own one (see `Probe`)."""
         self.directory, self.config = directory, config

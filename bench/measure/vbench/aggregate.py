@@ -71,7 +71,7 @@ class Check:
 
     @property
     def difference(self) -> float:
-        """Recomputed − printed."""
+        """The recomputed value minus the printed one."""
         return self.recomputed - self.printed
 
     @property

@@ -117,7 +117,7 @@ class Dimension:
 
     @property
     def title(self) -> str:
-        """`subject consistency`."""
+        """The name as it is printed, for example `subject consistency`."""
         return self.name.replace("_", " ")
 
     @property

@@ -61,7 +61,7 @@ class VideosJob(VbenchJob):
 
     @property
     def total(self) -> int:
-        """Its videos."""
+        """The number of videos in its part of the suite."""
         return len(self.config.listed())
 
     def finished(self) -> bool:
@@ -69,11 +69,11 @@ class VideosJob(VbenchJob):
         return not self.config.missing()
 
     def resources(self, profile: Profile) -> Resources:
-        """By the model."""
+        """What the profile gives to one process with this model."""
         return profile.layered(models=[self.config.name]).for_one_process()
 
     def memory_advice(self, gpu: bool) -> str:
-        """What takes less."""
+        """The settings to type so that less memory is taken."""
         return "A smaller --batch takes less."
 
 
@@ -88,7 +88,7 @@ class ScoreJob(VbenchJob):
 
     @property
     def total(self) -> int:
-        """One score."""
+        """There is one score to be had."""
         return 1
 
     def finished(self) -> bool:
@@ -96,7 +96,7 @@ class ScoreJob(VbenchJob):
         return self.config.finished()
 
     def resources(self, profile: Profile) -> Resources:
-        """By the dimension."""
+        """What the profile gives to one process for this dimension."""
         return profile.layered(dimensions=[self.config.dimension]).for_one_process()
 
     def memory_advice(self, gpu: bool) -> str:

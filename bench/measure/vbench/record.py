@@ -100,7 +100,6 @@ def trained_note(out: Path) -> str:
 
 
 def _weights(found: Resolved) -> dict[str, str]:
-    """Digests of the base model's files."""
     chosen: dict[str, str] = {}
     for need in needs_of(found.config, "model", "model"):
         directory = locate(need)

@@ -65,12 +65,12 @@ class ScoreRequest(Strict):
 
     @property
     def result(self) -> Path:
-        """VBench's result file."""
+        """The path of the file that VBench itself writes."""
         return self.scores / f"{self.dimension}_eval_results.json"
 
     @property
     def workplace(self) -> Path:
-        """The process's directory."""
+        """The directory in which the scoring process runs."""
         return self.scores / "work" / self.dimension
 
     @property
@@ -150,7 +150,7 @@ class ScoreRequest(Strict):
         write_status(self.scores, self.dimension, status)
 
     def forget(self) -> None:
-        """Drop the score."""
+        """Remove the score and its status, so that it is computed again."""
         status_file(self.scores, self.dimension).unlink(missing_ok=True)
         self.result.unlink(missing_ok=True)
 

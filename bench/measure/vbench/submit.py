@@ -104,7 +104,6 @@ def sent(results: ResultsDir) -> set[str]:
 
 
 def _profile(how: sweep.Asked) -> Profile:
-    """The profile, without the report of a sweep."""
     if not how.dry_run:
         sending.require_slurm()
     assert how.profile is not None  # --slurm names it

@@ -49,7 +49,7 @@ def absent_hub(dimension: Dimension) -> list[str]:
 
 
 def sized(file: File) -> str:
-    """`amt-s.pth (12 MB)`."""
+    """The file's name with its size, for example `amt-s.pth (12 MB)`."""
     size = "" if file.megabytes is None else f" ({file.megabytes:g} MB)"
     path = Path(file.path)
     return f"{path.name if file.unpack is None else f'{path.parent.name}/{path.name}'}{size}"

@@ -191,12 +191,11 @@ class ReportJob:
     directory: str
 
     def __call__(self) -> None:
-        """Raises CalledProcessError."""
+        """Run the report's command; raises CalledProcessError where it fails."""
         subprocess.run([sys.executable, "-m", "bench", "report", self.directory], check=True)
 
 
 def _note(cell: CellDir, environment: JobEnvironment) -> None:
-    """job.json: where the cell runs."""
     content = {
         "job": environment.job_id,
         "node": os.environ.get("SLURMD_NODENAME", environment.hostname),

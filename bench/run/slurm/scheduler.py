@@ -110,7 +110,6 @@ def _just_now(end: str) -> bool:
 
 
 def _sacct(arrays: set[str]) -> dict[str, Job]:
-    """From accounting; empty where there is none."""
     if shutil.which("sacct") is None:
         return {}
     command = [

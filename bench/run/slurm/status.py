@@ -85,7 +85,6 @@ def _standing(cell: CellDir, queue: Queue) -> Standing:
 def _state(
     cell: CellDir, status: Status, held: tuple[Claim, float] | None, queue: Queue
 ) -> tuple[str, str, str, str]:
-    """(state, note, node, job)."""
     message = "" if status.message is None else status.message
     if status.state is WorkState.DONE:
         return "done", "", "", ""
@@ -126,7 +125,6 @@ def _json(path: Any) -> dict[str, Any] | None:
 
 
 def _last_row(cell: CellDir) -> dict[str, Any] | None:
-    """The last complete line of its log."""
     try:
         with cell.metrics.open("rb") as stream:
             stream.seek(max(0, stream.seek(0, 2) - TAIL))

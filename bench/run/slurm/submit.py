@@ -190,7 +190,6 @@ class _Sender:
     def _executor(
         self, resources: Resources, cores: int, array: Array | None, dependency: str | None = None
     ) -> SlurmExecutor:
-        """submitit's, set up for jobs of this shape."""
         profile = self.profile
         after = [] if dependency is None else [dependency]
         if array is not None:
@@ -232,7 +231,6 @@ def _environment(code: Path) -> list[str]:
 
 
 def _refusal(error: str, submission: Submission, results: ResultsDir) -> str:
-    """sbatch's own words out of submitit's message."""
     lines = [line.strip() for line in error.splitlines() if "sbatch: error:" in line or "rror:" in line]
     words = "\n  ".join(dict.fromkeys(lines)) or error.strip().splitlines()[-1]
     sent = len(submission.jobs)
