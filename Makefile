@@ -7,7 +7,7 @@ STAMP := .venv/.installed
 SCORERS := .venv/.scorers
 BIN := .venv/bin
 
-.PHONY: demo test lint venv scorers clean
+.PHONY: demo test test-full-size lint venv scorers clean
 .DEFAULT_GOAL := demo
 
 venv: $(STAMP)
@@ -35,6 +35,10 @@ demo: $(STAMP)
 
 test: $(STAMP) $(SCORERS)
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder -r sfE
+
+# The scorers' architectures whole, with random weights: up to 4 GB and, on slow cores, a quarter of an hour each.
+test-full-size: $(STAMP) $(SCORERS)
+	$(BIN)/python -m pytest --full-size -r sfE
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

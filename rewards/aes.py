@@ -75,7 +75,7 @@ class AesReward(ClipTowers):
     """LAION's aesthetic score. Differentiable in the image; the models are frozen."""
 
     name: ClassVar[str] = "aes"
-    parameters: ClassVar[int] = 428_537_538
+    parameters: ClassVar[int] = 428_544_482
     Config: ClassVar[type[Strict]] = AesConfig
     scale: ClassVar[str] = "LAION aesthetics v2, about 1 … 10, usually 4 … 7"
 

@@ -25,7 +25,31 @@ def pytest_xdist_auto_num_workers() -> Generator[None, int, int]:
     return (yield) + (os.environ.get("BENCH_TEST_SLURM") == "1")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """An option, not a default for `-m`, which a user's own `-m` would replace."""
+    told = "run the tests of published architectures in full size, and no others: minutes and gigabytes each"
+    parser.addoption("--full-size", action="store_true", help=told)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Which tests, and in which order."""
+    _choose(config, items)
+    _order(items)
+
+
+def _choose(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Those in full size with `--full-size`, all others without."""
+    wanted = bool(config.getoption("--full-size"))
+    chosen, others = list[pytest.Item](), list[pytest.Item]()
+    for item in items:
+        full_size = item.get_closest_marker("full_size") is not None
+        (chosen if full_size is wanted else others).append(item)
+    if others:
+        config.hook.pytest_deselected(items=others)
+        items[:] = chosen
+
+
+def _order(items: list[pytest.Item]) -> None:
     """The order of files for several workers (`--no-loadscope-reorder`): nothing long is left to the end.
 
     Files with the most slow tests come first, among them those with a real SLURM, which one worker is to run

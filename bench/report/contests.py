@@ -43,7 +43,7 @@ class ContestView:
 
     @cached_property
     def figures(self) -> list[Drawing]:
-        """Its figures."""
+        """All figures of the contest."""
         return all_figures(self.contest)
 
     @cached_property

@@ -11,28 +11,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from bench.base.style import (
-    GREY,
-    Drawing,
-    Look,
-    drawing,
-    legend,
-    looks,
-    new_figure,
-    render,
-    term_look,
-)
+from bench.base.style import GREY, Drawing, Look, drawing, legend, looks, new_figure, render, term_look
 from bench.report import curves
 from bench.report.groups import Contest
 from bench.report.panels import logarithmic_panels
 from bench.report.stats import Estimate
 from bench.report.summary import DIVERSITY
 
-AXES = {
-    "steps": "optimizer steps",
-    "seconds": "training seconds",
-    "evaluations": "network evaluations",
-}
+AXES = {"steps": "optimizer steps", "seconds": "training seconds", "evaluations": "network evaluations"}
 BESIDE = 16  # letters of a legend that there is room for beside a figure of one panel
 
 

@@ -90,7 +90,7 @@ class _Painter:
         self.right = self.left + max(*widths, LEAST)
 
     def paint(self, prompts: Sequence[str]) -> Image.Image:
-        """The sheet."""
+        """Draw all blocks of the sheet, one below the other."""
         blocks = [self._block(n, prompts[n] if n < len(prompts) else f"prompt {n}") for n in self.blocks]
         space = 3 * MARGIN
         height = 2 * MARGIN + sum(block.height for block in blocks) + space * (len(blocks) - 1)

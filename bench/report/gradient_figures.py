@@ -17,19 +17,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-from bench.base.style import (
-    GREY,
-    Drawing,
-    Look,
-    drawing,
-    legend,
-    looks,
-    new_figure,
-    render,
-    term_look,
-)
+from bench.base.style import GREY, Drawing, Look, drawing, legend, looks, new_figure, render, term_look
+from bench.report.label_placement import Point, place_names
 from bench.report.panels import logarithmic_panels
-from bench.report.placing import Point, place_names
 
 AREA = 420.0  # points² of the marker of the slowest gradient
 DIAMOND = math.pi / 4  # matplotlib's "D" covers its whole size, its "o" this share

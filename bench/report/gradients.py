@@ -18,9 +18,8 @@ from bench.base.console import plain
 from bench.base.files import write_atomically
 from bench.base.labels import listed
 from bench.base.style import Drawing, write_drawings
-from bench.measure.gradients.rows import Row, analysed, groups
+from bench.measure.gradients.profiles import ProfileRow, UnfinishedProfile, profile_tables, read_profiles
 from bench.measure.gradients.show import HEADERS, LEFT, NOTE, cells, markdown, print_profiles, title
-from bench.measure.gradients.survey import Unfinished, survey
 from bench.measure.gradients.table import curves, frame, parts, write
 from bench.measure.gradients.verdict import Verdict
 from bench.report.gradient_figures import gradient_figures
@@ -38,11 +37,11 @@ class Table:
 
     title: str
     suffix: str
-    rows: Sequence[Row]
+    rows: Sequence[ProfileRow]
 
     @cached_property
     def figures(self) -> list[Drawing]:
-        """Its figures."""
+        """The figures of this table's profiles."""
         return gradient_figures(frame(self.rows), parts(self.rows, by_step=True), curves(self.rows))
 
     @property
@@ -52,7 +51,7 @@ class Table:
 
     @property
     def settings(self) -> list[tuple[str, str]]:
-        """Every method's own."""
+        """Every method and its own settings as text."""
         return [(row.label, listed(row.config.method.config)) for row in self.rows]
 
     @property
@@ -76,8 +75,8 @@ class Table:
 
 def section(results: Results) -> Gradients:
     """All gradient profiles of a results directory."""
-    found, unfinished = survey(results.path)
-    together = groups(analysed(found))
+    found, unfinished = read_profiles(results.path)
+    together = profile_tables(found)
     tables = [
         Table(title(group), suffix, group)
         for group, suffix in zip(together, _suffixes(together), strict=True)
@@ -94,14 +93,14 @@ class Gradients(Section):
     def __init__(
         self,
         tables: Sequence[Table],
-        unfinished: Sequence[Unfinished],
+        unfinished: Sequence[UnfinishedProfile],
         environments: Sequence[dict[str, Any]],
     ) -> None:
         self.tables, self.unfinished, self._environments = tables, unfinished, environments
         self.has_results = bool(tables)
 
     @property
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[ProfileRow]:
         """The rows of all tables."""
         return [row for table in self.tables for row in table.rows]
 
@@ -118,7 +117,7 @@ class Gradients(Section):
     def show(self, console: Console) -> None:
         """Print the tables, and a line for each profile that is not done."""
         if self.tables:
-            print_profiles(self.rows, console)
+            print_profiles([table.rows for table in self.tables], console)
         for one in self.unfinished:
             reason = f": {one.reason}" if one.reason else ""
             plain(console, f"{one.id} {one.state} after {one.draws} draws{reason}", "red")
@@ -134,7 +133,7 @@ class Gradients(Section):
             write_drawings(folder, table.figures, table.suffix)
 
 
-def _suffixes(together: Sequence[list[Row]]) -> list[str]:
+def _suffixes(together: Sequence[list[ProfileRow]]) -> list[str]:
     """What tells the tables' files apart: nothing for a single one, else model, reward, θ, seed where they
     differ."""
     keys = [

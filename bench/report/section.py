@@ -33,10 +33,10 @@ class Section:
         return ()
 
     def show(self, console: Console) -> None:
-        """Print it."""
+        """Print it; nothing by default."""
 
     def write(self, results: Path) -> None:
-        """Write its own files below a results directory."""
+        """Write files of its own below a results directory; none by default."""
 
     def markdown(self) -> str:
         """What it adds to report/summary.md."""

@@ -100,7 +100,7 @@ def estimates(header: str, found: Sequence[Estimate], signed: bool, se: bool = T
 
 
 def decimals(found: Sequence[Estimate]) -> int:
-    """As many as give the smallest standard error two digits."""
+    """How many decimals give the smallest standard error two digits."""
     errors = [e.se for e in found if math.isfinite(e.se) and e.se > 0]
     return min(4, max(0, 1 - math.floor(math.log10(min(errors))))) if errors else 3
 
@@ -110,7 +110,7 @@ def _fixed(value: float, digits: int) -> str:
 
 
 def short_count(value: float) -> str:
-    """`480`, `12.8k`, `3.4M`."""
+    """A count in few digits: `480`, `12.8k`, `3.4M`."""
     if not math.isfinite(value):
         return NONE
     for limit, unit in ((1e6, "M"), (1e3, "k")):

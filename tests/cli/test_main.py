@@ -10,7 +10,8 @@ from bench.experiment import request, resolve
 from bench.experiment.request import Options
 from bench.run import experiment
 from bench.run.process import Exit
-from tests.support.running import DOTS, ROOT, bench, environment, here, plan_dots, run_dots, train_dots
+from tests.support.running import DOTS, PATIENCE, bench, environment, here, plan_dots, run_dots, train_dots
+from tests.support.watched import watched
 
 
 def planned(**options: object) -> experiment.Planned:
@@ -26,15 +27,12 @@ def message(**options: object) -> str:
     return str(caught.value)
 
 
-def test_list_answers_in_under_a_second_and_names_everything() -> None:
-    started = time.process_time()
-    done = subprocess.run(
-        ["bash", "-c", f"TIMEFORMAT='%U %S'; time {sys.executable} -m bench list"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert time.process_time() - started < 1
-    user, system = map(float, done.stderr.split()[-2:])
-    assert user + system < 1  # CPU time: this machine may be busy
+def test_list_names_everything_and_imports_no_large_package(tmp_path: Path) -> None:
+    done, record = watched(tmp_path / "record.json", "list")
+    assert done.returncode == 0, done.stderr
+    assert record.heavy() == set()
+    assert len(record.modules) < 700
+    assert record.started == record.connected == record.waits == []
     for name in (
         "rlr",
         "ddpo",
@@ -87,12 +85,13 @@ def test_mistake_is_one_message_with_exit_code_2_and_no_traceback(tmp_path: Path
 
 
 @pytest.mark.slow
-def test_missing_hub_weights_without_network_fail_in_seconds_with_the_ways_to_get_them(
+def test_missing_hub_weights_without_network_fail_without_a_try_with_the_ways_to_get_them(
     tmp_path: Path,
 ) -> None:
-    started = time.monotonic()
-    done = bench("run", "--methods", "rlr", "--model", "sd14", "--prompts", "emoji", "--out", tmp_path / "x")
-    assert time.monotonic() - started < 60  # seconds of waiting for a busy machine included
+    options = ("--methods", "rlr", "--model", "sd14", "--prompts", "emoji", "--out", tmp_path / "x")
+    done, record = watched(tmp_path / "record.json", "run", *options)
+    assert record.connected == record.waits == record.started == []
+    assert record.heavy() <= {"torch", "numpy", "huggingface_hub"}
     assert done.returncode == 2
     assert "CompVis/stable-diffusion-v1-4" in done.stderr
     assert "python -m bench fetch --model sd14" in done.stderr
@@ -255,7 +254,7 @@ def test_cells_end_when_their_parent_is_gone(tmp_path: Path, plugin: None) -> No
         time.sleep(0.1)
     assert process.stdin is not None
     process.stdin.close()
-    assert process.wait(timeout=20) == Exit.FAILED
+    assert process.wait(timeout=PATIENCE) == Exit.FAILED
 
 
 def test_cells_with_the_same_settings_have_the_same_id_from_any_machine(plugin: None, tmp_path: Path) -> None:

@@ -8,11 +8,11 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 
 from bench.base import style
-from bench.measure.gradients.rows import rows
+from bench.measure.gradients.profiles import rows
 from bench.measure.gradients.table import curves, frame, parts
 from bench.report import gradient_figures as figures
 from bench.report.gradient_figures import Dot, dots, gradient_figures, plane
-from bench.report.placing import Point, place_names
+from bench.report.label_placement import Point, place_names
 from tests.report import fake_gradients
 from tests.report.fake_gradients import Fake
 

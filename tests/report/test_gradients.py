@@ -15,7 +15,7 @@ from bench.base.errors import BenchError
 from bench.cli import gradients as run
 from bench.measure.gradients import show
 from bench.measure.gradients.probe import LEVEL
-from bench.measure.gradients.rows import rows
+from bench.measure.gradients.profiles import rows
 from bench.measure.gradients.store import ProbeDir, probe_id
 from bench.measure.gradients.table import curves, parts
 from bench.report import contests

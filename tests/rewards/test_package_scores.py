@@ -14,6 +14,18 @@ from rewards.shared import compat
 from tests.support.scorers import PROMPTS, batch, load, media_of, pictures
 
 SIZES = ((64, 64), (48, 80), (300, 200))
+PUBLISHED = {  # of CLIP ViT-H/14
+    "logit_scale": (),
+    "visual.class_embedding": (1280,),
+    "visual.positional_embedding": (257, 1280),
+    "visual.conv1.weight": (1280, 3, 14, 14),
+    "visual.transformer.resblocks.31.mlp.c_fc.weight": (5120, 1280),
+    "visual.proj": (1280, 1024),
+    "token_embedding.weight": (49408, 1024),
+    "positional_embedding": (77, 1024),
+    "transformer.resblocks.23.attn.in_proj_weight": (3072, 1024),
+    "text_projection": (1024, 1024),
+}
 
 
 @pytest.mark.parametrize("version", ["v2.0", "v2.1"])
@@ -40,12 +52,12 @@ def test_hpsv2s_raw_scale_is_the_cosine(weights):
         assert torch.allclose(100 * raw, load("hpsv2", weights["hpsv2"]).score(media, prompts), atol=1e-5)
 
 
-def test_hpsv2_at_full_size_has_the_names_and_number_of_the_published_weights():
+def test_hpsv2_at_full_size_has_the_names_number_and_shapes_of_the_published_weights():
     with torch.device("meta"):
         model = compat.open_clip().create_model("ViT-H-14", device="meta")
-    names = set(model.state_dict())
-    assert len(names) == 686
-    assert {"logit_scale", "visual.proj", "visual.conv1.weight", "text_projection"} <= names
+    sizes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    assert len(sizes) == 686
+    assert PUBLISHED.items() <= sizes.items()
 
 
 def test_imagereward_is_the_packages_own_score(weights):

@@ -5,6 +5,7 @@ from bench.base import registry
 from bench.base.errors import BenchError
 from bench.data.need import needs_of
 from rewards.shared.checkpoint import HashTokenizer, torch_dtype
+from tests.support.full_size import one_layer, shapes
 from tests.support.scorers import NAMES, batch, core, load
 
 RANDOM = {
@@ -156,10 +157,31 @@ def test_the_checksum_tokenizer_keeps_to_its_vocabulary_and_length():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
+def test_at_full_size_parameters_are_the_published_ones_and_scores_and_gradients_have_their_shapes(name):
+    media, prompts = batch(1, side=64)
+    parameters, scores, slope = shapes(RANDOM[name], name, media, prompts)
+    known = pytest.approx(registry.load("reward", name).parameters, rel=1e-3)  # of its file's size
+    assert parameters == (known if name == "imagereward" else registry.load("reward", name).parameters)
+    assert (scores, slope) == ((1,), media.shape)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_at_full_width_with_one_layer_random_weights_score_and_steer_without_a_network(
+    name, tmp_path, monkeypatch
+):
+    scores_and_steers(name, monkeypatch, **one_layer(name, tmp_path, monkeypatch))
+
+
+@pytest.mark.full_size
+@pytest.mark.parametrize("name", NAMES)
 def test_at_full_size_random_weights_score_and_steer_without_a_network(name, monkeypatch):
+    scores_and_steers(name, monkeypatch)
+
+
+def scores_and_steers(name, monkeypatch, **settings):
     monkeypatch.setattr("socket.socket.connect", no_network)
     cls = registry.load("reward", name)
-    reward = cls(cls.Config(source=RANDOM[name]), torch.device("cpu"))
+    reward = cls(cls.Config(source=RANDOM[name], **settings), torch.device("cpu"))
     media, prompts = batch(1, side=64)
     media.requires_grad_()
     score = reward.score(media, prompts)

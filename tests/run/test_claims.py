@@ -16,7 +16,7 @@ from bench.run.claims import FILE, LEASE, Claim, Lease
 from bench.run.slurm.queue import Queue
 from bench.run.store import CellDir, CellInUse, WorkDir, WorkState
 from tests.run.slurm.fakes import SUBMISSION, Programs, submitted
-from tests.support.running import DOTS, command, environment, numbers, plan_dots, status, train_dots
+from tests.support.running import DOTS, PATIENCE, command, environment, numbers, plan_dots, status, train_dots
 
 FORK = multiprocessing.get_context("fork")
 CONTENDERS = 6
@@ -254,7 +254,7 @@ def test_two_runs_of_a_directory_at_once_run_each_cell_once(tmp_path: Path, plug
         subprocess.Popen(run, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         for _ in range(2)
     ]
-    said = [process.communicate(timeout=240)[0] for process in pair]
+    said = [process.communicate(timeout=PATIENCE)[0] for process in pair]
     started = [
         int(found[1]) for text in said if (found := re.search(r"^(\d+) cells, \d+ at a time", text, re.M))
     ]

@@ -15,7 +15,7 @@ from bench.run.process import HowToRun, Outcome
 from bench.run.progress import Lines
 from bench.run.store import ResultsDir, Status, WorkState
 from bench.run.work import CellWork
-from tests.support.running import DOTS, bench, here, numbers, plan_dots, run_dots
+from tests.support.running import DOTS, PATIENCE, bench, here, numbers, plan_dots, run_dots
 
 BROKEN = ("--methods", "push,broken", "--set", "broken.at=2", "--seeds", "0,1")
 
@@ -91,7 +91,7 @@ def test_claims_are_renewed_while_this_process_works(
     def work(work: CellWork) -> Outcome:
         for file in filter(Path.exists, files):
             os.utime(file, (0, 0))
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENCE
         while any(file.stat().st_mtime == 0 for file in files if file.exists()):
             assert time.monotonic() < deadline
             time.sleep(0.01)

@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 import bench.run.process
+import bench.run.recorded
 from bench.base.files import read_rows
 from bench.run import launch
 from bench.run.cell import run_cell
@@ -20,6 +21,8 @@ from bench.run.progress import Lines
 from bench.run.store import CellDir
 from tests.support.running import (
     DOTS,
+    PATIENCE,
+    PAUSE,
     ROOT,
     cell,
     command,
@@ -30,6 +33,7 @@ from tests.support.running import (
     status,
     train_dots,
 )
+from tests.support.watched import watched
 
 SETTINGS = ("train.eval_every=2", "push.inner=2", "eval.samples=1")
 
@@ -60,17 +64,25 @@ def test_killed_at_any_write_the_same_command_ends_in_the_same_numbers(
 
 @pytest.mark.slow
 def test_run_killed_at_random_moments_ends_in_the_same_numbers(tmp_path: Path, plugin: None) -> None:
-    settings = ("push.pause=0.05", "train.eval_every=15")
-    train_dots(tmp_path / "whole", *settings, steps=40, seeds="0,1")
-    arguments = [arg for setting in settings for arg in ("--set", setting)]
-    arguments += ["--steps", "40", "--seeds", "0,1", "--methods", "push", "--model", str(DOTS)]
+    every = "train.eval_every=15"
+    train_dots(tmp_path / "whole", every, steps=40, seeds="0,1")
+    arguments = ["--set", every, "--steps", "40", "--seeds", "0,1", "--methods", "push", "--model", str(DOTS)]
     run = command("run", "--no-report", "--out", tmp_path / "killed", *arguments)
     rng = random.Random(3)
+
+    def steps() -> int:
+        return sum(len(read_rows(log)) for log in tmp_path.glob("killed/cells/push*/metrics.jsonl"))
+
     for _ in range(4):
-        process = subprocess.Popen(run, env=environment(), stdout=subprocess.DEVNULL)
-        time.sleep(rng.uniform(3, 9))
+        before, further = steps(), rng.randint(3, 12)
+        process = subprocess.Popen(run, env=environment() | {PAUSE: "0.2"}, stdout=subprocess.DEVNULL)
+        while steps() < before + further:
+            assert process.poll() is None
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.2))
         process.send_signal(signal.SIGKILL)
         process.wait()
+    assert steps() < 2 * 40
     final = run_dots(tmp_path / "killed", *arguments)
     assert final.returncode == 0, final.stdout + final.stderr
     for seed in (0, 1):
@@ -83,13 +95,14 @@ def test_interrupt_checkpoints_says_how_to_continue_and_continuing_gives_the_sam
     tmp_path: Path, plugin: None
 ) -> None:
     out = tmp_path / "out"
-    arguments = ("--model", DOTS, "--methods", "push", "--steps", 20, "--set", "push.pause=0.2")
+    arguments = ("--model", DOTS, "--methods", "push", "--steps", 20)
     run = command("run", "--no-report", "--out", out, *arguments)
-    process = subprocess.Popen(run, env=environment(), stdout=subprocess.PIPE, text=True)
+    slowly = environment() | {PAUSE: "2"}
+    process = subprocess.Popen(run, env=slowly, stdout=subprocess.PIPE, text=True)
     while not list(out.glob("cells/push*/metrics.jsonl")):
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert "stopping: each process finishes its batch and writes a checkpoint" in output
     assert f"Continue where it stopped with:\n  python -m bench run --no-report --out {out}" in output
@@ -97,21 +110,29 @@ def test_interrupt_checkpoints_says_how_to_continue_and_continuing_gives_the_sam
     assert interrupted["state"] == "preempted"
     assert 0 < interrupted["step"] < 20
     assert len(read_rows(cell(out, "push").metrics)) == interrupted["step"]
-    assert train_dots(out, "push.pause=0.2", steps=20)[-1] is Exit.DONE
+    assert train_dots(out, steps=20)[-1] is Exit.DONE
     train_dots(tmp_path / "whole", steps=20)
     assert numbers(cell(out, "push")) == numbers(cell(tmp_path / "whole", "push"))
 
 
 @pytest.mark.slow
 def test_timeout_ends_a_cell_with_a_checkpoint_and_the_same_command_goes_on(
-    tmp_path: Path, plugin: None
+    tmp_path: Path, plugin: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, work = plan_dots(tmp_path / "out", "push.pause=0.1", steps=12)
-    assert run_cell(CellDir(work.directory.path), timeout=0.5) is Exit.STOPPED
+    _, work = plan_dots(tmp_path / "out", steps=12)
+
+    class Clock:
+        """On which a step takes a second, and nothing else takes any time."""
+
+        def monotonic(self) -> float:
+            return float(len(read_rows(work.log)))
+
+    monkeypatch.setattr(bench.run.recorded, "time", Clock())
+    assert run_cell(CellDir(work.directory.path), timeout=4.5) is Exit.STOPPED
     timed_out = status(CellDir(work.directory.path))
     assert timed_out["state"] == "timeout"
-    assert 0 < timed_out["step"] < 12
-    assert train_dots(tmp_path / "out", "push.pause=0.1", steps=12)[-1] is Exit.DONE
+    assert timed_out["step"] == 5
+    assert train_dots(tmp_path / "out", steps=12)[-1] is Exit.DONE
     train_dots(tmp_path / "whole", steps=12)
     assert numbers(CellDir(work.directory.path)) == numbers(cell(tmp_path / "whole", "push"))
 
@@ -195,12 +216,12 @@ def test_two_processes_give_the_numbers_of_one_to_rounding(tmp_path: Path, plugi
 
 
 @pytest.mark.slow
-def test_second_identical_run_does_nothing_quickly_and_says_so(tmp_path: Path, plugin: None) -> None:
+def test_second_identical_run_starts_and_writes_nothing_and_says_so(tmp_path: Path, plugin: None) -> None:
     train_dots(tmp_path)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    started = time.monotonic()
-    second = run_dots(tmp_path)
-    assert time.monotonic() - started < 30  # 3 s, on a machine that has time
+    options = ("--no-report", "--model", DOTS, "--out", tmp_path, "--methods", "push")
+    second, record = watched(tmp_path.with_name("record.json"), "run", *options)
+    assert record.started == record.connected == record.waits == []
     assert second.returncode == 0
     assert "all 2 cells" in second.stdout
     assert "nothing to run" in second.stdout

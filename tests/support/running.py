@@ -22,6 +22,8 @@ ROOT = Path(__file__).parents[2]
 PLUGIN = ROOT / "tests" / "plugin"
 DOTS = PLUGIN / "dots.yaml"
 UNREPEATABLE = ("seconds", "memory")
+PATIENCE = 1500.0  # seconds after which a process hangs, on any machine
+PAUSE = "BENCH_TEST_PAUSE"  # seconds that the plugin's methods wait in each batch, beside their setting
 
 
 def environment() -> dict[str, str]:
@@ -35,10 +37,10 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "bench", *map(str, arguments)]
 
 
-def bench(*arguments: object, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+def bench(*arguments: object) -> subprocess.CompletedProcess[str]:
     """Run it to its end."""
     return subprocess.run(
-        command(*arguments), env=environment(), capture_output=True, text=True, timeout=timeout, check=False
+        command(*arguments), env=environment(), capture_output=True, text=True, timeout=PATIENCE, check=False
     )
 
 

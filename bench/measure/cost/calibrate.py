@@ -28,7 +28,7 @@ from bench.experiment.settings import CellConfig
 from bench.measure.cost.ledger import DENOISER
 from bench.measure.cost.measure import timed
 from bench.measure.cost.simulate import Simulator
-from bench.measure.cost.step import PROMPT, trained
+from bench.measure.cost.step import PROMPT, trained, with_model
 from bench.measure.cost.times import KIND_OF, KINDS, Seconds
 from bench.measure.cost.tracker import Operations, Tracker
 from bench.run.environment import device_name
@@ -76,7 +76,7 @@ class Calibration(Strict):
         return Seconds(parts)
 
     def save(self, directory: Path) -> Path:
-        """Write calibration.json."""
+        """Write calibration.json into a directory and return its path."""
         write_atomically(directory / FILE, self.model_dump_json(indent=1))
         return directory / FILE
 
@@ -109,8 +109,7 @@ def check(calibration: Calibration, cells: Sequence[CellConfig], device: torch.d
     """The calibration with what it predicts for these methods on short chains, and what they take."""
     simulate, checks = Simulator(), dict[str, Check]()
     for cell in cells:
-        model = cell.model.config.model_copy(update={"steps": min(cell.model.config.steps, CHECKED_STEPS)})
-        short = cell.model_copy(update={"model": cell.model.model_copy(update={"config": model})})
+        short = with_model(cell, steps=min(cell.model.config.steps, CHECKED_STEPS))
         predicted = calibration.predict(simulate(short).operations).total
         measured = timed(short, device).total
         checks[trained(cell).method.name] = Check(predicted=predicted, measured=measured)

@@ -27,7 +27,7 @@ def second_term(steps: int, v_h: float, v_z: float) -> float:
 
 
 def surrogate(h: int, steps: int, v_h: float, v_z: float) -> float:
-    """Eq. 7's objective."""
+    """What Eq. 7 minimises, at one h."""
     return ((h + 1) * v_h + (steps - 1 - h) * v_z) ** 2
 
 

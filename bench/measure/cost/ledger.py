@@ -56,7 +56,7 @@ class Block:
     gone: int | None = None  # where in the log
 
     def component(self) -> str:
-        """Of what is not labelled: an activation if it outlived its network's run, a temporary else."""
+        """Its label; without one an activation if it outlived its network's run, else a temporary."""
         if self.label is not None:
             return self.label
         if self.graph and self.part is not None:
@@ -122,7 +122,7 @@ class Point:
 
 
 def delta(block: Block) -> tuple[int, int]:
-    """(place in a vector, bytes)."""
+    """Where in a `Vector` a block counts, and its bytes."""
     return PLACE[block.component()] + (SIZE if block.host else 0), block.size
 
 
@@ -172,5 +172,5 @@ def most_parked(log: Log) -> int:
 
 
 def nothing() -> Vector:
-    """A vector of zeros."""
+    """No bytes of anything."""
     return np.zeros(2 * SIZE)

@@ -17,16 +17,7 @@ from bench.engine.batch import Batch
 from bench.engine.offload import offloading_by
 from bench.experiment.choices import load_reward
 from bench.experiment.settings import CellConfig
-from bench.measure.cost.step import (
-    PROMPT,
-    Counting,
-    Subject,
-    labels,
-    step,
-    subject_of,
-    tracked,
-    trained,
-)
+from bench.measure.cost.step import PROMPT, Counting, Subject, labels, step, subject_of, tracked, trained
 from bench.measure.cost.times import Seconds, timed_step
 from bench.measure.cost.tracker import Tracker
 from bench.measure.cost.usage import Usage, usage

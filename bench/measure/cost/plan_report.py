@@ -24,8 +24,8 @@ def run(
 ) -> None:
     """Plan and print. budget: bytes. deadline: seconds. gradients, profiles: results directories."""
     training, steps = trained(config), config.model.config.steps
-    own = planner.own_h(config)
-    known_variances = variances(gradients, training.method.name, config.model.name, steps, own)
+    method, own = training.method.name, int(training.method.config["h"])
+    known_variances = variances(gradients, method, config.model.name, steps, own)
     simulate = Simulator()
     with console.status("simulating memory"):
         known = planner.facts(config, budget, simulate, known_variances)
@@ -41,7 +41,7 @@ def run(
     if deadline is not None:
         _say(console, _deadline(config, best, deadline, timing(config, h, known_variances, profiles)))
     _say(console, reasons(known, found, h))
-    _say(console, settings(known, best, h, training.method.name))
+    _say(console, settings(known, best, h, method))
     plain(console, f"h* = {h}", wrap=True)
 
 
@@ -95,10 +95,7 @@ def _answers(console: Console, known: Facts, found: Answers, gradients: Path) ->
     rows = [
         ("Eq. 8, first term, with the simulated B_h and B_z", str(found.first)),
         ("Eq. 8, first term, with the paper's B_h = 8 and B_z = 0.24", str(found.first_paper)),
-        (
-            f"Eq. 8, second term ({stds})",
-            "unbounded" if math.isinf(found.second) else f"{found.second:.0f}",
-        ),
+        (f"Eq. 8, second term ({stds})", "unbounded" if math.isinf(found.second) else f"{found.second:.0f}"),
         ("Eq. 8 as printed: the smaller one", str(found.printed)),
         ("memory beside weights and first-order step, joint graphs", _none_or(known.eq7.fits)),
         ("memory, staged graphs: does not bound h", str(known.longest)),
@@ -134,17 +131,9 @@ def _choices(console: Console, ways: Sequence[Choice], best: Choice | None, h: i
         )
         for way in ways
     ]
-    headers = (
-        "checkpointing",
-        "micro_batch",
-        "reward_chunk",
-        "offload",
-        "peak GB",
-        "host GB",
-        "time",
-        "fits",
-    )
-    _table(console, f"Staged graphs at h = {h}", (*headers, "fits"), rows)
+    sizes = ("peak GB", "host GB")
+    headers = ("checkpointing", "micro_batch", "reward_chunk", "offload", *sizes, "time", "fits")
+    _table(console, f"Staged graphs at h = {h}", headers, rows)
     _say(
         console,
         "time: floating-point operations relative to the least. Small pieces use a GPU less well, which they "
@@ -156,7 +145,7 @@ def warnings(known: Facts, found: Answers) -> list[str]:
     """Where Eq. 8's assumptions fail."""
     told = [
         "Eq. 8's second term is -b/(4a) of its own parabola; the vertex is -b/(2a), at h = T - 1 or beyond. "
-        "Its surrogate falls all the way to h = T - 1.",
+        "Its surrogate falls all the way to h = T - 1."
     ]
     if known.slope_zo < 0.01 * known.eq7.slope:
         told.append(
@@ -186,7 +175,7 @@ def _fit(h: int) -> str:
 
 
 def reasons(known: Facts, found: Answers, h: int) -> str:
-    """Why this h."""
+    """Why h is the one to take, in sentences."""
     profile = known.variances
     if found.measured is not None and profile is not None:
         text = f"h = {h}: of the profiled h that fit, it has the least variance × seconds"
@@ -206,7 +195,7 @@ def reasons(known: Facts, found: Answers, h: int) -> str:
 
 
 def settings(known: Facts, best: Choice | None, h: int, method: str) -> str:
-    """What to type."""
+    """The options of `bench run` that follow from the plan."""
     if known.graphs == "joint":
         on = str(known.joint[-1].checkpointing).lower()
         return (

@@ -13,10 +13,10 @@ from bench.base.units import gigabytes
 from bench.experiment.choices import load_method
 from bench.experiment.request import Options, build
 from bench.experiment.resolve import Cell, resolve_all
-from bench.experiment.settings import CellConfig, Training
+from bench.experiment.settings import CellConfig
 from bench.measure.cost import eq8
 from bench.measure.cost.earlier import Variances
-from bench.measure.cost.step import trained
+from bench.measure.cost.step import trained, with_method, with_model
 from bench.measure.cost.usage import Usage
 
 Simulate = Callable[[CellConfig], Usage]
@@ -44,7 +44,7 @@ class Choice:
     flops: float
 
     def words(self) -> str:
-        """As `--set` takes them."""
+        """The settings as options of `bench run`."""
         return " ".join(
             f"--set {k}={str(v).lower() if v is not None else 'null'}" for k, v in self.settings.items()
         )
@@ -101,16 +101,11 @@ def cell(method: str, model: str, batch: int, settings: Sequence[str]) -> CellCo
     return config
 
 
-def own_h(config: CellConfig) -> int:
-    """h as the cell's settings have it."""
-    return int(trained(config).method.config["h"])
-
-
 def longest(config: CellConfig) -> int:
     """The largest h that the method takes."""
     for h in range(config.model.config.steps, 0, -1):
         try:
-            load_method(_at(config, h).method, config.model.config.steps)
+            load_method(trained(_at(config, h)).method, config.model.config.steps)
             return h
         except BenchError:
             continue
@@ -121,18 +116,15 @@ def changed(config: CellConfig, h: int | None = None, **settings: Any) -> CellCo
     """The cell with another h, model settings (`gradient_checkpointing`, `offload`) or train settings."""
     model = {k: v for k, v in settings.items() if k in type(config.model.config).model_fields}
     train = {k: v for k, v in settings.items() if k not in model}
-    training = _at(config, own_h(config) if h is None else h)
+    found = with_model(config if h is None else _at(config, h), **model)
+    training = trained(found)
     training = training.model_copy(update={"train": training.train.model_copy(update=train)})
-    name = config.model.model_copy(update={"config": config.model.config.model_copy(update=model)})
-    return config.model_copy(update={"training": training, "model": name})
+    return found.model_copy(update={"training": training})
 
 
-def _at(config: CellConfig, h: int) -> Training:
-    training = trained(config)
-    method = training.method
-    return training.model_copy(
-        update={"method": method.model_copy(update={"config": {**method.config, "h": h}})}
-    )
+def _at(config: CellConfig, h: int) -> CellConfig:
+    method = trained(config).method
+    return with_method(config, method.name, {**method.config, "h": h})
 
 
 def facts(config: CellConfig, budget: int, simulate: Simulate, known: Variances | None) -> Facts:
@@ -161,30 +153,17 @@ def _joint(config: CellConfig, budget: int, simulate: Simulate, top: int, checkp
 
 def _zo_slope(config: CellConfig, simulate: Simulate) -> float:
     """B_z: what another ZO step adds to the peak of a chain of nothing else."""
-    zo = config.model_copy(update={"training": _zo(config)})
-    steps = config.model.config.steps
+    settings = registry.load("method", "zo").Config().model_dump(mode="json")
+    zo, steps = with_method(config, "zo", settings), config.model.config.steps
     half = max(1, steps // 2)
     if half == steps:
         return 0.0
-    return (_peak(simulate, zo, steps) - _peak(simulate, zo, half)) / (steps - half)
-
-
-def _zo(config: CellConfig) -> Training:
-    training = trained(config)
-    settings = registry.load("method", "zo").Config().model_dump(mode="json")
-    method = training.method.model_copy(update={"name": "zo", "config": settings})
-    return training.model_copy(update={"method": method})
-
-
-def _peak(simulate: Simulate, config: CellConfig, steps: int) -> int:
-    model = config.model.model_copy(
-        update={"config": config.model.config.model_copy(update={"steps": steps})}
-    )
-    return simulate(config.model_copy(update={"model": model})).device
+    peaks = [simulate(with_model(zo, steps=length)).device for length in (half, steps)]
+    return (peaks[1] - peaks[0]) / (steps - half)
 
 
 def answers(known: Facts) -> Answers:
-    """Apply every rule."""
+    """h by every rule, from the simulated facts."""
     variances, steps = known.variances, known.steps
     v_h, v_z = 0.0, 1.0
     if variances and variances.v_h is not None and variances.v_z:

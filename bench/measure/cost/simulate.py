@@ -13,7 +13,7 @@ from bench.engine.chain import Chain
 from bench.engine.offload import offloading_by
 from bench.engine.reward import Reward
 from bench.experiment.settings import CellConfig, Training
-from bench.measure.cost.fake import Faker
+from bench.measure.cost.fake_model import Faker
 from bench.measure.cost.ledger import DENOISER
 from bench.measure.cost.replay import Postponed, Rehearsals, Replay
 from bench.measure.cost.step import PROMPT, Counting, Subject, labels, step, subject_of, tracked, trained
@@ -48,7 +48,7 @@ class Simulator:
         return chain, reward, rehearsals
 
     def _subject(self, config: CellConfig, training: Training, chain: Chain, reward: Reward) -> Subject:
-        """As after the first step: gradients and the optimizer's state are there."""
+        """A cell's objects as after its first step: gradients and the optimizer's state are there."""
         subject = subject_of(config, training, chain, reward, self.faker.normal)
         for p in chain.parameters():
             p.grad = self.faker.like(p)

@@ -25,7 +25,7 @@ from bench.engine.rollout import Draw
 from bench.engine.stages import OPTIMIZER, listening, stage
 from bench.experiment.choices import load_method
 from bench.experiment.settings import CellConfig, TrainConfig, Training
-from bench.measure.cost.fake import networks_in, parts_of
+from bench.measure.cost.fake_model import networks_in, parts_of
 from bench.measure.cost.ledger import DENOISER
 from bench.measure.cost.tracker import Tracker
 from bench.run.train import make_optimizer
@@ -38,6 +38,19 @@ def trained(config: CellConfig) -> Training:
     if config.training is None:
         raise BenchError("the base model is not trained: there is no step to profile or plan")
     return config.training
+
+
+def with_model(config: CellConfig, **settings: Any) -> CellConfig:
+    """The cell with other settings of its model."""
+    model = config.model.config.model_copy(update=settings)
+    return config.model_copy(update={"model": config.model.model_copy(update={"config": model})})
+
+
+def with_method(config: CellConfig, name: str, settings: dict[str, Any]) -> CellConfig:
+    """The trained cell with another method."""
+    training = trained(config)
+    method = training.method.model_copy(update={"name": name, "config": settings})
+    return config.model_copy(update={"training": training.model_copy(update={"method": method})})
 
 
 @dataclass(frozen=True)
@@ -53,7 +66,7 @@ class Subject:
 
     @property
     def dtype(self) -> str:
-        """Of most of the weights."""
+        """The dtype of most of the weights, such as `float16`."""
         sizes: dict[torch.dtype, int] = {}
         for network in itertools.chain(*parts_of(self.chain).values()):
             for p in network.parameters():
@@ -111,7 +124,7 @@ class Counting(Offloader):
         return copy
 
     def restore(self, tensor: Tensor, device: torch.device) -> Tensor:
-        """A copy."""
+        """A copy, so that what is parked stays as it is."""
         return tensor.clone()
 
 
@@ -205,7 +218,7 @@ def _latents(micro: MicroBatch) -> Iterator[Tensor | None]:
 
 
 def _mark_known(tracker: Tracker, subject: Subject, parts: dict[str, list[nn.Module]]) -> None:
-    """What is there before the step."""
+    """Tell the tracker what is there before the step."""
     trainable = {id(p) for p in subject.chain.parameters()}
     for part, found in parts.items():
         for network in found:

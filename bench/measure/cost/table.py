@@ -21,6 +21,11 @@ from bench.measure.cost.times import KINDS
 from bench.measure.cost.usage import Usage
 
 KEYS = ("cell", "mode")
+SIZES = (  # components of the peak, and sums of them
+    *("weights", "lora", "gradients", "optimizer", "activations"),
+    *(f"activations {part}" for part in PARTS if part != "text"),
+    *("latents", "perturbations", "temporaries"),
+)
 NOTE = (
     "GB: 1e9 bytes of live tensors at the peak; what a GPU's libraries and allocator take comes on top. "
     "other: LoRA, gradients, optimizer, latents, perturbations, temporaries. RAM: activations parked in main "
@@ -69,21 +74,11 @@ def record(one: Profiled) -> dict[str, Any]:
         "decode_chunk": model.decode_chunk,
         "peak_gb": usage.device / GB,
         "peak_stage": usage.peak_stage,
-        "weights_gb": usage.of("weights") / GB,
-        "lora_gb": usage.of("lora") / GB,
-        "gradients_gb": usage.of("gradients") / GB,
-        "optimizer_gb": usage.of("optimizer") / GB,
-        "activations_gb": usage.of("activations") / GB,
-        **{
-            f"activations_{part}_gb": usage.of(f"activations {part}") / GB for part in PARTS if part != "text"
-        },
-        "latents_gb": usage.of("latents") / GB,
-        "perturbations_gb": usage.of("perturbations") / GB,
-        "temporaries_gb": usage.of("temporaries") / GB,
+        **{f"{name.replace(' ', '_')}_gb": usage.of(name) / GB for name in SIZES},
         "system_ram_gb": usage.host / GB,
-        "process_gb": None if usage.process is None else usage.process / GB,
-        "cuda_allocated_gb": None if usage.allocated is None else usage.allocated / GB,
-        "cuda_reserved_gb": None if usage.reserved is None else usage.reserved / GB,
+        "process_gb": _gigabytes(usage.process),
+        "cuda_allocated_gb": _gigabytes(usage.allocated),
+        "cuda_reserved_gb": _gigabytes(usage.reserved),
         "updates": usage.work.updates,
         "forward_evals": usage.work.forward,
         "backward_evals": usage.work.backward,
@@ -93,6 +88,10 @@ def record(one: Profiled) -> dict[str, Any]:
         **{f"{kind}_seconds": None if usage.seconds is None else usage.seconds.parts[kind] for kind in KINDS},
         "overhead": None if usage.seconds is None else usage.seconds.overhead,
     }
+
+
+def _gigabytes(size: int | None) -> float | None:
+    return None if size is None else size / GB
 
 
 def block(training: Training) -> int | None:
@@ -155,32 +154,18 @@ def print_table(console: Console, found: Sequence[Profiled]) -> None:
         f"{fixed}reward {first['reward_name']}{extras}"
     )
     table = Table(title=title, title_justify="left", title_style="bold", padding=(0, 1), box=None)
-    for header in (
-        "method",
-        *varied,
-        "peak GB",
-        "weights",
-        "activations",
-        "other",
-        "RAM",
-        "fwd",
-        "bwd",
-        "TFLOP",
-        "s",
-    ):
-        left = header in ("method", "graphs")
-        table.add_column(
-            header, justify="left" if left else "right", no_wrap=header != "method", overflow="fold"
-        )
+    sizes = ("peak GB", "weights", "activations", "other", "RAM")
+    for header in ("method", *varied, *sizes, "fwd", "bwd", "TFLOP", "s"):
+        justify = "left" if header in ("method", "graphs") else "right"
+        table.add_column(header, justify=justify, no_wrap=header != "method", overflow="fold")
     for one, line in zip(found, lines, strict=True):
         usage = one.usage
-        rest = usage.device - usage.of("weights") - usage.of("activations")
+        weights, activations = usage.of("weights"), usage.of("activations")
+        parts = (usage.device, weights, activations, usage.device - weights - activations)
         table.add_row(
             one.training.method.name,
             *("-" if (value := line[name]) is None else str(value) for name in varied),
-            *map(
-                number, (usage.device / GB, usage.of("weights") / GB, usage.of("activations") / GB, rest / GB)
-            ),
+            *(number(size / GB) for size in parts),
             number(usage.host / GB) if usage.host else "-",
             str(usage.work.forward),
             str(usage.work.backward),
@@ -192,5 +177,5 @@ def print_table(console: Console, found: Sequence[Profiled]) -> None:
 
 
 def number(value: float) -> str:
-    """Three digits."""
+    """A number in three digits, or whole if it has more: `0.0523`, `445`."""
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

@@ -39,7 +39,7 @@ KIND_OF = {
 
 @dataclass(frozen=True)
 class Seconds:
-    """Of one batch's optimizer steps, in seconds.
+    """How long the optimizer steps of one batch take, in seconds.
 
     parts: by `KINDS`. reward has its own gradient and the decoder's; backward the repeated forward passes of
     its steps; rest is texts and what is between the stages. network: of the whole, what networks took
@@ -51,7 +51,7 @@ class Seconds:
 
     @property
     def total(self) -> float:
-        """Of the whole step."""
+        """Seconds of the whole step."""
         return sum(self.parts.values())
 
     @property
@@ -71,7 +71,7 @@ class Stopwatch:
         self._last = self._now()
 
     def enter(self, name: str) -> None:
-        """A stage begins."""
+        """A stage begins (`bench.engine.stages`)."""
         self._tick()
         self._names.append(KIND_OF[name])
 
@@ -81,7 +81,7 @@ class Stopwatch:
         self._names.pop()
 
     def stop(self) -> Seconds:
-        """What was found."""
+        """End the last part and return all seconds."""
         self._tick()
         return Seconds({kind: self.seconds[kind] for kind in KINDS}, self.network)
 

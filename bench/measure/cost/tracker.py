@@ -22,7 +22,7 @@ from torch.utils.flop_counter import flop_registry
 from bench.measure.cost.ledger import Block, Call, Curve, Entry, Log
 
 aten: Any = torch.ops.aten
-Label = Callable[[Tensor], str | None]
+Label = Callable[[Tensor], str | None]  # a tensor's component, or None
 Operations = Mapping[tuple[str, str, str], int]  # FLOP by stage, part, direction
 
 
@@ -70,7 +70,7 @@ class Tracker(TorchDispatchMode):
         self._stages.append(name)
 
     def leave(self) -> None:
-        """It ends."""
+        """The innermost stage ends."""
         self._stages.pop()
 
     @property
@@ -80,7 +80,7 @@ class Tracker(TorchDispatchMode):
 
     @property
     def flops(self) -> int:
-        """All operations."""
+        """All floating-point operations since the log began."""
         return self.operations.total()
 
     def worked(self, part: str, direction: str, flops: int) -> None:
@@ -90,7 +90,7 @@ class Tracker(TorchDispatchMode):
 
     @contextmanager
     def call(self, part: str) -> Iterator[None]:
-        """Around one run of a network: what is made in it with a graph and stays is an activation of it."""
+        """A context for one run of a network: what is made in it with a graph and stays is its activation."""
         call = Call(part)
         self._calls.append(call)
         try:

@@ -38,12 +38,12 @@ class Usage:
     reserved: int | None = None
 
     def of(self, kind: str) -> int:
-        """Bytes at the peak of a component, or of all parts of one: `weights`, `activations`."""
+        """Bytes of a component at the peak, or of all that begin with its name: `weights`, `activations`."""
         return sum(size for name, size in self.components.items() if name.split()[0] == kind or name == kind)
 
     @property
     def flops(self) -> int:
-        """All operations."""
+        """Floating-point operations of the whole step."""
         return sum(self.operations.values())
 
     @property
@@ -53,7 +53,7 @@ class Usage:
 
 
 def usage(tracker: Tracker, subject: Subject, work: Work) -> Usage:
-    """Settle a tracker's log of a step."""
+    """The usage that a tracker logged while `work` was done."""
     found = points(tracker.log, nothing(), POINTS)
     top = highest(found)
     return Usage(

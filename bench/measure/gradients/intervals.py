@@ -30,7 +30,7 @@ class Interval:
     high: float
 
     def root(self) -> Interval:
-        """Of the square root, for a squared norm: negative parts count as zero."""
+        """The interval of a norm, from that of its square: negative parts count as zero."""
         if math.isnan(self.low):
             return self
         low, high = math.sqrt(max(0.0, self.low)), math.sqrt(max(0.0, self.high))
@@ -48,7 +48,7 @@ def pairs(matrix: Matrix) -> float:
 
 
 def u_interval(value: float, kernel: Matrix, level: float, signed: bool = False) -> Interval:
-    """Around the value of a U-statistic with this centred kernel: symmetric [G, G], G ≥ 3.
+    """The interval of a U-statistic of this value and centred kernel: symmetric [G, G], G ≥ 3.
 
     The diagonal holds the products of groups with themselves; it only tells how skewed the statistic is.
     signed: it estimates a product, which may be anything; otherwise a squared norm b, to which ζ₁ is
@@ -106,7 +106,7 @@ def ratio(top: Matrix, bottom: Matrix, level: float) -> Interval:
 
 
 def around(matrix: Matrix, level: float) -> Interval:
-    """pairs(matrix), a squared norm."""
+    """The interval of pairs(matrix), a squared norm."""
     m = pairs(matrix)
     return u_interval(m, matrix - m, level)
 
@@ -128,6 +128,6 @@ def sine2(mine: Matrix, cross: Matrix, other: Matrix, level: float) -> Interval:
 
 
 def product(matrix: Matrix, level: float) -> Interval:
-    """pairs(matrix) of two different vectors: may be negative."""
+    """The interval of pairs(matrix) where the vectors differ, so that it may be negative."""
     both, m = (matrix + matrix.T) / 2, pairs(matrix)
     return u_interval(m, both - m, level, signed=True)

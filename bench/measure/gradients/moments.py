@@ -7,7 +7,7 @@ Draws are dealt to GROUPS groups in turn. Sums of vectors are kept per group: in
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -21,13 +21,13 @@ TERMS = (Kind.FO, Kind.HO, Kind.ZO)
 
 @dataclass
 class Sum:
-    """Of vectors [d]: their sum, and that of their squared norms."""
+    """The sum of vectors [d], and the sum of their squared norms."""
 
     vector: Tensor
     square: float = 0.0
 
     def add(self, vector: Tensor) -> None:
-        """Count one more."""
+        """Count one more vector."""
         self.vector += vector
         self.square += norm2(vector)
 
@@ -42,12 +42,12 @@ class Grouped:
 
     @classmethod
     def empty(cls, dim: int) -> Grouped:
-        """Nothing counted yet."""
+        """Sums of nothing, for vectors [dim]."""
         zeros = torch.zeros(GROUPS, dtype=torch.float64)
         return cls(torch.zeros(GROUPS, dim), zeros, zeros.clone())
 
     def add(self, group: int, vector: Tensor) -> None:
-        """Count one more."""
+        """Count one more vector."""
         self.vectors[group] += vector
         self.counts[group] += 1
         self.squares[group] += norm2(vector)
@@ -159,10 +159,7 @@ class Moments:
     def payload(self) -> dict[str, Any]:
         """Plain values and tensors, for a checkpoint."""
         return {
-            **{key: getattr(self, key) for key in _SCALARS},
-            "products": self.products,
-            "occupancy": self.occupancy,
-            "exact_products": self.exact_products,
+            **{key: getattr(self, key) for key in _PLAIN},
             "estimate": _grouped(self.estimate),
             "exact": _grouped(self.exact),
             "parts": {f"{kind} {i}": _sum(s) for (kind, i), s in self.parts.items()},
@@ -172,11 +169,9 @@ class Moments:
 
     @classmethod
     def restored(cls, payload: dict[str, Any]) -> Moments:
-        """From `payload`."""
+        """The sums that `payload` described."""
         moments = cls(payload["dim"], payload["steps"])
-        for key in _SCALARS:
-            setattr(moments, key, payload[key])
-        for key in ("products", "occupancy", "exact_products"):
+        for key in _PLAIN:
             setattr(moments, key, payload[key])
         moments.estimate = Grouped(*payload["estimate"])
         moments.exact = Grouped(*payload["exact"])
@@ -188,21 +183,7 @@ class Moments:
         return moments
 
 
-_SCALARS = (
-    "dim",
-    "steps",
-    "draws",
-    "seconds",
-    "timed",
-    "forward",
-    "backward",
-    "reward",
-    "deterministic",
-    "same",
-    "plain",
-    "peak_memory",
-    "idle_memory",
-)
+_PLAIN = tuple(f.name for f in fields(Moments) if f.type in ("int", "float", "bool", "Tensor"))
 
 
 def norm2(vector: Tensor) -> float:

@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rich.console import Console
 from rich.table import Table
 
 from bench.base.units import MIB
 from bench.measure.gradients.probe import MARGIN
-from bench.measure.gradients.rows import Row, groups
+from bench.measure.gradients.profiles import ProfileRow
 from bench.measure.gradients.verdict import ROUNDING, Bias, Verdict
 
 STYLES = {Verdict.UNBIASED: "green", Verdict.BIASED: "yellow", Verdict.UNDECIDED: "dim"}
-HEADERS = (
-    "method",
-    "bias (95 %)",
-    "verdict",
-    "draws",
-    "deployed",
-    "variance",
-    "cosine",
-    "fwd",
-    "bwd",
-    "s",
-    "MB",
-    "variance × s",
-)
 WIDE = 130  # columns of a terminal that take the whole table
 NARROW = ([0, 1, 2, 3, 4], [0, 5, 6, 7, 8, 9, 10, 11])
 LEFT = (0, 1, 2)
@@ -41,9 +27,9 @@ NOTE = (
 )
 
 
-def print_profiles(table: Sequence[Row], console: Console) -> None:
-    """One table per model, θ and seed."""
-    for group in groups(table):
+def print_profiles(tables: Sequence[Sequence[ProfileRow]], console: Console) -> None:
+    """Print the tables, each in two pieces on a narrow terminal, and how to read them."""
+    for group in tables:
         for columns in [range(len(HEADERS))] if console.width >= WIDE else NARROW:
             out = Table(
                 title=title(group), title_justify="left", title_style="bold", padding=(0, 1), box=None
@@ -58,7 +44,7 @@ def print_profiles(table: Sequence[Row], console: Console) -> None:
     console.print(NOTE, style="dim", highlight=False)
 
 
-def title(group: Sequence[Row]) -> str:
+def title(group: Sequence[ProfileRow]) -> str:
     """What all rows of a table share."""
     first = group[0].config
     return (
@@ -66,31 +52,16 @@ def title(group: Sequence[Row]) -> str:
     )
 
 
-def markdown(group: Sequence[Row]) -> str:
+def markdown(group: Sequence[ProfileRow]) -> str:
     """The same as a Markdown table."""
     lines = [" | ".join(HEADERS), " | ".join("---" for _ in HEADERS)]
     lines += [" | ".join(cells(row)) for row in group]
     return "\n".join(f"| {line} |" for line in lines) + "\n"
 
 
-def cells(row: Row) -> list[str]:
+def cells(row: ProfileRow) -> list[str]:
     """The texts of a row, in the order of HEADERS."""
-    moments, draws = row.moments, max(row.moments.draws, 1)
-    memory = (moments.peak_memory - moments.idle_memory) / MIB
-    return [
-        row.label,
-        interval(row.own),
-        verdict(row),
-        count(row),
-        "?" if interval(row.deployed) == "?" else number(row.deployed.relative.value),
-        number(row.variance),
-        number(row.deployed.cosine.value),
-        number(moments.forward / draws),
-        number(moments.backward / draws),
-        number(row.seconds),
-        f"{memory:.0f}",
-        number(row.variance * row.seconds),
-    ]
+    return [text(row) for text in COLUMNS.values()]
 
 
 def interval(bias: Bias) -> str:
@@ -101,14 +72,14 @@ def interval(bias: Bias) -> str:
     return f"{number(r.value)} ({number(r.low)}–{number(r.high)})"
 
 
-def verdict(row: Row) -> str:
+def verdict(row: ProfileRow) -> str:
     """The word; with a note where the method says of itself that it is unbiased, and is not."""
     if row.own.verdict is Verdict.BIASED and not row.config.biased:
         return "biased, declared unbiased"
     return str(row.own.verdict)
 
 
-def count(row: Row) -> str:
+def count(row: ProfileRow) -> str:
     """`200`, or of an undecided one `200 of 5582`."""
     draws = str(row.moments.draws)
     if row.own.verdict is not Verdict.UNDECIDED:
@@ -131,3 +102,24 @@ def number(value: float) -> str:
     if size >= 100:
         return f"{value:.0f}"
     return f"{value:.2g}" if size < 10 else f"{value:.3g}"
+
+
+def _mean(total: float, row: ProfileRow) -> str:
+    return number(total / max(row.moments.draws, 1))
+
+
+COLUMNS: dict[str, Callable[[ProfileRow], str]] = {
+    "method": lambda row: row.label,
+    "bias (95 %)": lambda row: interval(row.own),
+    "verdict": verdict,
+    "draws": count,
+    "deployed": lambda row: "?" if interval(row.deployed) == "?" else number(row.deployed.relative.value),
+    "variance": lambda row: number(row.variance),
+    "cosine": lambda row: number(row.deployed.cosine.value),
+    "fwd": lambda row: _mean(row.moments.forward, row),
+    "bwd": lambda row: _mean(row.moments.backward, row),
+    "s": lambda row: number(row.seconds),
+    "MB": lambda row: f"{(row.moments.peak_memory - row.moments.idle_memory) / MIB:.0f}",
+    "variance × s": lambda row: number(row.variance * row.seconds),
+}
+HEADERS = tuple(COLUMNS)

@@ -1,4 +1,4 @@
-"""Rows → the files beside gradients/: the profiles, their terms, steps, curves and best weights."""
+"""Rows → the files beside gradients/: the profiles, their terms, steps, curves and best factors."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pandas as pd
 from bench.base.files import write_atomically
 from bench.base.units import MIB
 from bench.measure.gradients.moments import TERMS
-from bench.measure.gradients.rows import Row
+from bench.measure.gradients.profiles import ProfileRow
 from bench.measure.gradients.term_factors import least_squares
-from bench.measure.gradients.verdict import Bias, Part, Verdict, step_parts, term_parts
+from bench.measure.gradients.verdict import Bias, Contribution, Verdict, step_parts, term_parts
 
 WORDS = {Verdict.UNBIASED: "true", Verdict.BIASED: "false", Verdict.UNDECIDED: "undecided"}
 BATCHES = tuple(8 * 4**k for k in range(13))  # samples
@@ -21,12 +21,12 @@ KEYS = ("method", "model", "reward_name", "at", "seed")
 CURVE = tuple(2**k for k in range(0, 21, 2))  # samples
 
 
-def frame(table: Sequence[Row]) -> pd.DataFrame:
+def frame(table: Sequence[ProfileRow]) -> pd.DataFrame:
     """gradients.csv; docs/gradients.md documents the columns."""
     return pd.DataFrame.from_records([_record(row) for row in table])
 
 
-def _keys(row: Row) -> dict[str, object]:
+def _keys(row: ProfileRow) -> dict[str, object]:
     """What a line of any of the files is about."""
     config = row.config
     return {
@@ -38,7 +38,7 @@ def _keys(row: Row) -> dict[str, object]:
     }
 
 
-def _record(row: Row) -> dict[str, object]:
+def _record(row: ProfileRow) -> dict[str, object]:
     config, moments, own, other = row.config, row.moments, row.own, row.deployed
     relative, draws = row.noise.relative, max(moments.draws, 1)
     evaluations = (moments.forward + moments.backward) / draws
@@ -102,7 +102,7 @@ def _cosine(against: Bias, variance: float, batches: float) -> float:
     return against.scale / math.sqrt(mean2 + variance / batches)
 
 
-def curves(table: Sequence[Row]) -> pd.DataFrame:
+def curves(table: Sequence[ProfileRow]) -> pd.DataFrame:
     """gradients_cosine.csv: cosine with the targets against the number of samples averaged."""
     records = []
     for row in table:
@@ -120,13 +120,13 @@ def curves(table: Sequence[Row]) -> pd.DataFrame:
     return pd.DataFrame.from_records(records)
 
 
-def parts(table: Sequence[Row], by_step: bool) -> pd.DataFrame:
+def parts(table: Sequence[ProfileRow], by_step: bool) -> pd.DataFrame:
     """gradients_steps.csv, or gradients_terms.csv: what each step or term contributes, relative to `unit`."""
     records = []
     for row in table:
         if not row.unit > 0:
             continue
-        found: list[Part] = (step_parts if by_step else term_parts)(row.moments, row.unit)
+        found: list[Contribution] = (step_parts if by_step else term_parts)(row.moments, row.unit)
         for part in found:
             record = {**_keys(row), "term": part.name}
             if by_step:
@@ -136,27 +136,27 @@ def parts(table: Sequence[Row], by_step: bool) -> pd.DataFrame:
     return pd.DataFrame.from_records(records, columns=[*KEYS, "term", *steps, "mean", "variance", "rms"])
 
 
-def weights(table: Sequence[Row]) -> pd.DataFrame:
+def factors(table: Sequence[ProfileRow]) -> pd.DataFrame:
     """gradients_weights.csv: factors of the terms that make the mean squared error least, by batch size."""
     records = []
     for row in table:
         found = least_squares(row.moments, row.config.batch, BATCHES)
         for one in found if len(row.moments.terms) > 1 else []:
-            factors = {f"weight_{kind.lower()}": factor for kind, factor in one.factors.items()}
+            best = {f"weight_{kind.lower()}": factor for kind, factor in one.factors.items()}
             errors = {"mse": one.error, "mse_at_one": one.error_at_one}
-            records.append({**_keys(row), "batch": one.batch, **factors, **errors})
-    factors = [f"weight_{kind.lower()}" for kind in TERMS]
-    return pd.DataFrame.from_records(records, columns=[*KEYS, "batch", *factors, "mse", "mse_at_one"])
+            records.append({**_keys(row), "batch": one.batch, **best, **errors})
+    columns = [f"weight_{kind.lower()}" for kind in TERMS]
+    return pd.DataFrame.from_records(records, columns=[*KEYS, "batch", *columns, "mse", "mse_at_one"])
 
 
-def write(results: Path, table: Sequence[Row]) -> None:
+def write(results: Path, table: Sequence[ProfileRow]) -> None:
     """The files beside gradients/."""
     files = {
         "gradients.csv": frame(table),
         "gradients_terms.csv": parts(table, by_step=False),
         "gradients_steps.csv": parts(table, by_step=True),
         "gradients_cosine.csv": curves(table),
-        "gradients_weights.csv": weights(table),
+        "gradients_weights.csv": factors(table),
     }
     for name, content in files.items():
         text = content.to_csv(index=False, float_format="%.6g", lineterminator="\n")

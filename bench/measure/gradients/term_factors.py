@@ -18,8 +18,8 @@ from bench.measure.gradients.moments import TERMS, Moments, gram
 
 
 @dataclass(frozen=True)
-class Weights:
-    """By kind, at one batch size: best factors; relative mean squared error with them, and with factors 1."""
+class Factors:
+    """The best factors of one batch size, by kind; relative mean squared error with them, and with ones."""
 
     batch: int
     factors: dict[Kind, float]
@@ -27,8 +27,8 @@ class Weights:
     error_at_one: float
 
 
-def least_squares(moments: Moments, batch: int, sizes: tuple[int, ...]) -> list[Weights]:
-    """At each batch size; batch is the measured one.
+def least_squares(moments: Moments, batch: int, sizes: tuple[int, ...]) -> list[Factors]:
+    """The best factors at each of `sizes`; batch: the size that was measured.
 
     Empty while there is too little to tell, and for PPO's objective, whose terms have another scale. With
     noise only at the end of a drawn block, as RLR has it, μ_k is approximate: p_i is a mean over blocks.
@@ -55,7 +55,7 @@ def least_squares(moments: Moments, batch: int, sizes: tuple[int, ...]) -> list[
         second = means + covariance * batch / size
         w = np.linalg.lstsq(second, v, rcond=None)[0]
         errors = [float(x @ second @ x - 2 * x @ v + whole) / whole for x in (w, ones)]
-        found.append(Weights(size, dict(zip(kinds, map(float, w), strict=True)), *errors))
+        found.append(Factors(size, dict(zip(kinds, map(float, w), strict=True)), *errors))
     return found
 
 

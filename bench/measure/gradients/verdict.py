@@ -43,15 +43,15 @@ class Products:
 
     @property
     def difference(self) -> np.ndarray:
-        """(estimate - target) · (estimate - target)."""
+        """Inner products of the differences of group means, estimate minus target: [G, G]."""
         return self.mine - self.cross - self.cross.T + self.target
 
 
 @dataclass(frozen=True)
 class Bias:
-    """Against one target. relative: |E ĝ - g| / |g|. direction: sine of the angle between E ĝ and g, which no
-    rescaling changes. norm: |g|. scale: E ĝ · g / |g|². cosine: of one batch's ĝ with g, and its standard
-    error. needed: draws that would tell 0 from the margin."""
+    """A mean against one target g. relative: |E ĝ - g| / |g|. direction: sine of the angle between E ĝ and
+    g, which no rescaling changes. norm: |g|. scale: E ĝ · g / |g|². cosine: of one batch's ĝ with g, and its
+    standard error. needed: draws that would tell 0 from the margin."""
 
     relative: Interval
     direction: Interval
@@ -73,7 +73,7 @@ class Noise:
 
 
 def products(estimate: Grouped, target: Grouped) -> Products | None:
-    """None while fewer than MIN_GROUPS groups have both."""
+    """Inner products of the groups that have both; None while those are fewer than MIN_GROUPS."""
     both = ((estimate.counts > 0) & (target.counts > 0)).nonzero()[:, 0].tolist()
     if len(both) < MIN_GROUPS:
         return None
@@ -86,7 +86,7 @@ def _means(grouped: Grouped, groups: list[int]) -> list[Tensor]:
 
 
 def bias(moments: Moments, target: Grouped, margin: float, level: float) -> Bias:
-    """Of a method's mean against the mean of the target's vectors."""
+    """The bias of a method's mean against the mean of the target's vectors. level: of the intervals."""
     found = products(moments.estimate, target)
     if found is None:
         return Bias(UNKNOWN, UNKNOWN, math.nan, math.nan, UNKNOWN, Verdict.UNDECIDED, math.nan)
@@ -176,7 +176,7 @@ def noise(moments: Moments, target: Grouped, norm: float) -> Noise:
 
 
 @dataclass(frozen=True)
-class Part:
+class Contribution:
     """A term's or a step's share of the batch gradient, relative to |g|: |mean| (debiased), variance, root
     mean square; and of the exact gradient's step, |mean|."""
 
@@ -188,8 +188,8 @@ class Part:
     exact: float | None
 
 
-def step_parts(moments: Moments, norm: float) -> list[Part]:
-    """By kind and step."""
+def step_parts(moments: Moments, norm: float) -> list[Contribution]:
+    """Contributions by kind and step, in the order of steps. norm: |g|."""
     found = []
     for (kind, i), s in sorted(moments.parts.items(), key=lambda item: (item[0][1], item[0][0])):
         mean2, second = _debiased(norm2(s.vector), s.square, moments.draws)
@@ -201,8 +201,8 @@ def step_parts(moments: Moments, norm: float) -> list[Part]:
     return found
 
 
-def term_parts(moments: Moments, norm: float) -> list[Part]:
-    """By kind."""
+def term_parts(moments: Moments, norm: float) -> list[Contribution]:
+    """Contributions of whole terms. norm: |g|."""
     found = []
     for kind, vector in sorted(moments.terms.items()):
         square = float(moments.products.diagonal()[TERMS.index(kind)])
@@ -218,6 +218,8 @@ def _debiased(sum_square: float, squares: float, n: int) -> tuple[float, float]:
     return (sum_square - squares) / (n * (n - 1)), squares / n
 
 
-def _part(name: str, i: int | None, mean2: float, second: float, norm: float, exact: float | None) -> Part:
+def _part(
+    name: str, i: int | None, mean2: float, second: float, norm: float, exact: float | None
+) -> Contribution:
     variance = (second - mean2) / norm**2
-    return Part(name, i, math.sqrt(max(0.0, mean2)) / norm, variance, math.sqrt(second) / norm, exact)
+    return Contribution(name, i, math.sqrt(max(0.0, mean2)) / norm, variance, math.sqrt(second) / norm, exact)

@@ -1,7 +1,8 @@
 """`python -m bench profile`: what it writes, shows and refuses; what it says of Stable Diffusion 1.4."""
 
-import time
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -9,6 +10,7 @@ from typer.testing import CliRunner
 
 from bench.base.errors import BenchError
 from bench.cli.main import app
+from bench.measure.cost.replay import Replay
 from bench.measure.cost.simulate import Simulator
 from tests.measure.cost.cells import planned
 
@@ -88,14 +90,28 @@ def simulate() -> Simulator:
 
 
 @pytest.mark.slow
-def test_five_methods_on_stable_diffusion_take_less_than_three_minutes(tmp_path: Path) -> None:
+def test_five_methods_on_stable_diffusion_run_its_networks_once_for_each_kind_of_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("hpsv2", reason="`make scorers`")
-    started = time.process_time()
-    profile(
-        "--model", "sd14", "--methods", "rlr,ddpo,alignprop,zo,full_bp", "--simulate", "--out", str(tmp_path)
-    )  # fmt: skip
-    assert time.process_time() - started < 180
+    called, ran = Counter[str](), Counter[str]()
+    call, rehearse = Replay.__call__, Replay._rehearse
+
+    def calling(self: Replay, *args: Any, **kwargs: Any) -> Any:
+        called[self.part] += 1
+        return call(self, *args, **kwargs)
+
+    def rehearsing(self: Replay, *args: Any) -> Any:
+        ran[self.part] += 1
+        return rehearse(self, *args)
+
+    monkeypatch.setattr(Replay, "__call__", calling)
+    monkeypatch.setattr(Replay, "_rehearse", rehearsing)
+    methods = ("--methods", "rlr,ddpo,alignprop,zo,full_bp", "--set", "model.steps=12")
+    profile("--model", "sd14", *methods, "--simulate", "--out", str(tmp_path))
     assert len(pd.read_csv(tmp_path / "profile.csv")) == 5
+    assert called["unet"] > 150
+    assert ran["unet"] <= 9 and ran["vae"] <= 2 and ran["reward"] <= 2, ran
 
 
 @pytest.mark.slow

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from bench.base import units
 from bench.base.errors import BenchError
 from bench.cli.main import app
-from bench.measure.cost import earlier, eq8, planner
+from bench.measure.cost import earlier, eq8, plan_report, planner
 from bench.measure.cost.planner import Choice, Facts, Joint
 
 
@@ -76,6 +78,18 @@ def test_the_choice_is_the_least_work_that_fits() -> None:
     assert planner.chosen(ways, 40) is ways[1]
     assert planner.chosen(ways, 20) is ways[2]
     assert planner.chosen(ways, 5) is None
+
+
+def test_every_choice_fills_each_column_of_its_table() -> None:
+    settings = {"model.gradient_checkpointing": True, "train.micro_batch": 4, "train.reward_chunk": 1}
+    stream = io.StringIO()
+    ways = [Choice(settings, 50, 0, "", 1e12)]
+    plan_report._choices(Console(file=stream, width=120), ways, ways[0], 2, 40)
+    table = stream.getvalue().splitlines()
+    header, line = (next(text for text in table if word in text) for word in ("checkpointing", "│"))
+    assert header.count("fits") == 1
+    assert len(line.split("│")) == len(header.split("┃")) == 10
+    assert line.split("│")[-2].strip() == "no"
 
 
 def test_a_gradient_profiles_stds_are_per_step(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 from bench.base import registry
 from bench.base.errors import BenchError
 from bench.experiment.settings import CellConfig
-from bench.measure.cost.fake import Faker
+from bench.measure.cost.fake_model import Faker
 from bench.measure.cost.measure import measure
 from bench.measure.cost.simulate import Simulator
 from bench.measure.cost.usage import Usage

@@ -1,6 +1,5 @@
 """Time of a step: parts that add up, what networks take of it, and predictions from a device's throughput."""
 
-import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ from typer.testing import CliRunner
 from bench.base.errors import BenchError
 from bench.cli.main import app
 from bench.engine.stages import DECODE, REWARD, listening, stage
-from bench.measure.cost import calibrate
+from bench.measure.cost import calibrate, times
 from bench.measure.cost.calibrate import Calibration, Check
 from bench.measure.cost.plan import merged, varied
 from bench.measure.cost.times import Stopwatch
@@ -19,26 +18,47 @@ from tests.measure.cost.cells import planned
 CPU = torch.device("cpu")
 
 
-def test_seconds_belong_to_the_innermost_stage_and_add_up() -> None:
+class Clock:
+    """Time that passes in `sleep` alone."""
+
+    def __init__(self) -> None:
+        self.now = 7.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The stopwatch's."""
+    found = Clock()
+    monkeypatch.setattr(times, "time", found)
+    return found
+
+
+def test_seconds_belong_to_the_innermost_stage_and_add_up(clock: Clock) -> None:
     watch = Stopwatch(CPU)
-    started = time.perf_counter()
+    clock.sleep(0.25)
     with listening(watch), stage(REWARD):
-        watch.called(time.sleep)(0.02)
+        watch.called(clock.sleep)(2.0)
         with stage(DECODE):
-            time.sleep(0.01)
+            clock.sleep(1.0)
+        clock.sleep(0.5)
     found = watch.stop()
-    assert found.parts["reward"] == pytest.approx(0.02, abs=0.008)
-    assert found.parts["decode"] == pytest.approx(0.01, abs=0.008)
-    assert found.total == pytest.approx(time.perf_counter() - started, abs=0.005)
-    assert found.network == pytest.approx(0.02, abs=0.008)
-    assert found.overhead == pytest.approx(found.total / 0.02, rel=0.5)
+    assert (found.parts["reward"], found.parts["decode"], found.parts["rest"]) == (2.5, 1.0, 0.25)
+    assert found.total == clock.now - 7.0 == 3.75
+    assert found.network == 2.0
+    assert found.overhead == 3.75 / 2.0
 
 
-def test_a_network_inside_a_network_counts_once() -> None:
+def test_a_network_inside_a_network_counts_once(clock: Clock) -> None:
     watch = Stopwatch(CPU)
-    inner = watch.called(time.sleep)
-    watch.called(lambda: inner(0.02))()
-    assert watch.network == pytest.approx(0.02, abs=0.008)
+    inner = watch.called(clock.sleep)
+    watch.called(lambda: inner(2.0))()
+    assert watch.network == 2.0
 
 
 def test_predictions_are_operations_over_throughput_by_stage_and_part() -> None:

@@ -1,17 +1,24 @@
 """How `python -m bench gradients` shares its time among methods, and that it keeps to it."""
 
-import subprocess
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
-from bench.measure.gradients import run
-from bench.measure.gradients.plan import Limits
-from bench.measure.gradients.rows import rows
+from bench.measure.gradients import run, worker
+from bench.measure.gradients.plan import Limits, unfinished
+from bench.measure.gradients.probe import Probe
+from bench.measure.gradients.profiles import rows
+from bench.measure.gradients.store import ProbeDir
+from bench.run import launch
+from bench.run.process import HowToRun
 from bench.run.store import WorkState
-from tests.measure.gradients.running import gradients
-from tests.support.running import environment
+from bench.run.work import Work
+from tests.measure.gradients.running import planned
 
 
 class Clock:
@@ -75,13 +82,43 @@ def test_draws_and_precision_are_passed_on_and_no_budget_is_no_limit() -> None:
     assert way.extra == ("--draws", "50", "--precision", "0.1")
 
 
+def test_process_is_told_its_share(tmp_path: Path, plugin: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    Clock(monkeypatch)
+    way, (task, _) = slots(400, 1, 2, 1, 1)(3, []), unfinished(planned(tmp_path), force=False)
+    words = way.command(task)
+    assert float(words[words.index("--timeout") + 1]) == pytest.approx(200)
+
+
 @pytest.mark.slow
-def test_budget_is_kept(tmp_path: Path) -> None:
-    started = time.monotonic()
-    more = ("--methods", "truncated_bp", "--budget", "32s", "--jobs", "2")
-    done = subprocess.run(
-        gradients(tmp_path, *more), env=environment(), capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout
-    assert time.monotonic() - started < 32 + 15  # the machine may be busy with other things
-    assert all(row.moments.draws > 0 and row.state is WorkState.DONE for row in rows(tmp_path))
+@pytest.mark.parametrize("start", [0, 6])
+def test_budget_is_kept_to_the_second_by_a_clock_on_which_a_draw_takes_one(
+    start: int, tmp_path: Path, plugin: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """start: seconds until a process draws; they are its own."""
+    clock, draw = Clock(monkeypatch), Probe.draw
+
+    def one_second(self: Probe) -> None:
+        draw(self)
+        clock.now += 1
+
+    def one_after_the_other(
+        todo: list[Work], jobs: int, way: Callable[..., HowToRun], *_: object
+    ) -> tuple[list[launch.Outcome], bool]:
+        for n, work in enumerate(todo):
+            timeout = way(len(todo) - n, []).timeout
+            clock.now += start
+            assert timeout is not None
+            worker.run_probe(ProbeDir(work.directory.path), timeout, None, None)
+        return [launch.Outcome(work, work.directory.status()) for work in todo], False
+
+    born = SimpleNamespace(create_time=lambda: time.time() - start)
+    monkeypatch.setattr(worker, "psutil", SimpleNamespace(Process=lambda: born))
+    monkeypatch.setattr(Probe, "draw", one_second)
+    monkeypatch.setattr(launch, "run", one_after_the_other)
+    limits = Limits(run.RESERVE + 60, None, None)
+    found = replace(planned(tmp_path), limits=limits, jobs=1)
+    assert run.run(Console(quiet=True), found, force=False, started=1000.0).code == 0
+    assert 1000 + 58 <= clock.now <= 1000 + 60
+    exact, other = rows(tmp_path)
+    assert all(row.state is WorkState.DONE for row in (exact, other))
+    assert exact.moments.draws > other.moments.draws > 0

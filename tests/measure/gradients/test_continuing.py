@@ -11,14 +11,14 @@ import pytest
 
 from bench.measure.gradients import worker
 from bench.measure.gradients.plan import unfinished
+from bench.measure.gradients.profiles import read_profiles
 from bench.measure.gradients.store import ProbeDir
-from bench.measure.gradients.survey import survey
 from bench.run import launch
 from bench.run.process import Exit, HowToRun, Outcome
 from bench.run.store import WorkState
 from bench.run.work import Work
 from tests.measure.gradients.running import drawn, gradients, planned, probe, sums, two_prompts
-from tests.support.running import ROOT, environment
+from tests.support.running import PATIENCE, PAUSE, ROOT, environment
 
 # By method: what makes its gradient depend on what it has learnt from earlier batches.
 STATEFUL = {
@@ -128,12 +128,13 @@ def test_interrupt_writes_tables_of_what_there_is_and_the_same_command_goes_on(
     tmp_path: Path, plugin: None
 ) -> None:
     out, options = tmp_path / "out", {"methods": "leaning,truncated_bp", "draws": 120}
-    more = ("--set", "leaning.pause=0.02", "--draws", 120, "--methods", options["methods"], "--jobs", 1)
-    process = subprocess.Popen(gradients(out, *more), env=environment(), stdout=subprocess.PIPE, text=True)
+    more = ("--draws", 120, "--methods", options["methods"], "--jobs", 1)
+    slowly = environment() | {PAUSE: "0.5"}
+    process = subprocess.Popen(gradients(out, *more), env=slowly, stdout=subprocess.PIPE, text=True)
     while not list(out.glob("gradients/leaning*/draws.jsonl")):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, output
     assert f"stopped. Go on with:\n  python -m bench gradients --model {more[0]}"[:50] in output
     assert f"--out {out}" in output.partition("Go on with:")[2]
@@ -141,8 +142,8 @@ def test_interrupt_writes_tables_of_what_there_is_and_the_same_command_goes_on(
     interrupted = probe(out, "leaning").status()
     assert interrupted.state is WorkState.PREEMPTED
     assert 0 < interrupted.step < 120
-    assert drawn(out, "leaning.pause=0.02", **options) == [Exit.DONE, Exit.DONE]  # full_bp had all its draws
-    drawn(tmp_path / "whole", "leaning.pause=0.02", **options)
+    assert drawn(out, **options) == [Exit.DONE, Exit.DONE]  # full_bp had all its draws
+    drawn(tmp_path / "whole", **options)
     for name in ("full_bp", "leaning", "truncated_bp"):
         assert sums(probe(out, name)) == sums(probe(tmp_path / "whole", name))
 
@@ -175,4 +176,4 @@ def test_time_that_is_up_before_the_first_draw_is_told_and_makes_no_row(tmp_path
     assert worker.run_probe(directory, 0.0, None, None) is Exit.STOPPED
     assert directory.status().state is WorkState.TIMEOUT
     assert "before the first draw: give a larger --budget" in str(directory.status().message)
-    assert survey(tmp_path)[0] == []
+    assert read_profiles(tmp_path)[0] == []

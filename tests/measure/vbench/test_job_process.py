@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from bench.base.errors import BenchError
@@ -114,15 +115,18 @@ def test_a_dimension_that_lacks_something_fails_with_what_to_do(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("to_all", [False, True])
-def test_a_dimension_that_is_asked_to_stop_begins_again(tmp_path: Path, cache: Path, to_all: bool) -> None:
-    """to_all: SLURM's signal ends the process that scores a moment before it comes here."""
+def test_a_dimension_that_is_asked_to_stop_begins_again(
+    tmp_path: Path, cache: Path, to_all: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """to_all: SLURM's signal ends the process that scores before it comes here."""
+    monkeypatch.setattr(job_process, "LATE", 1000.0)
     ready = tmp_path / "ready"
-    cell = scored(tmp_path, cache, f"touch {ready}\n" + ("kill -15 $$" if to_all else "exec sleep 20"))
+    told = f"echo $$ > {ready}.new\nmv {ready}.new {ready}\n"
+    cell = scored(tmp_path, cache, told + ("kill -15 $$" if to_all else "exec sleep 1000"))
 
     def signal_when_ready() -> None:
-        while not ready.exists():
+        while not ready.exists() or (to_all and psutil.pid_exists(int(ready.read_text()))):
             time.sleep(0.01)
-        time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGTERM)
 
     thread = threading.Thread(target=signal_when_ready)

@@ -41,19 +41,19 @@ def python(tmp_path: Path, body: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("body", "message"),
+    ("body", "timeout", "message"),
     [
-        ("kill -9 $$", "was killed by SIGKILL (out of memory?)"),
-        ("echo oops; exit 7", "ended with exit code 7"),
-        ("exec sleep 20", "stopped after 1 seconds"),
+        ("kill -9 $$", 1000, "was killed by SIGKILL (out of memory?)"),
+        ("echo oops; exit 7", 1000, "ended with exit code 7"),
+        ("exec sleep 1000", 1, "stopped after 1 seconds"),
     ],
 )
 def test_a_process_that_dies_fails_its_dimension_and_no_other(
-    tmp_path: Path, cache: Path, body: str, message: str
+    tmp_path: Path, cache: Path, body: str, timeout: int, message: str
 ) -> None:
     empty_videos(cache / "amt_model", "amt-s.pth")
     videos = empty_videos(tmp_path / "videos", "a cat.mp4")
-    options = ("--custom", "--dimension", "motion_smoothness,imaging_quality", "--timeout", "1")
+    options = ("--custom", "--dimension", "motion_smoothness,imaging_quality", "--timeout", str(timeout))
     found = score(videos, *options, "--python", str(python(tmp_path, body)))
     assert found.exit_code == 1
     status = read_status(tmp_path / "scores")

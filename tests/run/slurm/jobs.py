@@ -32,7 +32,7 @@ from tests.run.slurm.fakes import SUBMISSION, submitted
 from tests.support.running import plan_dots
 
 PR_SET_PDEATHSIG = 1
-LONG = ("push.pause=0.1", "train.checkpoint_every=1000")
+RARELY = "train.checkpoint_every=1000"
 
 
 class Forked:

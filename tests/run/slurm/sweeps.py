@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.base.layers import dump_yaml
 from bench.run.store import ResultsDir
-from tests.support.running import DOTS, bench, cell, status
+from tests.support.running import DOTS, PATIENCE, bench, cell, status
 
 PROFILE: dict[str, Any] = {"partition": "main", "mem": "1GB", "time": "5m", "warning": 30, "report": False}
 
@@ -21,9 +21,9 @@ def profile(directory: Path, **changes: object) -> Path:
     return path
 
 
-def submit(out: Path, by: Path, *arguments: object, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+def submit(out: Path, by: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     """`bench submit` on the test model."""
-    done = bench("submit", "--profile", by, "--model", DOTS, "--out", out, *arguments, timeout=timeout)
+    done = bench("submit", "--profile", by, "--model", DOTS, "--out", out, *arguments)
     assert "Traceback" not in done.stderr, done.stderr
     return done
 
@@ -41,9 +41,9 @@ def jobs(out: Path) -> list[dict[str, str]]:
     return [json.loads(path.read_text())["jobs"] for path in found]
 
 
-def until(true: Callable[[], bool], seconds: float = 90.0) -> None:
+def until(true: Callable[[], bool]) -> None:
     """Wait for something that takes a moment."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + PATIENCE
     while not true():
         assert time.monotonic() < deadline, "it took too long"
         time.sleep(0.2)

@@ -77,7 +77,7 @@ def test_preempted_cell_is_queued_again_and_ends_in_the_numbers_of_an_undisturbe
     cluster: None, tmp_path: Path
 ) -> None:
     arguments = ("--methods", "push", "--steps", "30")
-    slowly = ("--set", "push.pause=0.3")
+    slowly = ("--set", "push.pause=1")
     by = profile(tmp_path, partition="low", time="30m", options={"exclusive": True}, max_parallel=1)
     assert submit(tmp_path / "out", by, *arguments, *slowly).returncode == 0
     until(lambda: step(tmp_path / "out", "push") > 3)
@@ -98,7 +98,7 @@ def test_preempted_cell_is_queued_again_and_ends_in_the_numbers_of_an_undisturbe
 def test_cancelled_cells_say_so_and_go_on_where_they_stopped(cluster: None, tmp_path: Path) -> None:
     out = tmp_path / "out"
     arguments = ("--methods", "push", "--steps", "30", "--seeds", "0,1")
-    submit(out, profile(tmp_path), *arguments, "--set", "push.pause=0.3", "--max-parallel", 1)
+    submit(out, profile(tmp_path), *arguments, "--set", "push.pause=1", "--max-parallel", 1)
     until(lambda: step(out, "push-dots-brightness-s0") > 2)
     cancelled = bench("cancel", out)
     assert cancelled.returncode == 0, cancelled.stdout + cancelled.stderr

@@ -1,5 +1,6 @@
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,8 +12,18 @@ from bench.run.slurm import job
 from bench.run.slurm.job import CellFailed
 from bench.run.store import Cause, WorkState
 from tests.run.slurm.fakes import SUBMISSION, submitted
-from tests.run.slurm.jobs import LONG, begun, cell_job, do_when, enter_a_job, free, planned, steps_of, warned
-from tests.support.running import cell, numbers, train_dots
+from tests.run.slurm.jobs import (
+    RARELY,
+    begun,
+    cell_job,
+    do_when,
+    enter_a_job,
+    free,
+    planned,
+    steps_of,
+    warned,
+)
+from tests.support.running import PAUSE, cell, numbers, train_dots
 
 
 @pytest.fixture(autouse=True)
@@ -21,12 +32,21 @@ def inside(tmp_path: Path, plugin: None, monkeypatch: pytest.MonkeyPatch) -> Sim
     return enter_a_job(tmp_path, monkeypatch)
 
 
+@pytest.fixture
+def slowly() -> Iterator[pytest.MonkeyPatch]:
+    """A step takes a second, until this is undone: time for a signal to come before the last one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(PAUSE, "1")
+        yield patch
+
+
 @pytest.mark.slow
 def test_warning_stops_the_cell_with_a_checkpoint_and_puts_the_job_back_to_the_same_numbers(
-    tmp_path: Path,
+    tmp_path: Path, slowly: pytest.MonkeyPatch
 ) -> None:
-    work = planned(tmp_path / "out", *LONG, steps=12)
+    work = planned(tmp_path / "out", RARELY, steps=12)
     again = warned(work, cell_job(work), lambda: steps_of(work) > 0)
+    slowly.undo()
     status = work.directory.status()
     assert status.state is WorkState.PREEMPTED
     assert 0 < status.step < 12
@@ -35,12 +55,12 @@ def test_warning_stops_the_cell_with_a_checkpoint_and_puts_the_job_back_to_the_s
     assert isinstance(again, DelayedSubmission)
     assert again.function == cell_job(work)  # all state is on disk
     assert again.function() == f"{work.id}: done"
-    train_dots(tmp_path / "whole", *LONG, steps=12)
+    train_dots(tmp_path / "whole", RARELY, steps=12)
     assert numbers(cell(tmp_path / "out", "push")) == numbers(cell(tmp_path / "whole", "push"))
 
 
-def test_job_that_may_not_be_put_back_gives_the_cell_free(tmp_path: Path) -> None:
-    work = planned(tmp_path / "out", *LONG, steps=50)
+def test_job_that_may_not_be_put_back_gives_the_cell_free(tmp_path: Path, slowly: pytest.MonkeyPatch) -> None:
+    work = planned(tmp_path / "out", RARELY, steps=50)
     assert warned(work, cell_job(work, requeue=False), lambda: steps_of(work) > 0) is None
     status = work.directory.status()
     assert (status.state, status.message) == (
@@ -50,8 +70,8 @@ def test_job_that_may_not_be_put_back_gives_the_cell_free(tmp_path: Path) -> Non
     assert free(work)
 
 
-def test_time_limit_with_progress_goes_on_in_a_new_job(tmp_path: Path) -> None:
-    work = planned(tmp_path / "out", *LONG, steps=50)
+def test_time_limit_with_progress_goes_on_in_a_new_job(tmp_path: Path, slowly: pytest.MonkeyPatch) -> None:
+    work = planned(tmp_path / "out", RARELY, steps=50)
     again = warned(work, cell_job(work, seconds=60), lambda: steps_of(work) > 0)
     status = work.directory.status()
     assert status.state is WorkState.TIMEOUT
@@ -77,17 +97,18 @@ def test_time_limit_without_a_step_is_a_timeout_and_not_queued_again(
 
 @pytest.mark.slow
 def test_batch_longer_than_the_warning_costs_the_steps_since_the_checkpoint_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, slowly: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(job, "MARGIN", 59.0)
-    settings = ("push.pause=0.05", "train.checkpoint_every=2")
-    work = planned(tmp_path / "out", *settings, steps=8)
+    settings = "train.checkpoint_every=2"
+    work = planned(tmp_path / "out", settings, steps=12)
     again = warned(work, cell_job(work), lambda: steps_of(work) > 2, deaf=True)
+    slowly.undo()
     status = work.directory.status()
     assert (status.state, status.cause) == (WorkState.PREEMPTED, None)
     assert isinstance(again, DelayedSubmission)
     assert again.function() == f"{work.id}: done"
-    train_dots(tmp_path / "whole", *settings, steps=8)
+    train_dots(tmp_path / "whole", settings, steps=12)
     assert numbers(cell(tmp_path / "out", "push")) == numbers(cell(tmp_path / "whole", "push"))
 
 
@@ -125,9 +146,9 @@ def test_cell_that_fails_after_the_warning_is_failed_and_not_queued_again(tmp_pa
 
 
 def test_scancel_stops_the_cell_and_a_claim_given_free_makes_it_cancelled(
-    tmp_path: Path,
+    tmp_path: Path, slowly: pytest.MonkeyPatch
 ) -> None:
-    work = planned(tmp_path / "out", *LONG, steps=200)
+    work = planned(tmp_path / "out", RARELY, steps=200)
 
     def cancelled() -> None:  # as `bench cancel` does
         claims.release(work.directory, SUBMISSION)
@@ -144,11 +165,10 @@ def test_scancel_stops_the_cell_and_a_claim_given_free_makes_it_cancelled(
 
 
 def test_sigterm_without_more_waits_for_slurms_end_and_gives_the_cell_free(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, slowly: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(job, "END_SECONDS", 0.5)
-    work = planned(tmp_path / "out", *LONG, steps=200)
+    work = planned(tmp_path / "out", RARELY, steps=200)
     thread = do_when(lambda: steps_of(work) > 0, lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(CellFailed, match="stopped by SIGTERM"):
         cell_job(work)()

@@ -1,10 +1,11 @@
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from bench.base.errors import BenchError
-from bench.run import claims
+from bench.run import claims, store
 from bench.run.slurm.settle import settle
 from bench.run.store import Cause, CellDir, ResultsDir, WorkState
 from bench.run.work import CellWork
@@ -191,15 +192,17 @@ def test_slurm_that_is_down_settles_nothing_and_is_one_message(work: CellWork, p
     assert cell.status().state is WorkState.RUNNING
 
 
-def test_cell_whose_process_is_still_ending_is_left_for_the_next_look(
-    work: CellWork, programs: Programs
+def test_cell_whose_process_is_still_ending_is_left_for_the_next_look_at_once(
+    work: CellWork, programs: Programs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     programs.queue(f"77_0|FAILED|n1|None|{OLD}")
     cell = CellDir(work.directory.path)
-    started = time.monotonic()
-    with cell.locked():  # a lock is of the open file: this process is not spared
+    waits = list[float]()
+    # A lock is of the open file: this process is not spared.
+    with cell.locked(), monkeypatch.context() as patch:
+        patch.setattr(store, "time", SimpleNamespace(monotonic=time.monotonic, sleep=waits.append))
         settle(ResultsDir(cell.path.parent.parent), [cell])
-    assert time.monotonic() - started < 2.0  # 500 of them must not hold up a look
+    assert sum(waits) <= 0.1  # of seconds asked for: 500 of them must not hold up a look
     assert claims.read(cell) is not None
     assert settled(work)[1] is Cause.KILLED
 

@@ -1,7 +1,5 @@
 import json
-import os
 import shutil
-import subprocess
 from collections import Counter
 from pathlib import Path
 
@@ -11,7 +9,8 @@ from bench.base.files import append_rows
 from bench.run.slurm.record import FILE, FOLDER
 from bench.run.store import WorkState
 from tests.run.slurm.fakes import SUBMISSION, Programs, submitted
-from tests.support.running import command, environment, plan_dots
+from tests.support.running import plan_dots
+from tests.support.watched import watched
 
 CELLS = 500
 STEPS = 200
@@ -46,6 +45,7 @@ def big_sweep(out: Path, programs: Programs) -> None:
     """500 cells by copies of one."""
     (_, work) = plan_dots(out, steps=STEPS)
     shutil.rmtree(next((out / "cells").glob("base-*")))
+    work.log.write_text("who reads a log from its beginning finds this\n")
     append_rows(work.log, [metrics_row(step) for step in range(1, STEPS)])
     found = submitted(out, [work])
     original = work.directory.path
@@ -67,35 +67,21 @@ def big_sweep(out: Path, programs: Programs) -> None:
     )
 
 
-def processor_seconds(arguments: list[str], width: int = 200) -> tuple[float, str]:
-    """What a command and its children took of a processor, and what it printed."""
-    before = os.times()
-    done = subprocess.run(
-        arguments,
-        env=environment() | {"COLUMNS": str(width)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    after = os.times()
-    assert done.returncode == 0, done.stderr
-    taken = after.children_user + after.children_system - before.children_user - before.children_system
-    return taken, done.stdout
-
-
 @pytest.mark.slow
-def test_status_of_500_cells_takes_less_than_2_seconds(
+def test_status_of_500_cells_opens_five_files_of_each_and_asks_slurm_once(
     tmp_path: Path, plugin: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, programs = tmp_path / "out", Programs(tmp_path, monkeypatch)
     big_sweep(out, programs)
-    _, text = processor_seconds(command("status", out, "--json"))  # the first look settles 50 cells
-    counts = Counter(one["state"] for one in json.loads(text))
+    done, _ = watched(tmp_path / "record.json", "status", out, "--json")  # the first look settles 50 cells
+    counts = Counter(one["state"] for one in json.loads(done.stdout))
     assert counts == {"done": 200, "running": 100, "queued": 100, "failed": 50, "out of memory": 50}
-    again = [processor_seconds(command("status", out)) for _ in range(3)]
-    assert min(seconds for seconds, _ in again) < 2.0, again  # it waits for nothing but the processor
-    assert "500 cells: 200 done, 100 running, 100 queued, 50 failed, 50 out of memory" in again[0][1]
-    assert len(programs.calls("squeue")) == 4
+    again, record = watched(tmp_path / "record.json", "status", out)
+    assert "500 cells: 200 done, 100 running, 100 queued, 50 failed, 50 out of memory" in again.stdout
+    assert len(record.inside(out)) <= 5 * CELLS + 5
+    assert record.heavy() == set()
+    assert record.waits == record.connected == []
+    assert len(record.started) == 1 and len(programs.calls("squeue")) == 2
 
 
 def test_status_on_80_columns_is_whole_and_shows_every_cell(
@@ -105,8 +91,9 @@ def test_status_on_80_columns_is_whole_and_shows_every_cell(
     todo = plan_dots(tmp_path / "out", steps=STEPS, seeds="0,1,2")
     submitted(tmp_path / "out", todo)
     programs.queue(*(f"77_{n}|PENDING||JobArrayTaskLimit|N/A" for n in range(len(todo))))
-    _, text = processor_seconds(command("status", tmp_path / "out"), 80)
-    lines = text.splitlines()
+    done, _ = watched(tmp_path / "record.json", "status", tmp_path / "out", COLUMNS="80")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
     assert max(map(len, lines)) <= 80
     assert "4 cells: 4 queued" in lines
     folded = "".join(line.partition(" ")[0] for line in lines[1:])

@@ -9,7 +9,7 @@ import pytest
 
 from bench.run.store import ResultsDir
 from tests.run.slurm.sweeps import jobs, profile, states, submit
-from tests.support.running import DOTS, bench, command, environment, numbers
+from tests.support.running import DOTS, PATIENCE, bench, command, environment, numbers
 
 GRID = ("--methods", "push,leaning", "--seeds", "0,1", "--reward", "brightness,colourfulness", "--steps", "3")
 TIMES = ("second", "memory", "GiB", "MB", "when")
@@ -62,7 +62,7 @@ def test_two_submitters_at_once_run_every_cell_once(cluster: None, tmp_path: Pat
         subprocess.Popen(send, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
-    said = [process.communicate(timeout=240) for process in both]
+    said = [process.communicate(timeout=PATIENCE) for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     found = jobs(out)
     cells = [cell for submission in found for cell in submission]

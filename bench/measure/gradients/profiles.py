@@ -1,24 +1,80 @@
-"""All profiles of a results directory → rows: one per estimator and θ, with its figures and its verdict."""
+"""All gradient profiles of a results directory → tables: a row per estimator and θ, with its figures and its
+verdict."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bench.base.errors import BenchError
 from bench.base.labels import told_apart
 from bench.measure.gradients.moments import Moments
 from bench.measure.gradients.probe import LEVEL, MARGIN
-from bench.measure.gradients.store import INIT, ProbeConfig
-from bench.measure.gradients.survey import Measured, survey
+from bench.measure.gradients.store import INIT, ProbeConfig, ProbeDir, probes
 from bench.measure.gradients.verdict import Bias, Noise, bias, mean_length, noise
 from bench.run.store import WorkState
 
+UNREADABLE = "unreadable"
+
 
 @dataclass(frozen=True)
-class Row:
+class Measured:
+    """One profile and its sums. env: env.json of the latest process; empty if there is none."""
+
+    config: ProbeConfig
+    moments: Moments
+    state: WorkState
+    env: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class UnfinishedProfile:
+    """A profile that is not done or cannot be read (state `unreadable`), and why, as far as known."""
+
+    id: str
+    state: str
+    draws: int
+    reason: str
+
+
+def read_profiles(results: Path) -> tuple[list[Measured], list[UnfinishedProfile]]:
+    """Everything below a results directory. What is not done but has draws is in both lists."""
+    found: list[Measured] = []
+    unfinished: list[UnfinishedProfile] = []
+    for probe in probes(results):
+        try:
+            status = probe.status()
+            measured = _read(probe, status.state)
+        except BenchError as error:
+            unfinished.append(UnfinishedProfile(probe.id, UNREADABLE, 0, str(error)))
+            continue
+        if measured is not None:
+            found.append(measured)
+        if status.state is not WorkState.DONE:
+            unfinished.append(
+                UnfinishedProfile(probe.id, str(status.state), status.step, status.message or "")
+            )
+    return found, unfinished
+
+
+def _read(probe: ProbeDir, state: WorkState) -> Measured | None:
+    saved, _ = probe.restore()
+    if saved is None:
+        return None
+    path = probe.path / "env.json"
+    try:
+        env = json.loads(path.read_text()) if path.is_file() else {}
+    except ValueError as error:
+        raise BenchError(f"{path}: damaged: {error}") from error
+    return Measured(probe.config(), saved.moments, state, env)
+
+
+@dataclass(frozen=True)
+class ProfileRow:
     """One profile and what it says.
 
     label: the method's names, told apart from other rows'. length: |g| of the deployed sampler, from all
@@ -45,7 +101,7 @@ class Row:
 
     @property
     def seconds(self) -> float:
-        """Of one batch gradient."""
+        """Seconds of one batch gradient, nan if none was timed."""
         return self.moments.seconds / self.moments.timed if self.moments.timed else math.nan
 
     @property
@@ -65,21 +121,12 @@ class Row:
         return self.moments.estimate.spread() / self.unit**2 if self.unit > 0 else math.nan
 
 
-def rows(results: Path) -> list[Row]:
-    """Everything measured below a results directory. Raises BenchError if that is nothing."""
-    found, _ = survey(results)
-    if not found:
-        raise BenchError(f"{results}: holds no gradient profile with any draws in it")
-    return analysed(found)
+def profile_tables(found: Sequence[Measured]) -> list[list[ProfileRow]]:
+    """A table of rows for the profiles of each model, θ, reward, batch and seed: those may be compared.
 
-
-def analysed(found: Sequence[Measured]) -> list[Row]:
-    """A row per profile, those of one model, θ, reward and batch together.
-
-    Those declared unbiased come first, then by variance × cost.
-
-    Intervals hold together with 95 % for all rows of such a table (Bonferroni), so that a long list of
-    methods does not make a wrong verdict likely.
+    Methods that are declared unbiased come first, then by variance × seconds. Intervals hold together with
+    95 % for all rows of a table (Bonferroni), so that a long list of methods does not make a wrong verdict
+    likely.
     """
     scopes: list[list[Measured]] = []
     for one in found:
@@ -88,11 +135,18 @@ def analysed(found: Sequence[Measured]) -> list[Row]:
             scopes.append([one])
         else:
             scope.append(one)
-    tables = [sorted(_analysed(scope), key=_cost) for scope in scopes]
-    return [row for table in sorted(tables, key=_place) for row in table]
+    return sorted((sorted(_analysed(scope), key=_cost) for scope in scopes), key=_place)
 
 
-def _analysed(scope: list[Measured]) -> list[Row]:
+def rows(results: Path) -> list[ProfileRow]:
+    """The rows of all tables of a results directory. Raises BenchError if nothing was measured there."""
+    found, _ = read_profiles(results)
+    if not found:
+        raise BenchError(f"{results}: holds no gradient profile with any draws in it")
+    return [row for table in profile_tables(found) for row in table]
+
+
+def _analysed(scope: list[Measured]) -> list[ProfileRow]:
     level = 1 - (1 - LEVEL) / len(scope)
     reference = next((one.moments for one in scope if one.config.deployed), None)
     length = math.nan if reference is None else mean_length(reference.exact, level)
@@ -104,7 +158,7 @@ def _analysed(scope: list[Measured]) -> list[Row]:
         target = exact if shares else moments.exact
         own, deployed = (bias(moments, g, MARGIN, level) for g in (target, exact))
         spread = noise(moments, target, own.norm)
-        out.append(Row(label, one.config, moments, one.state, own, deployed, spread, length, level))
+        out.append(ProfileRow(label, one.config, moments, one.state, own, deployed, spread, length, level))
     return out
 
 
@@ -119,23 +173,12 @@ def _labels(configs: Sequence[ProbeConfig]) -> list[str]:
     return [" = ".join((found[n], *config.aliases)) for n, config in enumerate(configs)]
 
 
-def _cost(row: Row) -> tuple[bool, float]:
+def _cost(row: ProfileRow) -> tuple[bool, float]:
     """By what it declares, then by variance × cost: what is biased may have no variance at all."""
     cost = row.variance * row.seconds
     return row.config.biased, cost if math.isfinite(cost) else math.inf
 
 
-def _place(table: list[Row]) -> tuple[bool, str, int, str]:
+def _place(table: list[ProfileRow]) -> tuple[bool, str, int, str]:
     first = table[0]
     return first.at != INIT, first.at, first.config.seed, first.config.model.name
-
-
-def groups(table: Sequence[Row]) -> list[list[Row]]:
-    """Rows that may be compared: one model, θ, reward, batch and seed. As sorted by `rows`."""
-    out: list[list[Row]] = []
-    for row in table:
-        if out and out[-1][0].config.same_target(row.config):
-            out[-1].append(row)
-        else:
-            out.append([row])
-    return out

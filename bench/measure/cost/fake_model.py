@@ -76,13 +76,13 @@ class Faker:
     def normal(
         self, keys: Sequence[tuple[int | str, ...]], shape: Sequence[int], device: torch.device
     ) -> Tensor:
-        """In place of random numbers."""
+        """A fake tensor [keys, *shape] in place of random numbers."""
         with self.mode:
             return torch.empty(len(keys), *shape, device=device)
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """Around everything that touches fake tensors."""
+        """A context in which fake tensors can be computed with."""
         with Answers(), patch.object(nn.Module, "_apply", _apply):
             yield
 
@@ -119,7 +119,7 @@ class TakesAdapter(Protocol):
     """A chain that can be told that its adapter's parameters are other ones."""
 
     def adopt_lora(self) -> None:
-        """Take them from the network."""
+        """Take the parameters from the network."""
         ...
 
 
