@@ -37,10 +37,7 @@ def run_cell(cell: CellDir, timeout: float | None) -> Exit:
         if not world.is_main:
             return ENDINGS[_run(Session(cell, work.config, world, device), stop)]
         return recorded(
-            work,
-            device,
-            world.size,
-            lambda: _run_and_save(Session(cell, work.config, world, device), stop),
+            work, device, world.size, lambda: _run_and_save(Session(cell, work.config, world, device), stop)
         )
 
 

@@ -149,8 +149,7 @@ def run(
     ready, others = launch.prepare(planned.todo, planned.force)
     busy = [outcome for outcome in others if not outcome.ok]
     for outcome in busy:
-        text = f"{outcome.work.id} is left alone: {outcome.status.message}"
-        plain(console, text, "yellow")
+        plain(console, f"{outcome.work.id} is left alone: {outcome.status.message}", "yellow")
     if not ready:
         return Ended(int(bool(busy)))
     if jobs is None:

@@ -183,12 +183,6 @@ class CellDir(WorkDir):
         """The resolved settings of the cell."""
         return load_config(self.path / "config.yaml", CellConfig)
 
-    def finished(self, config: CellConfig) -> bool:
-        """Whether it is done, and at least as far as the settings ask."""
-        status = self.status()
-        enough = config.training is None or status.step >= config.training.train.steps
-        return status.state is WorkState.DONE and enough
-
 
 @dataclass(frozen=True)
 class ResultsDir:

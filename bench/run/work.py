@@ -119,7 +119,8 @@ class CellWork(Work):
 
     def finished(self) -> bool:
         """Whether it is done, and at least as far as the settings ask."""
-        return self.directory.finished(self.config)
+        status = self.directory.status()
+        return status.state is WorkState.DONE and status.step >= (self.total or 0)
 
     def resources(self, profile: Profile) -> Resources:
         """By the model and the method."""
