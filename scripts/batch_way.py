@@ -17,7 +17,7 @@ from tests.support.toy import ToyChain
 from tests.support.toys import batch_of, engine_of
 
 ROOT = Path(__file__).resolve().parent.parent
-OTHERS = ("bench/models/", "rewards/", "tests/")
+OTHERS = ("bench/base/", "bench/models/", "rewards/", "tests/")
 
 
 def way(steps: int = 5, samples: int = 4) -> dict[str, list[str]]:

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 import torch
 from diffusers import StableDiffusionXLPipeline
@@ -120,16 +120,18 @@ class LatentChain(ABC):
         a_t, a_prev = self.grid.a_t[i], self.grid.a_prev[i]
         if self.config.solver == "ddim":
             return ddim_transition(x0, eps, a_t, a_prev, eta)
-        return dpmpp_transition(
-            state.x,
-            x0,
-            a_t,
-            a_prev,
-            eta,
-            older=state.history,
-            older_valid=state.valid,
-            a_older=self.grid.a_t[i - 1] if i > 0 else None,
-        )
+        if self.config.solver == "dpmpp":
+            return dpmpp_transition(
+                state.x,
+                x0,
+                a_t,
+                a_prev,
+                eta,
+                older=state.history,
+                older_valid=state.valid,
+                a_older=self.grid.a_t[i - 1] if i > 0 else None,
+            )
+        assert_never(self.config.solver)
 
     def predict_x0(self, state: State, i: int, cond: TextCondition, x_path_only: bool = False) -> Tensor:
         """x_0 predicted in one step from x_i."""

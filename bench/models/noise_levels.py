@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, assert_never
 
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
@@ -52,7 +52,7 @@ def make_grid(settings: dict[str, Any], solver: Literal["ddim", "dpmpp"], steps:
         assert isinstance(ddim, DDIMScheduler)
         _check_steps(steps, ddim.config["num_train_timesteps"])
         grid = ddim_grid(ddim, steps)
-    else:
+    elif solver == "dpmpp":
         dpmpp = DPMSolverMultistepScheduler.from_config(
             settings,
             algorithm_type="dpmsolver++",
@@ -63,6 +63,8 @@ def make_grid(settings: dict[str, Any], solver: Literal["ddim", "dpmpp"], steps:
         assert isinstance(dpmpp, DPMSolverMultistepScheduler)
         _check_steps(steps, dpmpp.config["num_train_timesteps"])
         grid = dpmpp_grid(dpmpp, steps)
+    else:
+        assert_never(solver)
     if len(grid.timesteps) != steps:
         raise BenchError(f"model.steps: the scheduler makes {len(grid.timesteps)} steps of {steps}")
     return grid
