@@ -22,7 +22,7 @@ from bench.data.need import Need, needs_of
 from bench.engine.reward import Media, Reward, is_differentiable, media_of, scores
 
 
-class Term(Strict):
+class Summand(Strict):
     """One reward of the sum."""
 
     name: str = Field(description="a registered reward")
@@ -41,7 +41,7 @@ class Term(Strict):
 class WeightedConfig(Strict):
     """The rewards that are summed, with their weights."""
 
-    terms: tuple[Term, ...] = Field(min_length=1, description="name, weight and config of each")
+    terms: tuple[Summand, ...] = Field(min_length=1, description="name, weight and config of each")
 
     @property
     def differentiable(self) -> bool:

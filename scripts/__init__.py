@@ -1,0 +1,1 @@
+"""Scripts around the program: measurements, what the docs need, the making of the embedded models."""

@@ -22,7 +22,7 @@ NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
 SECTIONS = ("all", "base", "train", "eval", "model", "sampler", "reward", "dcot", "experiment")  # of --set
 
 
-class Kind(StrEnum):
+class Skeleton(StrEnum):
     """What can be begun from a skeleton."""
 
     METHOD = "method"
@@ -30,16 +30,16 @@ class Kind(StrEnum):
 
 
 def new(
-    kind: Annotated[Kind, typer.Argument(help="what it is")],
+    kind: Annotated[Skeleton, typer.Argument(help="what it is")],
     name: Annotated[str, typer.Argument(help="what the command line will call it")],
 ) -> None:
     """Begin a method or a reward: write a working skeleton, its settings' file and its test."""
     console = Console()
     for path in write(kind, name, checkout()):
         plain(console, f"wrote {path}")
-    tried = f"--methods {name}" if kind is Kind.METHOD else f"--reward {name} --methods full_bp"
+    tried = f"--methods {name}" if kind is Skeleton.METHOD else f"--reward {name} --methods full_bp"
     steps = [f"bench run {tried} --steps 2", f"pytest tests/{kind}s/test_{_module(name)}.py"]
-    if kind is Kind.METHOD:
+    if kind is Skeleton.METHOD:
         steps.append(f"pytest tests/methods/test_conformance.py -k {name}")
     plain(console, "\n  python -m ".join(["Try it:", *steps]))
 
@@ -55,7 +55,7 @@ def checkout() -> Path:
     return root
 
 
-def write(kind: Kind, name: str, root: Path) -> list[Path]:
+def write(kind: Skeleton, name: str, root: Path) -> list[Path]:
     """Write the files of a new method or reward; returns their paths.
 
     Raises BenchError, with nothing written, for a name that cannot be used or a file that is there already.

@@ -68,7 +68,7 @@ def run(
     if slurm is not None:
         from bench.run.slurm import sweep
 
-        sys.exit(sweep.submit(console, asked, sweep.Asked(slurm, (), jobs, False, dry_run, force)))
+        sys.exit(sweep.submit(console, asked, sweep.SweepRequest(slurm, (), jobs, False, dry_run, force)))
     if in_process and (processes > 1 or jobs is not None):
         raise BenchError("--in-process runs one cell at a time in one process: leave --jobs and --processes")
     planned = experiment.plan(build(asked), force, fetch=not dry_run)
@@ -164,7 +164,7 @@ def evaluate(
         raise BenchError("--prompts-file goes with --images; a cell has its own prompts")
     from bench.run import score
 
-    asked = score.Asked(rewards, settings or (), batch, out)
+    asked = score.ScoringRequest(rewards, settings or (), batch, out)
     if images is not None:
         score.score_images(console, images, prompts_file, asked)
     else:

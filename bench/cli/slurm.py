@@ -46,7 +46,7 @@ def submit(
         methods=methods, model=model, reward=reward, prompts=prompts, seeds=seeds, steps=steps, config=config,
         settings=settings or (), weights=weights, dcot=dcot, threads=threads, out=out,
     )  # fmt: skip
-    how = sweep.Asked(profile, tuple(changes or ()), max_parallel, wait, dry_run, force)
+    how = sweep.SweepRequest(profile, tuple(changes or ()), max_parallel, wait, dry_run, force)
     sys.exit(sweep.submit(console, asked, how))
 
 
@@ -104,7 +104,7 @@ def retry(
     if failed + timeout + everything > 1:
         raise BenchError("say one of --failed, --timeout and --all")
     which = control.ALL if everything else control.TIMEOUT if timeout else control.FAILED
-    asked = sweep.Asked(profile, tuple(changes or ()), max_parallel, wait, dry_run, False)
+    asked = sweep.SweepRequest(profile, tuple(changes or ()), max_parallel, wait, dry_run, False)
     sys.exit(sweep.retry(console, ResultsDir(directory), which, asked))
 
 

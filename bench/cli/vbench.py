@@ -197,10 +197,10 @@ def cell(directory: Path, with_parent: options.WithParent = False) -> None:
 
 def _how(
     slurm: str, changes: list[str] | None, max_parallel: int | None, wait: bool, dry_run: bool, force: bool
-) -> sweep.Asked:
+) -> sweep.SweepRequest:
     from bench.run.slurm import sweep
 
-    return sweep.Asked(slurm, tuple(changes or ()), max_parallel, wait, dry_run, force)
+    return sweep.SweepRequest(slurm, tuple(changes or ()), max_parallel, wait, dry_run, force)
 
 
 def _with_slurm(slurm: str | None, options: dict[str, object]) -> None:

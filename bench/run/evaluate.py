@@ -92,7 +92,7 @@ def evaluate(
 
     keep: how many prompts' first picture to keep. improve: chooses other starting noise. No gradient. Raises
     BenchError on a score that is not finite, and without a prompt or with one that occurs twice (rows could
-    not be told apart).
+    not be distinguished).
     """
     if not prompts or len(set(prompts)) < len(prompts):
         raise BenchError("evaluation needs at least one prompt, and no prompt twice")

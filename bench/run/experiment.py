@@ -53,7 +53,7 @@ class Ended:
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedRun:
     """A checked request: all its cells, and those that have to run."""
 
     experiment: Experiment
@@ -63,7 +63,7 @@ class Planned:
     force: bool
 
 
-def plan(experiment: Experiment, force: bool, fetch: bool = True) -> Planned:
+def plan(experiment: Experiment, force: bool, fetch: bool = True) -> PlannedRun:
     """Check everything that can be checked before a run. Raises BenchError.
 
     fetch: get the weights and prompts that are not on this machine; without it their cells are planned all
@@ -81,10 +81,10 @@ def plan(experiment: Experiment, force: bool, fetch: bool = True) -> Planned:
     todo = [cell for cell in every if force or not cell.finished()]
     if todo:
         launch.check_disk(results, len(todo))
-    return Planned(experiment, results, cells, todo, force)
+    return PlannedRun(experiment, results, cells, todo, force)
 
 
-def show(console: Console, planned: Planned) -> None:
+def show(console: Console, planned: PlannedRun) -> None:
     """The cells, what state they are in, and how long they will take as far as that was ever measured."""
     table = Table(title=f"{len(planned.cells)} cells in {planned.results.path}", title_justify="left")
     for header in ("cell", "state", "steps", "batch", "time"):
@@ -118,7 +118,7 @@ def show(console: Console, planned: Planned) -> None:
     missing.show(console, planned.experiment, planned.cells)
 
 
-def _show_stand_ins(console: Console, planned: Planned) -> None:
+def _show_stand_ins(console: Console, planned: PlannedRun) -> None:
     for model in dict.fromkeys(part.model for part in planned.experiment.combinations):
         stood = {
             k: v for p in planned.experiment.combinations if p.model == model for k, v in p.stood_in.items()
@@ -129,7 +129,7 @@ def _show_stand_ins(console: Console, planned: Planned) -> None:
             console.print(f"On {model} its own stand in: {pairs}.", highlight=False)
 
 
-def _time(planned: Planned, cell: Cell, done: int) -> str:
+def _time(planned: PlannedRun, cell: Cell, done: int) -> str:
     per_step = seconds_per_step(cell.config, planned.results.path.parent)
     training = cell.config.training
     if per_step is None or training is None:
@@ -138,7 +138,7 @@ def _time(planned: Planned, cell: Cell, done: int) -> str:
 
 
 def run(
-    console: Console, planned: Planned, jobs: int | None, how: HowToRun, in_process: bool = False
+    console: Console, planned: PlannedRun, jobs: int | None, how: HowToRun, in_process: bool = False
 ) -> Ended:
     """Run what is left. in_process: one after the other in this process, instead of `jobs` at a time."""
     done = len(planned.cells) - len(planned.todo)
@@ -189,7 +189,7 @@ def _in_this_process(timeout: float | None) -> Callable[[CellWork], Outcome]:
     return run_one
 
 
-def record(planned: Planned) -> None:
+def record(planned: PlannedRun) -> None:
     """experiment.yaml: what was asked for."""
     content: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,

@@ -37,7 +37,7 @@ class Stopped(Exception):
         self.reason = reason
 
 
-class Improver:
+class NoiseChooser:
     """Chooses the noise of a cell's held-out pictures by its method, or reads what was chosen before."""
 
     def __init__(

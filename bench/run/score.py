@@ -43,7 +43,7 @@ DISTANCE = "mean distance to the other pictures of the prompt"
 
 
 @dataclass(frozen=True)
-class Asked:
+class ScoringRequest:
     """What to score by. rewards: names with commas, or `all` for those that can be loaded here.
 
     batch: pictures at a time; None: the cell's own, or 8. out: a table besides, .csv or .jsonl.
@@ -61,7 +61,7 @@ class Asked:
             raise BenchError("--rewards: name at least one, or all")
 
 
-def score_images(console: Console, directory: Path, prompts_file: Path | None, asked: Asked) -> None:
+def score_images(console: Console, directory: Path, prompts_file: Path | None, asked: ScoringRequest) -> None:
     """Score the pictures of a directory. Raises BenchError."""
     pictures = find(directory, prompts_file)
     _, device = start(torch.get_num_threads())
@@ -84,7 +84,7 @@ def score_images(console: Console, directory: Path, prompts_file: Path | None, a
     _write(console, asked.out, rows)
 
 
-def score_cells(console: Console, directories: Sequence[Path], asked: Asked) -> None:
+def score_cells(console: Console, directories: Sequence[Path], asked: ScoringRequest) -> None:
     """Draw the held-out pictures of cells again, as their runs did, and score them. Raises BenchError.
 
     Rows are added to evaluations/<rewards>.jsonl of each cell; its eval.jsonl is not touched.
@@ -105,7 +105,7 @@ def score_cells(console: Console, directories: Sequence[Path], asked: Asked) -> 
     _write(console, asked.out, everything)
 
 
-def _redrawn(console: Console, cell: CellDir, config: CellConfig, asked: Asked) -> list[Record]:
+def _redrawn(console: Console, cell: CellDir, config: CellConfig, asked: ScoringRequest) -> list[Record]:
     adapter = find_lora(cell.path, "--cell") if config.trains else None
     world, device = start(config.threads)
     videos = config.model.config.frames is not None
@@ -120,7 +120,9 @@ def _redrawn(console: Console, cell: CellDir, config: CellConfig, asked: Asked) 
     return [{**marks, "image": row.pop("index"), **row} for row in session.held_out().rows]
 
 
-def _choices(console: Console, asked: Asked, trained: Sequence[Choice], videos: bool) -> list[Choice]:
+def _choices(
+    console: Console, asked: ScoringRequest, trained: Sequence[Choice], videos: bool
+) -> list[Choice]:
     """Names and settings, by name: as in the cell if it has the reward, else as it ships; --set over both.
 
     With `all`, rewards that are not on this machine, and those of videos without any (videos: whether there

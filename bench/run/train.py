@@ -31,7 +31,7 @@ from bench.run.checkpoints import Checkpoints
 from bench.run.environment import peak_memory
 from bench.run.evaluate import Evaluation, Improve, evaluate
 from bench.run.load import load_chain, schedule_texts
-from bench.run.noise_choice import Improver, Stopped
+from bench.run.noise_choice import NoiseChooser, Stopped
 from bench.run.store import CellDir, WorkState
 
 Stop = Callable[[], WorkState | None]
@@ -151,7 +151,7 @@ class Trainer:
 
     def _infer(self, method: InferenceMethod, stop: Stop) -> WorkState:
         """The one evaluation of a method that trains nothing, picture by picture on record."""
-        improver = Improver(
+        improver = NoiseChooser(
             method, self.engine, self.session.cell, self.session.world.is_main, lambda: self._agreed(stop())
         )
         self.session.improve = improver

@@ -14,7 +14,7 @@ from tests.support.running import DOTS, PATIENCE, bench, environment, here, plan
 from tests.support.watched import watched
 
 
-def planned(**options: object) -> experiment.Planned:
+def planned(**options: object) -> experiment.PlannedRun:
     """Plan in this process, on the test model unless told otherwise."""
     defaults: dict[str, object] = {"methods": "push", "model": str(DOTS)}
     return experiment.plan(request.build(Options(**(defaults | options))), force=False)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ import pytest
 from bench.base import layers
 from bench.base.errors import BenchError
 from bench.cli import new
-from bench.cli.new import Kind
+from bench.cli.new import Skeleton
 from tests.support.running import DOTS, ROOT, environment
 
 
@@ -77,7 +77,7 @@ def test_a_name_that_cannot_be_used_writes_nothing(tmp_path: Path, name: str, me
     (tmp_path / "methods").mkdir()
     (tmp_path / "methods" / "mine.py").write_text("of mine")
     with pytest.raises(BenchError, match=message):
-        new.write(Kind.METHOD, name, tmp_path)
+        new.write(Skeleton.METHOD, name, tmp_path)
     assert [path.read_text() for path in tmp_path.rglob("*") if path.is_file()] == ["of mine"]
 
 

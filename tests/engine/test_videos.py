@@ -23,7 +23,7 @@ from bench.models.sizes import architecture_name
 from bench.run import score
 from bench.run.evaluate import DIVERSITY, evaluate
 from rewards.colourfulness import ColourfulnessConfig, ColourfulnessReward
-from rewards.weighted_sum import Term, WeightedConfig, WeightedReward
+from rewards.weighted_sum import Summand, WeightedConfig, WeightedReward
 from tests.measure.cost.cells import planned
 from tests.support.running import cell, here
 from tests.support.toy import ToyChain
@@ -84,7 +84,7 @@ def test_a_reward_of_videos_sees_whole_videos_and_refuses_pictures() -> None:
 
 
 def test_a_sum_with_a_term_of_videos_takes_videos_and_its_other_terms_the_mean_over_frames() -> None:
-    config = WeightedConfig(terms=(Term(name="colourfulness", weight=2.0),))
+    config = WeightedConfig(terms=(Summand(name="colourfulness", weight=2.0),))
     reward = WeightedReward(config, CPU)
     assert media_of(WeightedReward, config) == reward.media == "image"
     reward.terms.append((3.0, Motion()))

@@ -255,17 +255,17 @@ def test_bench_evaluate_draws_a_cells_pictures_from_the_noise_that_it_kept(
 ) -> None:
     from rich.console import Console
 
-    from bench.run.score import Asked, score_cells
+    from bench.run.score import ScoringRequest, score_cells
 
     train_dots(tmp_path, *SETTINGS, methods="doodl")
     directory = cell(tmp_path, "doodl")
-    score_cells(Console(quiet=True), [directory.path], Asked("brightness", batch=4))
+    score_cells(Console(quiet=True), [directory.path], ScoringRequest("brightness", batch=4))
     again = read_rows(directory.path / "evaluations" / "brightness.jsonl")
     scores = [r["score"] for r in read_rows(directory.evaluations) if r["reward"] == "brightness"]
     assert [r["score"] for r in again if r["reward"] == "brightness"] == pytest.approx(scores, abs=1e-6)
     (directory.latents / "000000-00.safetensors").unlink()
     with pytest.raises(BenchError, match=r"000000-00.safetensors: not there"):
-        score_cells(Console(quiet=True), [directory.path], Asked("brightness"))
+        score_cells(Console(quiet=True), [directory.path], ScoringRequest("brightness"))
 
 
 def test_it_has_no_gradient_to_profile_and_other_methods_need_steps(tmp_path: Path, plugin: None) -> None:

@@ -11,7 +11,7 @@ from rewards.clip import ClipConfig, ClipReward
 from rewards.colourfulness import ColourfulnessConfig, ColourfulnessReward
 from rewards.jpeg import JpegConfig, JpegReward
 from rewards.python_function import PythonConfig, PythonReward
-from rewards.weighted_sum import Term, WeightedConfig, WeightedReward
+from rewards.weighted_sum import Summand, WeightedConfig, WeightedReward
 
 CPU = torch.device("cpu")
 FUNCTIONS = """
@@ -122,15 +122,15 @@ def test_settings_decide_whether_there_is_a_gradient_and_else_the_class():
     assert not is_differentiable(PythonReward, PythonConfig(function="a.b"))
     assert is_differentiable(ClipReward, ClipConfig())
     assert not is_differentiable(JpegReward, JpegConfig())
-    smooth, rough = Term(name="colourfulness"), Term(name="jpeg")
+    smooth, rough = Summand(name="colourfulness"), Summand(name="jpeg")
     assert is_differentiable(WeightedReward, WeightedConfig(terms=(smooth,)))
     assert not is_differentiable(WeightedReward, WeightedConfig(terms=(smooth, rough)))
 
 
 def test_a_sum_weighs_its_terms_and_turns_those_whose_low_scores_are_good(mine, monkeypatch):
     monkeypatch.setattr(PythonReward, "higher_is_better", False)
-    low = Term(name="python", weight=2.0, config={"function": f"{mine}.lengths"})
-    colour = Term(name="colourfulness", weight=0.5)
+    low = Summand(name="python", weight=2.0, config={"function": f"{mine}.lengths"})
+    colour = Summand(name="colourfulness", weight=0.5)
     total = WeightedReward(WeightedConfig(terms=(low, colour)), CPU).score(media(), PROMPTS)
     expected = ColourfulnessReward(ColourfulnessConfig(), CPU).score(media(), PROMPTS) * 0.5
     assert torch.allclose(total, expected - 2.0 * torch.tensor([1.0, 5.0, 10.0]))
@@ -138,8 +138,10 @@ def test_a_sum_weighs_its_terms_and_turns_those_whose_low_scores_are_good(mine, 
 
 def test_a_sum_of_differentiable_terms_has_the_sum_of_their_gradients(mine):
     terms = (
-        Term(name="colourfulness", weight=0.5),
-        Term(name="python", weight=-3.0, config={"function": f"{mine}.brightness", "differentiable": True}),
+        Summand(name="colourfulness", weight=0.5),
+        Summand(
+            name="python", weight=-3.0, config={"function": f"{mine}.brightness", "differentiable": True}
+        ),
     )
     config = WeightedConfig(terms=terms)
     assert config.differentiable
@@ -151,15 +153,19 @@ def test_a_sum_of_differentiable_terms_has_the_sum_of_their_gradients(mine):
 
 
 def test_a_term_takes_its_shipped_settings_then_its_own():
-    assert Term(name="jpeg", config={"quality": 50}).settings() == JpegConfig(quality=50)
+    assert Summand(name="jpeg", config={"quality": 50}).settings() == JpegConfig(quality=50)
     with pytest.raises(BenchError, match=r"qualty: unknown key. Did you mean 'quality'"):
-        Term(name="jpeg", config={"qualty": 50}).settings()
+        Summand(name="jpeg", config={"qualty": 50}).settings()
     with pytest.raises(BenchError, match=r"unknown reward 'jpg'. Did you mean 'jpeg'"):
-        Term(name="jpg").settings()
+        Summand(name="jpg").settings()
 
 
 def test_a_sum_needs_what_its_terms_need():
-    terms = (Term(name="hpsv2"), Term(name="jpeg"), Term(name="aes", config={"source": "random:ViT-L-14"}))
+    terms = (
+        Summand(name="hpsv2"),
+        Summand(name="jpeg"),
+        Summand(name="aes", config={"source": "random:ViT-L-14"}),
+    )
     (need,) = needs_of(WeightedConfig(terms=terms), "reward weighted", "reward")
     assert (need.name, need.setting) == ("reward weighted term 1 hpsv2", "hpsv2.path")
 

@@ -39,7 +39,7 @@ def key(row: dict[str, object]) -> tuple[object, ...]:
 def test_pictures_of_any_size_are_scored_as_the_reward_scores_them(tmp_path: Path) -> None:
     directory, out = pictures(tmp_path / "x", [16, 16, 24, 16]), tmp_path / "scores.csv"
     shown = console()
-    score.score_images(shown, directory, None, score.Asked("colourfulness", batch=2, out=out))
+    score.score_images(shown, directory, None, score.ScoringRequest("colourfulness", batch=2, out=out))
     with out.open() as stream:
         rows = list(csv.DictReader(stream))
     assert [row["file"] for row in rows] == [f"a cat-{n}.png" for n in range(4)]
@@ -53,7 +53,7 @@ def test_pictures_of_any_size_are_scored_as_the_reward_scores_them(tmp_path: Pat
 def test_what_sample_drew_can_be_scored_as_it_lies(tmp_path: Path) -> None:
     write_samples("a cat & [red] hat", "tiny", None, 1, 0, tmp_path / "x", ("model.steps=1",))
     out = tmp_path / "scores.jsonl"
-    score.score_images(console(), tmp_path / "x", None, score.Asked("jpeg", out=out))
+    score.score_images(console(), tmp_path / "x", None, score.ScoringRequest("jpeg", out=out))
     assert [(row["file"], row["prompt"]) for row in read_rows(out)] == [("00.png", "a cat & [red] hat")]
 
 
@@ -62,7 +62,7 @@ def test_all_leaves_out_what_is_not_here_and_says_what_to_type(
 ) -> None:
     monkeypatch.setattr(Ingredient, "complete", property(lambda one: one.name == "jpeg"))
     shown = console()
-    score.score_images(shown, pictures(tmp_path / "x", [16]), None, score.Asked("all"))
+    score.score_images(shown, pictures(tmp_path / "x", [16]), None, score.ScoringRequest("all"))
     text = shown.export_text()
     assert "left out: clip: not here; python -m bench fetch --reward clip" in text
     assert "jpeg" in text
@@ -72,15 +72,15 @@ def test_a_file_that_is_no_picture_is_named(tmp_path: Path) -> None:
     directory = pictures(tmp_path / "x", [16])
     (directory / "a cat-9.png").write_text("not a picture")
     with pytest.raises(BenchError, match=r"a cat-9\.png: cannot be read as a picture"):
-        score.score_images(console(), directory, None, score.Asked("jpeg"))
+        score.score_images(console(), directory, None, score.ScoringRequest("jpeg"))
 
 
 def test_a_table_has_a_known_ending_and_settings_a_meaning(tmp_path: Path) -> None:
     with pytest.raises(BenchError, match=r"must end in \.csv or \.jsonl"):
-        score.Asked("jpeg", out=tmp_path / "x.xlsx")
+        score.ScoringRequest("jpeg", out=tmp_path / "x.xlsx")
     directory = pictures(tmp_path / "x", [16])
     with pytest.raises(BenchError, match="only settings of jpeg"):
-        score.score_images(console(), directory, None, score.Asked("jpeg", ("clip.chunk=2",)))
+        score.score_images(console(), directory, None, score.ScoringRequest("jpeg", ("clip.chunk=2",)))
 
 
 def test_a_cell_scored_again_repeats_its_run_and_other_rewards_go_beside_it(
@@ -89,8 +89,8 @@ def test_a_cell_scored_again_repeats_its_run_and_other_rewards_go_beside_it(
     train_dots(tmp_path, methods="push", steps=3)
     trained = cell(tmp_path, "push")
     before = trained.evaluations.read_bytes()
-    score.score_cells(console(), [trained.path], score.Asked("brightness"))
-    score.score_cells(console(), [trained.path], score.Asked("jpeg"))
+    score.score_cells(console(), [trained.path], score.ScoringRequest("brightness"))
+    score.score_cells(console(), [trained.path], score.ScoringRequest("jpeg"))
     again = read_rows(trained.path / "evaluations" / "brightness.jsonl")
     own = [row for row in read_rows(trained.evaluations) if row["step"] == 3]
     assert {key(r): r["score"] for r in again} == {key(r): r["score"] for r in own}
@@ -102,7 +102,7 @@ def test_a_cell_scored_again_repeats_its_run_and_other_rewards_go_beside_it(
 
 def test_what_is_no_cell_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BenchError, match=r"no config\.yaml there"):
-        score.score_cells(console(), [tmp_path], score.Asked("jpeg"))
+        score.score_cells(console(), [tmp_path], score.ScoringRequest("jpeg"))
     done = bench("evaluate", "--images", tmp_path, "--cell", tmp_path)
     assert done.returncode == 2
     assert "either --images DIRECTORY, or --cell DIRECTORY" in done.stderr

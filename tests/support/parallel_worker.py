@@ -1,5 +1,7 @@
-"""What each of two processes does in test_parallel.py; in a module of its own, as spawned processes import
-it."""
+"""What each of two processes does in tests/engine/test_world.py.
+
+It is a module of its own because spawned processes import it.
+"""
 
 import os
 from pathlib import Path

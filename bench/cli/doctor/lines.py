@@ -19,7 +19,7 @@ class Mark(Enum):
     BAD = "bold red"
 
 
-class Line(NamedTuple):
+class Finding(NamedTuple):
     """One thing that was looked at."""
 
     name: str
@@ -27,15 +27,15 @@ class Line(NamedTuple):
     mark: Mark = Mark.OK
 
 
-def examine(name: str, look: Callable[[], Iterable[Line]]) -> list[Line]:
+def examine(name: str, look: Callable[[], Iterable[Finding]]) -> list[Finding]:
     """The lines of an examination; if it fails, one that says so."""
     try:
         return list(look())
     except Exception as error:
-        return [Line(name, f"could not be examined: {type(error).__name__}: {error}", Mark.NOTE)]
+        return [Finding(name, f"could not be examined: {type(error).__name__}: {error}", Mark.NOTE)]
 
 
-def show(console: Console, title: str, lines: Iterable[Line]) -> None:
+def show(console: Console, title: str, lines: Iterable[Finding]) -> None:
     """A section: names left, texts right, folded to the terminal's width."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 2), title=title, title_justify="left")
     table.title_style = "bold"

@@ -14,7 +14,7 @@ import psutil
 
 from bench.base.errors import BenchError
 from bench.base.units import GIB
-from bench.cli.doctor.lines import Line, Mark
+from bench.cli.doctor.lines import Finding, Mark
 
 DEMO_CELLS = 7
 DEMO_MEMORY = 1.5  # GiB of main memory that a cell of the demo wants at least
@@ -31,23 +31,23 @@ VARIABLES = (
 TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 
-def python() -> Iterator[Line]:
+def python() -> Iterator[Finding]:
     """The version of Python, and whether it is new enough."""
     old = sys.version_info < (3, 11)
     text = f"{platform.python_version()}, {sys.executable}"
-    yield Line("Python", text + ("; 3.11 or newer is needed" if old else ""), Mark.BAD if old else Mark.OK)
+    yield Finding("Python", text + ("; 3.11 or newer is needed" if old else ""), Mark.BAD if old else Mark.OK)
 
 
-def torch_and_gpus() -> Iterator[Line]:
+def torch_and_gpus() -> Iterator[Finding]:
     """Whether torch loads, for what it was built, and every GPU that it sees."""
     try:
         import torch
     except Exception as error:  # a broken installation may raise anything
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        yield Line("torch", f"cannot be imported: {reason}. Install it again: make venv", Mark.BAD)
+        yield Finding("torch", f"cannot be imported: {reason}. Install it again: make venv", Mark.BAD)
         return
     cuda = torch.version.cuda
-    yield Line(
+    yield Finding(
         "torch", f"{torch.__version__}, " + (f"built for CUDA {cuda}" if cuda else "built for CPU alone")
     )
     if not torch.cuda.is_available():
@@ -57,22 +57,22 @@ def torch_and_gpus() -> Iterator[Line]:
     for n in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(n)
         known = f", driver {driver[0]}" if driver else ""
-        yield Line(
+        yield Finding(
             f"GPU {n}",
             f"{torch.cuda.get_device_name(n)}, {free / GIB:.1f} of {total / GIB:.1f} GiB free{known}, bf16 "
             + ("yes" if torch.cuda.is_bf16_supported() else "no"),
         )
 
 
-def _no_gpu(cuda: str | None) -> Line:
+def _no_gpu(cuda: str | None) -> Finding:
     here = _nvidia_smi("name")
     if not here:
-        return Line("GPU", "none: everything runs on the CPU")
+        return Finding("GPU", "none: everything runs on the CPU")
     if cuda is None:
         fix = "torch has no CUDA in it: pip install --force-reinstall torch (a CUDA build)"
     else:
         fix = f"torch sees none: the driver may be too old for CUDA {cuda}, or CUDA_VISIBLE_DEVICES hides it"
-    return Line("GPU", f"{here[0]}, but {fix}", Mark.NOTE)
+    return Finding("GPU", f"{here[0]}, but {fix}", Mark.NOTE)
 
 
 def _nvidia_smi(field: str) -> list[str]:
@@ -87,20 +87,20 @@ def _nvidia_smi(field: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-def processor() -> Iterator[Line]:
+def processor() -> Iterator[Finding]:
     """Cores that this process may use, and half precision."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _cgroup_cpus()
     limit = f", limited to the time of {quota:.3g}" if quota is not None and quota < allowed else ""
-    yield Line("CPU", f"{allowed} of {os.cpu_count()} cores for this process{limit}; {_processor_name()}")
+    yield Finding("CPU", f"{allowed} of {os.cpu_count()} cores for this process{limit}; {_processor_name()}")
     flags = _cpu_flags()
     if flags:
         fast = [flag for flag in HALF_FLAGS if flag in flags]
         text = f"in hardware ({fast[0]})" if fast else "emulated: it saves memory, not time"
-        yield Line("CPU bf16", text)
+        yield Finding("CPU bf16", text)
 
 
-def memory() -> Iterator[Line]:
+def memory() -> Iterator[Finding]:
     """Main memory, with the limit of a container or a SLURM job."""
     free, total = available_memory(), psutil.virtual_memory().total
     limit = _cgroup_memory()
@@ -109,7 +109,7 @@ def memory() -> Iterator[Line]:
         text += " (the limit of this container or job)"
     low = free < DEMO_MEMORY * GIB
     need = f"; the demo wants {DEMO_MEMORY} GiB" if low else ""
-    yield Line("memory", text + need, Mark.BAD if low else Mark.OK)
+    yield Finding("memory", text + need, Mark.BAD if low else Mark.OK)
 
 
 def available_memory() -> int:
@@ -166,7 +166,7 @@ def _read(file: Path) -> str:
         return ""
 
 
-def disks(results: Path) -> Iterator[Line]:
+def disks(results: Path) -> Iterator[Finding]:
     """Room for results and for weights."""
     from huggingface_hub import constants
 
@@ -177,29 +177,29 @@ def disks(results: Path) -> Iterator[Line]:
 
     try:
         check_disk(ResultsDir(results), DEMO_CELLS)
-        yield Line("results", f"{free_gigabytes(results):.1f} GB free at {results.absolute()}")
+        yield Finding("results", f"{free_gigabytes(results):.1f} GB free at {results.absolute()}")
     except BenchError as error:
-        yield Line("results", str(error), Mark.BAD)
+        yield Finding("results", str(error), Mark.BAD)
     for name, place in (("hub cache", Path(constants.HF_HUB_CACHE)), ("URL cache", cache_directory())):
-        yield Line(name, f"{free_gigabytes(place):.1f} GB free at {tilde(place)}")
+        yield Finding(name, f"{free_gigabytes(place):.1f} GB free at {tilde(place)}")
 
 
-def variables() -> Iterator[Line]:
+def variables() -> Iterator[Finding]:
     """What is set of the hub's variables and ours. Never the token itself."""
     from huggingface_hub import get_token
 
     for name in VARIABLES:
         if value := os.environ.get(name):
-            yield Line(name, value, Mark.NOTE if "OFFLINE" in name else Mark.OK)
+            yield Finding(name, value, Mark.NOTE if "OFFLINE" in name else Mark.OK)
     unset = [name for name in VARIABLES if not os.environ.get(name)]
-    yield Line("not set", ", ".join(unset) if unset else "none")
+    yield Finding("not set", ", ".join(unset) if unset else "none")
     named = [name for name in TOKENS if os.environ.get(name)]
     if named:
-        yield Line("hub token", f"in {named[0]}")
+        yield Finding("hub token", f"in {named[0]}")
     elif get_token():
-        yield Line("hub token", "stored by hf auth login")
+        yield Finding("hub token", "stored by hf auth login")
     else:
-        yield Line("hub token", "none; only repositories with a licence to accept want one: hf auth login")
+        yield Finding("hub token", "none; only repositories with a licence to accept want one: hf auth login")
 
 
 def tilde(path: Path) -> str:

@@ -11,14 +11,14 @@ from packaging.requirements import Requirement
 
 from bench.base import registry
 from bench.base.layers import config_dir
-from bench.cli.doctor.lines import Line, Mark
+from bench.cli.doctor.lines import Finding, Mark
 from bench.data.packages import INSTALL, installed, wanted
 from bench.experiment.ingredients import reward_list
 
 DISTRIBUTION = "reward-finetuning-bench"
 
 
-def core() -> Iterator[Line]:
+def core() -> Iterator[Finding]:
     """What the program cannot do without: bad ones each, good ones in one line."""
     tested, good, others = tested_versions(), [], []
     for requirement in requirements():
@@ -26,30 +26,32 @@ def core() -> Iterator[Line]:
         wanted = str(requirement.specifier)
         if installed is None:
             fix = f"pip install '{requirement.name}{wanted}'"
-            yield Line(requirement.name, f"not installed; type: {fix}", Mark.BAD)
+            yield Finding(requirement.name, f"not installed; type: {fix}", Mark.BAD)
         elif not requirement.specifier.contains(installed, prereleases=True):
             fix = f"pip install '{requirement.name}{wanted}'"
-            yield Line(requirement.name, f"{installed}, wanted {wanted}; type: {fix}", Mark.NOTE)
+            yield Finding(requirement.name, f"{installed}, wanted {wanted}; type: {fix}", Mark.NOTE)
         else:
             good.append(f"{requirement.name} {installed}")
             same = tested.get(canonical(requirement.name))
             if same is not None and same != installed.partition("+")[0]:
                 others.append(f"{requirement.name} {installed} (tested: {same})")
-    yield Line("in range", ", ".join(good))
+    yield Finding("in range", ", ".join(good))
     if others:
-        yield Line("untested", ", ".join(others) + "; as tested: pip install -c constraints.txt …", Mark.NOTE)
+        yield Finding(
+            "untested", ", ".join(others) + "; as tested: pip install -c constraints.txt …", Mark.NOTE
+        )
 
 
-def scorers() -> Iterator[Line]:
+def scorers() -> Iterator[Finding]:
     """Packages that some rewards are made of, and VBench's."""
     configs = [registry.load("reward", name).Config for name in reward_list()]
     named = [*dict.fromkeys(package for config in configs for package in wanted(config)), "vbench"]
     lacking = [module for module in named if not installed(module)]
     present = [f"{module} {_module_version(module)}" for module in named if module not in lacking]
     if present:
-        yield Line("installed", ", ".join(present))
+        yield Finding("installed", ", ".join(present))
     if lacking:
-        yield Line("missing", f"{', '.join(lacking)}; docs/scorers.md; type:\n{INSTALL}")
+        yield Finding("missing", f"{', '.join(lacking)}; docs/scorers.md; type:\n{INSTALL}")
 
 
 def version(distribution: str) -> str | None:

@@ -14,7 +14,7 @@ from bench.base.console import plain
 from bench.base.errors import BenchError
 from bench.base.layers import shipped
 from bench.cli.doctor import files, machine, packages, runnable
-from bench.cli.doctor.lines import Line, Mark, examine, show
+from bench.cli.doctor.lines import Finding, Mark, examine, show
 from bench.data import prompts
 from bench.experiment.ingredients import (
     ALL,
@@ -65,12 +65,12 @@ def run(
     return _conclude(console, [line for section in found for line in section])
 
 
-def _section(console: Console, title: str, lines: list[Line]) -> list[Line]:
+def _section(console: Console, title: str, lines: list[Finding]) -> list[Finding]:
     show(console, title, lines)
     return lines
 
 
-def _machine() -> list[Line]:
+def _machine() -> list[Finding]:
     parts = (
         ("Python", machine.python),
         ("torch", machine.torch_and_gpus),
@@ -83,7 +83,7 @@ def _machine() -> list[Line]:
 
 def _ingredients(
     models: str | None, rewards: str | None, settings: Sequence[str]
-) -> tuple[list[Ingredient], dict[str, list[Line]]]:
+) -> tuple[list[Ingredient], dict[str, list[Finding]]]:
     """What is asked about, without names everything that ships; and by kind what cannot be described.
 
     A reward alone is looked at on the demo's model.
@@ -94,27 +94,27 @@ def _ingredients(
         except BenchError:  # a name that is not known
             raise
         except Exception as error:  # whatever a broken package raises
-            return [], {"reward": [Line("rewards", f"{type(error).__name__}: {error}", Mark.NOTE)]}
+            return [], {"reward": [Finding("rewards", f"{type(error).__name__}: {error}", Mark.NOTE)]}
     overrides = typed(settings)
     makers: dict[str, tuple[Sequence[str], Callable[[str], Ingredient]]] = {
         "model": (list(shipped("models")), lambda name: model_ingredient(name, overrides)),
         "reward": (reward_list(), lambda name: reward_ingredient(name, overrides)),
         "prompts": (list(prompts.BUILT_IN), prompts_ingredient),
     }
-    found, problems = list[Ingredient](), dict[str, list[Line]]()
+    found, problems = list[Ingredient](), dict[str, list[Finding]]()
     for kind, (names, maker) in makers.items():
         for name in names:
             try:
                 found.append(maker(name))
             except Exception as error:  # whatever a broken package or plugin raises
                 said = str(error).partition("\n")[0] or type(error).__name__
-                problems.setdefault(kind, []).append(Line(name, said, Mark.NOTE))
+                problems.setdefault(kind, []).append(Finding(name, said, Mark.NOTE))
     return found, problems
 
 
 def _table(
     console: Console, ingredients: Sequence[Ingredient], chosen: list[str] | None, settings: Sequence[str]
-) -> list[Line]:
+) -> list[Finding]:
     """Print the table. No lines, unless it cannot be made."""
     models = [one for one in ingredients if one.kind == "model"]
     rewards = [one for one in ingredients if one.kind == "reward"]
@@ -134,15 +134,15 @@ def _table(
     return []
 
 
-def _faulty() -> Iterator[Line]:
+def _faulty() -> Iterator[Finding]:
     """Files of methods, rewards and model families that cannot be used."""
     for group in registry.FOLDERS:
         for name, entry in registry.own(group).items():
             if entry.problem is not None:
-                yield Line(f"{group} {name}", entry.problem, Mark.NOTE)
+                yield Finding(f"{group} {name}", entry.problem, Mark.NOTE)
 
 
-def _conclude(console: Console, lines: Sequence[Line]) -> int:
+def _conclude(console: Console, lines: Sequence[Finding]) -> int:
     bad = [line for line in lines if line.mark is Mark.BAD]
     if not bad:
         console.print("The demo can run here:  make demo   (or: python -m bench run)", style="green")

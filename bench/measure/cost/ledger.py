@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 DENOISER = "unet"  # the network that is trained, whatever it is: profile.csv has columns of this name
-PARTS = (DENOISER, "vae", "text", "reward", "other")  # whose weights and activations are told apart
+PARTS = (DENOISER, "vae", "text", "reward", "other")  # whose weights and activations are counted separately
 TEMPORARIES = "temporaries"
 COMPONENTS = (
     *(f"weights {part}" for part in PARTS),
@@ -113,7 +113,7 @@ class Point:
 
     @property
     def host(self) -> int:
-        """Bytes parked in the host's memory."""
+        """Bytes offloaded to the host's memory."""
         return int(self.bytes[SIZE:].sum())
 
     def components(self) -> dict[str, int]:
@@ -159,7 +159,7 @@ def highest(found: Sequence[Point]) -> Point:
     return max(found, key=lambda point: point.device)
 
 
-def most_parked(log: Log) -> int:
+def most_offloaded(log: Log) -> int:
     """The most bytes in the host's memory at any time."""
     now = most = 0
     for entry in log.entries:

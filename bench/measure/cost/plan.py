@@ -18,7 +18,7 @@ Mode = Literal["measured", "simulated"]
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedCosts:
     """A checked request. everything: all methods were asked for, so that some may be left out."""
 
     out: Path
@@ -27,7 +27,9 @@ class Planned:
     everything: bool
 
 
-def plan(experiment: Experiment, measured: bool | None, batch: int | None, graphs: str | None) -> Planned:
+def plan(
+    experiment: Experiment, measured: bool | None, batch: int | None, graphs: str | None
+) -> PlannedCosts:
     """Resolve the cells. Raises BenchError.
 
     measured: None decides: the embedded model is, larger ones are simulated, without any of their weights.
@@ -41,7 +43,7 @@ def plan(experiment: Experiment, measured: bool | None, batch: int | None, graph
         measured = all((cell.config.model.config.source or "").startswith("embedded:") for cell in cells)
     if measured:
         cells = only_trained(resolve_all(parts), named=not everything)
-    return Planned(experiment.out, cells, "measured" if measured else "simulated", everything)
+    return PlannedCosts(experiment.out, cells, "measured" if measured else "simulated", everything)
 
 
 def varied(settings: Sequence[str]) -> list[list[str]]:
@@ -55,7 +57,7 @@ def varied(settings: Sequence[str]) -> list[list[str]]:
     return [list(combination) for combination in itertools.product(*choices)]
 
 
-def merged(found: Sequence[Planned]) -> Planned:
+def merged(found: Sequence[PlannedCosts]) -> PlannedCosts:
     """All their cells, each once; a setting need not concern every method."""
     cells = {cell.id: cell for planned in found for cell in planned.cells}
     return replace(found[0], cells=list(cells.values()))

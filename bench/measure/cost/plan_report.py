@@ -14,7 +14,7 @@ from bench.base.units import GIB, gigabytes
 from bench.experiment.settings import CellConfig
 from bench.measure.cost import planner
 from bench.measure.cost.earlier import Timing, timing, variances
-from bench.measure.cost.planner import Answers, Choice, Facts
+from bench.measure.cost.planner import Answers, Candidate, Facts
 from bench.measure.cost.simulate import Simulator
 from bench.measure.cost.step import trained
 
@@ -116,7 +116,9 @@ def _answers(console: Console, known: Facts, found: Answers, gradients: Path) ->
     console.print()
 
 
-def _choices(console: Console, ways: Sequence[Choice], best: Choice | None, h: int, budget: int) -> None:
+def _choices(
+    console: Console, ways: Sequence[Candidate], best: Candidate | None, h: int, budget: int
+) -> None:
     least = min(way.flops for way in ways)
     rows = [
         (
@@ -194,7 +196,7 @@ def reasons(known: Facts, found: Answers, h: int) -> str:
     return f"h = {h}: the surrogate falls with h, so the largest h whose joint graphs fit."
 
 
-def settings(known: Facts, best: Choice | None, h: int, method: str) -> str:
+def settings(known: Facts, best: Candidate | None, h: int, method: str) -> str:
     """The options of `bench run` that follow from the plan."""
     if known.graphs == "joint":
         on = str(known.joint[-1].checkpointing).lower()
@@ -206,7 +208,7 @@ def settings(known: Facts, best: Choice | None, h: int, method: str) -> str:
     return f"run with: {best.words()} --set {method}.h={h}"
 
 
-def _deadline(config: CellConfig, best: Choice | None, deadline: float, known: Timing | None) -> str:
+def _deadline(config: CellConfig, best: Candidate | None, deadline: float, known: Timing | None) -> str:
     hours = f"{deadline / 3600:.3g} h"
     if known is None:
         return (

@@ -23,7 +23,7 @@ Simulate = Callable[[CellConfig], Usage]
 
 
 @dataclass(frozen=True)
-class Joint:
+class JointCost:
     """Graphs held jointly, as Eq. 7 supposes. base: peak at h = 0. slope: B_h, bytes per HO step. fits: the
     largest h of which base + slope · h is in the budget, -1 if none is."""
 
@@ -34,7 +34,7 @@ class Joint:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Candidate:
     """One way to run the staged engine. flops: of one optimizer step at the h that is asked for."""
 
     settings: Mapping[str, Any]
@@ -59,11 +59,11 @@ class Facts:
     longest: int
     graphs: str
     slope_zo: float
-    joint: tuple[Joint, ...]
+    joint: tuple[JointCost, ...]
     variances: Variances | None
 
     @property
-    def eq7(self) -> Joint:
+    def eq7(self) -> JointCost:
         """The setting that Eq. 8 is about: without checkpointing."""
         return self.joint[0]
 
@@ -136,7 +136,7 @@ def facts(config: CellConfig, budget: int, simulate: Simulate, known: Variances 
     return Facts(budget, model.steps, top, graphs, _zo_slope(config, simulate), joint, known)
 
 
-def _joint(config: CellConfig, budget: int, simulate: Simulate, top: int, checkpointing: bool) -> Joint:
+def _joint(config: CellConfig, budget: int, simulate: Simulate, top: int, checkpointing: bool) -> JointCost:
     def peak(h: int) -> int:
         way = {"graphs": "joint", "gradient_checkpointing": checkpointing, "offload": False}
         return simulate(changed(config, h, **way)).device
@@ -148,7 +148,7 @@ def _joint(config: CellConfig, budget: int, simulate: Simulate, top: int, checkp
         fits = -1
     else:
         fits = math.floor((budget - base) / slope) if slope > 0 else top
-    return Joint(checkpointing, base, slope, min(fits, top))
+    return JointCost(checkpointing, base, slope, min(fits, top))
 
 
 def _zo_slope(config: CellConfig, simulate: Simulate) -> float:
@@ -190,10 +190,10 @@ def decide(known: Facts, found: Answers) -> int:
     return found.corrected if found.measured is None else found.measured
 
 
-def choices(config: CellConfig, h: int, simulate: Simulate) -> list[Choice]:
+def choices(config: CellConfig, h: int, simulate: Simulate) -> list[Candidate]:
     """Ways to run the staged engine, largest memory first."""
     batch = trained(config).train.batch
-    near, found = min(1, h), list[Choice]()
+    near, found = min(1, h), list[Candidate]()
     for checkpointing in (False, True):
         ways: list[dict[str, Any]] = [
             {"train.micro_batch": batch, "train.reward_chunk": None},
@@ -213,11 +213,11 @@ def choices(config: CellConfig, h: int, simulate: Simulate) -> list[Choice]:
                 more = simulate(changed(config, near + 1, **plain))
                 per_step = more.flops - here.flops
             flops = here.flops + (h - near) * (per_step or 0)
-            found.append(Choice(settings, here.device, here.host, here.peak_stage, flops))
+            found.append(Candidate(settings, here.device, here.host, here.peak_stage, flops))
     return found
 
 
-def chosen(found: Sequence[Choice], budget: int) -> Choice | None:
+def chosen(found: Sequence[Candidate], budget: int) -> Candidate | None:
     """The one of least work that fits; of equals, without transfers and with the fewest pieces."""
     fitting = [choice for choice in found if choice.peak <= budget]
     if not fitting:

@@ -14,13 +14,13 @@ from bench.base.errors import BenchError
 from bench.experiment.settings import CellConfig
 from bench.measure.cost import table
 from bench.measure.cost.calibrate import FILE, Calibration, load
-from bench.measure.cost.plan import Planned
+from bench.measure.cost.plan import PlannedCosts
 from bench.measure.cost.step import trained
 from bench.measure.cost.table import Profiled
 from bench.measure.cost.usage import Usage
 
 
-def run(console: Console, planned: Planned, calibration: Path | None) -> int:
+def run(console: Console, planned: PlannedCosts, calibration: Path | None) -> int:
     """Returns the exit code: 1 if a method that was named, or every one, could not be profiled.
 
     calibration: a file that seconds of simulated steps are predicted from; None: the results directory's, if
@@ -52,7 +52,7 @@ def run(console: Console, planned: Planned, calibration: Path | None) -> int:
     return 1 if failed and not (planned.everything and found) else 0
 
 
-def calibrate(console: Console, planned: Planned) -> int:
+def calibrate(console: Console, planned: PlannedCosts) -> int:
     """Measure this device's throughput, and how well it predicts the planned cells. Returns the exit code."""
     from bench.measure.cost import calibrate as speed
     from bench.run.load import start
@@ -74,7 +74,7 @@ def calibrate(console: Console, planned: Planned) -> int:
     return 0
 
 
-def _speed(planned: Planned, path: Path | None) -> Calibration | None:
+def _speed(planned: PlannedCosts, path: Path | None) -> Calibration | None:
     if planned.mode == "measured":
         return None
     own = planned.out / FILE
@@ -110,7 +110,7 @@ def _figures(out: Path, found: list[Profiled]) -> list[Path]:
     return figures.draw(out, rows, {f"One step of {shown.training.method.name}": shown.usage.timeline})
 
 
-def _way(planned: Planned) -> Callable[[CellConfig], Usage]:
+def _way(planned: PlannedCosts) -> Callable[[CellConfig], Usage]:
     if planned.mode == "simulated":
         from bench.measure.cost.simulate import Simulator
 

@@ -103,7 +103,7 @@ def subject_of(
 
 
 @dataclass(frozen=True)
-class Work:
+class StepWork:
     """Network evaluations of one batch, counted per sample. updates: optimizer steps that it gives."""
 
     forward: int
@@ -124,11 +124,11 @@ class Counting(Offloader):
         return copy
 
     def restore(self, tensor: Tensor, device: torch.device) -> Tensor:
-        """A copy, so that what is parked stays as it is."""
+        """A copy, so that what is offloaded stays as it is."""
         return tensor.clone()
 
 
-def step(subject: Subject, batch: Batch) -> Work:
+def step(subject: Subject, batch: Batch) -> StepWork:
     """All optimizer steps of one batch, as the trainer takes them."""
     forward = backward = updates = 0
     limit = math.inf if subject.train.clip_norm is None else subject.train.clip_norm
@@ -137,7 +137,7 @@ def step(subject: Subject, batch: Batch) -> Work:
             clip_grad_norm_(subject.chain.parameters(), limit)
             subject.optimizer.step()
         forward, backward, updates = forward + report.forward, backward + report.backward, updates + 1
-    return Work(forward, backward, updates)
+    return StepWork(forward, backward, updates)
 
 
 def labels(chain: Chain) -> Callable[[Tensor], str | None]:

@@ -28,8 +28,8 @@ SIZES = (  # components of the peak, and sums of them
 )
 NOTE = (
     "GB: 1e9 bytes of live tensors at the peak; what a GPU's libraries and allocator take comes on top. "
-    "other: LoRA, gradients, optimizer, latents, perturbations, temporaries. RAM: activations parked in main "
-    "memory (model.offload). fwd, bwd: network evaluations of a batch. TFLOP: 1e12 operations of a batch."
+    "other: LoRA, gradients, optimizer, latents, perturbations, temporaries. RAM: activations offloaded "
+    "to main memory (model.offload). fwd, bwd: network evaluations of a batch. TFLOP: 1e12 operations of a batch."
 )
 
 
@@ -101,7 +101,7 @@ def block(training: Training) -> int | None:
 
 
 def timeline(one: Profiled) -> list[dict[str, Any]]:
-    """Lines of timeline.csv: what was alive at one time, by component, and what was parked."""
+    """Lines of timeline.csv: what was alive at one time, by component, and what was offloaded."""
     return [
         {
             "cell": one.cell.id,

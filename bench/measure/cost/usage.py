@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bench.measure.cost.ledger import Point, highest, most_parked, nothing, points
-from bench.measure.cost.step import Subject, Work
+from bench.measure.cost.ledger import Point, highest, most_offloaded, nothing, points
+from bench.measure.cost.step import StepWork, Subject
 from bench.measure.cost.times import Seconds
 from bench.measure.cost.tracker import Operations, Tracker
 
@@ -15,7 +15,7 @@ POINTS = 400  # of a timeline
 
 @dataclass(frozen=True)
 class Usage:
-    """Bytes are those of live tensors. device, host: most at any time, on the device and parked beside it.
+    """Bytes are those of live tensors. device, host: the most at any time, on the device and offloaded.
 
     components: of what was on the device at its peak. timeline: the step in order, thinned; it has the
     peak. operations: of matrix products, convolutions and attention; a multiplication with an addition is
@@ -30,7 +30,7 @@ class Usage:
     host: int
     components: Mapping[str, int]
     timeline: tuple[Point, ...]
-    work: Work
+    work: StepWork
     operations: Operations
     seconds: Seconds | None = None
     process: int | None = None
@@ -52,7 +52,7 @@ class Usage:
         return highest(self.timeline).stage
 
 
-def usage(tracker: Tracker, subject: Subject, work: Work) -> Usage:
+def usage(tracker: Tracker, subject: Subject, work: StepWork) -> Usage:
     """The usage that a tracker logged while `work` was done."""
     found = points(tracker.log, nothing(), POINTS)
     top = highest(found)
@@ -60,7 +60,7 @@ def usage(tracker: Tracker, subject: Subject, work: Work) -> Usage:
         subject.dtype,
         subject.resolution,
         top.device,
-        most_parked(tracker.log),
+        most_offloaded(tracker.log),
         top.components(),
         tuple(found),
         work,

@@ -32,7 +32,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedProbes:
     """A checked request. probes: in order; the exact gradient of the deployed sampler comes first."""
 
     out: Path
@@ -41,7 +41,7 @@ class Planned:
     jobs: int | None
 
 
-def plan(experiment: Experiment, places: Sequence[str], limits: Limits, jobs: int | None) -> Planned:
+def plan(experiment: Experiment, places: Sequence[str], limits: Limits, jobs: int | None) -> PlannedProbes:
     """Check everything that can be checked before anything runs. Raises BenchError.
 
     places: θ, each `init` or the directory of a cell or a LoRA. The deployed sampler's exact gradient is
@@ -70,7 +70,7 @@ def plan(experiment: Experiment, places: Sequence[str], limits: Limits, jobs: in
     _check_scopes(list(probes.values()))
     folder = experiment.out / FOLDER
     found = [(config, ProbeDir(folder / name)) for name, config in probes.items()]
-    return Planned(experiment.out, found, limits, jobs)
+    return PlannedProbes(experiment.out, found, limits, jobs)
 
 
 def _check_scopes(probes: Sequence[ProbeConfig]) -> None:
@@ -122,7 +122,7 @@ def _probe(cell: Cell, place: str) -> ProbeConfig:
     return probe_config(cell, training, biased, str(lora.resolve()), {"lora": digests.digest(lora)})
 
 
-def unfinished(planned: Planned, force: bool) -> list[ProbeWork]:
+def unfinished(planned: PlannedProbes, force: bool) -> list[ProbeWork]:
     """The profiles that have to draw."""
     found = [
         ProbeWork(

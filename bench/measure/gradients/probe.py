@@ -198,7 +198,7 @@ def _deterministic(trajectory: Trajectory) -> bool:
 
 
 @dataclass(frozen=True)
-class Profile:
+class GradientProfile:
     """What `profile` returns. own: against the method's own objective (its noise, perturbations, plans)."""
 
     draws: int
@@ -222,7 +222,7 @@ def profile(
     margin: float = MARGIN,
     level: float = LEVEL,
     tell: Callable[[Probe], None] | None = None,
-) -> Profile:
+) -> GradientProfile:
     """Profile an estimator on a chain and a reward of your own: bias, noise and cost of its batch gradients.
 
     Stops after `draws` batches or `seconds`, whichever comes first (one of them is needed). batch: samples of
@@ -244,4 +244,4 @@ def profile(
     moments = probe.moments
     own = bias(moments, moments.exact, margin, level)
     per_gradient = moments.seconds / moments.timed if moments.timed else float("nan")
-    return Profile(moments.draws, own, noise(moments, moments.exact, own.norm), per_gradient, moments)
+    return GradientProfile(moments.draws, own, noise(moments, moments.exact, own.norm), per_gradient, moments)

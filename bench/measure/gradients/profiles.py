@@ -77,7 +77,7 @@ def _read(probe: ProbeDir, state: WorkState) -> Measured | None:
 class ProfileRow:
     """One profile and what it says.
 
-    label: the method's names, told apart from other rows'. length: |g| of the deployed sampler, from all
+    label: the method's names, distinguished from other rows'. length: |g| of the deployed sampler, from all
     draws of the reference; nan if it is not known.
     """
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from bench.measure.gradients.plan import Limits, Planned, unfinished
+from bench.measure.gradients.plan import Limits, PlannedProbes, unfinished
 from bench.measure.gradients.work import ProbeWork
 from bench.run import launch
 from bench.run.experiment import INTERRUPTED, Ended, command_line, default_jobs
@@ -46,7 +46,7 @@ class Slots:
         return HowToRun(timeout=max(LEAST, min(left, share)), extra=tuple(extra))
 
 
-def run(console: Console, planned: Planned, force: bool, started: float) -> Ended:
+def run(console: Console, planned: PlannedProbes, force: bool, started: float) -> Ended:
     """Measure. started: when the budget began, on the monotonic clock."""
     todo = unfinished(planned, force)
     launch.check_disk(ResultsDir(planned.out), len(todo))

@@ -24,7 +24,7 @@ from bench.run.store import ResultsDir
 CELLS = 8  # that share the videos, unless something limits how many run at once
 
 
-def generate(console: Console, request: VideosRequest, how: sweep.Asked, cells: int | None) -> int:
+def generate(console: Console, request: VideosRequest, how: sweep.SweepRequest, cells: int | None) -> int:
     """Send jobs for the videos that are not there. Returns the exit code. Raises BenchError."""
     from bench.measure.vbench.record import record
     from bench.measure.vbench.resolve import resolve
@@ -46,7 +46,7 @@ def generate(console: Console, request: VideosRequest, how: sweep.Asked, cells: 
     return _send(console, results, left, profile, how, len(jobs) - len(left))
 
 
-def score(console: Console, requests: Sequence[ScoreRequest], how: sweep.Asked, fetch: bool) -> int:
+def score(console: Console, requests: Sequence[ScoreRequest], how: sweep.SweepRequest, fetch: bool) -> int:
     """Send a job for every dimension that has no score and lacks nothing. fetch: download weights first.
 
     Returns the exit code, 1 if a dimension lacks something. Raises BenchError.
@@ -103,14 +103,14 @@ def sent(results: ResultsDir) -> set[str]:
     return {cell.id for cell, claim in held.items() if claim is not None and queue.alive(cell, *claim)}
 
 
-def _profile(how: sweep.Asked) -> Profile:
+def _profile(how: sweep.SweepRequest) -> Profile:
     if not how.dry_run:
         sending.require_slurm()
     assert how.profile is not None  # --slurm names it
     return cluster.load(how.profile, how.changes).model_copy(update={"report": False})
 
 
-def _check_force(how: sweep.Asked, busy: Collection[str], results: ResultsDir) -> None:
+def _check_force(how: sweep.SweepRequest, busy: Collection[str], results: ResultsDir) -> None:
     if how.force and busy:
         names = ", ".join(busy) if len(busy) <= 3 else f"{len(busy)} cells"
         raise BenchError(
@@ -127,7 +127,7 @@ def _lacking(request: ScoreRequest, profile: Profile, fetch: bool) -> DimensionS
     return None if status is not None and elsewhere and status.videos else status
 
 
-def _dry(console: Console, jobs: Sequence[VbenchJob], profile: Profile, how: sweep.Asked) -> int:
+def _dry(console: Console, jobs: Sequence[VbenchJob], profile: Profile, how: sweep.SweepRequest) -> int:
     if not jobs:
         console.print("nothing would be sent")
         return 0
@@ -139,7 +139,7 @@ def _send(
     results: ResultsDir,
     jobs: Sequence[VbenchJob],
     profile: Profile,
-    how: sweep.Asked,
+    how: sweep.SweepRequest,
     done: int,
 ) -> int:
     if not jobs:

@@ -13,7 +13,7 @@ from bench.run.slurm.scheduler import NODE_FAILURES, Job
 from bench.run.store import Cause, CellDir, CellInUse, ResultsDir, Status, WorkState
 
 
-class Verdict(NamedTuple):
+class Ending(NamedTuple):
     """How a job's end is recorded in the cell's status."""
 
     state: WorkState
@@ -54,7 +54,7 @@ def _settle(results: ResultsDir, cell: CellDir, claim: Claim, queue: Queue) -> N
         pass  # its process is still ending, or another run has it: the next look will tell
 
 
-def verdict(results: ResultsDir, cell: CellDir, claim: Claim, status: Status, queue: Queue) -> Verdict:
+def verdict(results: ResultsDir, cell: CellDir, claim: Claim, status: Status, queue: Queue) -> Ending:
     """What became of a claimed cell's job, which is over."""
     job_id = queue.job_id(cell, claim) or ""
     job, logs = queue.job(job_id), record.log_files(results, claim.token, job_id)
@@ -63,36 +63,36 @@ def verdict(results: ResultsDir, cell: CellDir, claim: Claim, status: Status, qu
     if words is not None or (job is not None and job.state == "OUT_OF_MEMORY"):
         submission = queue.submission(cell, claim)
         gpus = submission is not None and bool(submission.profile["gpus"] or submission.profile["gres"])
-        return Verdict(WorkState.FAILED, Cause.OUT_OF_MEMORY, memory_kills.story(cell, gpus, words))
+        return Ending(WorkState.FAILED, Cause.OUT_OF_MEMORY, memory_kills.story(cell, gpus, words))
     if job is None:
         if not logs:
-            return Verdict(
+            return Ending(
                 WorkState.PREEMPTED, Cause.CANCELLED, f"job {job_id} left the queue before it started"
             )
-        return Verdict(WorkState.FAILED, Cause.LOST, f"SLURM no longer knows job {job_id}.{log}")
+        return Ending(WorkState.FAILED, Cause.LOST, f"SLURM no longer knows job {job_id}.{log}")
     return _by_state(job, status, log)
 
 
-def _by_state(job: Job, status: Status, log: str) -> Verdict:
+def _by_state(job: Job, status: Status, log: str) -> Ending:
     where = f" on {job.node}" if job.node else ""
     if job.state in NODE_FAILURES:
-        return Verdict(WorkState.FAILED, Cause.NODE_FAILURE, f"the node of job {job.id}{where} failed")
+        return Ending(WorkState.FAILED, Cause.NODE_FAILURE, f"the node of job {job.id}{where} failed")
     if job.state in ("TIMEOUT", "DEADLINE"):
-        return Verdict(
+        return Ending(
             WorkState.TIMEOUT,
             None,
             f"job {job.id} reached its time limit, the checkpoint is at step {status.step}",
         )
     if job.state == "CANCELLED" and "ependency" in job.reason:
-        return Verdict(WorkState.PREEMPTED, Cause.DEPENDENCY, f"the dependency of job {job.id} cannot hold")
+        return Ending(WorkState.PREEMPTED, Cause.DEPENDENCY, f"the dependency of job {job.id} cannot hold")
     if job.state == "CANCELLED":
-        return Verdict(
+        return Ending(
             WorkState.PREEMPTED, Cause.CANCELLED, f"job {job.id} was cancelled at step {status.step}"
         )
     if job.state == "PREEMPTED":
-        return Verdict(WorkState.PREEMPTED, None, f"job {job.id} was preempted and not queued again")
+        return Ending(WorkState.PREEMPTED, None, f"job {job.id} was preempted and not queued again")
     if job.state == "COMPLETED":
-        return Verdict(WorkState.FAILED, Cause.LOST, f"job {job.id} ended without running the cell.{log}")
-    return Verdict(
+        return Ending(WorkState.FAILED, Cause.LOST, f"job {job.id} ended without running the cell.{log}")
+    return Ending(
         WorkState.FAILED, Cause.KILLED, f"job {job.id} was killed{where} (SLURM: {job.state}).{log}"
     )

@@ -32,7 +32,7 @@ NEVER_STARTS = (
 
 
 @dataclass(frozen=True)
-class Asked:
+class SweepRequest:
     """What the user typed besides the experiment."""
 
     profile: str | None
@@ -43,7 +43,7 @@ class Asked:
     force: bool
 
 
-def submit(console: Console, options: Options, asked: Asked) -> int:
+def submit(console: Console, options: Options, asked: SweepRequest) -> int:
     """Plan an experiment and send what is left of it. Returns the exit code."""
     if asked.profile is None:
         raise BenchError("--profile: name a profile, one of: " + ", ".join(cluster.profiles()))
@@ -63,7 +63,7 @@ def submit(console: Console, options: Options, asked: Asked) -> int:
     return send(console, planned.results, planned.todo, chosen, asked, done)
 
 
-def retry(console: Console, results: ResultsDir, which: str, asked: Asked) -> int:
+def retry(console: Console, results: ResultsDir, which: str, asked: SweepRequest) -> int:
     """Send cells that ended badly once more. Returns the exit code."""
     cells = control.to_retry(results, which)
     if not cells:
@@ -85,7 +85,7 @@ def retry(console: Console, results: ResultsDir, which: str, asked: Asked) -> in
     return send(console, results, todo, chosen, asked, 0)
 
 
-def dry(console: Console, todo: Sequence[Work], chosen: Profile, asked: Asked) -> int:
+def dry(console: Console, todo: Sequence[Work], chosen: Profile, asked: SweepRequest) -> int:
     parallel = asked.max_parallel or chosen.max_parallel
     largest = scheduler.largest_array() if scheduler.available() else scheduler.DEFAULT_ARRAY
     found = sending.arrays(todo, chosen, parallel, largest)
@@ -95,7 +95,12 @@ def dry(console: Console, todo: Sequence[Work], chosen: Profile, asked: Asked) -
 
 
 def send(
-    console: Console, results: ResultsDir, todo: Sequence[Work], chosen: Profile, asked: Asked, done: int
+    console: Console,
+    results: ResultsDir,
+    todo: Sequence[Work],
+    chosen: Profile,
+    asked: SweepRequest,
+    done: int,
 ) -> int:
     sent = sending.submit(
         results,

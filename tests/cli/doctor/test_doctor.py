@@ -9,7 +9,7 @@ from rich.console import Console
 
 from bench.base.errors import BenchError
 from bench.cli.doctor import machine, packages, report, runnable
-from bench.cli.doctor.lines import Line, Mark, examine
+from bench.cli.doctor.lines import Finding, Mark, examine
 from bench.data import sources
 from bench.experiment import ingredients
 from bench.models.sizes import ARCHITECTURES
@@ -123,7 +123,7 @@ def test_a_full_disk_ends_in_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_an_examination_that_fails_is_a_line() -> None:
-    def fails() -> list[Line]:
+    def fails() -> list[Finding]:
         raise ZeroDivisionError("no")
 
     (line,) = examine("thing", fails)

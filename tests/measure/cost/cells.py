@@ -1,7 +1,7 @@
 """Cells to profile, as the command line makes them."""
 
 from bench.experiment import request
-from bench.measure.cost.plan import Planned, plan
+from bench.measure.cost.plan import PlannedCosts, plan
 
 
 def planned(
@@ -11,7 +11,7 @@ def planned(
     batch: int | None = 4,
     graphs: str | None = None,
     reward: str | None = None,
-) -> Planned:
+) -> PlannedCosts:
     """Simulated cells of some methods. settings: as --set."""
     options = request.Options(methods=methods, model=model, reward=reward, seeds="0", settings=settings)
     return plan(request.build(options), False, batch, graphs)

@@ -13,7 +13,7 @@ from bench.base import units
 from bench.base.errors import BenchError
 from bench.cli.main import app
 from bench.measure.cost import earlier, eq8, plan_report, planner
-from bench.measure.cost.planner import Choice, Facts, Joint
+from bench.measure.cost.planner import Candidate, Facts, JointCost
 
 
 def test_sizes_in_decimal_and_binary_units_are_told_apart() -> None:
@@ -39,7 +39,7 @@ def test_eq8_second_term_is_24_while_its_surrogate_is_least_at_49() -> None:
 
 def _facts(graphs: str, profile: earlier.Variances | None, base: int = 20) -> Facts:
     fits = -1 if base > 40 else 2
-    return Facts(40, 50, 49, graphs, 0.0, (Joint(False, base, 8.0, fits),), profile)
+    return Facts(40, 50, 49, graphs, 0.0, (JointCost(False, base, 8.0, fits),), profile)
 
 
 def _row(h: int, variance: float, seconds: float, se: float = 0.0) -> earlier.AtH:
@@ -74,7 +74,7 @@ def test_joint_graphs_that_never_fit_are_an_error_that_says_what_to_do() -> None
 
 
 def test_the_choice_is_the_least_work_that_fits() -> None:
-    ways = [Choice({}, 50, 0, "", 1e12), Choice({}, 30, 20, "", 1e12), Choice({}, 10, 0, "", 1.3e12)]
+    ways = [Candidate({}, 50, 0, "", 1e12), Candidate({}, 30, 20, "", 1e12), Candidate({}, 10, 0, "", 1.3e12)]
     assert planner.chosen(ways, 40) is ways[1]
     assert planner.chosen(ways, 20) is ways[2]
     assert planner.chosen(ways, 5) is None
@@ -83,7 +83,7 @@ def test_the_choice_is_the_least_work_that_fits() -> None:
 def test_every_choice_fills_each_column_of_its_table() -> None:
     settings = {"model.gradient_checkpointing": True, "train.micro_batch": 4, "train.reward_chunk": 1}
     stream = io.StringIO()
-    ways = [Choice(settings, 50, 0, "", 1e12)]
+    ways = [Candidate(settings, 50, 0, "", 1e12)]
     plan_report._choices(Console(file=stream, width=120), ways, ways[0], 2, 40)
     table = stream.getvalue().splitlines()
     header, line = (next(text for text in table if word in text) for word in ("checkpointing", "│"))

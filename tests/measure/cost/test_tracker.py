@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from bench.measure.cost.ledger import highest, most_parked, nothing, points
+from bench.measure.cost.ledger import highest, most_offloaded, nothing, points
 from bench.measure.cost.tracker import Tracker
 
 FLOAT = 4
@@ -89,7 +89,7 @@ def test_copies_that_stand_for_the_host_are_counted_apart() -> None:
         y = torch.zeros(10)
         del x
     assert peak(tracker) == 10 * FLOAT
-    assert most_parked(tracker.log) == 100 * FLOAT
+    assert most_offloaded(tracker.log) == 100 * FLOAT
     assert len(y) == 10
 
 

@@ -56,7 +56,7 @@ def planned(
     places: Sequence[str] = ("init",),
     prompts: Path | None = None,
     draws: int | None = None,
-) -> plan.Planned:
+) -> plan.PlannedProbes:
     """Plan profiles on the test model in this process (fixture `plugin`)."""
     text = None if prompts is None else str(prompts)
     options = Options(methods=methods, model=str(DOTS), prompts=text, seeds="0", settings=settings, out=out)
@@ -68,7 +68,7 @@ def drawn(out: Path, *settings: str, draws: int, **options: Any) -> list[process
     return measured(planned(out, *settings, draws=draws, **options), draws)
 
 
-def measured(found: plan.Planned, draws: int) -> list[process.Exit]:
+def measured(found: plan.PlannedProbes, draws: int) -> list[process.Exit]:
     """The same for any plan."""
     ready, busy = launch.prepare(plan.unfinished(found, force=False), force=False)
     assert not busy

@@ -23,7 +23,7 @@ from bench.engine.engine import Engine
 from bench.engine.method import Method
 from bench.engine.plan import Kind, Plan, Segment, tiled
 from bench.experiment.method_files import shipped_config
-from bench.measure.gradients.probe import Profile, profile
+from bench.measure.gradients.probe import GradientProfile, profile
 from bench.measure.gradients.verdict import Verdict
 from examples.linear_gaussian import LinearGaussianChain, QuadraticReward, exact_gradient
 from tests.support import fast_streams
@@ -45,7 +45,7 @@ def chain() -> LinearGaussianChain:
     return LinearGaussianChain(STEPS, 1, noise=0.7)
 
 
-def measured(method: Method, draws: int = 32, size: int = SIZE) -> Profile:
+def measured(method: Method, draws: int = 32, size: int = SIZE) -> GradientProfile:
     """The profile at the margin for closed-form chains."""
     goal = QuadraticReward([3.0])
     return profile(

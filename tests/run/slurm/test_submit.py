@@ -10,7 +10,7 @@ from bench.run import claims
 from bench.run.slurm import record, submit, sweep
 from bench.run.slurm.cluster import Profile
 from bench.run.slurm.submit import Sent
-from bench.run.slurm.sweep import Asked
+from bench.run.slurm.sweep import SweepRequest
 from bench.run.store import ResultsDir, WorkState
 from bench.run.work import CellWork
 from tests.run.slurm.fakes import SBATCH, Programs
@@ -127,7 +127,7 @@ def test_retry_sends_only_what_failed_with_the_last_profile(
     todo[2].directory.write_status(WorkState.DONE, 2, 1.0)
     over = (f"77_{n}|COMPLETED||None|2020-01-01" for n in (1, 2))
     programs.queue("77_0|RUNNING|n1|None|N/A", "77_3|PENDING||Priority|N/A", *over)
-    asked = Asked(None, ("time=8h",), None, False, False, False)
+    asked = SweepRequest(None, ("time=8h",), None, False, False, False)
     assert sweep.retry(Console(width=200), ResultsDir(tmp_path / "out"), "failed", asked) == 0
     newest = [*record.submissions(ResultsDir(tmp_path / "out")).values()]
     assert {cell for found in newest if found.jobs and "78" in str(found.jobs) for cell in found.jobs} == {
@@ -140,7 +140,7 @@ def test_retry_of_a_directory_that_was_never_sent_asks_for_a_profile(
     tmp_path: Path, todo: list[CellWork], programs: Programs
 ) -> None:
     todo[0].directory.write_status(WorkState.FAILED, 1, 1.0, "out of luck")
-    asked = Asked(None, (), None, False, False, False)
+    asked = SweepRequest(None, (), None, False, False, False)
     with pytest.raises(BenchError, match=r"was never submitted to SLURM: name a --profile"):
         sweep.retry(Console(), ResultsDir(tmp_path / "out"), "failed", asked)
 

@@ -108,7 +108,7 @@ def test_retry_finds_that_others_made_the_videos(tmp_path: Path, programs: Progr
         cell.write_status(WorkState.FAILED, 0, 1.0, "out of luck")
         claims.release(cell, submissions(results.path)[0].name)
     make(tmp_path, "scene-subset2-1of2", "scene-subset2-2of2")
-    asked = sweep.Asked(None, (), None, False, False, False)
+    asked = sweep.SweepRequest(None, (), None, False, False, False)
     assert sweep.retry(Console(), results, "failed", asked) == 0
     assert [cell.status().state for cell in results.cells()] == [WorkState.DONE, WorkState.DONE]
     assert len(submissions(results.path)) == 1
