@@ -29,7 +29,8 @@ SIZES = (  # components of the peak, and sums of them
 NOTE = (
     "GB: 1e9 bytes of live tensors at the peak; what a GPU's libraries and allocator take comes on top. "
     "other: LoRA, gradients, optimizer, latents, perturbations, temporaries. RAM: activations offloaded "
-    "to main memory (model.offload). fwd, bwd: network evaluations of a batch. TFLOP: 1e12 operations of a batch."
+    "to main memory (model.offload). fwd, bwd: network evaluations of a batch. TFLOP: 1e12 operations of a "
+    "batch."
 )
 
 
