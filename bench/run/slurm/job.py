@@ -165,6 +165,10 @@ class CellJob:
             return self._wait_for_the_end(cell)
         if status.cause is Cause.KILLED and memory_kills.kills() > self._kills:
             status = _record(cell, WorkState.FAILED, memory_kills.story(cell), Cause.OUT_OF_MEMORY)
+        elif status.cause is Cause.KILLED and time.monotonic() - self._began > self.seconds - MARGIN:
+            # SLURM ends all processes of a job at its limit, and this one may be the last of them.
+            told = f"killed at the job's time limit, the checkpoint is at step {status.step}"
+            status = _record(cell, WorkState.TIMEOUT, told)
         claims.release(cell, self.token)
         if status.state is not WorkState.DONE:
             raise CellFailed(f"{cell.id}: {status.cause or status.state}: {status.message}")

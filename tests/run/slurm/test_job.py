@@ -70,6 +70,15 @@ def test_killed_cell_ran_out_of_memory_if_the_kernel_counted_a_kill(
     assert free(work)
 
 
+def test_cell_killed_at_the_limit_of_its_job_is_out_of_time(tmp_path: Path) -> None:
+    work = planned(tmp_path / "out", "broken.how=kill", "broken.at=3", methods="broken")
+    with pytest.raises(CellFailed, match="killed at the job's time limit"):
+        cell_job(work, seconds=0)()
+    status = work.directory.status()
+    assert (status.state, status.cause) == (WorkState.TIMEOUT, None)
+    assert free(work)
+
+
 def test_machines_other_than_the_first_keep_no_records(tmp_path: Path, inside: SimpleNamespace) -> None:
     work = planned(tmp_path / "out")
     inside.global_rank = 1
