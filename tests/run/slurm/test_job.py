@@ -71,7 +71,7 @@ def test_killed_cell_ran_out_of_memory_if_the_kernel_counted_a_kill(
 
 
 def test_cell_killed_at_the_limit_of_its_job_is_out_of_time(tmp_path: Path) -> None:
-    work = planned(tmp_path / "out", "broken.how=kill", "broken.at=3", methods="broken")
+    work = planned(tmp_path / "out", "broken.how=kill", "broken.at=1", methods="broken")
     with pytest.raises(CellFailed, match="killed at the job's time limit"):
         cell_job(work, seconds=0)()
     status = work.directory.status()
