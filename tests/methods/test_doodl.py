@@ -230,11 +230,12 @@ def test_a_cell_that_is_stopped_between_batches_goes_on_with_the_next(
         return original(self, engine, start)
 
     monkeypatch.setattr(Doodl, "improve", counting)
-    monkeypatch.setattr("bench.run.recorded.StopRequest.seconds_left", lambda _: -1.0 if len(calls) == 2 else 1.0)
+    left = "bench.run.recorded.StopRequest.seconds_left"
+    monkeypatch.setattr(left, lambda _: -1.0 if len(calls) == 2 else 1.0)
     assert run_cell(directory, timeout=100) is Exit.STOPPED
     assert status(directory)["state"] == "timeout"
     assert len(list(directory.latents.iterdir())) == 4
-    monkeypatch.setattr("bench.run.recorded.StopRequest.seconds_left", lambda _: 1.0)
+    monkeypatch.setattr(left, lambda _: 1.0)
     assert run_cell(directory, timeout=100) is Exit.DONE
     assert len(calls) == 3
     assert numbers(directory) == numbers(cell(tmp_path / "whole", "doodl"))
