@@ -93,7 +93,7 @@ def _state(
         if job_id is not None and not queue.reachable:
             return "unknown", f"job {job_id}: SLURM cannot be asked from here", "", job_id
         job = None if job_id is None else queue.job(job_id)
-        if status.state in (WorkState.FAILED, WorkState.TIMEOUT):  # and its job is just ending
+        if status.state is WorkState.FAILED:  # and its job is just ending; after a timeout it may go on
             return str(status.cause or status.state), message, "", job_id or ""
         if job is not None and job.waits:
             return "queued", job.reason if status.step == 0 else _again(status, job.reason), "", job.id

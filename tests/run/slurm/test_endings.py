@@ -41,7 +41,8 @@ def test_every_ending_has_its_own_state_and_retry_completes_those_alone(
     out = tmp_path / "out"
     send = ("submit", "--profile", profile(tmp_path), "--out", out, "--max-parallel", 3, "--config")
     assert bench(*send, experiment(tmp_path, *WAYS[:3])).returncode == 0
-    short = bench(*send, experiment(tmp_path, "freeze"), "--with", "time=1m", "--wait")
+    # SLURM warns up to 60 s before its limit: with less than two minutes a busy machine has no time to freeze in.
+    short = bench(*send, experiment(tmp_path, "freeze"), "--with", "time=2m", "--wait")
     assert "1 cell sent in 1 array" in short.stdout and short.returncode == 1, short.stdout + short.stderr
     until(lambda: not any(one["state"] in ACTIVE for one in states(out).values()))
     found, cells = states(out), ways(out)
@@ -81,9 +82,10 @@ def test_preempted_cell_is_queued_again_and_ends_in_the_numbers_of_an_undisturbe
     by = profile(tmp_path, partition="low", time="30m", options={"exclusive": True}, max_parallel=1)
     assert submit(tmp_path / "out", by, *arguments, *slowly).returncode == 0
     until(lambda: step(tmp_path / "out", "push") > 3)
-    high = ["sbatch", "--parsable", "-p", "high", "--exclusive", "-N2", "--mem=100", "-o", "/dev/null"]
+    place = json.loads((cell(tmp_path / "out", "push").path / "job.json").read_text())
+    job = place["job"]  # it has its node alone, so no test beside this one keeps the other job waiting
+    high = ["sbatch", "-p", "high", "--exclusive", "-w", place["node"], "--mem=100", "-o", "/dev/null"]
     subprocess.run([*high, "--wrap", "sleep 1"], check=True, capture_output=True)
-    job = json.loads((cell(tmp_path / "out", "push").path / "job.json").read_text())["job"]
     until(lambda: state(tmp_path / "out", "push") == "preempted")
     (waiting,) = [one for one in states(tmp_path / "out").values() if one["cell"].startswith("push")]
     assert waiting["state"] in ("queued", "starting", "running") and 3 < waiting["step"] < 30

@@ -72,6 +72,19 @@ def test_requeued_cell_says_what_stopped_it(work: CellWork, programs: Programs, 
     assert standing(work).note == "stopped by preemption at step 3; ReqNodeNotAvail"
 
 
+def test_cell_that_goes_on_after_its_jobs_time_limit_is_active_all_the_way(
+    work: CellWork, programs: Programs, tmp_path: Path
+) -> None:
+    submitted(tmp_path / "out", [work])
+    why = "stopped by the time limit at step 3"
+    work.directory.write_status(WorkState.TIMEOUT, 3, 6.0, f"{why}; queued again")
+    programs.queue("77_0|COMPLETING|n1|None|N/A")
+    assert standing(work).active
+    programs.queue("77_0|PENDING||BeginTime|N/A")
+    found = standing(work)
+    assert (found.state, found.note) == ("queued", why)
+
+
 def test_running_cell_shows_its_logs_last_line_node_job_and_time_left(
     work: CellWork, programs: Programs, tmp_path: Path
 ) -> None:
