@@ -42,7 +42,8 @@ def test_every_ending_has_its_own_state_and_retry_completes_those_alone(
     send = ("submit", "--profile", profile(tmp_path), "--out", out, "--max-parallel", 3, "--config")
     assert bench(*send, experiment(tmp_path, *WAYS[:3])).returncode == 0
     # SLURM warns up to 60 s before its limit: of one minute a busy machine would have nothing left.
-    short = bench(*send, experiment(tmp_path, "freeze"), "--with", "time=2m", "--wait")
+    once = ("--with", "time=2m", "--with", "requeue=false", "--wait")
+    short = bench(*send, experiment(tmp_path, "freeze"), *once)
     assert "1 cell sent in 1 array" in short.stdout and short.returncode == 1, short.stdout + short.stderr
     until(lambda: not any(one["state"] in ACTIVE for one in states(out).values()))
     found, cells = states(out), ways(out)
