@@ -76,7 +76,10 @@ class PythonReward(Reward):
         with contextlib.nullcontext() if self.has_gradient else torch.no_grad():
             try:
                 found = self.function(media if self.has_gradient else media.detach(), list(prompts))
-            except Exception as error:  # the user's code: any failure is theirs to see, in one line
+            except (
+                Exception,
+                SystemExit,
+            ) as error:  # the user's code: any failure is theirs to see
                 where = f"reward python:{self.path}: the function failed"
                 raise BenchError(f"{where}: {type(error).__name__}: {error}") from error
             scores = self._numbers(found, len(media))
@@ -109,7 +112,7 @@ def load_function(name: str) -> Callable[[Tensor, list[str]], Any]:
         sys.path.append(here)  # last: a sweep runs a snapshot of the code, and here may be another bench
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # importing runs the user's code
+    except (Exception, SystemExit) as error:  # importing runs the user's code
         raise BenchError(
             f"reward python: cannot import {module_name} (looked in {here} and the environment): "
             f"{type(error).__name__}: {error}"

@@ -71,7 +71,7 @@ def run(
         sys.exit(sweep.submit(console, asked, sweep.SweepRequest(slurm, (), jobs, False, dry_run, force)))
     if in_process and (processes > 1 or jobs is not None):
         raise BenchError("--in-process runs one cell at a time in one process: leave --jobs and --processes")
-    planned = experiment.plan(build(asked), force, fetch=not dry_run)
+    planned = experiment.plan(build(asked), force, fetch=not dry_run, processes=processes)
     if dry_run:
         experiment.show(console, planned)
         return

@@ -8,7 +8,7 @@ from typing import Literal
 from bench.base.strict import Strict
 from bench.data import digests, prompts, sources
 from bench.data.need import HasSource, Need, needs_of
-from bench.data.prompts import dcot
+from bench.data.prompts import PromptSet, dcot
 from bench.data.prompts.dcot import DcotConfig
 from bench.experiment.model_files import RANDOM
 from bench.models.config import ModelConfig
@@ -38,24 +38,25 @@ class CellDigests:
     def __init__(self, fetch: bool) -> None:
         self.fetch, self.found, self.absent = fetch, dict[str, str](), list[Absent]()
 
-    def add_prompts(self, name: str, decomposed: DcotConfig | None) -> None:
-        """The prompts and, with DCoT, what they are decomposed into."""
+    def add_prompts(self, name: str, decomposed: DcotConfig | None) -> PromptSet | None:
+        """The prompts and, with DCoT, what they are decomposed into. Returns them; None: absent."""
         for need in prompts.needs(name):
             if not self.fetch and sources.find(need) is None:
                 self.found["prompts"] = f"{MISSING}{name}"
                 self.absent.append(Absent("prompts", name, need.source or ""))
-                return
+                return None
             sources.locate(need)
         texts = prompts.load(name)
         self.found["prompts"] = digests.text_digest((*texts.train, "", *texts.eval))
         if decomposed is None:
-            return
+            return texts
         wanted = (*texts.train, *texts.eval)
         if not self.fetch and decomposed.llm and len(dcot.known(wanted, decomposed)) < len(wanted):
             self.found["dcot"] = f"{MISSING}{decomposed.llm}"  # a plan asks no language model
             self.absent.append(Absent("dcot", "", decomposed.llm))
         else:
             self.found["dcot"] = dcot.digest(dcot.stages(wanted, decomposed))
+        return texts
 
     def add_code(self, name: str, config: Strict) -> None:
         """What is in no file of weights: code, and which random numbers stand for weights."""

@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from bench.base import registry
 from bench.base.errors import BenchError
 from bench.base.strict import Strict
+from bench.data.prompts import PromptSet
 from bench.engine.method import Method
 from bench.engine.reward import is_differentiable, media_of
-from bench.experiment.settings import Choice, ModelChoice
+from bench.experiment.settings import Choice, EvalConfig, ModelChoice
 
 
 def fitted(name: str, config: Strict, steps: int) -> Method:
@@ -37,6 +38,22 @@ def check_differentiable(method: str, reward: Choice) -> None:
     raise BenchError(
         f"method '{method}' needs the gradient of the reward, and reward '{reward.name}' has none. {way_out}"
     )
+
+
+def check_held_out(prompts: PromptSet, evaluation: EvalConfig, wanted: bool) -> None:
+    """There must be a prompt left to evaluate on, and as many as were asked for.
+
+    wanted: whether the user said how many; a model's own file says how many at most.
+    """
+    here, skip = len(prompts.eval), evaluation.skip
+    left = f"prompts '{prompts.name}' has {here} held-out prompts"
+    if skip >= here:
+        raise BenchError(f"eval.skip: {skip} leaves nothing to evaluate on: {left}")
+    if wanted and evaluation.prompts is not None and evaluation.prompts > here - skip:
+        rest = f", of which eval.skip={skip} leaves {here - skip}" if skip else ""
+        raise BenchError(
+            f"eval.prompts: {evaluation.prompts} are not there: {left}{rest}. null takes all of them"
+        )
 
 
 def check_frames(method: str, wanted: int | None, model: ModelChoice, reward: Choice) -> None:

@@ -93,7 +93,7 @@ class _Resolver:
         checks.check_media(model, rewards)
         decomposed = over(Layers(), self.overrides, "dcot").build(DcotConfig) if asked.dcot else None
         self._check_used(chosen)
-        digests = self._digests(config, settings, decomposed)
+        digests = self._digests(config, settings, decomposed, evaluation)
         shared: dict[str, Any] = {
             "model": model,
             "prompts": asked.prompts,
@@ -112,10 +112,17 @@ class _Resolver:
         return [Cell(cell_id(config), config, tuple(digests.absent)) for config in configs]
 
     def _digests(
-        self, model: ModelConfig, rewards: Mapping[str, Strict], decomposed: DcotConfig | None
+        self,
+        model: ModelConfig,
+        rewards: Mapping[str, Strict],
+        decomposed: DcotConfig | None,
+        evaluation: EvalConfig,
     ) -> CellDigests:
         found = CellDigests(self.fetch)
-        found.add_prompts(self.combination.prompts, decomposed)
+        texts = found.add_prompts(self.combination.prompts, decomposed)
+        if texts is not None:
+            wanted = any("prompts" in o.tree["eval"] for o in self.overrides if "eval" in o.tree)
+            checks.check_held_out(texts, evaluation, wanted)
         named: list[tuple[str, str, Strict]] = [("model", "model", model)]
         for name in sorted(rewards):
             section = "reward" if name == self.combination.reward else name

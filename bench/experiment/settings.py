@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from bench.base.strict import Strict
+from bench.base.strict import LARGEST, Strict
 from bench.data.prompts.dcot import DcotConfig
 from bench.models.config import ModelConfig
 
@@ -139,7 +139,7 @@ def _several(value: Any) -> Any:
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_several), Field(min_length=1)]
-Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+Seeds = Annotated[tuple[Annotated[int, Field(ge=0, le=LARGEST)], ...], Field(min_length=1)]
 
 
 class Variation(Strict):

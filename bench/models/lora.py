@@ -16,23 +16,19 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from bench.base.errors import BenchError
+from bench.base.errors import BenchError, did_you_mean
 from bench.models.config import LoraConfig
 from bench.models.unet3d import Unet3D
 
 ADAPTER = "default"
+ADAPTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)  # kinds of layers that peft puts a LoRA on
 
 
 def add_lora(unet: UNet2DConditionModel | Unet3D, config: LoraConfig) -> None:
     """Freeze the network and add a fresh float32 LoRA (A normal with std 1 / rank, B zero; global torch
-    seed)."""
+    seed). Raises BenchError if the settings do not fit the network."""
     unet.requires_grad_(False)
-    endings = {name.rpartition(".")[2] for name, _ in unet.named_modules()}
-    for target in config.targets:
-        if not any(name.endswith(target) for name, _ in unet.named_modules()):
-            raise BenchError(
-                f"model.lora.targets: no layer of the UNet ends in '{target}'. Known: {sorted(endings)}"
-            )
+    _check_fits(unet, config)
     settings = peft.LoraConfig(
         r=config.rank,
         lora_alpha=config.scale * config.rank,  # type: ignore[arg-type]  (only divided by the rank)
@@ -42,6 +38,34 @@ def add_lora(unet: UNet2DConditionModel | Unet3D, config: LoraConfig) -> None:
     unet.add_adapter(settings, ADAPTER)
     for p in lora_parameters(unet):
         p.data = p.data.float()
+
+
+def _check_fits(unet: nn.Module, config: LoraConfig) -> None:
+    """Raises BenchError for targets that are no layers, or none of a kind that is adapted, and for a rank
+    above that of every adapted layer, which would only cost."""
+    layers = {f".{name}": module for name, module in unet.named_modules()}
+    widest = 0
+    for target in config.targets:
+        found = {name: module for name, module in layers.items() if name.endswith(f".{target}")}
+        other = [name for name, module in found.items() if not isinstance(module, ADAPTED)]
+        if not found or other:
+            known = sorted({_ending(name) for name, module in layers.items() if isinstance(module, ADAPTED)})
+            wrong = f"no layer of the UNet is called '{target}'.{did_you_mean(target, known)}"
+            if other:
+                wrong = f"{other[0][1:]} is of class {type(found[other[0]]).__name__}, which takes no LoRA."
+            raise BenchError(f"model.lora.targets: {wrong} Layers that take one: {', '.join(known)}")
+        weights = [module.weight for module in found.values() if isinstance(module, ADAPTED)]
+        widest = max(widest, *(min(len(w), w[0].numel()) for w in weights))
+    if config.rank > widest:
+        raise BenchError(
+            f"model.lora.rank: {config.rank} is more than any change of these layers has: at most {widest}"
+        )
+
+
+def _ending(name: str) -> str:
+    """What a layer is called in its block: `to_q`, or `to_out.0` where it is one of a list."""
+    *_, block, last = name.split(".")
+    return f"{block}.{last}" if last.isdigit() else last
 
 
 def lora_parameters(unet: nn.Module) -> list[nn.Parameter]:

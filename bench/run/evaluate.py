@@ -112,7 +112,7 @@ def evaluate(
                 x = improve(Start(tuple(texts), x, seed, tuple(part)))
             media = sample_images(chain, texts, x)
             for name, reward in rewards.items():
-                scored[name].append(_scored(name, reward, media, texts))
+                scored[name].append(checked_scores(name, reward, media, texts))
             if images_per_prompt > 1:
                 features.append(embed(media).cpu())
             kept.extend(to_bytes(m) for m, (p, k) in zip(media, part, strict=True) if k == 0 and p < keep)
@@ -145,17 +145,17 @@ def sample_images(chain: Chain, prompts: Sequence[str], noise: Tensor) -> Tensor
     return chain.decode(state.x)
 
 
-def _scored(name: str, reward: Reward, media: Tensor, texts: Sequence[str]) -> Tensor:
-    """Scores [B] on the CPU, checked."""
+def checked_scores(name: str, reward: Reward, media: Tensor, texts: Sequence[str]) -> Tensor:
+    """Scores [B] on the CPU, with the reward's graph. Raises BenchError unless they are B finite numbers."""
     score = scores(reward, media, texts)
     if score.shape != (len(texts),):
         raise BenchError(
             f"reward '{name}' returned {list(score.shape)} for {len(texts)} images, not one each"
         )
-    score = score.detach().double().cpu()
+    score = score.double().cpu()
     if not bool(torch.isfinite(score).all()):
         bad = texts[int((~torch.isfinite(score)).nonzero()[0])]
-        raise BenchError(f"reward '{name}' is not finite on the evaluation picture of {bad!r}")
+        raise BenchError(f"reward '{name}' is not finite on a picture of {bad!r}")
     return score
 
 

@@ -23,7 +23,7 @@ from bench.experiment.model_files import model_file
 from bench.experiment.request import Experiment
 from bench.experiment.resolve import Cell, resolve_all
 from bench.experiment.settings import SCHEMA_VERSION
-from bench.run import launch
+from bench.run import launch, preflight
 from bench.run.forecast import seconds_per_step
 from bench.run.process import HowToRun, Outcome
 from bench.run.progress import watcher
@@ -63,11 +63,13 @@ class PlannedRun:
     force: bool
 
 
-def plan(experiment: Experiment, force: bool, fetch: bool = True) -> PlannedRun:
+def plan(
+    experiment: Experiment, force: bool, fetch: bool = True, processes: int = 1, here: bool = True
+) -> PlannedRun:
     """Check everything that can be checked before a run. Raises BenchError.
 
     fetch: get the weights and prompts that are not on this machine; without it their cells are planned all
-    the same, and cannot run.
+    the same, and cannot run. processes: that share a cell. here: whether the cells run on this machine.
     """
     try:
         cells = resolve_all(experiment.combinations, fetch)
@@ -80,7 +82,10 @@ def plan(experiment: Experiment, force: bool, fetch: bool = True) -> PlannedRun:
     ]
     todo = [cell for cell in every if force or not cell.finished()]
     if todo:
+        preflight.check_processes((work.config for work in todo), processes)
         launch.check_disk(results, len(todo))
+        left = {work.id for work in todo}
+        preflight.check([cell for cell in cells if cell.id in left], call_rewards=here)
     return PlannedRun(experiment, results, cells, todo, force)
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import FunctionType, MethodType
 from typing import Any, Protocol, runtime_checkable
 from unittest.mock import patch
@@ -24,15 +23,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.base import registry
 from bench.base.errors import BenchError
-from bench.data import advice, sources
-from bench.data.need import HasRandom, Need, needs_of
+from bench.data.need import HasRandom, needs_of
 from bench.engine.chain import Chain
 from bench.engine.reward import Reward, is_differentiable
 from bench.experiment.settings import Choice
 from bench.measure.cost.ledger import DENOISER
-from bench.models import sizes
 from bench.models.config import ModelConfig
 from bench.models.only_shapes import shapes_only
+from bench.models.shapes import local, random_model
 
 aten: Any = torch.ops.aten
 CPU = torch.device("cpu")
@@ -123,23 +121,6 @@ class TakesAdapter(Protocol):
         ...
 
 
-def random_model(config: ModelConfig) -> ModelConfig:
-    """The same shapes without weights, as on a GPU. Raises BenchError for a model of unknown shapes."""
-    dtype = "float16" if config.dtype == "half" else config.dtype
-    changes: dict[str, Any] = {"dtype": dtype, "compile": False, "channels_last": False}
-    changes |= {"unet_source": None, "unet_path": None}
-    source, known = config.source or "", sizes.architecture_name(config)
-    if config.path is not None:
-        changes |= {"path": None, "source": f"random:{config.path}"}
-    elif source == "embedded:sd":
-        changes["source"] = "random:tiny"
-    elif known is not None and source.startswith("hub:"):
-        changes["source"] = f"random:{known}"
-    elif not source.startswith("random:"):
-        changes["source"] = f"random:{_local(needs_of(config, 'model', 'model'))}"
-    return config.model_copy(update=changes)
-
-
 def random_reward(name: str, tree: Mapping[str, Any]) -> dict[str, Any]:
     """A reward's settings with random weights where it can have them, and float16 for `half`."""
     cls, changed = registry.load("reward", name).Config, dict(tree)
@@ -153,20 +134,8 @@ def random_reward(name: str, tree: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(config, HasRandom) and changed["path"] is None and changed["source"] == own:
         changed["source"] = config.random_source
     else:
-        _local(needs_of(config, f"reward {name}", name))
+        local(needs_of(config, f"reward {name}", name))
     return changed
-
-
-def _local(needs: Sequence[Need]) -> Path | None:
-    """Where the first of the files are. Raises BenchError if some are not on this machine."""
-    found = [sources.find(need) for need in needs]
-    for need, place in zip(needs, found, strict=True):
-        if place is None:
-            raise BenchError(
-                f"the shapes of {need.place} ({need.name}) are not known without its files, and they are not "
-                f"on this machine:\n  {advice.bench_command(need)}"
-            )
-    return found[0] if found else None
 
 
 def networks_in(thing: object, name: str = "", depth: int = 3) -> Iterator[tuple[str, nn.Module]]:

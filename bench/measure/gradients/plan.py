@@ -17,6 +17,7 @@ from bench.experiment.request import Experiment
 from bench.experiment.resolve import Cell, only_trained, resolve
 from bench.measure.gradients.store import FOLDER, INIT, ProbeConfig, ProbeDir, probe_config, probe_id
 from bench.measure.gradients.work import ProbeWork
+from bench.run import preflight
 from bench.run.load import find_lora
 
 REFERENCE = "full_bp"
@@ -59,6 +60,7 @@ def plan(experiment: Experiment, places: Sequence[str], limits: Limits, jobs: in
     reference = next(cell for cell in cells if cell.config.label == REFERENCE)
     wanted = [cell for cell in cells if _asked(cell, asked)]
     cells = [_deterministic(reference), *wanted]
+    preflight.check(cells)
     probes: dict[str, ProbeConfig] = {}
     for place in places:
         for cell in cells:

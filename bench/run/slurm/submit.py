@@ -18,6 +18,7 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from bench.base.errors import BenchError
 from bench.run import claims, launch
+from bench.run.preflight import check_processes
 from bench.run.process import Outcome
 from bench.run.slurm import record, scheduler, snapshot
 from bench.run.slurm.cluster import Profile, Resources
@@ -25,7 +26,7 @@ from bench.run.slurm.job import CellJob, ReportJob
 from bench.run.slurm.queue import Queue
 from bench.run.slurm.record import Submission
 from bench.run.store import ResultsDir
-from bench.run.work import Work
+from bench.run.work import CellWork, Work
 
 NEVER = 10**6  # times that submitit lets a job time out: `CellJob` decides itself
 REPORT = Resources(cpus=1, mem=2048, time=30)
@@ -55,6 +56,8 @@ def arrays(todo: Sequence[Work], profile: Profile, max_parallel: int | None, lar
     groups: dict[str, tuple[Resources, list[Work]]] = {}
     for work in todo:
         resources = work.resources(profile)
+        if isinstance(work, CellWork):
+            check_processes([work.config], resources.processes_per_node * resources.nodes)
         key = f"{resources.model_dump_json()} {cpus(resources, work)}"
         groups.setdefault(key, (resources, []))[1].append(work)
     pieces = [

@@ -50,7 +50,7 @@ def submit(console: Console, options: Options, asked: SweepRequest) -> int:
     chosen = cluster.load(asked.profile, asked.changes)
     if not asked.dry_run:
         sending.require_slurm()
-    planned = experiment.plan(request.build(options), asked.force, fetch=not asked.dry_run)
+    planned = experiment.plan(request.build(options), asked.force, fetch=not asked.dry_run, here=False)
     if asked.dry_run:
         experiment.show(console, planned)
         return dry(console, planned.todo, chosen, asked)
