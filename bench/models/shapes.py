@@ -49,13 +49,11 @@ def local(needs: Sequence[Need]) -> Path | None:
     return found[0] if found else None
 
 
-def picture_shape(config: ModelConfig) -> tuple[int, ...] | None:
+def picture_shape(config: ModelConfig) -> tuple[int, ...]:
     """What the model makes, [3, H, W] or [F, 3, H, W], from its chain built without weights, in a second.
 
-    None for a family of a plugin. Raises BenchError for what loading the model would stop at.
+    Raises BenchError for what loading the model would stop at.
     """
-    if config.family not in FAMILIES:
-        return None
     with shapes_only(lambda network: None):
         chain = FAMILIES[config.family].load(random_model(config), torch.device("meta"))
     height, width = (side * chain.pipeline.vae_scale_factor for side in chain.latent_shape[-2:])

@@ -77,8 +77,9 @@ def _trials(cells: Iterable[Cell], call_rewards: bool) -> list[Trial]:
     found: dict[str, Trial] = {}
     for cell in cells:
         config = cell.config
-        if cell.absent and sizes.architecture_name(config.model.config) is None:
-            continue
+        plugin = registry.find("model", config.model.config.family).plugin is not None
+        if plugin or (cell.absent and sizes.architecture_name(config.model.config) is None):
+            continue  # of unknown shapes
         rewards = tuple(_own(config.eval_rewards)) if call_rewards and not cell.absent else ()
         if rewards or _changed(config.model):
             key = (config.model.config, rewards, config.prompts if rewards else "")
@@ -146,7 +147,7 @@ def _rewards(trial: Trial) -> None:
         shape = picture_shape(trial.model)
     except BenchError:
         return  # told already
-    if not trial.rewards or shape is None:
+    if not trial.rewards:
         return
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     noise = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0)).to(device)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from bench.base import registry
 from bench.base.errors import BenchError, did_you_mean
@@ -15,44 +15,10 @@ from bench.base.layers import Layers, Tree, parse_setting, read_yaml, readable, 
 from bench.base.strict import Strict
 from bench.data.prompts.public import vbench_dimensions
 from bench.experiment.settings import CellConfig
+from bench.run.slurm.sbatch import OWN_KEYS, Megabytes, Minutes, Options
 
-UNITS = {"m": 1, "h": 60, "d": 24 * 60}
-MEMORY_UNITS = {"M": 1, "G": 1024, "T": 1024 * 1024}
-RESERVED = {"array", "output", "error", "signal", "requeue", "no-requeue", "time", "mem", "job-name"}
 SECTIONS = ("methods", "models", "dimensions")  # of other resources
 LEAST_AFTER_WARNING = 30  # seconds of the warning that a checkpoint may not use
-
-
-def minutes(text: Any) -> Any:
-    """`90m`, `4h`, `1d`, `HH:MM:SS` or `D-HH:MM:SS` as minutes; numbers are minutes."""
-    if isinstance(text, bool) or not isinstance(text, str):
-        return text
-    if found := re.fullmatch(r"(\d+)([mhd])", text.strip()):
-        return int(found[1]) * UNITS[found[2]]
-    if found := re.fullmatch(r"(?:(\d+)-)?(\d+):(\d\d):(\d\d)", text.strip()):
-        days, hours, mins, seconds = (int(part or 0) for part in found.groups())
-        return (days * 24 + hours) * 60 + mins + (seconds > 0)
-    raise ValueError("expected a time such as 90m, 4h, 1d or 04:00:00")
-
-
-def megabytes(text: Any) -> Any:
-    """`512MB`, `40GB`, `1T` as MiB, SLURM's unit."""
-    if not isinstance(text, str):
-        return text
-    if found := re.fullmatch(r"(\d+)\s*([MGT])(?:i?B)?", text.strip(), re.IGNORECASE):
-        return int(found[1]) * MEMORY_UNITS[found[2].upper()]
-    raise ValueError("expected memory such as 512MB or 40GB")
-
-
-def _reserved(options: dict[str, Any]) -> dict[str, Any]:
-    if taken := sorted(RESERVED & options.keys()):
-        raise ValueError(f"the program sets {', '.join(taken)} itself")
-    return options
-
-
-Minutes = Annotated[int, BeforeValidator(minutes), Field(ge=1)]
-Megabytes = Annotated[int, BeforeValidator(megabytes), Field(ge=1)]
-Options = Annotated[dict[str, str | int | bool], AfterValidator(_reserved)]
 
 
 class Resources(Strict):
@@ -73,23 +39,35 @@ class Resources(Strict):
     cpus: int | None = Field(
         default=None, ge=1, description="of a cell on each node; null: the cell's threads × processes"
     )
-    mem: Megabytes | None = Field(default=None, description="main memory on each node, such as 40GB")
+    mem: Megabytes | None = Field(
+        default=None, description="main memory on each node, such as 40GB; 0: all of it"
+    )
     time: Minutes = Field(default=240, description="limit, such as 4h; a cell continues in a new job")
     options: Options = Field(
-        default_factory=dict, description="more options of sbatch: {reservation: spring, exclusive: true}"
+        default_factory=dict,
+        description="more options of sbatch by their long names: {reservation: spring, exclusive: true}; "
+        "false leaves one out",
     )
 
     @field_validator("gres")
     @classmethod
     def _counts_gpus(cls, gres: str | None) -> str | None:
-        if gres is not None and not re.fullmatch(r"gpu(:[^:,]+)?:\d+", gres):
+        found = None if gres is None else re.fullmatch(r"gpu(:[^:,\d][^:,]*)?(:\d+)?", gres)
+        if gres is not None and found is None:
             raise ValueError("expected gpu:TYPE:COUNT; everything else goes under options")
-        return gres
+        return gres if found is None or found[2] else f"{gres}:1"
 
     @model_validator(mode="after")
     def _one_way_to_say_it(self) -> Resources:
         if self.gres is not None and self.gpus:
             raise ValueError("say either gpus or gres")
+        for option, value in self.options.items():
+            if value is False or option not in OWN_KEYS:
+                continue
+            if option not in ("mem-per-cpu", "mem-per-gpu"):
+                raise ValueError(f"options.{option}: the profile's key {OWN_KEYS[option]} says this")
+            if self.mem is not None:
+                raise ValueError(f"mem and options.{option} exclude each other: make one of them null")
         return self
 
     @property

@@ -199,7 +199,8 @@ class _Sender:
             after += [profile.dependency] if profile.dependency else []
             after += [f"afterany:{self.submission.arrays[-1]}"] if array.after else []
         more: dict[str, Any] = {"kill-on-invalid-dep": "yes"} if after else {}
-        more |= {("requeue" if profile.requeue else "no-requeue"): True, **resources.options}
+        more |= {("requeue" if profile.requeue else "no-requeue"): True}
+        more |= {name: value for name, value in resources.options.items() if value is not False}
         executor = SlurmExecutor(self.folder, max_num_timeout=NEVER, python=profile.python)
         executor.update_parameters(
             job_name="bench" if array is not None else "bench-report",
@@ -212,7 +213,7 @@ class _Sender:
             cpus_per_task=cores,
             gpus_per_node=resources.gpus or None,
             gres=resources.gres,
-            mem=None if resources.mem is None else f"{resources.mem}M",
+            mem=None if resources.mem is None else f"{resources.mem}M" if resources.mem else "0",
             time=resources.time,
             signal_delay_s=profile.warning,
             dependency=",".join(after) or None,
@@ -257,7 +258,7 @@ def show(console: Console, found: Sequence[Array]) -> None:
             str(shape.nodes),
             str(shape.gpus) if shape.gres is None else shape.gres.removeprefix("gpu:"),
             str(cpus(shape, array.todo[0])),
-            "(default)" if shape.mem is None else f"{shape.mem / 1024:.3g} GiB",
+            "(default)" if shape.mem is None else f"{shape.mem / 1024:.3g} GiB" if shape.mem else "all",
             f"{shape.time // 60}:{shape.time % 60:02d}:00",
             ", ".join(labels),
         )

@@ -13,7 +13,8 @@ from bench.experiment.request import Options
 from bench.experiment.resolve import resolve_all
 from bench.experiment.settings import CellConfig
 from bench.run.slurm import cluster
-from bench.run.slurm.cluster import Profile, Resources, megabytes, minutes
+from bench.run.slurm.cluster import Profile, Resources
+from bench.run.slurm.sbatch import megabytes, minutes
 from bench.run.slurm.submit import cpus
 from tests.support.running import plan_dots
 
@@ -43,8 +44,13 @@ def config(method: str | None = "rlr") -> CellConfig:
         ("2-01:00:00", 2940),
         ("1-00:00:30", 1441),
         (30, 30),
+        ("30", 30),
+        ("2-0", 2880),
+        ("1-12:30", 2190),
+        ("90:30", 91),
     ],
 )
+@pytest.mark.silent
 def test_times_are_minutes(text: object, expected: int) -> None:
     assert minutes(text) == expected
 
@@ -65,8 +71,13 @@ def test_slurms_own_times_are_read_and_rounded_up(days: int, hours: int, mins: i
         ("1T", 1048576),
         ("2g", 2048),
         (7, 7),
+        (0, 0),
+        ("1.5T", 1572864),
+        ("2000", 2000),
+        ("100K", 1),
     ],
 )
+@pytest.mark.silent
 def test_memory_is_mebibytes(text: object, expected: int) -> None:
     assert megabytes(text) == expected
 
@@ -74,11 +85,17 @@ def test_memory_is_mebibytes(text: object, expected: int) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("time: 4 hours", "time: expected a time such as 90m, 4h, 1d or 04:00:00 (got '4 hours')"),
+        ("time: 4 hours", "time: expected a time such as 90m, 4h, 1d, 04:00:00 or 2-0 (got '4 hours')"),
         ("time: 0", "time: input should be greater than or equal to 1 (got 0)"),
         ("mem: lots", "mem: expected memory such as 512MB or 40GB (got 'lots')"),
         ("gres: shard:3", "gres: expected gpu:TYPE:COUNT; everything else goes under options"),
-        ("options: {mem: 3G, array: 1}", "options: the program sets array, mem itself"),
+        ("options: {mem: 3G, array: 1}", "options: the program sets array itself"),
+        ("options: {mem: 3G}", "options.mem: the profile's key mem says this"),
+        ("options: {c: 3}", "options.cpus-per-task: the profile's key cpus says this"),
+        ("options: {--output: x}", "options: the program sets output itself"),
+        ("options: {x: n1, exclude: n2}", "options: exclude is there twice"),
+        ("options: {'--': n1}", "options: '--' is no option of sbatch"),
+        ("mem: 4GB\noptions: {mem_per_cpu: 2G}", "mem and options.mem-per-cpu exclude each other"),
         ("gpus: 1\ngres: gpu:a100:2", "say either gpus or gres"),
         ("partitoin: main", "partitoin: unknown key. Did you mean 'partition'?"),
         ("methods: {rlr: {mme: 40GB}}", "methods.rlr.mme: unknown key. Did you mean 'mem'?"),
@@ -91,6 +108,7 @@ def test_memory_is_mebibytes(text: object, expected: int) -> None:
         ("time: 1h\nmethods: {rlr: {time: 2m}}", "methods.rlr: a warning 120 s before the end leaves"),
     ],
 )
+@pytest.mark.silent
 def test_mistake_says_file_key_and_what_to_do(tmp_path: Path, line: str, message: str) -> None:
     file = written(tmp_path, line)
     with pytest.raises(BenchError) as error:
@@ -208,3 +226,24 @@ def test_cpus_are_threads_times_processes_unless_the_profile_says_more(plugin: N
     assert cpus(Resources(cpus=8), work) == 8
     with pytest.raises(BenchError, match=rf"{work.id}: runs with 3 threads, and the profile gives it 2 cpus"):
         cpus(Resources(cpus=2), work)
+
+
+@pytest.mark.silent
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("{--exclude: n1}", {"exclude": "n1"}),
+        ("{x: n1, w: n2}", {"exclude": "n1", "nodelist": "n2"}),
+        ("{mem_per_cpu: 2G}", {"mem-per-cpu": "2G"}),
+        ("{exclusive: false, mem: false}", {"exclusive": False, "mem": False}),
+    ],
+)
+def test_options_are_known_by_any_spelling(tmp_path: Path, line: str, found: dict[str, object]) -> None:
+    assert cluster.load(written(tmp_path, f"options: {line}")).options == found
+
+
+@pytest.mark.silent
+def test_gres_without_a_count_is_one_gpu(tmp_path: Path) -> None:
+    for text, gres in (("gpu", "gpu:1"), ("gpu:a100", "gpu:a100:1"), ("gpu:4", "gpu:4")):
+        profile = cluster.load(written(tmp_path, f"gres: {text}"))
+        assert (profile.gres, profile.gpus_per_node) == (gres, int(gres[-1]))

@@ -67,6 +67,26 @@ def test_profile_reaches_sbatch(tmp_path: Path, todo: list[CellWork], programs: 
     assert (report["partition"], report["account"], "gres" in report) == ("gpu", "me", False)
 
 
+@pytest.mark.silent
+def test_option_that_is_false_is_left_out_and_all_of_a_nodes_memory_can_be_asked_for(
+    tmp_path: Path, todo: list[CellWork], programs: Programs
+) -> None:
+    sent(tmp_path, todo, mem=0, options={"exclusive": False, "--exclude": "n1", "contiguous": True})
+    options = script(programs, 77)
+    assert (options["mem"], options["exclude"], options["contiguous"]) == ("0", "n1", "")
+    assert "exclusive" not in options
+
+
+@pytest.mark.silent
+def test_batch_that_does_not_divide_among_a_profiles_processes_is_not_sent(
+    tmp_path: Path, todo: list[CellWork]
+) -> None:
+    batch = {work.config.training.train.batch for work in todo if work.config.training is not None}
+    assert all(size % 7 for size in batch)
+    with pytest.raises(BenchError, match="does not divide among 7 processes"):
+        submit.arrays(todo, Profile(processes=7), None, 1000)
+
+
 def test_second_submission_sends_nothing_and_names_the_jobs(
     tmp_path: Path, todo: list[CellWork], programs: Programs
 ) -> None:
