@@ -23,7 +23,7 @@ from bench.engine.chunks import in_chunks
 from bench.models import lora_files
 from bench.models.config import ModelConfig
 from bench.models.lora import add_lora, lora_parameters, perturbable, perturbed
-from bench.models.noise_levels import make_grid
+from bench.models.noise_levels import make_grid, prediction_type
 from bench.models.pipeline import Pipeline, decoder_dtype, network_dtype, use_sdpa
 from bench.models.solvers import ddim_transition, dpmpp_transition, split_prediction
 from bench.models.text import Schedule, TextCondition, TextEncoder, Texts, make_schedule
@@ -49,9 +49,7 @@ class LatentChain(ABC):
         self.guided = config.guidance != 1.0
         self.evaluations_per_step = 2 if self.guided else 1
         settings = dict(pipeline.scheduler.config)
-        self.prediction_type = (
-            str(settings["prediction_type"]) if "prediction_type" in settings else "epsilon"
-        )
+        self.prediction_type = prediction_type(settings)
         self.grid = make_grid(settings, config.solver, self.steps).to(device)
         self.schedule: Schedule | None = None
 
