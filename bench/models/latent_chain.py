@@ -186,8 +186,7 @@ class LatentChain(ABC):
         """Pictures [N, 3, H, W] in [0, 1] from their latents [N, C, h, w], `decode_chunk` at a time."""
 
         def run(part: slice) -> Tensor:
-            latents = (x[part] / self.vae.config["scaling_factor"]).to(self.vae.dtype)
-            return self.vae.decode(latents).sample.float()
+            return self.vae.decode(self._unscaled(x[part]).to(self.vae.dtype)).sample.float()
 
         pixels = in_chunks(run, len(x), self.config.decode_chunk or len(x))
         if not bool(pixels.isfinite().all()) and bool(x.isfinite().all()):
@@ -195,6 +194,14 @@ class LatentChain(ABC):
                 f"the image decoder overflowed in {self.vae.dtype}: --set model.vae_dtype=float32"
             )
         return (pixels / 2 + 0.5).clamp(0, 1)
+
+    def _unscaled(self, x: Tensor) -> Tensor:
+        """Latents [N, C, h, w] as the decoder was trained on them: by a factor, or channel by channel."""
+        settings = self.vae.config
+        if settings["latents_mean"] is None:
+            return x / settings["scaling_factor"]
+        mean, std = (x.new_tensor(settings[key])[:, None, None] for key in ("latents_mean", "latents_std"))
+        return x * std / settings["scaling_factor"] + mean
 
     def _predict(self, state: State, i: int, cond: TextCondition, detach: bool) -> tuple[Tensor, Tensor]:
         with torch.set_grad_enabled(torch.is_grad_enabled() and not detach):

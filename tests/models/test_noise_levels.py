@@ -41,7 +41,9 @@ def test_numbers_of_steps_that_divide_have_diffusers_levels_bit_for_bit(spacing:
     assert isinstance(theirs, DDIMScheduler)
     theirs.set_timesteps(steps)
     before = theirs.timesteps - 1000 // steps
-    expected = torch.where(before >= 0, theirs.alphas_cumprod[before.clamp(min=0)], theirs.final_alpha_cumprod)
+    expected = torch.where(
+        before >= 0, theirs.alphas_cumprod[before.clamp(min=0)], theirs.final_alpha_cumprod
+    )
     assert torch.equal(grid.timesteps, theirs.timesteps) and torch.equal(grid.a_prev, expected)
 
 
