@@ -17,8 +17,8 @@ def check_whole(found: Mapping[str, Any], where: str, kind: str) -> None:
     if found["missing_keys"]:
         instead = f"; it has {some(found['unexpected_keys'])} instead" if found["unexpected_keys"] else ""
         raise BenchError(
-            f"{where} is not a whole {kind} checkpoint: it lacks {some(found['missing_keys'])}{instead}. It may "
-            "be cut short or converted wrongly: fetch or convert it again"
+            f"{where} is not a whole {kind} checkpoint: it lacks {some(found['missing_keys'])}{instead}. It "
+            "may be cut short or converted wrongly: fetch or convert it again"
         )
     if found["mismatched_keys"]:
         key, have, want = min(found["mismatched_keys"])

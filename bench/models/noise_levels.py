@@ -1,7 +1,7 @@
 """Where a chain's steps lie: timesteps and cumulative alphas, from the model's own scheduler settings.
 
-Understood are the schedulers of one family: noise levels by betas, x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) eps. Of
-their settings those count that say what the model was trained on, and how steps are spaced.
+Understood are the schedulers of one family: noise levels by betas, x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) eps.
+Of their settings those count that say what the model was trained on, and how steps are spaced.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ SCHEDULERS = ({kind.name for kind in KarrasDiffusionSchedulers} - {"EDMEulerSche
     "DDPMParallelScheduler",
 }
 NOT_DONE = ("clip_sample", "thresholding", "use_flow_sigmas")  # settings that would change what a step does
+FILE = "the model's scheduler_config.json"
 NO_SIGNAL = 1e-7  # a cumulative alpha of noise alone; diffusers writes 2^-24 for zero
 
 
@@ -63,20 +64,21 @@ def dpmpp_grid(scheduler: DPMSolverMultistepScheduler, steps: int) -> Grid:
 
 
 def make_grid(settings: dict[str, Any], solver: Solver, steps: int) -> Grid:
-    """The solver's grid on a scheduler's noise levels. settings: the scheduler's config, `_class_name` with it.
+    """The solver's grid on a scheduler's noise levels.
 
-    Raises BenchError if the scheduler is none that is understood, cannot make so many steps, or has noise
-    levels from which the network's prediction gives no x_0.
+    settings: the scheduler's config, `_class_name` with it. Raises BenchError if the scheduler is none that
+    is understood, cannot make so many steps, or has noise levels from which the network's prediction gives no
+    x_0.
     """
     check_scheduler(settings)
     try:
         grid = _grid(settings, solver, steps)
     except (NotImplementedError, ValueError, TypeError) as error:
-        raise BenchError(f"the model's scheduler_config.json: {error}") from error
+        raise BenchError(f"{FILE}: {error}") from error
     if len(grid.timesteps) != steps:
         raise BenchError(
-            f"model.steps: {steps} steps of this scheduler's spacing are {len(grid.timesteps)} after rounding: "
-            "take one more or one fewer"
+            f"model.steps: {steps} steps of the scheduler's spacing are {len(grid.timesteps)} after rounding. "
+            "Take one more or one fewer"
         )
     _check_informative(grid, prediction_type(settings))
     return grid
@@ -92,21 +94,20 @@ def check_scheduler(settings: dict[str, Any]) -> None:
     name = settings["_class_name"]
     if name not in SCHEDULERS:
         raise BenchError(
-            f"the model's scheduler_config.json: a {name} is not understood: its noise levels or steps are not "
+            f"{FILE}: a {name} is not understood: its noise levels or steps are not "
             "those of DDIM and DPM-Solver++, which are all that runs here. Models made for it cannot be run; "
             f"known: {', '.join(sorted(SCHEDULERS))}"
         )
     predicted = prediction_type(settings)
     if predicted not in PREDICTION_TYPES:
         raise BenchError(
-            f"the model's scheduler_config.json: prediction_type {predicted} is not understood; "
-            f"known: {', '.join(PREDICTION_TYPES)}"
+            f"{FILE}: prediction_type {predicted} is not understood; known: {', '.join(PREDICTION_TYPES)}"
         )
-    defaults = settings["_use_default_values"] if "_use_default_values" in settings else ()
+    defaults = settings.get("_use_default_values", ())
     asked = [key for key in NOT_DONE if key in settings and key not in defaults and settings[key]]
     if asked:
         raise BenchError(
-            f"the model's scheduler_config.json: {asked[0]} is true, and is not done here. Where the model was "
+            f"{FILE}: {asked[0]} is true, and is not done here. Where the model was "
             f"not trained for it (latents are not confined to -1 … 1), write false there"
         )
 
@@ -141,8 +142,8 @@ def _check_levels_exist(scheduler: DDIMScheduler | DPMSolverMultistepScheduler) 
     betas = scheduler.betas
     if not bool(((betas >= 0) & (betas <= 1)).all()):
         raise BenchError(
-            f"the model's scheduler_config.json: its betas run from {float(betas.min()):.4g} to "
-            f"{float(betas.max()):.4g}, and have to be in 0 … 1: see beta_start, beta_end and trained_betas there"
+            f"{FILE}: its betas run from {float(betas.min()):.4g} to {float(betas.max()):.4g}, and have to "
+            "be in 0 … 1: see beta_start, beta_end and trained_betas there"
         )
     first, last = int(scheduler.timesteps.max()), len(scheduler.alphas_cumprod) - 1
     if first > last:
@@ -156,13 +157,13 @@ def _check_levels_exist(scheduler: DDIMScheduler | DPMSolverMultistepScheduler) 
 def _check_informative(grid: Grid, predicted: str) -> None:
     if predicted == "epsilon" and float(grid.a_t.min()) < NO_SIGNAL:
         raise BenchError(
-            f"the model's scheduler_config.json: step {int(grid.a_t.argmin())} begins with noise alone "
-            "(rescale_betas_zero_snr, or a cosine schedule), and prediction_type epsilon says nothing about the "
-            "picture there. A model for such levels has prediction_type v_prediction; without "
-            'rescale_betas_zero_snr, or with timestep_spacing "leading", the step is not needed'
+            f"{FILE}: step {int(grid.a_t.argmin())} begins with noise alone (rescale_betas_zero_snr, or a "
+            "cosine schedule), and prediction_type epsilon says nothing about the picture there. A model for "
+            "such levels has prediction_type v_prediction; without rescale_betas_zero_snr, or with "
+            'timestep_spacing "leading", the step is not needed'
         )
     if predicted == "sample" and float(grid.a_t.max()) == 1.0:
         raise BenchError(
-            f"the model's scheduler_config.json: step {int(grid.a_t.argmax())} begins without noise (beta_start "
+            f"{FILE}: step {int(grid.a_t.argmax())} begins without noise (beta_start "
             "0), and prediction_type sample says nothing about the noise there"
         )

@@ -20,7 +20,7 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 from diffusers.utils import logging
 from safetensors import SafetensorError
 from torch import nn
-from transformers import CLIPTextModel, CLIPTextModelWithProjection
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from bench.base.errors import BenchError
@@ -39,7 +39,11 @@ FAMILIES: dict[str, dict[str, type[Pipeline]]] = {
     },
     "video": {"TextToVideoSDPipeline": TextToVideoSDPipeline},
 }
-_IMAGE = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
+_IMAGE: dict[str, type[nn.Module]] = {
+    "unet": UNet2DConditionModel,
+    "vae": AutoencoderKL,
+    "text_encoder": CLIPTextModel,
+}
 NETWORKS: dict[str, dict[str, type[nn.Module]]] = {
     "StableDiffusionPipeline": _IMAGE,
     "StableDiffusionXLPipeline": _IMAGE | {"text_encoder_2": CLIPTextModelWithProjection},
@@ -122,7 +126,7 @@ def _unet_place(config: ModelConfig) -> Path:
     return config.unet_path if (config.unet_path / "config.json").is_file() else config.unet_path / "unet"
 
 
-def _network(cls: Any, place: Path, config: ModelConfig, dtype: torch.dtype) -> nn.Module:
+def _network(cls: type[nn.Module], place: Path, config: ModelConfig, dtype: torch.dtype) -> nn.Module:
     """A part of the pipeline, all its numbers from its files: the pipeline's own loader would fill in random
     ones. Raises BenchError.
 
@@ -130,10 +134,18 @@ def _network(cls: Any, place: Path, config: ModelConfig, dtype: torch.dtype) -> 
     """
     optional = not issubclass(cls, (UNet2DConditionModel, Unet3D))
     variant = None if optional and config.variant not in _variants(place) else config.variant
+    # transformers says which are of another shape only to those who would not mind; diffusers, always.
+    options = {"ignore_mismatched_sizes": True} if issubclass(cls, PreTrainedModel) else {}
+    loader: Any = cls
     try:
         with _quiet():
-            network, found = cls.from_pretrained(
-                place, dtype=dtype, variant=variant, local_files_only=True, output_loading_info=True
+            network, found = loader.from_pretrained(
+                place,
+                dtype=dtype,
+                variant=variant,
+                local_files_only=True,
+                output_loading_info=True,
+                **options,
             )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         hint = _variant_hint(config, place)
