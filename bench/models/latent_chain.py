@@ -159,9 +159,9 @@ class LatentChain(ABC):
         """Write the LoRA in diffusers' format: `pipe.load_lora_weights(directory)` reads it."""
         lora_files.save_lora(self.pipeline, directory)
 
-    def load_lora(self, directory: Path) -> None:
-        """Replace the LoRA by the one in a directory, of any rank (`bench.models.lora_files`)."""
-        lora_files.load_lora(self.pipeline, directory)
+    def load_lora(self, place: Path) -> None:
+        """Replace the LoRA by the one in a directory or file, of any rank (`bench.models.lora_files`)."""
+        lora_files.load_lora(self.pipeline, place)
         self.adopt_lora()
 
     def _latent_size(self) -> tuple[int, int]:

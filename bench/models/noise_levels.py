@@ -77,7 +77,7 @@ def make_grid(settings: dict[str, Any], solver: Solver, steps: int) -> Grid:
         raise BenchError(f"{FILE}: {error}") from error
     if len(grid.timesteps) != steps:
         raise BenchError(
-            f"model.steps: {steps} steps of the scheduler's spacing are {len(grid.timesteps)} after rounding. "
+            f"model.steps: {steps} steps of the scheduler's spacing are {len(grid.timesteps)} when rounded. "
             "Take one more or one fewer"
         )
     _check_informative(grid, prediction_type(settings))
