@@ -48,6 +48,9 @@ def load_lora(pipeline: Pipeline, place: Path) -> None:
     """
     file = weights_file(place)
     tensors, settings = _read(pipeline, file)
+    # Such as a whole layer's weights, which peft would put in the place of the model's own.
+    if strange := [key for key in tensors if not key.endswith((".lora_A.weight", ".lora_B.weight"))]:
+        raise BenchError(f"{file}: holds {some(strange)}, no tensor of a LoRA of the UNet's layers")
     unet = pipeline.unet
     unet.delete_adapters(ADAPTER)
     try:
@@ -94,9 +97,9 @@ def _read(pipeline: Pipeline, file: Path) -> tuple[Tensors, dict[str, Any]]:
     tensors, given = _peft_names(_of_unet(file, state), _of_unet(file, alphas or {}))
     if metadata is None:
         ranks = {_layer(key): value.shape[0] for key, value in tensors.items() if ".lora_A." in key}
-        if not ranks:
-            raise BenchError(f"{file}: holds no LoRA of a UNet, but {some(tensors)}")
-        return tensors, from_tensors(ranks, given)
+        if strange := given.keys() - ranks.keys():
+            raise BenchError(f"{file}: gives alpha of layers without tensors: {some(strange)}")
+        return tensors, from_tensors(ranks, given) if ranks else {}
     if given:
         raise BenchError(f"{file}: gives alpha twice, in its metadata and as a tensor of {min(given)}")
     return tensors, from_peft(_of_unet(file, metadata), file)
