@@ -191,7 +191,10 @@ class LatentChain(ABC):
         pixels = in_chunks(run, len(x), self.config.decode_chunk or len(x))
         if not bool(pixels.isfinite().all()) and bool(x.isfinite().all()):
             raise BenchError(
-                f"the image decoder overflowed in {self.vae.dtype}: --set model.vae_dtype=float32"
+                "the image decoder gives values that are not finite: its weights are damaged (get vae/ of "
+                "the model again), or the latents have run away (training diverged: a smaller train.lr)"
+                if self.vae.dtype == torch.float32
+                else f"the image decoder overflowed in {self.vae.dtype}: --set model.vae_dtype=float32"
             )
         return (pixels / 2 + 0.5).clamp(0, 1)
 

@@ -51,6 +51,8 @@ def load_lora(pipeline: Pipeline, place: Path) -> None:
     # Such as a whole layer's weights, which peft would put in the place of the model's own.
     if strange := [key for key in tensors if not key.endswith((".lora_A.weight", ".lora_B.weight"))]:
         raise BenchError(f"{file}: holds {some(strange)}, no tensor of a LoRA of the UNet's layers")
+    if not tensors:
+        raise BenchError(f"{file}: holds alphas alone, and no tensors of a LoRA")
     unet = pipeline.unet
     unet.delete_adapters(ADAPTER)
     try:

@@ -38,10 +38,15 @@ def tensors_of(rank_of: dict[str, int]) -> dict[str, Tensor]:
 def changes(chain: ImageChain) -> dict[str, Tensor]:
     """What the loaded adapter adds to each layer's weights."""
     return {
-        name: module.get_delta_weight("default").detach()
+        name: delta(module)
         for name, module in chain.unet.named_modules()
         if isinstance(module, LoraLayer) and "default" in module.lora_A
     }
+
+
+def delta(layer: Any) -> Tensor:
+    """What a layer of peft's adds to its weights."""
+    return layer.get_delta_weight("default").detach()
 
 
 def loaded(place: Path) -> ImageChain:
@@ -154,7 +159,7 @@ def test_settings_of_peft_that_are_taken_mean_what_they_mean_to_peft(
     found = changes(chain)
     for name, module in unet.named_modules():
         if isinstance(module, LoraLayer) and "default" in module.lora_A:
-            torch.testing.assert_close(found[name], module.get_delta_weight("default"), rtol=0, atol=0)
+            torch.testing.assert_close(found[name], delta(module), rtol=0, atol=0)
             same = chain.unet.get_submodule(f"{name}.base_layer").weight
             assert torch.equal(same, base.get_submodule(name).weight)
     drops = [m for m in chain.unet.modules() if isinstance(m, torch.nn.Dropout) and m.training and m.p > 0]
@@ -241,11 +246,12 @@ def test_tensors_that_are_none_of_a_lora_are_named_and_replace_nothing(key: str,
     ("tensors", "message"),
     [
         ({}, "holds no tensors"),
+        ({"unet.mid.to_q.alpha": torch.tensor(2.0)}, "holds alphas alone"),
         ({"conv.weight": torch.ones(2)}, "holds conv.weight, no tensor of a LoRA"),
         ({"unet.mid.to_q.lora_A.weight": torch.full((2, 2), float("nan"))}, "not all its numbers are finite"),
         ({"unet.mid.to_q.alpha": torch.tensor(float("inf"))}, "not all its numbers are finite"),
     ],
-    ids=["none", "no LoRA", "NaN", "infinite alpha"],
+    ids=["none", "alphas", "no LoRA", "NaN", "infinite alpha"],
 )
 def test_files_without_a_lora_or_without_finite_numbers_are_refused(
     tensors: dict[str, Tensor], message: str, tmp_path: Path
