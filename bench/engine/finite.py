@@ -24,7 +24,7 @@ def check_latents(latents: Sequence[Tensor], prompts: Sequence[str], where: str 
     row = int((~finite[i]).nonzero()[0])
     raise BenchError(
         f"{where}the latents of {int((~finite[-1]).sum())} of {len(prompts)} samples are not finite: from "
-        f"step {i} of {len(latents)} (0 is the noisiest) on, the first of {prompts[row]!r}. The weights of the "
+        f"step {i} of {len(latents)} (0 is the noisiest) on, the first of {prompts[row]!r}. Weights of the "
         "model or of its LoRA are not finite (training diverged: a smaller train.lr), or the network "
         "overflows: --set model.dtype=float32, or bfloat16"
     )
