@@ -49,6 +49,7 @@ NETWORKS: dict[str, dict[str, type[nn.Module]]] = {
     "StableDiffusionXLPipeline": _IMAGE | {"text_encoder_2": CLIPTextModelWithProjection},
     "TextToVideoSDPipeline": _IMAGE | {"unet": Unet3D},
 }
+_PADDING = 128  # rows that an encoder's table of words may have more than its tokenizer has words
 _SHARD = re.compile(r"-\d+-of-\d+")
 # Parts that only judge or watermark pictures, or need them as input: never loaded.
 _LEFT_OUT: dict[str, dict[str, Any]] = {
@@ -115,7 +116,23 @@ def load_pipeline(config: ModelConfig, dtype: torch.dtype, family: str = "image"
             f"{config.path}: cannot be loaded as a Stable Diffusion pipeline: {error}"
         ) from error
     assert isinstance(pipeline, cls)
+    _check_tokenizers(pipeline, config.path)
     return pipeline
+
+
+def _check_tokenizers(pipeline: Any, directory: Path) -> None:
+    """Raises BenchError unless tokenizers know their encoders' words: without its vocabulary's file one knows
+    next to none, and does not say so."""
+    for name in ("tokenizer", "tokenizer_2"):
+        if not hasattr(pipeline, name):
+            continue
+        known = len(getattr(pipeline, name))
+        words = getattr(pipeline, name.replace("tokenizer", "text_encoder")).config.vocab_size
+        if not 0 <= words - known < _PADDING:
+            raise BenchError(
+                f"{directory / name}: this tokenizer knows {known} words, and the text encoder {words}: its "
+                "vocabulary (vocab.json and merges.txt, or tokenizer.json) is not there or another model's"
+            )
 
 
 def _unet_place(config: ModelConfig) -> Path:

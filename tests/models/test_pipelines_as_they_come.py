@@ -14,6 +14,7 @@ from torch import Tensor
 from bench.base.errors import BenchError
 from bench.data.sources import locate
 from bench.models import pipeline
+from bench.models.clip_bpe import write_clip_tokenizer
 from bench.models.config import ModelConfig
 from bench.models.image import ImageChain
 from bench.models.pipeline import load_pipeline
@@ -176,6 +177,20 @@ def test_decoder_with_mean_and_std_of_its_latents_is_so_in_every_family(director
     mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
     factor = plain.vae.config["scaling_factor"]
     torch.testing.assert_close(chain.decode(x), plain.decode(x * std + factor * mean), rtol=0, atol=1e-5)
+
+
+def test_a_tokenizer_without_its_vocabulary_is_named(directory: Path) -> None:
+    """It would read every word as the same unknown one."""
+    for file in (directory / "tokenizer").iterdir():
+        if file.name != "tokenizer_config.json":
+            file.unlink()
+    assert f"{directory / 'tokenizer'}" in refusal(directory)
+
+
+def test_a_tokenizer_of_another_model_is_named(directory: Path) -> None:
+    shutil.rmtree(directory / "tokenizer")
+    write_clip_tokenizer(directory / "tokenizer", "<|endoftext|>", 77)
+    assert "this tokenizer knows 49408 words, and the text encoder" in refusal(directory)
 
 
 def test_variants_of_sharded_files_are_called_by_their_name(directory: Path) -> None:
