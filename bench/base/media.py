@@ -20,8 +20,17 @@ FRAME_MS = 125  # a GIF's: eight frames a second
 
 
 def to_bytes(media: Tensor) -> Tensor:
-    """Media in [0, 1] as uint8 0 … 255 on the CPU, rounded to nearest; values outside are clipped."""
-    return (media.detach().float() * 255).round().clamp(0, 255).to(torch.uint8).cpu()
+    """Media in [0, 1] as uint8 0 … 255 on the CPU, rounded to nearest; values outside are clipped.
+
+    Raises BenchError for values that are not finite, which would turn black or white.
+    """
+    values = media.detach().float()
+    if bad := int((~values.isfinite()).sum()):
+        raise BenchError(
+            f"{bad} of {values.numel()} values of a picture or video are not finite, so it is not written. "
+            "What made it overflows or holds such weights: --set model.vae_dtype=float32, or another LoRA"
+        )
+    return (values * 255).round().clamp(0, 255).to(torch.uint8).cpu()
 
 
 def to_pil(image: Tensor) -> Image.Image:

@@ -1,9 +1,12 @@
 """What to type to get files that are not here."""
 
 import shlex
+from pathlib import Path
 
 from bench.base.errors import BenchError
 from bench.data.need import Need
+
+CHECKPOINTS = (".safetensors", ".ckpt")  # of a whole model in one file
 
 
 def missing(need: Need, why: str, steps: tuple[str, ...] = ()) -> BenchError:
@@ -60,3 +63,15 @@ def fetch_command(need: Need) -> str:
     wanted = "".join(f" --include {shlex.quote(pattern)}" for pattern in named)
     kind = "" if need.repo_type == "model" else f"--repo-type {need.repo_type} "
     return f"hf download {kind}{need.place}{at}{wanted}"
+
+
+def how_to_convert(checkpoint: Path) -> str:
+    """The command that makes a directory in diffusers' format of a single-file checkpoint."""
+    target = checkpoint.with_suffix("")
+    return (
+        f"  {checkpoint.name} alone may be a single-file checkpoint. This makes a directory of it (SDXL: "
+        "StableDiffusionXLPipeline; it fetches configs from the hub):\n"
+        f'  python -c "from diffusers import StableDiffusionPipeline as P; '
+        f"P.from_single_file('{checkpoint}').save_pretrained('{target}')\"\n"
+        f"  and then:  --model path:{target}"
+    )

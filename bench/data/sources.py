@@ -17,6 +17,7 @@ from pathlib import Path
 
 import bench
 from bench.base.errors import BenchError
+from bench.data.advice import CHECKPOINTS, how_to_convert
 from bench.data.need import Need
 
 EMBEDDED = Path(bench.__file__).parent / "models" / "embedded" / "weights"
@@ -92,6 +93,13 @@ def _wanted(directory: Path, need: Need) -> Iterator[Path]:
 
 def _existing(path: Path, need: Need) -> Path:
     directory = path.expanduser().resolve()
+    if directory.is_file():
+        hint = (
+            f"\n{how_to_convert(directory)}"
+            if directory.suffix in CHECKPOINTS and need.name == "model"
+            else ""
+        )
+        raise BenchError(f"{directory}: a file, and {need.setting} names a directory{hint}")
     if not directory.is_dir():
         raise BenchError(
             f"no weights at {directory}: not a directory. Set {need.setting} to one that holds them."

@@ -16,6 +16,7 @@ from torch import Tensor
 from bench.base.errors import BenchError
 from bench.engine.batch import KINDS, Batch, MicroBatch, Perturbation
 from bench.engine.chain import Chain, MakesVideos, State, Transition, gaussian_log_prob, per_row
+from bench.engine.finite import check_latents
 from bench.engine.plan import Kind, Plan
 from bench.engine.random_streams import normal, uniform
 from bench.engine.reward import Reward, scores
@@ -127,7 +128,7 @@ class Roller:
         """Stage 1: fill the states x_T … x_0 and the log-probabilities.
 
         make_step: makes the steps, if they are to leave graphs; what it returns has none. start: x_T
-        [rows, *latent_shape], instead of one drawn.
+        [rows, *latent_shape], instead of one drawn. Raises BenchError for latents that are not finite.
         """
         rows = list(range(len(micro.index)))
         state = self.chain.prior(self.noise(micro, -1, rows) if start is None else start)
@@ -146,6 +147,7 @@ class Roller:
                 micro.log_prob[noisy, i] = gaussian_log_prob(x[noisy], step.mean[noisy], std[noisy])
             state = step.next_state(x)
         micro.states.append(state)
+        check_latents([s.x for s in micro.states[1:]], micro.prompts, f"batch {micro.batch.step}: ")
 
     @torch.no_grad()
     def step(self, micro: MicroBatch, state: State, i: int, rows: list[int]) -> Transition:

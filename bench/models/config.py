@@ -144,5 +144,5 @@ class ModelConfig(Strict):
         files = tuple(p for p in HUB_PATTERNS if not p.endswith(".safetensors"))
         if self.variant is None:
             return (*files, *BIN_PATTERNS), IGNORED
-        files += (f"*/*.{self.variant}.{self.weight_files}",)
+        files += tuple(f"*/*.{self.variant}{shard}.{self.weight_files}" for shard in ("", "-*"))
         return files, tuple(p for p in IGNORED if p != f"*.{self.variant}.*")

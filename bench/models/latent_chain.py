@@ -23,7 +23,7 @@ from bench.engine.chunks import in_chunks
 from bench.models import lora_files
 from bench.models.config import ModelConfig
 from bench.models.lora import add_lora, lora_parameters, perturbable, perturbed
-from bench.models.noise_levels import make_grid
+from bench.models.noise_levels import make_grid, prediction_type
 from bench.models.pipeline import Pipeline, decoder_dtype, network_dtype, use_sdpa
 from bench.models.solvers import ddim_transition, dpmpp_transition, split_prediction
 from bench.models.text import Schedule, TextCondition, TextEncoder, Texts, make_schedule
@@ -49,9 +49,7 @@ class LatentChain(ABC):
         self.guided = config.guidance != 1.0
         self.evaluations_per_step = 2 if self.guided else 1
         settings = dict(pipeline.scheduler.config)
-        self.prediction_type = (
-            str(settings["prediction_type"]) if "prediction_type" in settings else "epsilon"
-        )
+        self.prediction_type = prediction_type(settings)
         self.grid = make_grid(settings, config.solver, self.steps).to(device)
         self.schedule: Schedule | None = None
 
@@ -161,9 +159,9 @@ class LatentChain(ABC):
         """Write the LoRA in diffusers' format: `pipe.load_lora_weights(directory)` reads it."""
         lora_files.save_lora(self.pipeline, directory)
 
-    def load_lora(self, directory: Path) -> None:
-        """Replace the LoRA by the one in a directory, of any rank (`bench.models.lora_files`)."""
-        lora_files.load_lora(self.pipeline, directory)
+    def load_lora(self, place: Path) -> None:
+        """Replace the LoRA by the one in a directory or file, of any rank (`bench.models.lora_files`)."""
+        lora_files.load_lora(self.pipeline, place)
         self.adopt_lora()
 
     def _latent_size(self) -> tuple[int, int]:
@@ -188,15 +186,25 @@ class LatentChain(ABC):
         """Pictures [N, 3, H, W] in [0, 1] from their latents [N, C, h, w], `decode_chunk` at a time."""
 
         def run(part: slice) -> Tensor:
-            latents = (x[part] / self.vae.config["scaling_factor"]).to(self.vae.dtype)
-            return self.vae.decode(latents).sample.float()
+            return self.vae.decode(self._unscaled(x[part]).to(self.vae.dtype)).sample.float()
 
         pixels = in_chunks(run, len(x), self.config.decode_chunk or len(x))
         if not bool(pixels.isfinite().all()) and bool(x.isfinite().all()):
             raise BenchError(
-                f"the image decoder overflowed in {self.vae.dtype}: --set model.vae_dtype=float32"
+                "the image decoder gives values that are not finite: its weights are damaged (get vae/ of "
+                "the model again), or the latents have run away (training diverged: a smaller train.lr)"
+                if self.vae.dtype == torch.float32
+                else f"the image decoder overflowed in {self.vae.dtype}: --set model.vae_dtype=float32"
             )
         return (pixels / 2 + 0.5).clamp(0, 1)
+
+    def _unscaled(self, x: Tensor) -> Tensor:
+        """Latents [N, C, h, w] as the decoder was trained on them: by a factor, or channel by channel."""
+        settings = self.vae.config
+        if settings["latents_mean"] is None:
+            return x / settings["scaling_factor"]
+        mean, std = (x.new_tensor(settings[key])[:, None, None] for key in ("latents_mean", "latents_std"))
+        return x * std / settings["scaling_factor"] + mean
 
     def _predict(self, state: State, i: int, cond: TextCondition, detach: bool) -> tuple[Tensor, Tensor]:
         with torch.set_grad_enabled(torch.is_grad_enabled() and not detach):

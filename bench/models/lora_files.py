@@ -7,22 +7,28 @@ of any rank, alpha and targets.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
 from diffusers.utils.state_dict_utils import convert_unet_state_dict_to_peft
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from bench.base.errors import BenchError
+from bench.base.whole import some
 from bench.models.lora import ADAPTER, lora_parameters
+from bench.models.lora_place import PEFT_SETTINGS, PEFT_WEIGHTS, weights_file
+from bench.models.lora_settings import from_peft, from_tensors
 from bench.models.pipeline import Pipeline
 from bench.models.random_weights import read_json
 
 _PEFT_PREFIX = "base_model.model."
+_UNET, _TEXT = "unet.", "text_encoder"
 _RELATIVES = ("dora_scale", "lora_magnitude_vector", "hada_", "lokr_")
-_PEFT_SETTINGS = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "target_modules", "use_rslora")
+Tensors = dict[str, Tensor]
 
 
 def save_lora(pipeline: Pipeline, directory: Path) -> None:
@@ -34,89 +40,137 @@ def save_lora(pipeline: Pipeline, directory: Path) -> None:
     )
 
 
-def load_lora(pipeline: Pipeline, directory: Path) -> None:
-    """Replace the UNet's LoRA by the one in a directory; its parameters are float32 and trainable.
+def load_lora(pipeline: Pipeline, place: Path) -> None:
+    """Replace the UNet's LoRA by the one in a file or directory; its parameters are float32 and trainable.
 
-    Raises BenchError if there is none, if it has parts other than the UNet's, or if it does not fit the UNet.
+    Raises BenchError if there is none, if it has parts other than the UNet's, if its settings or numbers are
+    none to run with, or if it does not fit the UNet.
     """
-    state, alphas, metadata = _read(pipeline, directory)
-    wanted = {key: value for key, value in state.items() if not key.startswith("text_encoder")}
-    if len(wanted) < len(state):
-        raise BenchError(
-            f"{directory}: this LoRA also changes the text encoder ({len(state) - len(wanted)} tensors), "
-            "which stays frozen here. Load one that was trained on the UNet alone."
-        )
+    file = weights_file(place)
+    tensors, settings = _read(pipeline, file)
+    # Such as a whole layer's weights, which peft would put in the place of the model's own.
+    if strange := [key for key in tensors if not key.endswith((".lora_A.weight", ".lora_B.weight"))]:
+        raise BenchError(f"{file}: holds {some(strange)}, no tensor of a LoRA of the UNet's layers")
+    if not tensors:
+        raise BenchError(f"{file}: holds alphas alone, and no tensors of a LoRA")
     unet = pipeline.unet
     unet.delete_adapters(ADAPTER)
     try:
-        type(pipeline).load_lora_into_unet(wanted, alphas, unet, adapter_name=ADAPTER, metadata=metadata)
-    except (ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise BenchError(f"{directory}: this LoRA does not fit the model's UNet: {error}") from error
-    parameters = lora_parameters(unet)
-    if len(parameters) != len(wanted):
-        raise BenchError(
-            f"{directory}: this LoRA does not fit the model's UNet: it has {len(wanted)} tensors, and "
-            f"{len(parameters)} found a place"
+        type(pipeline).load_lora_into_unet(
+            {f"{_UNET}{key}": value for key, value in tensors.items()},
+            None,
+            unet,
+            adapter_name=ADAPTER,
+            metadata={f"{_UNET}{key}": value for key, value in settings.items()},
         )
-    for p in parameters:
+    except (ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise BenchError(f"{file}: this LoRA does not fit the model's UNet: {error}") from error
+    _check_places(file, pipeline, tensors)
+    for p in lora_parameters(unet):
         p.data = p.data.float()
     # Once more: a half precision network has rounded what was put into it.
-    tensors = {key.removeprefix("unet."): value for key, value in wanted.items()}
     set_peft_model_state_dict(unet, tensors, adapter_name=ADAPTER)
 
 
-def _read(pipeline: Pipeline, directory: Path) -> tuple[dict[str, Any], Any, dict[str, Any] | None]:
-    """(tensors by name, alphas by layer, the peft config's fields), names as in a pipeline's LoRA file."""
-    _check_kind(directory)
-    if (directory / "adapter_config.json").is_file():
-        return _read_peft(directory)
-    try:
-        found: Any = type(pipeline).lora_state_dict(
-            str(directory),
-            return_lora_metadata=True,
-            local_files_only=True,
-            unet_config=pipeline.unet.config,
-        )
-    except (OSError, ValueError) as error:
-        raise BenchError(f"{directory}: holds no LoRA in diffusers' format: {error}") from error
-    state, alphas, metadata = found
-    state = _prefixed(state)
-    if not any(".lora_A." in key for key in state):
-        state, alphas = _peft_names(state, alphas or {})
-    return state, alphas, None if metadata is None else _prefixed(metadata)
-
-
-def _peft_names(state: dict[str, Any], alphas: dict[str, float]) -> tuple[dict[str, Any], dict[str, float]]:
-    """Older names → peft's. diffusers would do the same to the tensors, but leaves alphas of attention layers
-    under the older names, where they are overlooked when they differ from layer to layer."""
-    new = {key: next(iter(convert_unet_state_dict_to_peft({key: None}))) for key in state}
-    layers = {key: name.partition(".lora_A.")[0] for key, name in new.items()}
-    layers |= {layer: layer for layer in layers.values()}
-    renamed = {f"{layers[key.removesuffix('.alpha')]}.alpha": alpha for key, alpha in alphas.items()}
-    return {new[key]: value for key, value in state.items()}, renamed
-
-
-def _prefixed(values: dict[str, Any]) -> dict[str, Any]:
-    """Names without a part's name, as `unet.save_lora_adapter` writes them, are the UNet's."""
-    parts = ("unet.", "text_encoder")
-    return {key if key.startswith(parts) else f"unet.{key}": value for key, value in values.items()}
-
-
-def _check_kind(directory: Path) -> None:
-    """Raises BenchError for relatives of LoRA: diffusers would drop what it does not know of them."""
-    for file in sorted(directory.glob("*.safetensors")):
-        with safe_open(file, framework="pt") as tensors:
-            odd = sorted(key for key in tensors.keys() if any(mark in key for mark in _RELATIVES))  # noqa: SIM118
-        if odd:
+def _check_places(file: Path, pipeline: Pipeline, tensors: Tensors) -> None:
+    """Raises BenchError unless the file's tensors and the adapter's are the same, one for one."""
+    places = set(get_peft_model_state_dict(pipeline.unet, adapter_name=ADAPTER))
+    for names, what in (
+        (tensors.keys() - places, "no place in it for"),
+        (places - tensors.keys(), "its settings name layers without tensors:"),
+    ):
+        if names:
             raise BenchError(
-                f"{file}: no plain LoRA: it holds {odd[0]} (DoRA, LoHa and LoKr are not supported)"
+                f"{file}: this LoRA does not fit the model's UNet: {what} {some(names)}, of {len(tensors)} "
+                "tensors"
             )
 
 
-def _read_peft(directory: Path) -> tuple[dict[str, Any], None, dict[str, Any]]:
-    weights = directory / "adapter_model.safetensors"
-    if not weights.is_file():
-        raise BenchError(f"{directory}: an adapter_config.json without {weights.name}")
-    settings = read_json(directory / "adapter_config.json")
-    state = {f"unet.{key.removeprefix(_PEFT_PREFIX)}": value for key, value in load_file(weights).items()}
-    return state, None, {f"unet.{key}": settings[key] for key in _PEFT_SETTINGS if key in settings}
+def _read(pipeline: Pipeline, file: Path) -> tuple[Tensors, dict[str, Any]]:
+    """(tensors, the settings of a peft config), both named as in the UNet. Raises BenchError."""
+    state, metadata = _open(file)
+    if any(key.startswith(_PEFT_PREFIX) for key in state):
+        return _read_peft(file, state)
+    try:
+        found: Any = type(pipeline).lora_state_dict(state, unet_config=pipeline.unet.config)
+    except (ValueError, KeyError) as error:
+        raise BenchError(f"{file}: holds no LoRA in diffusers' format: {error}") from error
+    state, alphas = found
+    tensors, given = _peft_names(_of_unet(file, state), _of_unet(file, alphas or {}))
+    if metadata is None:
+        ranks = {_layer(key): value.shape[0] for key, value in tensors.items() if ".lora_A." in key}
+        if strange := given.keys() - ranks.keys():
+            raise BenchError(f"{file}: gives alpha of layers without tensors: {some(strange)}")
+        return tensors, from_tensors(ranks, given) if ranks else {}
+    if given:
+        raise BenchError(f"{file}: gives alpha twice, in its metadata and as a tensor of {min(given)}")
+    return tensors, from_peft(_of_unet(file, metadata), file)
+
+
+def _open(file: Path) -> tuple[Tensors, dict[str, Any] | None]:
+    """Tensors and diffusers' metadata, if there are any. Raises BenchError for what no LoRA can have.
+
+    Of relatives of LoRA diffusers would drop what it does not know.
+    """
+    try:
+        with safe_open(file, framework="pt") as opened:
+            state = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+            about = opened.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise BenchError(f"{file}: cannot be read; it may be damaged or cut short: {error}") from error
+    if not state:
+        raise BenchError(f"{file}: holds no tensors, so no LoRA")
+    if odd := [key for key in state if any(mark in key for mark in _RELATIVES)]:
+        raise BenchError(
+            f"{file}: no plain LoRA: it holds {min(odd)} (DoRA, LoHa and LoKr are not supported)"
+        )
+    if bad := [key for key, value in state.items() if not bool(value.isfinite().all())]:
+        raise BenchError(f"{file}: not all its numbers are finite: {some(bad)}. Its training diverged")
+    if LORA_ADAPTER_METADATA_KEY not in about:
+        return state, None
+    try:
+        return state, json.loads(about[LORA_ADAPTER_METADATA_KEY])
+    except ValueError as error:
+        raise BenchError(f"{file}: its {LORA_ADAPTER_METADATA_KEY} is not JSON: {error}") from error
+
+
+def _read_peft(file: Path, state: Tensors) -> tuple[Tensors, dict[str, Any]]:
+    config = file.with_name(PEFT_SETTINGS)
+    if file.name != PEFT_WEIGHTS or not config.is_file():
+        raise BenchError(
+            f"{file}: in peft's format, whose alpha is in {PEFT_SETTINGS}: load a directory with that "
+            f"file and {PEFT_WEIGHTS}"
+        )
+    tensors = {key.removeprefix(_PEFT_PREFIX): value for key, value in state.items()}
+    return tensors, from_peft(read_json(config), config)
+
+
+def _of_unet(file: Path, values: dict[str, Any]) -> dict[str, Any]:
+    """Names without `unet.`: those without a part, as `unet.save_lora_adapter` writes them, are its own."""
+    if others := [key for key in values if key.startswith(_TEXT)]:
+        raise BenchError(
+            f"{file}: this LoRA also changes the text encoder ({len(others)} tensors), which stays frozen "
+            "here. Load one that was trained on the UNet alone."
+        )
+    return {key.removeprefix(_UNET): value for key, value in values.items()}
+
+
+def _peft_names(state: Tensors, alphas: dict[str, Any]) -> tuple[Tensors, dict[str, float]]:
+    """Tensors under peft's names, and the alphas that are given, by layer.
+
+    diffusers would do the same to tensors under older names, but leaves alphas of attention layers under the
+    older names, where they are overlooked when they differ from layer to layer; and under its own names it
+    takes `X.alpha` for a tensor of the adapter.
+    """
+    suffix = ".alpha"
+    alphas = alphas | {key: value for key, value in state.items() if key.endswith(suffix)}
+    state = {key: value for key, value in state.items() if key not in alphas}
+    new = {key: next(iter(convert_unet_state_dict_to_peft({key: None}))) for key in state}
+    layers = {key: _layer(name) for key, name in new.items()}
+    layers |= {layer: layer for layer in layers.values()}
+    known = {layers.get(key.removesuffix(suffix), key): float(alpha) for key, alpha in alphas.items()}
+    return {new[key]: value for key, value in state.items()}, known
+
+
+def _layer(key: str) -> str:
+    return key.partition(".lora_A.")[0]

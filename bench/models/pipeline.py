@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline, TextToVideoSDPipeline
+from diffusers import (
+    AutoencoderKL,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    TextToVideoSDPipeline,
+    UNet2DConditionModel,
+)
 from diffusers.models.attention_processor import AttnProcessor2_0
 from diffusers.utils import logging
+from safetensors import SafetensorError
+from torch import nn
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, PreTrainedModel
+from transformers.utils import logging as transformers_logging
 
 from bench.base.errors import BenchError
+from bench.base.whole import check_whole
+from bench.data.advice import CHECKPOINTS, how_to_convert
 from bench.models.config import ModelConfig
+from bench.models.pipeline_settings import check_settings
 from bench.models.random_weights import architecture, random_parts, read_json
 from bench.models.unet3d import Unet3D, read_fps_embedding
 
@@ -25,6 +39,18 @@ FAMILIES: dict[str, dict[str, type[Pipeline]]] = {
     },
     "video": {"TextToVideoSDPipeline": TextToVideoSDPipeline},
 }
+_IMAGE: dict[str, type[nn.Module]] = {
+    "unet": UNet2DConditionModel,
+    "vae": AutoencoderKL,
+    "text_encoder": CLIPTextModel,
+}
+NETWORKS: dict[str, dict[str, type[nn.Module]]] = {
+    "StableDiffusionPipeline": _IMAGE,
+    "StableDiffusionXLPipeline": _IMAGE | {"text_encoder_2": CLIPTextModelWithProjection},
+    "TextToVideoSDPipeline": _IMAGE | {"unet": Unet3D},
+}
+_PADDING = 128  # rows that an encoder's table of words may have more than its tokenizer has words
+_SHARD = re.compile(r"-\d+-of-\d+")
 # Parts that only judge or watermark pictures, or need them as input: never loaded.
 _LEFT_OUT: dict[str, dict[str, Any]] = {
     "StableDiffusionPipeline": {
@@ -56,53 +82,95 @@ def decoder_dtype(config: ModelConfig, vae_settings: Any, network: torch.dtype, 
 def load_pipeline(config: ModelConfig, dtype: torch.dtype, family: str = "image") -> Pipeline:
     """The pipeline of config.path, or of a `random:` source, on the CPU. Raises BenchError.
 
-    family: which kinds of pipelines are meant, `image` or `video`.
+    What its settings say is checked before its weights are read. family: which kinds of pipelines are meant,
+    `image` or `video`.
     """
     if config.path is None and config.source is not None and config.source.startswith("random:"):
         directory = architecture(config.source.removeprefix("random:"))
         cls, left_out = _class_of(directory, family)
+        check_settings(directory, directory / "unet", NETWORKS[cls.__name__], config)
         parts = random_parts(directory, dtype)
-        with _not_told_of_deprecation():
+        with _quiet():
             return cls(**parts, **left_out)
     if config.path is None:
         raise BenchError("model.path: a directory in Stable Diffusion format is needed")
     if not (config.path / "model_index.json").is_file():
-        raise BenchError(f"{config.path}: no model_index.json there, so not a pipeline in diffusers' format")
-    cls, left_out = _class_of(config.path, family)
-    parts = {"unet": _video_unet(config, dtype)} if cls is TextToVideoSDPipeline else {}
-    try:
-        with _not_told_of_deprecation():
-            pipeline = cls.from_pretrained(
-                config.path, dtype=dtype, variant=config.variant, local_files_only=True, **left_out, **parts
-            )
-    except (OSError, ValueError) as error:
-        hint = _variant_hint(config)
+        checkpoint = next((f for f in sorted(config.path.iterdir()) if f.suffix in CHECKPOINTS), None)
+        advice = "" if checkpoint is None else f"\n{how_to_convert(checkpoint)}"
         raise BenchError(
-            f"{config.path}: cannot be loaded as a Stable Diffusion pipeline: {error}{hint}"
+            f"{config.path}: no model_index.json there, so not a pipeline in diffusers' format{advice}"
+        )
+    cls, left_out = _class_of(config.path, family)
+    unet = _unet_place(config)
+    networks = NETWORKS[cls.__name__]
+    check_settings(config.path, unet, networks, config)
+    parts = {
+        name: _network(part, unet if name == "unet" else config.path / name, config, dtype)
+        for name, part in networks.items()
+    }
+    try:
+        with _quiet():
+            pipeline = cls.from_pretrained(config.path, local_files_only=True, **left_out, **parts)
+    except (OSError, ValueError) as error:
+        raise BenchError(
+            f"{config.path}: cannot be loaded as a Stable Diffusion pipeline: {error}"
         ) from error
     assert isinstance(pipeline, cls)
+    _check_tokenizers(pipeline, config.path)
     return pipeline
 
 
-def _video_unet(config: ModelConfig, dtype: torch.dtype) -> Unet3D:
-    """The pipeline's own UNet, or another repository's in its place (config.unet_path). Raises BenchError."""
+def _check_tokenizers(pipeline: Any, directory: Path) -> None:
+    """Raises BenchError unless tokenizers know their encoders' words: without its vocabulary's file one knows
+    next to none, and does not say so."""
+    for name in ("tokenizer", "tokenizer_2"):
+        if not hasattr(pipeline, name):
+            continue
+        known = len(getattr(pipeline, name))
+        words = getattr(pipeline, name.replace("tokenizer", "text_encoder")).config.vocab_size
+        if not 0 <= words - known < _PADDING:
+            raise BenchError(
+                f"{directory / name}: this tokenizer knows {known} words, and the text encoder {words}: its "
+                "vocabulary (vocab.json and merges.txt, or tokenizer.json) is not there or another model's"
+            )
+
+
+def _unet_place(config: ModelConfig) -> Path:
+    """The pipeline's own UNet, or another repository's in its place (config.unet_path)."""
     assert config.path is not None
-    place = config.path / "unet" if config.unet_path is None else config.unet_path
-    if config.unet_path is not None and not (place / "config.json").is_file():
-        place /= "unet"
+    if config.unet_path is None:
+        return config.path / "unet"
+    return config.unet_path if (config.unet_path / "config.json").is_file() else config.unet_path / "unet"
+
+
+def _network(cls: type[nn.Module], place: Path, config: ModelConfig, dtype: torch.dtype) -> nn.Module:
+    """A part of the pipeline, all its numbers from its files: the pipeline's own loader would fill in random
+    ones. Raises BenchError.
+
+    config.variant: of the UNet, and of other parts if they have it.
+    """
+    optional = not issubclass(cls, (UNet2DConditionModel, Unet3D))
+    variant = None if optional and config.variant not in _variants(place) else config.variant
+    # transformers says which are of another shape only to those who would not mind; diffusers, always.
+    options = {"ignore_mismatched_sizes": True} if issubclass(cls, PreTrainedModel) else {}
+    loader: Any = cls
     try:
-        loaded: Any = Unet3D.from_pretrained(
-            place, dtype=dtype, variant=config.variant, local_files_only=True, output_loading_info=True
-        )
-    except (OSError, ValueError) as error:
-        hint = _variant_hint(config) if config.unet_path is None else ""
-        raise BenchError(f"{place}: cannot be loaded as a UNet3DConditionModel: {error}{hint}") from error
-    unet, found = loaded
-    if found["missing_keys"]:
-        raise BenchError(f"{place}: no whole UNet3DConditionModel: it lacks {min(found['missing_keys'])}")
-    assert isinstance(unet, Unet3D)
-    read_fps_embedding(unet, place)
-    return unet
+        with _quiet():
+            network, found = loader.from_pretrained(
+                place,
+                dtype=dtype,
+                variant=variant,
+                local_files_only=True,
+                output_loading_info=True,
+                **options,
+            )
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        hint = _variant_hint(config, place)
+        raise BenchError(f"{place}: cannot be loaded as a {cls.__name__}: {error}{hint}") from error
+    check_whole(found, str(place), cls.__name__)
+    if isinstance(network, Unet3D):
+        read_fps_embedding(network, place)
+    return network
 
 
 def use_sdpa(pipeline: Pipeline) -> None:
@@ -129,24 +197,31 @@ def _class_of(directory: Path, family: str) -> tuple[type[Pipeline], dict[str, A
 
 
 @contextmanager
-def _not_told_of_deprecation() -> Iterator[None]:
-    """diffusers says of each TextToVideoSDPipeline that it gets no more bug fixes."""
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
+def _quiet() -> Iterator[None]:
+    """Without what the libraries log of loading: tables of missing tensors, which `check_whole` names, and
+    that TextToVideoSDPipeline gets no more bug fixes."""
+    before = [(library, library.get_verbosity()) for library in (logging, transformers_logging)]
     try:
+        for library, _ in before:
+            library.set_verbosity_error()
         yield
     finally:
-        logging.set_verbosity(before)
+        for library, verbosity in before:
+            library.set_verbosity(verbosity)
 
 
-def _variant_hint(config: ModelConfig) -> str:
+def _variants(place: Path) -> set[str | None]:
+    """The variants of the weight files in a part's directory; None is that without a name."""
+    names = [path.stem for suffix in ("safetensors", "bin") for path in place.glob(f"*.{suffix}")]
+    return {_SHARD.sub("", name).partition(".")[2] or None for name in names}
+
+
+def _variant_hint(config: ModelConfig, place: Path) -> str:
     """What to set when the weight files are there under another variant's name."""
-    assert config.path is not None
-    found = {path.name.split(".")[-2] for path in config.path.glob("unet/*.*.safetensors")}
-    found = {name for name in found if name != config.variant and not name.startswith("safetensors")}
-    plain = config.variant is not None and any(config.path.glob("unet/diffusion_pytorch_model.safetensors"))
-    if plain:
+    found = _variants(place) - {config.variant}
+    if None in found:
         return "\n  The files are there without a variant: --set model.variant=null"
     return "".join(
-        f"\n  Files of variant {name} are there: --set model.variant={name}" for name in sorted(found)
+        f"\n  Files of variant {name} are there: --set model.variant={name}"
+        for name in sorted(map(str, found))
     )

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from bench.engine.chain import Transition, per_row
 
+PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+
 
 def split_prediction(output: Tensor, x: Tensor, a_t: Tensor, prediction_type: str) -> tuple[Tensor, Tensor]:
     """(x_0 prediction, eps prediction) from the network's output.

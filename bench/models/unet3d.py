@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from bench.base.errors import BenchError
+from bench.base.whole import check_whole
 
 FPS = "fps_embedding"
 LAYERS = (ResnetBlock2D, TemporalConvLayer, Transformer2DModel, TransformerTemporalModel)
@@ -65,14 +66,27 @@ def add_fps_embedding(unet: Unet3D) -> nn.Module:
 
 
 def read_fps_embedding(unet: Unet3D, directory: Path) -> None:
-    """Give the UNet the embedding of frames per second in its weight files, if they have one."""
+    """Give the UNet the embedding of frames per second in its weight files, if they have one. Raises
+    BenchError if they have it in part."""
     files = sorted(directory.glob("*.safetensors")) or sorted(directory.glob("*.bin"))
     for file in files:
         read = load_file if file.suffix == ".safetensors" else _read_bin
         found = {key: value for key, value in read(file).items() if key.startswith(f"{FPS}.")}
         if found:
             embedding = add_fps_embedding(unet).to(unet.dtype)
-            embedding.load_state_dict({key.removeprefix(f"{FPS}."): value for key, value in found.items()})
+            shapes = {f"{FPS}.{key}": value.shape for key, value in embedding.state_dict().items()}
+            wrong = [
+                (k, found[k].shape, shapes[k])
+                for k in shapes.keys() & found.keys()
+                if found[k].shape != shapes[k]
+            ]
+            info = {"missing_keys": shapes.keys() - found.keys(), "mismatched_keys": wrong}
+            check_whole(
+                info | {"unexpected_keys": found.keys() - shapes.keys()}, str(file), "UNet3DConditionModel"
+            )
+            embedding.load_state_dict(
+                {key.removeprefix(f"{FPS}."): value for key, value in found.items()}, strict=False
+            )
             return
 
 

@@ -31,6 +31,7 @@ from bench.base.files import Record
 from bench.base.media import to_bytes
 from bench.engine.batch import Start
 from bench.engine.chain import Chain
+from bench.engine.finite import check_latents
 from bench.engine.random_streams import normal
 from bench.engine.reward import Reward, scores
 
@@ -135,13 +136,16 @@ def noise(chain: Chain, seed: int, pictures: Sequence[tuple[int, int]]) -> Tenso
 def sample_images(chain: Chain, prompts: Sequence[str], noise: Tensor) -> Tensor:
     """Media [B, …] in [0, 1] by the deterministic chain (eta = 0), from noise [B, *latent_shape].
 
-    Grad mode belongs to the caller.
+    Grad mode belongs to the caller. Raises BenchError for latents that are not finite.
     """
     condition, state = chain.condition(prompts), chain.prior(noise)
     eta = torch.zeros(len(prompts), device=chain.device)
+    latents: list[Tensor] = []
     for i in range(chain.steps):
         step = chain.transition(state, i, condition, eta)
         state = step.next_state(step.mean)
+        latents.append(state.x.detach())
+    check_latents(latents, prompts)
     return chain.decode(state.x)
 
 

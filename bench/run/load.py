@@ -18,6 +18,7 @@ from bench.data.sources import locate
 from bench.engine.chain import Chain
 from bench.engine.world import World
 from bench.models.config import ModelConfig
+from bench.models.lora_place import weights_file
 
 
 def start(threads: int) -> tuple[World, torch.device]:
@@ -41,24 +42,29 @@ def load_chain(config: ModelConfig, device: torch.device) -> Chain:
 class LoadsLora(Protocol):
     """A chain that can take a saved adapter."""
 
-    def load_lora(self, directory: Path) -> None:
-        """Replace the adapter by the one in a directory."""
+    def load_lora(self, place: Path) -> None:
+        """Replace the adapter by the one in a directory, or in a file."""
         ...
 
 
 def find_lora(place: Path, option: str) -> Path:
-    """The directory with the adapter: a cell's `lora/`, or the one given. option: for the message."""
-    directory = place / "lora" if (place / "lora").is_dir() else place
-    if not any(directory.glob("*.safetensors")):
-        raise BenchError(f"{option} {place}: neither a cell with a trained LoRA nor a directory with one")
-    return directory
+    """The directory with the adapter, a cell's `lora/` or the one given, or its file.
+
+    option: for messages. Raises BenchError unless exactly one adapter is there.
+    """
+    found = place / "lora" if (place / "lora").is_dir() else place
+    try:
+        weights_file(found)
+    except BenchError as error:
+        raise BenchError(f"{option} {error}") from error
+    return found
 
 
-def load_lora(chain: Chain, directory: Path) -> None:
+def load_lora(chain: Chain, place: Path) -> None:
     """Give the chain a trained adapter. Raises BenchError if it takes none."""
     if not isinstance(chain, LoadsLora):
-        raise BenchError(f"{directory}: this kind of model loads no LoRA")
-    chain.load_lora(directory)
+        raise BenchError(f"{place}: this kind of model loads no LoRA")
+    chain.load_lora(place)
 
 
 @runtime_checkable

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from bench.base.errors import BenchError
+from bench.base.whole import check_whole, some
 from bench.models.only_shapes import only_shapes
 
 Dtype = Literal["half", "float32", "float16", "bfloat16"]
@@ -84,15 +85,7 @@ def read_model(cls: type[Any], directory: Path, reward: str, kind: str) -> Any:
             f"short, so fetch it again: {error}"
         ) from error
     model, found = loaded
-    if found["missing_keys"]:
-        example = min(found["missing_keys"])
-        raise BenchError(f"reward {reward}: {directory} is not a whole {kind} checkpoint: it lacks {example}")
-    if found["mismatched_keys"]:
-        key, have, want = min(found["mismatched_keys"])
-        raise BenchError(
-            f"reward {reward}: {directory}: config.json and weights are not of the same {kind} checkpoint: "
-            f"{key} is {list(have)}, not {list(want)}"
-        )
+    check_whole(found, f"reward {reward}: {directory}", kind)
     return model
 
 
@@ -128,8 +121,7 @@ def assign(model: nn.Module, state: dict[str, Tensor], path: Path, extras: bool 
     shapes = [k for k in wanted if k in state and state[k].shape != wanted[k].shape]
     for what, keys in (("it lacks", missing), ("it has unknown", strange), ("of another shape:", shapes)):
         if keys:
-            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-            raise BenchError(f"{path}: not this model's weights: {what} {', '.join(keys[:3])}{more}")
+            raise BenchError(f"{path}: not this model's weights: {what} {some(keys)}")
     model.load_state_dict(state, strict=False, assign=True)
 
 

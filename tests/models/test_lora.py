@@ -166,7 +166,9 @@ def test_loaded_lora_is_bit_for_bit_the_saved_one_whatever_the_chains_rank(rank:
 
 
 def test_directory_without_a_lora_is_an_error_that_names_it(tmp_path: Path) -> None:
-    with pytest.raises(BenchError, match="no LoRA in diffusers' format"):
+    with pytest.raises(
+        BenchError, match="neither a cell with a trained LoRA nor a directory or file with one"
+    ):
         image_chain(steps=2).load_lora(tmp_path)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, final
 
 from bench.base.errors import BenchError
+from bench.base.whole import check_whole
 from bench.data import sources
 from bench.data.need import Need
 
@@ -133,9 +134,17 @@ class Local(LanguageModel):
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(directory, local_files_only=True)
-            model: Any = AutoModelForCausalLM.from_pretrained(directory, local_files_only=True, dtype="auto")
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                directory,
+                local_files_only=True,
+                dtype="auto",
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+            )
         except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
             raise BenchError(f"{directory}: not a causal LM with its tokenizer: {error}") from error
+        model, found = loaded
+        check_whole(found, f"dcot: {directory}", "language model")
         self._model: Any = model.to(self._device).eval()
 
     def answer(self, instruction: str, *, again: bool) -> str:

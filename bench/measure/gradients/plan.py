@@ -17,6 +17,7 @@ from bench.experiment.request import Experiment
 from bench.experiment.resolve import Cell, only_trained, resolve
 from bench.measure.gradients.store import FOLDER, INIT, ProbeConfig, ProbeDir, probe_config, probe_id
 from bench.measure.gradients.work import ProbeWork
+from bench.models.lora_place import PEFT_SETTINGS, weights_file
 from bench.run import preflight
 from bench.run.load import find_lora
 
@@ -121,7 +122,9 @@ def _probe(cell: Cell, place: str) -> ProbeConfig:
     if place == INIT:
         return probe_config(cell, training, biased, INIT, {})
     lora = find_lora(Path(place), "--at")
-    return probe_config(cell, training, biased, str(lora.resolve()), {"lora": digests.digest(lora)})
+    file = weights_file(lora)
+    read = digests.digest(lora) if lora.is_dir() else digests.digest(file.parent, (file.name, PEFT_SETTINGS))
+    return probe_config(cell, training, biased, str(lora.resolve()), {"lora": read})
 
 
 def unfinished(planned: PlannedProbes, force: bool) -> list[ProbeWork]:

@@ -15,6 +15,7 @@ from bench.data.need import needs_of
 from bench.data.sources import locate
 from bench.measure.vbench import suite
 from bench.measure.vbench.dimensions import DIMENSIONS
+from bench.models.lora_place import weights_file
 from bench.run.store import CellDir
 
 if TYPE_CHECKING:
@@ -53,15 +54,13 @@ def identity(found: Resolved) -> dict[str, Any]:
 
     Fetches hub weights that are not there yet. Raises BenchError.
     """
-    digest = hashlib.sha256()
-    for file in sorted(found.adapter.glob("*.safetensors")) if found.adapter is not None else ():
-        digest.update(file.read_bytes())
+    lora = None if found.adapter is None else weights_file(found.adapter).read_bytes()
     return {
         "model": found.request.name,
         "settings": found.config.model_dump(mode="json"),
         "weights": _weights(found),
         "lora": None if found.adapter is None else str(found.adapter),
-        "lora_sha256": None if found.adapter is None else digest.hexdigest(),
+        "lora_sha256": None if lora is None else hashlib.sha256(lora).hexdigest(),
         "trained_on": None if found.request.lora is None else trained_on(found.request.lora),
         "dcot": None if found.dcot is None else found.dcot.model_dump(mode="json"),
         "seed": found.request.seed,

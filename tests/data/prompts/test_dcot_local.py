@@ -1,9 +1,11 @@
 """Decompositions by language models that run here: a tiny causal LM."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from bench.base.errors import BenchError
 from bench.data.prompts import llm
@@ -114,3 +116,23 @@ def test_a_model_of_the_hub_is_a_need_and_a_server_is_none(monkeypatch: pytest.M
     assert need.path == tmp_path
     assert DcotConfig().needs("dcot", "dcot") == ()
     assert DcotConfig(llm="m", endpoint="http://127.0.0.1:1/v1").needs("dcot", "dcot") == ()
+
+
+@pytest.mark.silent
+@pytest.mark.parametrize("damage", ["lacks", "prefix", "shape"])
+def test_a_language_model_without_some_of_its_tensors_names_the_first(
+    tiny_lm: Path, tmp_path: Path, damage: str
+) -> None:
+    """transformers would fill in random numbers and go on."""
+    directory = shutil.copytree(tiny_lm, tmp_path / "lm")
+    state = load_file(directory / "model.safetensors")
+    first = min(state)
+    if damage == "prefix":
+        state = {f"module.{key}": value for key, value in state.items()}
+    elif damage == "shape":
+        state[first] = state[first][:1].clone()
+    else:
+        state.pop(first)
+    save_file(state, directory / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(BenchError, match=f"dcot: {directory}.*{first}"):
+        llm.Local(directory)
