@@ -12,7 +12,7 @@ from typing import Any
 
 from diffusers.utils.state_dict_utils import convert_unet_state_dict_to_peft
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from bench.base.errors import BenchError
@@ -105,8 +105,14 @@ def _prefixed(values: dict[str, Any]) -> dict[str, Any]:
 def _check_kind(directory: Path) -> None:
     """Raises BenchError for relatives of LoRA: diffusers would drop what it does not know of them."""
     for file in sorted(directory.glob("*.safetensors")):
-        with safe_open(file, framework="pt") as tensors:
-            odd = sorted(key for key in tensors.keys() if any(mark in key for mark in _RELATIVES))  # noqa: SIM118
+        try:
+            with safe_open(file, framework="pt") as tensors:
+                odd = sorted(key for key in tensors.keys() if any(mark in key for mark in _RELATIVES))  # noqa: SIM118
+        except SafetensorError as error:
+            raise BenchError(
+                f"{file}: no whole safetensors file ({error}). Copy it again; a cell's own is made anew by "
+                "`python -m bench verify RESULTS --repair` and another `run`"
+            ) from error
         if odd:
             raise BenchError(
                 f"{file}: no plain LoRA: it holds {odd[0]} (DoRA, LoHa and LoKr are not supported)"
