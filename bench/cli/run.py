@@ -120,6 +120,7 @@ def sample(
 ) -> None:
     """Draw pictures with a model, with or without a trained LoRA."""
     without_bars()
+    progress(f"sample: loading {model or lora or 'tiny'}")
     from bench.run.sample import write_samples
 
     for path in write_samples(prompt, model, lora, n, seed, out, settings or (), dcot):
@@ -177,6 +178,7 @@ def evaluate(
 ) -> None:
     """Score pictures from anywhere, or a trained cell by other rewards than its run did."""
     without_bars()
+    progress(f"evaluate: loading {rewards}")
     if (images is None) == (not cell):
         raise BenchError("say what to score: either --images DIRECTORY, or --cell DIRECTORY")
     if images is None and prompts_file is not None:

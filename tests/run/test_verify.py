@@ -56,7 +56,7 @@ def truncated_tensors(file: Path) -> None:
     file.write_bytes(save({"a": torch.ones(3)})[:-4])
 
 
-DAMAGE: list[tuple[str, Callable[[Path], None]]] = [
+DAMAGE: list[tuple[str, Callable[[Path], object]]] = [
     ("status.json", emptied),
     ("status.json", foreign),
     ("eval.jsonl", cut),
