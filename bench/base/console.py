@@ -1,6 +1,7 @@
 """Text on the terminal."""
 
 import os
+import sys
 
 from rich.console import Console
 
@@ -11,6 +12,11 @@ def plain(console: Console, text: str, style: str | None = None, *, wrap: bool =
     wrap: fold long lines between words; otherwise they stay whole, so that paths and commands can be copied.
     """
     console.print(text, style=style, markup=False, emoji=False, highlight=False, soft_wrap=not wrap)
+
+
+def progress(text: str) -> None:
+    """Say on the standard error stream what is being done now: what takes long is never silent."""
+    print(f"… {text}", file=sys.stderr, flush=True)
 
 
 def without_bars() -> None:

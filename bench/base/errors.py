@@ -1,8 +1,17 @@
 """The one exception a user's mistake or a missing piece raises; the CLI prints it without a traceback."""
 
+REPAIR = "`python -m bench verify RESULTS --repair` puts it back to where it can continue."
+
 
 class BenchError(Exception):
     """Says where, what is wrong, and what to do. The command line prints the message and exits with 2."""
+
+
+class Damaged(BenchError):
+    """A file of a results directory is not what was written there; it costs what it belongs to alone."""
+
+    def __init__(self, path: object, what: object) -> None:
+        super().__init__(f"{path}: damaged: {what}. {REPAIR}")
 
 
 def did_you_mean(word: str, known: list[str] | tuple[str, ...]) -> str:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from bench.base.errors import BenchError
+from bench.base.errors import BenchError, Damaged
 
 Record = dict[str, Any]  # a line of a log
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -61,19 +61,46 @@ def append_rows(path: Path, rows: Iterable[Record]) -> None:
         raise _cannot_write(path, error) from error
 
 
-def read_rows(path: Path) -> list[Record]:
-    """The complete lines of a log; a line that a kill cut short is not one. No file: no lines."""
+def read_rows(path: Path, most: int | None = None) -> list[Record]:
+    """The complete lines of a log; a line that a kill cut short is not one. No file: no lines.
+
+    most: stop after so many. Raises Damaged for a line that is no JSON object.
+    """
     if not path.exists():
         return []
     *lines, _unfinished = path.read_bytes().split(b"\n")
+    return [_row(path, n, line) for n, line in enumerate(lines[:most], start=1)]
+
+
+def _row(path: Path, number: int, line: bytes) -> Record:
     try:
-        return [json.loads(line) for line in lines]
+        row = json.loads(line)
     except ValueError as error:
-        raise BenchError(f"{path}: damaged: {error}") from error
+        raise Damaged(f"{path}:{number}", error) from error
+    if not isinstance(row, dict):
+        raise Damaged(f"{path}:{number}", "no JSON object")
+    return row
+
+
+def read_json(path: Path) -> Record | None:
+    """The JSON object in a file; None if there is no file. Raises Damaged for anything else."""
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise Damaged(path, error) from error
+    if not isinstance(content, dict):
+        raise Damaged(path, "no JSON object")
+    return content
 
 
 def cut_rows(path: Path, step: int) -> None:
     """Drop the lines of a log that lie after a step."""
     if path.exists():
-        kept = [row for row in read_rows(path) if row["step"] <= step]
-        write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
+        write_rows(path, [row for row in read_rows(path) if row["step"] <= step])
+
+
+def write_rows(path: Path, rows: Iterable[Record]) -> None:
+    """Put a log with these lines in place of what was there."""
+    write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

@@ -10,7 +10,7 @@ from rich.console import Console
 from typer import Option
 
 from bench.base import units
-from bench.base.console import without_bars
+from bench.base.console import progress, without_bars
 from bench.cli import options
 
 console = Console()
@@ -65,6 +65,7 @@ def profile(
 ) -> None:
     """Show what one optimizer step of each method takes: memory by component, evaluations, time."""
     without_bars()
+    progress("profile: looking for methods and model")
     from bench.experiment.request import Options, build
     from bench.measure.cost import plan, run
 
@@ -98,6 +99,7 @@ def plan(
 ) -> None:
     """Say which h, batch and checkpointing fit a memory budget, and why. Needs no GPU and no weights."""
     without_bars()
+    progress("plan: looking for method and model")
     from bench.measure.cost import plan_report, planner
 
     limit = units.size(budget, "--budget")

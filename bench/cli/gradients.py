@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +10,7 @@ from rich.console import Console
 from typer import Option
 
 from bench.base import units
-from bench.base.console import plain, without_bars
+from bench.base.console import plain, progress, without_bars
 from bench.base.errors import BenchError
 from bench.cli import options
 
@@ -24,7 +23,9 @@ Places = Annotated[
         show_default="init",
     ),
 ]
-Budget = Annotated[str | None, Option(metavar="TIME", help="for all together, such as 90s, 5m, 2h")]
+Budget = Annotated[
+    str | None, Option(metavar="TIME", help="of drawing for all together, such as 90s, 5m, 2h")
+]
 Draws = Annotated[
     int | None, Option(min=1, metavar="N", help="batch gradients of each method, earlier ones included")
 ]
@@ -61,7 +62,7 @@ def gradients(
 
     Without --budget, --draws or --precision: a budget of 5 minutes. Draws are added to earlier ones.
     """
-    started = time.monotonic()
+    progress("gradients: looking for methods, model and prompts")
     from bench.experiment.request import Options, build
     from bench.measure.gradients import plan, run
 
@@ -74,7 +75,7 @@ def gradients(
     )  # fmt: skip
     limits = plan.Limits(seconds, draws, precision)
     planned = plan.plan(build(asked), at or [plan.INIT], limits, jobs)
-    ended = run.run(console, planned, force, started)
+    ended = run.run(console, planned, force)
     write(planned.out, console)
     sys.exit(ended.tell(console))
 

@@ -99,7 +99,7 @@ def fetch(
 
 
 COMMANDS = (
-    *(run.run, gradients.gradients, run.sample, run.report, doctor, fetch, run.evaluate, new.new),
+    *(run.run, gradients.gradients, run.sample, run.report, run.verify, doctor, fetch, run.evaluate, new.new),
     *(slurm.submit, slurm.status, slurm.cancel, slurm.retry, slurm.logs, cost.profile, cost.plan),
 )
 for command in COMMANDS:

@@ -10,7 +10,7 @@ from typing import Annotated
 from rich.console import Console
 from typer import Option
 
-from bench.base.console import plain, without_bars
+from bench.base.console import plain, progress, without_bars
 from bench.base.errors import BenchError
 from bench.cli import options
 
@@ -120,17 +120,37 @@ def sample(
 ) -> None:
     """Draw pictures with a model, with or without a trained LoRA."""
     without_bars()
+    progress(f"sample: loading {model or lora or 'tiny'}")
     from bench.run.sample import write_samples
 
     for path in write_samples(prompt, model, lora, n, seed, out, settings or (), dcot):
         plain(console, str(path))
 
 
-def report(directory: options.Results) -> None:
+def report(
+    directory: options.Results,
+    out: Annotated[
+        Path | None, Option(metavar="DIR", help="directory for the report", show_default="DIR/report")
+    ] = None,
+) -> None:
     """Build the tables and figures of a results directory again, and print the summary."""
+    progress(f"report: looking at {directory}")
     from bench.report.report import write_report
 
-    write_report(directory, console)
+    write_report(directory, console, out)
+
+
+def verify(
+    directory: options.Results,
+    repair: Annotated[
+        bool, Option("--repair", help="put what is damaged back to where it can continue")
+    ] = False,
+) -> None:
+    """List the damaged files of a results directory; exit code 1 if there are any left."""
+    progress(f"verify: looking at {directory}")
+    from bench.run.verify import verify as examine
+
+    sys.exit(examine(console, directory, repair))
 
 
 def evaluate(
@@ -158,6 +178,7 @@ def evaluate(
 ) -> None:
     """Score pictures from anywhere, or a trained cell by other rewards than its run did."""
     without_bars()
+    progress(f"evaluate: loading {rewards}")
     if (images is None) == (not cell):
         raise BenchError("say what to score: either --images DIRECTORY, or --cell DIRECTORY")
     if images is None and prompts_file is not None:

@@ -117,7 +117,10 @@ def _open(file: Path) -> tuple[Tensors, dict[str, Any] | None]:
             state = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
             about = opened.metadata() or {}
     except (OSError, SafetensorError) as error:
-        raise BenchError(f"{file}: cannot be read; it may be damaged or cut short: {error}") from error
+        raise BenchError(
+            f"{file}: no whole safetensors file ({error}). Copy it again; a cell's own is made anew by "
+            "`python -m bench verify RESULTS --repair` and another `run`"
+        ) from error
     if not state:
         raise BenchError(f"{file}: holds no tensors, so no LoRA")
     if odd := [key for key in state if any(mark in key for mark in _RELATIVES)]:

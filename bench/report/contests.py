@@ -25,7 +25,6 @@ from bench.report.section import Section
 from bench.report.sheet import Sheet
 from bench.report.summary import Line, comparison, contest_lines
 from bench.report.words import headline, legend
-from bench.run.store import ResultsDir
 
 
 def section(results: Results) -> Contests | None:
@@ -93,9 +92,8 @@ class Contests(Section):
             console.print(f"\n[bold]{view.contest.title}[/bold]  {headline(view.lines)}", highlight=False)
             tables.print_summary(view.lines, console)
 
-    def write(self, results: Path) -> None:
+    def write(self, folder: Path, beside: Path) -> None:
         """Write summary.csv, summary.tex, comparison.csv, figures and pictures."""
-        folder = ResultsDir(results).report
         every = [line for view in self.views for line in view.lines]
         latex = "\n".join(tables.markdown(view.lines, "latex_booktabs") for view in self.views)
         pairs = [view.comparison.assign(contest=view.contest.title) for view in self.views]

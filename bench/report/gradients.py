@@ -25,7 +25,6 @@ from bench.measure.gradients.verdict import Verdict
 from bench.report.gradient_figures import gradient_figures
 from bench.report.load import Results
 from bench.report.section import Section
-from bench.run.store import ResultsDir
 
 TONES = {Verdict.UNBIASED: "up", Verdict.BIASED: "down", Verdict.UNDECIDED: "pale"}
 HEADINGS = tuple({"left": k in LEFT, "text": text} for k, text in enumerate(HEADERS))
@@ -122,12 +121,11 @@ class Gradients(Section):
             reason = f": {one.reason}" if one.reason else ""
             plain(console, f"{one.id} {one.state} after {one.draws} draws{reason}", "red")
 
-    def write(self, results: Path) -> None:
-        """Write gradients*.csv, report/gradients.md and the figures."""
+    def write(self, folder: Path, beside: Path) -> None:
+        """Write gradients*.csv, gradients.md and the figures."""
         if self.tables:
-            write(results, self.rows)
+            write(beside, self.rows)
         text = [f"## {table.title}\n\n{markdown(table.rows)}" for table in self.tables]
-        folder = ResultsDir(results).report
         write_atomically(folder / "gradients.md", "\n".join([*text, NOTE, ""]))
         for table in self.tables:
             write_drawings(folder, table.figures, table.suffix)

@@ -47,7 +47,7 @@ def prompts_in_order(cell: CellResults) -> list[str]:
 
 def _row(contest: Contest, group: Group, prompts: list[str]) -> GridRow:
     cell = group.cells[0]
-    step, pictures = latest_pictures(cell.path / "samples")
+    step, pictures = cell.pictures.step, cell.pictures.files
     lines = cell.scored(contest.reward, step)
     first = {
         p: float(s) for p, i, s in zip(lines["prompt"], lines["image"], lines["score"], strict=True) if i == 0
@@ -55,16 +55,6 @@ def _row(contest: Contest, group: Group, prompts: list[str]) -> GridRow:
     scores = {n: first[prompts[n]] for n in pictures if n < len(prompts) and prompts[n] in first}
     note = f"after {step} steps" if step else "before"
     return GridRow(group.label, note, pictures, scores)
-
-
-def latest_pictures(samples: Path) -> tuple[int, dict[int, Path]]:
-    """The last evaluation's step and its pictures by their number; 0 and nothing if none were kept."""
-    steps = {int(p.name): p for p in samples.iterdir() if p.name.isdigit()} if samples.is_dir() else {}
-    for step in sorted(steps, reverse=True):
-        found = {int(p.stem): p for p in sorted(steps[step].glob("*.png")) if p.stem.isdigit()}
-        if found:
-            return step, found
-    return 0, {}
 
 
 def _paint(rows: list[GridRow], columns: list[int], prompts: list[str]) -> bytes:

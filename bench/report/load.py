@@ -5,15 +5,15 @@ docs/results.md documents the files. Nothing is written here, and nothing outsid
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import pandas as pd
 
-from bench.base.errors import BenchError
-from bench.base.files import Record, read_rows
+from bench.base.errors import REPAIR, BenchError
+from bench.base.files import Record, read_json, read_rows
+from bench.base.filmstrip import broken_picture
 from bench.base.layers import read_yaml
 from bench.run.store import CellDir, ResultsDir, Status, WorkState
 
@@ -35,13 +35,21 @@ INFERENCE = ["step", "prompt", "image", "forward", "backward", "seconds", "memor
 EVALS = ["step", "prompt", "image", "reward", "score"]
 
 
+@dataclass(frozen=True)
+class Pictures:
+    """What was drawn at an evaluation: the files that can be shown, by the number of their prompt."""
+
+    step: int
+    files: dict[int, Path]
+
+
 @dataclass(frozen=True, eq=False)
 class CellResults:
     """One run of one method with one seed.
 
     status: what status.json says, or `unreadable`. step: optimizer steps taken. problem: why it is not done,
     in one line, if known. config, env: empty if not there. metrics, evals, inference: with the columns above
-    at least, possibly without rows.
+    at least, possibly without rows. pictures: of the last evaluation.
     """
 
     id: str
@@ -54,6 +62,7 @@ class CellResults:
     metrics: pd.DataFrame
     evals: pd.DataFrame
     inference: pd.DataFrame = field(default_factory=lambda: _frame([], INFERENCE))
+    pictures: Pictures = field(default_factory=lambda: Pictures(0, {}))
 
     @property
     def done(self) -> bool:
@@ -105,8 +114,16 @@ def load(results_dir: Path) -> Results:
         )
     notes: list[str] = []
     cells = tuple(_cell(ResultsDir(results_dir).cell(path.name), notes) for path in paths)
-    request = results_dir / "experiment.yaml"
-    return Results(results_dir, read_yaml(request) if request.is_file() else {}, cells, tuple(notes))
+    return Results(results_dir, _request(results_dir / "experiment.yaml", notes), cells, tuple(notes))
+
+
+def _request(path: Path, notes: list[str]) -> dict[str, Any]:
+    """What was asked for; the cells know all that is shown of them, so the report does without."""
+    try:
+        return read_yaml(path) if path.is_file() else {}
+    except BenchError as error:
+        notes.append(f"{path.name} was ignored: {error}")
+        return {}
 
 
 def has_profiles(results_dir: Path) -> bool:
@@ -123,7 +140,7 @@ def _cell(cell: CellDir, notes: list[str]) -> CellResults:
     try:
         status = cell.status()
         config = _config(cell)
-        env = _json(cell.path / "env.json") if config else {}
+        env = (read_json(cell.path / "env.json") or {}) if config else {}
         logs = (cell.metrics, cell.evaluations, cell.inference)
         metrics, evals, inference = (_rows(path, notes) for path in logs)
     except BenchError as error:
@@ -140,6 +157,7 @@ def _cell(cell: CellDir, notes: list[str]) -> CellResults:
         metrics=_frame(metrics, METRICS),
         evals=_frame(evals, EVALS),
         inference=_frame(inference, INFERENCE),
+        pictures=latest_pictures(cell.path / "samples", notes),
     )
 
 
@@ -160,6 +178,19 @@ def _rows(path: Path, notes: list[str]) -> list[Record]:
     return rows
 
 
+def latest_pictures(samples: Path, notes: list[str]) -> Pictures:
+    """The last evaluation's step and its pictures; 0 and nothing if none were kept. Notes damaged ones."""
+    steps = {int(p.name): p for p in samples.iterdir() if p.name.isdigit()} if samples.is_dir() else {}
+    for step in sorted(steps, reverse=True):
+        found = {int(p.stem): p for p in sorted(steps[step].glob("*.png")) if p.stem.isdigit()}
+        broken = {n: problem for n, path in found.items() if (problem := broken_picture(path))}
+        for n, problem in broken.items():
+            notes.append(f"{found[n].relative_to(samples.parent.parent)} was left out: {problem}. {REPAIR}")
+        if found:
+            return Pictures(step, {n: path for n, path in found.items() if n not in broken})
+    return Pictures(0, {})
+
+
 def _frame(rows: list[Record], columns: list[str]) -> pd.DataFrame:
     frame = pd.DataFrame.from_records(rows)
     return frame.reindex(columns=[*columns, *(c for c in frame.columns if c not in columns)])
@@ -174,15 +205,3 @@ def _problem(cell: CellDir, status: Status) -> str:
     path = cell.path / "traceback.txt"
     lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines() if path.is_file() else []
     return lines[-1].strip() if lines else ""
-
-
-def _json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise BenchError(f"{path}: damaged: {error}") from error
-    if not isinstance(content, dict):
-        raise BenchError(f"{path}: expected a JSON object")
-    return content

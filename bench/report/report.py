@@ -6,20 +6,23 @@ byte for byte.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
 
-from bench.base.console import plain
+from bench.base.console import plain, progress
 from bench.base.errors import BenchError
-from bench.base.files import write_atomically
+from bench.base.files import existing, write_atomically
 from bench.report import contests, overview, unfinished
 from bench.report.load import Results, has_profiles, load
 from bench.report.page import render_page
 from bench.report.section import Section
 from bench.run.store import ResultsDir
 from bench.run.work import kind_of
+
+PAGE = "report.html"
 
 
 def _gradients(results: Results) -> Section | None:
@@ -40,12 +43,15 @@ SECTIONS: tuple[Callable[[Results], Section | None], ...] = (
 )
 
 
-def write_report(results_dir: Path, console: Console) -> Path:
+def write_report(results_dir: Path, console: Console, out: Path | None = None) -> Path:
     """Print the summary and write report/, and gradients*.csv beside it. Returns the path of report.html.
 
-    Works on what is there: unfinished and failed cells and gradient profiles are shown as such. Raises
-    BenchError if nothing can be shown.
+    out: where all files go instead. Works on what is there: unfinished and failed cells and gradient profiles
+    are shown as such. Raises BenchError if nothing can be shown, or nothing written.
     """
+    folder = ResultsDir(results_dir).report if out is None else out
+    _check_writable(folder)
+    progress(f"reading {results_dir}")
     for kind in map(kind_of, ResultsDir(results_dir).cells()):
         if kind.not_reported is not None:
             raise BenchError(f"{results_dir}: {kind.not_reported}")
@@ -55,7 +61,8 @@ def write_report(results_dir: Path, console: Console) -> Path:
         section.show(console)
     if not any(section.has_results for section in sections):
         raise BenchError(f"{results_dir}: {_nothing(results)} can be read yet")
-    path = _write(results, sections, ResultsDir(results_dir).report)
+    progress("drawing figures and pictures")
+    path = _write(results, sections, folder, results_dir if out is None else out)
     plain(console, f"report: {path}")
     return path
 
@@ -67,14 +74,25 @@ def _nothing(results: Results) -> str:
     return " and ".join(found)
 
 
-def _write(results: Results, sections: list[Section], folder: Path) -> Path:
+def _check_writable(folder: Path) -> None:
+    place = existing(folder)
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise BenchError(
+            f"cannot write a report to {folder}: {place} is no directory that can be written to. Write it "
+            "elsewhere: python -m bench report DIR --out DIRECTORY"
+        )
+
+
+def _write(results: Results, sections: list[Section], folder: Path, beside: Path) -> Path:
     """All files, the page last. Pictures of an earlier report go: they may be of other cells."""
-    for old in (*folder.glob("*.png"), *folder.glob("*.svg")):
-        old.unlink()
-    for section in sections:
-        section.write(results.path)
+    if beside == results.path or (folder / PAGE).is_file():  # else they are nobody's report
+        for old in (*folder.glob("*.png"), *folder.glob("*.svg")):
+            old.unlink()
+    for n, section in enumerate(sections, start=1):
+        progress(f"part {n} of {len(sections)}")
+        section.write(folder, beside)
     if text := [text for section in sections if (text := section.markdown())]:
         write_atomically(folder / "summary.md", "\n\n".join(text) + "\n")
-    page = folder / "report.html"
+    page = folder / PAGE
     write_atomically(page, render_page(results, sections))
     return page

@@ -35,8 +35,8 @@ class Section:
     def show(self, console: Console) -> None:
         """Print it; nothing by default."""
 
-    def write(self, results: Path) -> None:
-        """Write files of its own below a results directory; none by default."""
+    def write(self, folder: Path, beside: Path) -> None:
+        """Write files of its own; none by default. folder: the report's. beside: of gradients*.csv."""
 
     def markdown(self) -> str:
         """What it adds to report/summary.md."""

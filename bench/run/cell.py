@@ -42,11 +42,15 @@ def run_cell(cell: CellDir, timeout: float | None) -> Exit:
 
 
 def _run_and_save(session: Session, stop: StopRequest) -> Exit:
+    before, loaded = session.cell.status().step, stop.seconds_left()
     state = _run(session, stop)
     if session.config.trains and isinstance(session.chain, SavesLora):
         _save_lora(session.cell, session.chain)
     counters = session.counters
-    session.cell.write_status(state, counters.step, counters.seconds, REASONS[state])
+    message = REASONS[state]
+    if state is WorkState.TIMEOUT and counters.step == before:
+        message = f"{message} without a step: {max(0.0, loaded):.0f} s were left after loading. Give more"
+    session.cell.write_status(state, counters.step, counters.seconds, message)
     return ENDINGS[state]
 
 

@@ -20,11 +20,29 @@ class Checkpoints:
     def _files(self) -> list[Path]:
         return sorted(self.path.glob("*.pt"), reverse=True) if self.path.is_dir() else []
 
+    def steps(self) -> list[int]:
+        """The steps of the generations that are there, newest first."""
+        return [_step(file) for file in self._files()]
+
+    def newest(self) -> int:
+        """The step of the newest generation; -1 if there is none."""
+        return max(self.steps(), default=-1)
+
+    def damaged(self) -> list[Path]:
+        """Generations whose contents are not those that they were named after."""
+        return [file for file in self._files() if not _intact(file, file.read_bytes())]
+
+    def forget(self, step: int) -> None:
+        """Remove the generations at a step and after it."""
+        for file in self._files():
+            if _step(file) >= step:
+                file.unlink()
+
     def write(self, step: int, data: bytes) -> None:
         """Add a generation and drop those before the last two."""
         file = self.path / f"{step:08d}-{_digest(data)}.pt"
         write_atomically(file, data)
-        same_step = [f for f in self._files() if f != file and f.stem.partition("-")[0] == f"{step:08d}"]
+        same_step = [f for f in self._files() if f != file and _step(f) == step]
         for old in {*same_step, *self._files()[GENERATIONS + len(same_step) :]}:
             old.unlink()
 
@@ -37,7 +55,7 @@ class Checkpoints:
         damaged: list[Path] = []
         for file in self._files():
             data = file.read_bytes()
-            if file.stem.partition("-")[2] == _digest(data):
+            if _intact(file, data):
                 for bad in damaged:
                     bad.unlink(missing_ok=True)
                 return data, messages
@@ -45,8 +63,19 @@ class Checkpoints:
             messages.append(f"{file} is damaged: falling back to the checkpoint before it")
         if damaged:
             names = ", ".join(str(file) for file in damaged)
-            raise BenchError(f"all checkpoints are damaged: {names}. Start the cell again with --force.")
+            raise BenchError(
+                f"all checkpoints are damaged: {names}. Start the cell again with --force, or have "
+                "`python -m bench verify RESULTS --repair` remove them."
+            )
         return None, messages
+
+
+def _step(file: Path) -> int:
+    return int(file.stem.partition("-")[0])
+
+
+def _intact(file: Path, data: bytes) -> bool:
+    return file.stem.partition("-")[2] == _digest(data)
 
 
 def _digest(data: bytes) -> str:

@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 import psutil
 from pydantic import ValidationError
 
-from bench.base.errors import BenchError
+from bench.base.errors import Damaged
 from bench.base.files import write_atomically
 from bench.base.strict import Strict
 from bench.run.store import WorkDir
@@ -74,7 +74,7 @@ def read(directory: WorkDir) -> tuple[Claim, float] | None:
     try:
         return Claim.model_validate_json(data), age
     except ValidationError as error:
-        raise BenchError(f"{path}: damaged. If nothing runs or waits for this cell, remove it.") from error
+        raise Damaged(path, "no claim. If nothing runs or waits for this cell, it can go") from error
 
 
 def take(directory: WorkDir, mine: Claim, alive: Alive) -> Claim | None:

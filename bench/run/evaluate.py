@@ -34,8 +34,8 @@ from bench.engine.chain import Chain
 from bench.engine.finite import check_latents
 from bench.engine.random_streams import normal
 from bench.engine.reward import Reward, scores
+from bench.run.evaluations import DIVERSITY
 
-DIVERSITY = "diversity"
 PIXELS = "pixels"
 POOLED = 8  # pixels per side that pictures are averaged down to for their distance
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Protocol, TypeVar
 
-from bench.base.errors import BenchError
+from bench.base.errors import BenchError, Damaged
 from bench.base.files import existing
 from bench.base.units import MIB
 from bench.run import claims
@@ -51,7 +51,8 @@ def prepare(
     """Claim each work and write settings and `pending`, so that a partial view shows what is still to come.
 
     claim: in whose name, by default this process's. queue: what knows the jobs of other claims. Returns the
-    ones that can start, and those that another run or submission has, or has done since they were planned.
+    ones that can start, and those that another run or submission has, or has done since they were planned, or
+    whose files are damaged.
     """
     ready, busy = list[W](), list[Outcome]()
     mine, queue = claim or claims.of_this_process(), queue or Queue()
@@ -72,11 +73,17 @@ def prepare(
                     continue
                 if force:
                     directory.wipe()
+                elif (status := directory.status()).state is WorkState.DAMAGED:
+                    claims.release(directory, mine.token)
+                    busy.append(Outcome(work, status))
+                    continue
                 directory.write_config(work.config)
                 directory.write_status(WorkState.PENDING, total=work.total)
                 ready.append(work)
         except CellInUse as error:
             claims.release(directory, mine.token)
+            busy.append(Outcome(work, unchanged(directory.status(), str(error))))
+        except Damaged as error:  # its claim
             busy.append(Outcome(work, unchanged(directory.status(), str(error))))
     return ready, busy
 

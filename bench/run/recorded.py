@@ -37,8 +37,13 @@ class StopRequest:
     """Why the work should stop before its end, if it should: a signal, or its time is up."""
 
     def __init__(self, timeout: float | None) -> None:
-        self.deadline = None if timeout is None else time.monotonic() + timeout
+        self.deadline: float | None = None
         self.signalled = False
+        self.limit(timeout)
+
+    def limit(self, timeout: float | None) -> None:
+        """From now on so many seconds; None: as many as it takes."""
+        self.deadline = None if timeout is None else time.monotonic() + timeout
 
     @contextmanager
     def listening(self) -> Iterator[None]:

@@ -30,7 +30,8 @@ from bench.experiment.choices import load_reward
 from bench.experiment.ingredients import ALL, Ingredient, reward_ingredient, reward_list
 from bench.experiment.overrides import Override, typed
 from bench.experiment.settings import CellConfig, Choice
-from bench.run.evaluate import DIVERSITY, Evaluation
+from bench.run.evaluate import Evaluation
+from bench.run.evaluations import DIVERSITY
 from bench.run.load import find_lora, load_lora, start
 from bench.run.noise_choice import kept
 from bench.run.pictures import Picture, find

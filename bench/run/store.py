@@ -20,7 +20,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from bench.base.errors import BenchError
+from bench.base.errors import BenchError, Damaged
 from bench.base.files import write_atomically
 from bench.base.layers import load_config, write_yaml
 from bench.base.strict import Strict
@@ -42,6 +42,7 @@ class WorkState(StrEnum):
     FAILED = "failed"
     TIMEOUT = "timeout"
     PREEMPTED = "preempted"
+    DAMAGED = "damaged"  # never written: what status.json says cannot be read
 
 
 class Cause(StrEnum):
@@ -86,14 +87,15 @@ class WorkDir:
         write_atomically(self.path / "config.yaml", write_yaml(config))
 
     def status(self) -> Status:
-        """Where the cell stands; pending if nothing was written yet."""
+        """Where the cell stands: pending if nothing was written yet, damaged if it cannot be read."""
         path = self.path / "status.json"
         if not path.exists():
             return Status(state=WorkState.PENDING)
         try:
             return Status.model_validate_json(path.read_bytes())
-        except ValidationError as error:
-            raise BenchError(f"{path}: not a status of schema version {SCHEMA_VERSION}: {error}") from error
+        except ValidationError:
+            what = "empty" if path.stat().st_size == 0 else f"no status of schema version {SCHEMA_VERSION}"
+            return Status(state=WorkState.DAMAGED, message=str(Damaged(path, what)))
 
     def write_status(
         self,
@@ -105,8 +107,13 @@ class WorkDir:
         cause: Cause | None = None,
         total: int | None = None,
     ) -> None:
-        """Record where the cell stands, always last. step, seconds, total: None leaves what was recorded."""
+        """Record where the cell stands, always last. step, seconds, total: None leaves what was recorded.
+
+        Raises BenchError over a damaged status, which may be that of a newer version of the program.
+        """
         before, now = self.status(), datetime.now(UTC).isoformat(timespec="seconds")
+        if before.state is WorkState.DAMAGED:
+            raise BenchError(before.message or "")
         status = Status(
             state=state,
             cause=cause,

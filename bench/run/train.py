@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch.nn.utils import clip_grad_norm_
 
-from bench.base.errors import BenchError
-from bench.base.files import Record, append_rows, cut_rows, write_atomically
+from bench.base.errors import BenchError, Damaged
+from bench.base.files import Record, append_rows, cut_rows, read_rows, write_atomically
 from bench.base.media import files
 from bench.data import prompts as prompt_sets
 from bench.engine.batch import Batch, Report
@@ -30,6 +30,7 @@ from bench.experiment.settings import CellConfig, TrainConfig, Training
 from bench.run.checkpoints import Checkpoints
 from bench.run.environment import peak_memory
 from bench.run.evaluate import Evaluation, Improve, evaluate
+from bench.run.evaluations import incomplete
 from bench.run.load import load_chain, schedule_texts
 from bench.run.noise_choice import NoiseChooser, Stopped
 from bench.run.store import CellDir, WorkState
@@ -257,6 +258,26 @@ class Trainer:
             self.method.state.update(payload["method"])
             tell(f"continuing at step {self.counters.step}")
         self.session.cut_logs()
+        self._complete_evaluations(tell)
+
+    def _complete_evaluations(self, tell: Callable[[str], None]) -> None:
+        """Make the evaluation of the checkpoint's own step again where lines of it are lost.
+
+        Raises Damaged where lines of an earlier one are: its parameters are gone.
+        """
+        cell, last = self.session.cell, self.counters.evaluated
+        rows = read_rows(cell.evaluations)
+        lacking = incomplete(rows, self.session.config)
+        if last >= 0 and not any(row["step"] == last for row in rows):
+            lacking.append(last)
+        if not lacking:
+            return
+        if lacking != [self.counters.step]:
+            raise Damaged(cell.evaluations, f"lines of the evaluation at step {lacking[0]} are missing")
+        tell(f"lines of the evaluation at step {last} are missing: it is made again")
+        if self.session.world.is_main:
+            cut_rows(cell.evaluations, last - 1)
+        self.session.evaluate()
 
 
 def make_optimizer(settings: TrainConfig, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench.base.errors import BenchError
+from bench.cli import main
 from bench.experiment import request, resolve
 from bench.experiment.request import Options
 from bench.run import experiment
@@ -290,3 +291,27 @@ def test_sample_without_a_lora_at_the_named_place_says_so(tmp_path: Path) -> Non
     done = bench("sample", "--prompt", "a cat", "--lora", tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: --lora {tmp_path}: neither a cell with a trained LoRA nor")
+
+
+@pytest.mark.silent
+@pytest.mark.parametrize(
+    ("words", "module"),
+    [
+        (("plan", "--budget", "1GB"), "bench.measure.cost.planner"),
+        (("profile", "--methods", "zo"), "bench.measure.cost.plan"),
+        (("gradients", "--methods", "zo"), "bench.measure.gradients.plan"),
+        (("report", "results"), "bench.report.report"),
+        (("verify", "results"), "bench.run.verify"),
+        (("evaluate", "--images", "x"), "bench.run.score"),
+        (("sample", "--prompt", "x"), "bench.run.sample"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_command_that_takes_long_says_so_before_its_slow_imports(
+    words: tuple[str, ...], module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)  # importing it fails
+    monkeypatch.setattr(sys, "argv", ["bench", *words])
+    with pytest.raises(ImportError):
+        main.main()
+    assert capsys.readouterr().err.startswith(f"… {words[0]}: ")

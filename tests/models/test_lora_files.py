@@ -177,3 +177,16 @@ def test_lora_of_a_wider_network_does_not_fit(tmp_path: Path) -> None:
     small_chain("sdxl", steps=2).save_lora(tmp_path)
     with pytest.raises(BenchError, match="does not fit the model's UNet"):
         image_chain(steps=2).load_lora(tmp_path)
+
+
+@pytest.mark.silent
+@pytest.mark.parametrize("kind", ["diffusers", "peft"])
+def test_truncated_lora_file_is_one_message(kind: str, tmp_path: Path) -> None:
+    write("without metadata", foreign(["to_q"]), tmp_path)
+    file = tmp_path / FILE
+    if kind == "peft":
+        file = file.rename(tmp_path / "adapter_model.safetensors")
+        (tmp_path / "adapter_config.json").write_text("{}")
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(BenchError, match="no whole safetensors file"):
+        image_chain(steps=2).load_lora(tmp_path)

@@ -49,7 +49,7 @@ def test_a_damaged_cell_is_named_and_the_others_are_read(small: Path) -> None:
     path.write_text("not json\n" + path.read_text())
     damaged = cell(small, "vader")
     assert damaged.status == UNREADABLE
-    assert "metrics.jsonl: damaged" in damaged.problem
+    assert "metrics.jsonl:1: damaged" in damaged.problem
     assert cell(small, "rlr").done
 
 
@@ -64,3 +64,26 @@ def test_a_failed_cell_carries_the_last_line_of_its_traceback(tmp_path: Path) ->
     root = fake.write(tmp_path / "r", ["zo"], states={"zo": "failed"}, pictures=False)
     assert cell(root, "zo").problem == "RuntimeError: NaN reward at step 31"
     assert [c.method for c in load(root).unfinished()] == ["zo"]
+
+
+@pytest.mark.silent
+def test_damaged_status_env_and_request_cost_no_other_cell(small: Path) -> None:
+    (cell(small, "vader").path / "status.json").write_bytes(b"")
+    (cell(small, "rlr").path / "env.json").write_text("[]")
+    (small / "experiment.yaml").write_text("methods: [\n")
+    assert cell(small, "vader").status == "damaged"
+    assert "verify RESULTS --repair" in cell(small, "vader").problem
+    assert cell(small, "rlr").status == UNREADABLE
+    assert cell(small, "base").done
+    assert any(note.startswith("experiment.yaml was ignored") for note in load(small).notes)
+
+
+@pytest.mark.silent
+def test_sample_that_is_no_picture_is_left_out_and_noted(tmp_path: Path) -> None:
+    root = fake.write(tmp_path / "r", ["rlr"], steps=10)
+    torn = cell(root, "rlr").path / "samples" / "000010" / "1.png"
+    torn.write_bytes(torn.read_bytes()[:-30])
+    (torn.parent / "2.png").write_text("no picture")
+    pictures = cell(root, "rlr").pictures
+    assert (pictures.step, sorted(pictures.files)) == (10, [0, 3, 4, 5, 6, 7])
+    assert sum("was left out: no picture" in note for note in load(root).notes) == 2

@@ -93,3 +93,34 @@ def test_a_directory_without_results_is_an_error_and_not_an_empty_report(tmp_pat
 def test_reporting_imports_no_torch() -> None:
     code = "import sys, bench.report.report; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.silent
+def test_damaged_pictures_do_not_end_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = fake.write(tmp_path / "r", ["zo"], steps=10)
+    monkeypatch.setattr(module, "all_figures", lambda contest: [])
+    for torn in root.glob("cells/*/samples/*/*.png"):
+        torn.write_text("no picture")
+    stream = io.StringIO()
+    assert write_report(root, Console(file=stream)).is_file()
+    assert "was left out: no picture" in " ".join(stream.getvalue().split())
+
+
+@pytest.mark.silent
+def test_report_of_a_directory_that_cannot_be_written_to_says_so_at_once_and_goes_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = fake.write(tmp_path / "r", ["zo"], steps=10, pictures=False)
+    monkeypatch.setattr(module, "all_figures", lambda contest: [])
+    (root / "report").write_text("in the way")  # as root, every directory can be written to
+    stream = io.StringIO()
+    with pytest.raises(BenchError, match=r"cannot write a report to .*--out DIRECTORY"):
+        write_report(root, Console(file=stream))
+    assert stream.getvalue() == ""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "mine.png").touch()
+    page = write_report(root, Console(file=io.StringIO()), tmp_path / "elsewhere")
+    assert page == tmp_path / "elsewhere" / "report.html"
+    assert (tmp_path / "elsewhere" / "summary.csv").is_file()
+    assert (tmp_path / "elsewhere" / "mine.png").is_file()
+    assert (root / "report").read_text() == "in the way"

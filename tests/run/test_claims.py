@@ -171,7 +171,7 @@ def test_only_the_claims_own_token_gives_a_cell_free(tmp_path: Path) -> None:
 
 def test_damaged_claim_is_one_message(tmp_path: Path) -> None:
     (tmp_path / FILE).write_text('{"token": "x"')
-    with pytest.raises(BenchError, match=r"claim\.json: damaged\. If nothing runs or waits"):
+    with pytest.raises(BenchError, match=r"claim\.json: damaged: no claim\. If nothing runs or waits"):
         claims.take(WorkDir(tmp_path), claims.of_this_process(), alive)
 
 

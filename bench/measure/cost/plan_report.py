@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from bench.base.console import plain
+from bench.base.console import plain, progress
+from bench.base.errors import BenchError
 from bench.base.units import GIB, gigabytes
 from bench.experiment.settings import CellConfig
 from bench.measure.cost import planner
@@ -17,6 +19,7 @@ from bench.measure.cost.earlier import Timing, timing, variances
 from bench.measure.cost.planner import Answers, Candidate, Facts
 from bench.measure.cost.simulate import Simulator
 from bench.measure.cost.step import trained
+from bench.measure.cost.usage import Usage
 
 
 def run(
@@ -26,23 +29,46 @@ def run(
     training, steps = trained(config), config.model.config.steps
     method, own = training.method.name, int(training.method.config["h"])
     known_variances = variances(gradients, method, config.model.name, steps, own)
-    simulate = Simulator()
-    with console.status("simulating memory"):
-        known = planner.facts(config, budget, simulate, known_variances)
-        found = planner.answers(known)
-        h = planner.decide(known, found)
-        ways = planner.choices(config, h, simulate)
-    best = planner.chosen(ways, budget)
+    simulate = _telling(Simulator())
+    known = planner.facts(config, budget, simulate, known_variances)
     _memory(console, config, known)
+    found = planner.answers(known)
     _answers(console, known, found, gradients)
+    h = planner.decide(known, found)
+    ways = planner.choices(config, h, simulate)
+    best = planner.chosen(ways, budget)
     _choices(console, ways, best, h, budget)
     for text in warnings(known, found):
         _say(console, f"warning: {text}")
     if deadline is not None:
         _say(console, _deadline(config, best, deadline, timing(config, h, known_variances, profiles)))
     _say(console, reasons(known, found, h))
+    if known.graphs == "staged" and best is None:
+        least = min(way.peak for way in ways)
+        raise BenchError(
+            f"--budget: no way of running {config.model.name} at h = {h} fits: the least memory is "
+            f"{gigabytes(least)} GB, the budget {gigabytes(budget)} GB. Take a larger budget, or a smaller "
+            "model, resolution, batch or reward"
+        )
     _say(console, settings(known, best, h, method))
     plain(console, f"h* = {h}", wrap=True)
+
+
+def _telling(simulate: planner.Simulate) -> planner.Simulate:
+    """The simulation that says what it simulates: one takes from a second to a minute."""
+    numbers = count(1)
+
+    def telling(config: CellConfig) -> Usage:
+        method, train = trained(config).method, trained(config).train
+        on = "with" if config.model.config.gradient_checkpointing else "without"
+        at = f" at h = {method.config['h']}" if "h" in method.config else ""
+        progress(
+            f"simulation {next(numbers)}: {method.name}{at}, {train.graphs} graphs, micro_batch "
+            f"{train.micro_batch}, {on} checkpointing"
+        )
+        return simulate(config)
+
+    return telling
 
 
 def _say(console: Console, text: str) -> None:
@@ -93,13 +119,13 @@ def _answers(console: Console, known: Facts, found: Answers, gradients: Path) ->
     if profile and profile.v_h is not None and profile.v_z is not None:
         stds = f"V_h = {profile.v_h:.3g}, V_z = {profile.v_z:.3g} of |g|, profiled"
     rows = [
-        ("Eq. 8, first term, with the simulated B_h and B_z", str(found.first)),
-        ("Eq. 8, first term, with the paper's B_h = 8 and B_z = 0.24", str(found.first_paper)),
+        ("Eq. 8, first term, with the simulated B_h and B_z", _none_or(found.first)),
+        ("Eq. 8, first term, with the paper's B_h = 8 and B_z = 0.24", _none_or(found.first_paper)),
         (f"Eq. 8, second term ({stds})", "unbounded" if math.isinf(found.second) else f"{found.second:.0f}"),
-        ("Eq. 8 as printed: the smaller one", str(found.printed)),
+        ("Eq. 8 as printed: the smaller one", _none_or(found.printed)),
         ("memory beside weights and first-order step, joint graphs", _none_or(known.eq7.fits)),
         ("memory, staged graphs: does not bound h", str(known.longest)),
-        (f"Eq. 7's surrogate, corrected, {known.graphs} graphs", str(found.corrected)),
+        (f"Eq. 7's surrogate, corrected, {known.graphs} graphs", _none_or(found.corrected)),
         (
             f"variance × seconds, measured ({gradients})",
             "–" if found.measured is None else str(found.measured),
@@ -168,7 +194,7 @@ def warnings(known: Facts, found: Answers) -> list[str]:
     elif profile.v_h is not None and profile.v_z is not None and profile.v_h > 0.1 * profile.v_z:
         told.append(f"V_h « V_z fails: V_h / V_z = {profile.v_h / profile.v_z:.2g}.")
     if not 0 < found.first < known.steps:
-        told.append(f"Eq. 8 assumes B_z T < B < B_h T; here its first term is {found.first}.")
+        told.append(f"Eq. 8 assumes B_z T < B < B_h T; here its first term is {_none_or(found.first)}.")
     return told
 
 
@@ -203,8 +229,7 @@ def settings(known: Facts, best: Candidate | None, h: int, method: str) -> str:
         return (
             f"run with: --set train.graphs=joint --set model.gradient_checkpointing={on} --set {method}.h={h}"
         )
-    if best is None:
-        return "no way of running it fits: take a smaller model, resolution or reward"
+    assert best is not None  # `run` has said that nothing fits
     return f"run with: {best.words()} --set {method}.h={h}"
 
 

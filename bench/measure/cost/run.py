@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench.base.console import plain
+from bench.base.console import plain, progress
 from bench.base.errors import BenchError
 from bench.experiment.settings import CellConfig
 from bench.measure.cost import table
@@ -29,16 +29,15 @@ def run(console: Console, planned: PlannedCosts, calibration: Path | None) -> in
     speed = _speed(planned, calibration)
     found, failed = list[Profiled](), list[str]()
     profile = _way(planned)
-    with console.status("") as status:
-        for cell in planned.cells:
-            status.update(f"{cell.config.label} ({len(found) + len(failed) + 1} of {len(planned.cells)})")
-            try:
-                usage = profile(cell.config)
-                if speed is not None:
-                    usage = replace(usage, seconds=speed.predict(usage.operations))
-                found.append(Profiled(cell, trained(cell.config), planned.mode, usage))
-            except BenchError as error:
-                failed.append(f"{cell.config.label}: {error}")
+    for n, cell in enumerate(planned.cells, start=1):
+        progress(f"{n} of {len(planned.cells)}: {cell.config.label}")
+        try:
+            usage = profile(cell.config)
+            if speed is not None:
+                usage = replace(usage, seconds=speed.predict(usage.operations))
+            found.append(Profiled(cell, trained(cell.config), planned.mode, usage))
+        except BenchError as error:
+            failed.append(f"{cell.config.label}: {error}")
     if found:
         table.print_table(console, found)
         if speed is not None:

@@ -3,7 +3,6 @@ verdict."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.base.errors import BenchError
+from bench.base.files import read_json
 from bench.base.labels import told_apart
 from bench.measure.gradients.moments import Moments
 from bench.measure.gradients.probe import LEVEL, MARGIN
@@ -65,11 +65,7 @@ def _read(probe: ProbeDir, state: WorkState) -> Measured | None:
     saved, _ = probe.restore()
     if saved is None:
         return None
-    path = probe.path / "env.json"
-    try:
-        env = json.loads(path.read_text()) if path.is_file() else {}
-    except ValueError as error:
-        raise BenchError(f"{path}: damaged: {error}") from error
+    env = read_json(probe.path / "env.json") or {}
     return Measured(probe.config(), saved.moments, state, env)
 
 

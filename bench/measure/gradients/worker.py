@@ -6,7 +6,6 @@ import math
 import time
 from pathlib import Path
 
-import psutil
 import torch
 
 from bench.base.files import append_rows, cut_rows
@@ -24,17 +23,15 @@ from bench.run.store import WorkState
 
 SAVE_SECONDS = 20.0
 MIN_DRAWS = 4
-TOO_SHORT = "its time was up before the first draw: give a larger --budget, or fewer methods"
 
 
 def run_probe(directory: ProbeDir, timeout: float | None, draws: int | None, precision: float | None) -> Exit:
     """Draw until the time is up, `draws` are reached or the bias is known to `precision`.
 
-    timeout: seconds since this process was started. With several limits the first one reached counts.
+    timeout: seconds of drawing, without loading; the first draw is made in any case. With several limits the
+    first one reached counts.
     """
-    if timeout is not None:
-        timeout -= time.time() - psutil.Process().create_time()
-    stop = StopRequest(timeout)
+    stop = StopRequest(None)
     with stop.listening():
         work = ProbeWork(directory, directory.config(), directory.id, draws)
         _, device = start(work.threads)
@@ -42,10 +39,10 @@ def run_probe(directory: ProbeDir, timeout: float | None, draws: int | None, pre
         def draw() -> Exit:
             shared = precision is None and not work.config.deployed
             session = _Session(directory, work.config, device, shared=shared)
+            stop.limit(timeout)
             state = session.run(stop, draws, precision)
-            message = {**REASONS, WorkState.TIMEOUT: TOO_SHORT}[state]
             moments = session.probe.moments
-            directory.write_status(state, moments.draws, moments.seconds, message)
+            directory.write_status(state, moments.draws, moments.seconds, REASONS[state])
             return ENDINGS[state]
 
         return recorded(work, device, 1, draw)
@@ -81,20 +78,20 @@ class _Session:
         self._longest = 0.0
 
     def run(self, stop: StopRequest, draws: int | None, precision: float | None) -> WorkState:
-        """Returns `done`, `preempted` (a signal), or `timeout`: the time was up before the first draw."""
-        moments = self.probe.moments
+        """Returns `done`, or `preempted` after a signal."""
+        moments, began = self.probe.moments, time.monotonic()
         while not self._enough(draws, precision):
-            if (reason := stop()) is not None or stop.seconds_left() < self._longest:
+            if (reason := stop()) is WorkState.PREEMPTED:
                 self._save()
-                if reason is WorkState.PREEMPTED:
-                    return reason
-                return WorkState.DONE if moments.draws else WorkState.TIMEOUT
+                return reason
+            if moments.draws and stop.seconds_left() < self._longest:
+                break
             started = time.monotonic()
             self.probe.draw()
             took = time.monotonic() - started - self.probe.warm_up
             # The next draw may take as long.
             self._longest = took if math.isclose(self._longest, 0.0) else max(0.8 * self._longest, took)
-            self._log(moments.draws)
+            self._log(moments.draws, time.monotonic() - began)
             if time.monotonic() - self._saved > SAVE_SECONDS:
                 self._save()
         self._save()
@@ -112,9 +109,9 @@ class _Session:
             known = bias(moments, moments.exact, MARGIN, LEVEL).relative
         return known.high - known.low <= 2 * precision  # false while unknown
 
-    def _log(self, draw: int) -> None:
-        row = {"step": draw, "reward_mean": self.probe.last_reward, "grad_norm": self.probe.last_norm}
-        append_rows(self.directory.draws, [row])
+    def _log(self, draw: int, seconds: float) -> None:
+        found = {"reward_mean": self.probe.last_reward, "grad_norm": self.probe.last_norm}
+        append_rows(self.directory.draws, [{"step": draw, **found, "drawing": seconds}])
 
     def _save(self) -> None:
         moments = self.probe.moments

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
+from bench.base.errors import Damaged
 from bench.run import claims
 from bench.run.claims import Claim
 from bench.run.slurm import memory_kills, record
@@ -31,7 +32,10 @@ def settle(results: ResultsDir, cells: list[CellDir]) -> Queue:
     """
     queue = Queue(results)
     for cell in cells:
-        held = claims.read(cell)
+        try:
+            held = claims.read(cell)
+        except Damaged:  # `status` shows the cell as damaged
+            continue
         if held is None or not held[0].submission or not os.access(cell.path, os.W_OK):
             continue
         if queue.job_id(cell, held[0]) is not None and not queue.alive(cell, *held):

@@ -15,7 +15,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from bench.base.errors import BenchError
+from bench.base.errors import BenchError, Damaged
+from bench.base.files import read_json
 from bench.run import claims
 from bench.run.claims import Claim
 from bench.run.slurm.queue import Queue
@@ -56,13 +57,22 @@ def standings(results: ResultsDir) -> list[Standing]:
     if not cells:
         raise BenchError(f"{results.path}: no cells here; name the directory that run or submit wrote to")
     queue = settle(results, cells)
-    return [_standing(cell, queue) for cell in cells]
+    return [_standing_of(cell, queue) for cell in cells]
+
+
+def _standing_of(cell: CellDir, queue: Queue) -> Standing:
+    """Where a cell stands; a damaged file costs this cell alone."""
+    try:
+        return _standing(cell, queue)
+    except Damaged as error:
+        step, log = cell.status().step, str(cell.path / "output.txt")
+        return Standing(cell.id, str(WorkState.DAMAGED), step, None, None, None, "", "", log, str(error))
 
 
 def _standing(cell: CellDir, queue: Queue) -> Standing:
     status, held = cell.status(), claims.read(cell)
     state, note, node, job = _state(cell, status, held, queue)
-    place = _json(cell.path / "job.json")
+    place = read_json(cell.path / "job.json")
     row = _last_row(cell)
     eta = None
     if state == "running" and row is not None and status.total is not None:
@@ -115,15 +125,6 @@ def _again(status: Status, reason: str) -> str:
     return before if reason in USUAL else f"{before}; {reason}"
 
 
-def _json(path: Any) -> dict[str, Any] | None:
-    try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise BenchError(f"{path}: damaged: {error}") from error
-
-
 def _last_row(cell: CellDir) -> dict[str, Any] | None:
     try:
         with cell.metrics.open("rb") as stream:
@@ -131,7 +132,10 @@ def _last_row(cell: CellDir) -> dict[str, Any] | None:
             lines = stream.read().split(b"\n")[:-1]
     except FileNotFoundError:
         return None
-    return json.loads(lines[-1]) if lines else None
+    try:
+        return json.loads(lines[-1]) if lines else None
+    except ValueError as error:
+        raise Damaged(cell.metrics, error) from error
 
 
 def show(console: Console, results: ResultsDir, found: Sequence[Standing]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 from bench.base import units
 from bench.base.errors import BenchError
 from bench.cli.main import app
+from bench.experiment.settings import CellConfig
 from bench.measure.cost import earlier, eq8, plan_report, planner
 from bench.measure.cost.planner import Candidate, Facts, JointCost
 
@@ -121,3 +123,40 @@ def test_plan_prints_h_on_its_last_line_and_b_z_is_no_part_of_b_h(tmp_path: Path
     assert out.exit_code == 0, out.output
     assert out.stdout.rstrip().splitlines()[-1] == "h* = 3"
     assert "seconds of a step are not known" in " ".join(out.output.split())
+
+
+def _simulated(peak: int) -> type:
+    """Stands for the simulator: everything takes the same, and simulating takes no time."""
+
+    class Simulated:
+        def __call__(self, config: CellConfig) -> SimpleNamespace:
+            return SimpleNamespace(device=peak, host=0, peak_stage="", flops=1e12)
+
+    return Simulated
+
+
+@pytest.mark.silent
+def test_plan_is_never_silent_and_shows_memory_before_the_last_simulation(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr(plan_report, "Simulator", _simulated(10**6))
+    monkeypatch.setattr(plan_report, "_memory", lambda *_: shown.append("memory"))
+    monkeypatch.setattr(plan_report, "_answers", lambda *_: shown.append("answers"))
+    monkeypatch.setattr(plan_report, "progress", lambda text: shown.append(text))
+    out = CliRunner().invoke(app, ["plan", "--budget", "1GB", "--model", "tiny"])
+    assert out.exit_code == 0, out.output
+    assert out.stderr.startswith("… plan: looking for method and model")
+    assert out.stdout.rstrip().splitlines()[-1].startswith("h* = ")
+    simulations = [n for n, text in enumerate(shown) if text.startswith("simulation")]
+    assert simulations[0] == 0 and len(simulations) > 8
+    assert shown.index("memory") < shown.index("answers") < simulations[-1]
+
+
+@pytest.mark.silent
+def test_plan_whose_budget_nothing_fits_is_an_error_and_not_an_h(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan_report, "Simulator", _simulated(10**9))
+    out = CliRunner().invoke(app, ["plan", "--budget", "1MB", "--model", "tiny"])
+    assert isinstance(out.exception, BenchError)
+    assert "the least memory is 1.0 GB, the budget 0.001 GB" in str(out.exception)
+    assert "h* =" not in out.stdout and "-1" not in out.stdout.split("warning:")[0].replace("-1)", "")
