@@ -108,8 +108,7 @@ def check_unchanged(
             what = f"prompts '{prompt_set}'" if name == "prompts" else name
             raise BenchError(
                 f"{what}: changed since this was planned (digest {before}, now {digest}), and results of the "
-                "two would be mixed. Undo the change to go on; to start with it, plan anew, with the command of "
-                "the first time"
+                "two would be mixed. Undo the change to go on; or plan anew, by the same command as before"
             )
 
 
