@@ -9,9 +9,11 @@ anything, also call another program, and methods that need a gradient refuse it.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib
 import re
 import sys
+import tokenize
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, final
@@ -25,6 +27,7 @@ from bench.base.strict import Strict
 from bench.data.digests import text_digest
 from bench.engine.reward import Reward
 from rewards.shared.checks import check_pairs
+from rewards.shared.own_code import own_files
 
 NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
@@ -40,12 +43,14 @@ class PythonConfig(Strict):
     )
 
     def digest(self) -> str:
-        """Of the source of the function's module: another code is another reward. Raises BenchError."""
+        """Of the code of one's own that the function runs: the source of its module and of what that imports
+        from outside the environment. Another code is another reward. Raises BenchError."""
         load_function(self.function)
-        source = sys.modules[self.function.rpartition(".")[0]].__file__
-        if source is None or not source.endswith(".py"):  # a module in C
-            return text_digest((self.function,))
-        return text_digest((Path(source).read_text(encoding="utf-8"),))
+        module = self.function.rpartition(".")[0]
+        files = own_files(module)
+        is_source = module in files and files[module].suffix == ".py"
+        head = _source(files.pop(module)) if is_source else self.function
+        return text_digest((head, *(f"{name} {_hash(file)}" for name, file in sorted(files.items()))))
 
     @field_validator("function")
     @classmethod
@@ -124,6 +129,15 @@ def load_function(name: str) -> Callable[[Tensor, list[str]], Any]:
     if not callable(function):
         raise BenchError(f"reward python: {name} is no function but {_short(function)}")
     return function
+
+
+def _source(file: Path) -> str:
+    with tokenize.open(file) as stream:  # in the encoding that the file itself names
+        return stream.read()
+
+
+def _hash(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _short(value: object) -> str:

@@ -78,13 +78,13 @@ def scores(reward: Reward, media: Tensor, prompts: Sequence[str]) -> Tensor:
     """Scores [B] of images [B, 3, H, W] or videos [B, F, 3, H, W]: a reward of images gives a video the mean
     over its frames.
 
-    The frames are a batch of images to the reward, which takes them in chunks of its own (`chunk`). Raises
-    BenchError for a reward of videos that is given images.
+    The reward gets a copy of its own, and may write into it. The frames are a batch of images to it, which it
+    takes in chunks of its own (`chunk`). Raises BenchError for a reward of videos that is given images.
     """
     if reward.media == "video" and media.ndim != 5:
         raise BenchError(f"a reward of videos cannot score pictures, {list(media.shape)}")
     if reward.media == "video" or media.ndim != 5:
-        return reward.score(media, prompts)
+        return reward.score(media.clone(), list(prompts))
     frames = media.shape[1]
     texts = [prompt for prompt in prompts for _ in range(frames)]
-    return reward.score(media.flatten(0, 1), texts).unflatten(0, (-1, frames)).mean(dim=1)
+    return reward.score(media.flatten(0, 1).clone(), texts).unflatten(0, (-1, frames)).mean(dim=1)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from bench.base import registry
+from bench.base.errors import BenchError
 from bench.base.strict import Strict
 from bench.data import digests, prompts, sources
 from bench.data.need import HasSource, Need, needs_of
 from bench.data.prompts import PromptSet, dcot
 from bench.data.prompts.dcot import DcotConfig
 from bench.experiment.model_files import RANDOM
+from bench.experiment.settings import Choice
 from bench.models.config import ModelConfig
 
 MISSING = "missing "  # begins what stands for the digest of something that is not on this machine
@@ -84,6 +88,29 @@ class CellDigests:
                 self.found[need.name] = digests.digest(directory, need.files, need.ignored)
             else:
                 self.found[need.name] = digests.digest(directory)
+
+
+def check_unchanged(
+    recorded: Mapping[str, str],
+    prompt_set: str,
+    rewards: Iterable[Choice],
+    decomposed: DcotConfig | None = None,
+) -> None:
+    """Raises BenchError if prompts, their decompositions or a reward's code are not those any more whose
+    digests were recorded when the work was planned: to go on would mix two things under one name."""
+    now = CellDigests(fetch=False)
+    now.add_prompts(prompt_set, decomposed)
+    for choice in rewards:
+        config = registry.load("reward", choice.name).Config.model_validate(choice.config)
+        now.add_code(f"reward {choice.name}", config)
+    for name, digest in now.found.items():
+        before = recorded.get(name, digest)
+        if digest != before and not digest.startswith(MISSING) and not before.startswith(MISSING):
+            what = f"prompts '{prompt_set}'" if name == "prompts" else name
+            raise BenchError(
+                f"{what}: changed since this was planned (digest {before}, now {digest}), and results of the "
+                "two would be mixed. Undo the change to go on; or plan anew, by the same command as before"
+            )
 
 
 def _absent(need: Need) -> Absent:

@@ -173,9 +173,10 @@ def _features(rewards: Mapping[str, Reward]) -> tuple[str, Any]:
 
 def _embedded(reward: HasImageFeatures, media: Tensor) -> Tensor:
     """Embeddings [B, D] of images, or of videos the mean of their frames'."""
+    own = media.clone()  # as for scores: what a reward writes into its input is nobody else's
     if media.ndim != 5:
-        return reward.image_features(media)
-    return reward.image_features(media.flatten(0, 1)).unflatten(0, media.shape[:2]).mean(dim=1)
+        return reward.image_features(own)
+    return reward.image_features(own.flatten(0, 1)).unflatten(0, media.shape[:2]).mean(dim=1)
 
 
 def _pixels(media: Tensor) -> Tensor:

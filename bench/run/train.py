@@ -25,6 +25,7 @@ from bench.engine.batch import Batch, Report
 from bench.engine.engine import Engine
 from bench.engine.method import InferenceMethod
 from bench.engine.world import World
+from bench.experiment.cell_digests import check_unchanged
 from bench.experiment.choices import load_method, load_reward
 from bench.experiment.settings import CellConfig, TrainConfig, Training
 from bench.run.checkpoints import Checkpoints
@@ -56,6 +57,7 @@ class Session:
 
     def __init__(self, cell: CellDir, config: CellConfig, world: World, device: torch.device) -> None:
         self.cell, self.config, self.world, self.device = cell, config, world, device
+        check_unchanged(config.digests, config.prompts, config.eval_rewards, config.dcot)
         torch.manual_seed(0 if config.training is None else config.training.seed)  # the LoRA's initial values
         self.chain = load_chain(config.model.config, device)
         self.rewards = {choice.name: load_reward(choice, device) for choice in config.eval_rewards}

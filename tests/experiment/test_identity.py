@@ -108,3 +108,86 @@ def test_a_file_that_others_asked_for_changes_no_hub_digest(tmp_path: Path) -> N
     before = digest(tmp_path, need.files, need.ignored)
     (tmp_path / "B.pt").write_bytes(b"2")
     assert digest(tmp_path, need.files, need.ignored) == before != digest(tmp_path)
+
+
+OWN_CODE = {  # file of a package `mine_pkg` → its text; `reward.fn` is the reward
+    "reward.py": "from .parts import scale\nimport mine_top\n\n\ndef fn(images, prompts):\n"
+    "    from mine_pkg import late\n    import importlib\n    importlib.import_module('mine_named')\n"
+    "    return images.mean(dim=(1, 2, 3)) * scale(late.FACTOR)\n",
+    "parts/__init__.py": "from mine_pkg.parts.deep import scale\n",
+    "parts/deep.py": "def scale(x):\n    return x\n",
+    "__init__.py": "VERSION = 1\n",
+    "late.py": "FACTOR = 2\n",
+    "../mine_top.py": "import no_such_package_but_optional\n",
+    "../mine_named.py": "A = 1\n",
+}
+
+
+@pytest.fixture
+def own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of `mine_pkg`."""
+    import sys
+
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(sys.modules, "no_such_package_but_optional", sys)
+    for name, text in OWN_CODE.items():
+        file = tmp_path / "mine_pkg" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    yield tmp_path / "mine_pkg"
+    for name in [one for one in sys.modules if one.startswith("mine_")]:
+        del sys.modules[name]
+
+
+@pytest.mark.silent
+@pytest.mark.parametrize("name", sorted(set(OWN_CODE) - {"reward.py"}))
+def test_code_that_a_function_imports_is_part_of_it_wherever_the_import_stands(
+    name: str, own_code: Path
+) -> None:
+    first = ids(methods="ddpo", reward="python:mine_pkg.reward.fn")
+    assert ids(methods="ddpo", reward="python:mine_pkg.reward.fn") == first
+    with (own_code / name).open("a") as file:
+        file.write("# another\n")
+    assert ids(methods="ddpo", reward="python:mine_pkg.reward.fn") != first
+
+
+@pytest.mark.silent
+def test_code_that_is_installed_or_not_imported_is_no_part_of_a_function(own_code: Path) -> None:
+    config = PythonConfig(function="mine_pkg.reward.fn")
+    first = config.digest()
+    (own_code / "other.py").write_text("A = 1\n")
+    assert config.digest() == first
+    for folder, counts in (("site-packages", False), ("elsewhere", True)):
+        place = own_code.parent / folder
+        place.mkdir()
+        (place / "mine_installed.py").write_text("A = 1\n")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.syspath_prepend(str(place))
+            (own_code / "late.py").write_text("import mine_installed, torch, bench.base\nFACTOR = 2\n")
+            before = config.digest()
+            (place / "mine_installed.py").write_text("A = 2\n")
+            assert (config.digest() != before) is counts
+
+
+@pytest.mark.silent
+def test_compiled_code_of_ones_own_is_part_of_a_function(own_code: Path) -> None:
+    from importlib.machinery import EXTENSION_SUFFIXES
+
+    compiled = own_code / f"fast{EXTENSION_SUFFIXES[0]}"
+    compiled.write_bytes(b"1")
+    (own_code / "late.py").write_text("FACTOR = 2\ndef f():\n    from mine_pkg import fast\n")
+    before = PythonConfig(function="mine_pkg.reward.fn").digest()
+    compiled.write_bytes(b"2")
+    assert PythonConfig(function="mine_pkg.reward.fn").digest() != before
+
+
+def test_a_function_whose_module_imports_nothing_of_ones_own_has_the_digest_it_always_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bench.data.digests import text_digest
+
+    monkeypatch.syspath_prepend(str(tmp_path))
+    text = "import torch\nimport math\n\ndef fn(images, prompts):\n    return [math.pi] * len(prompts)\n"
+    (tmp_path / "mine_alone.py").write_text(text)
+    assert PythonConfig(function="mine_alone.fn").digest() == text_digest((text,))
+    assert PythonConfig(function="math.floor").digest() == text_digest(("math.floor",))

@@ -212,3 +212,62 @@ def test_a_reward_that_is_not_finite_or_misshapen_is_named(value, message):
 def test_no_prompts_or_a_repeated_one_is_an_error(prompts):
     with pytest.raises(BenchError, match="at least one prompt, and no prompt twice"):
         run(Pictures(), prompts=prompts)
+
+
+class Writer(Embedding):
+    """Writes into what it is given, in one of the ways there are, and returns what was there."""
+
+    def __init__(self, way: str) -> None:
+        self.way, self.calls = way, []
+
+    def score(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
+        found = media.flatten(1).mean(dim=1)
+        match self.way:
+            case "torch":
+                media.mul_(255)
+            case "view":
+                media[:, 0].zero_()
+            case "numpy":
+                media.detach().numpy()[...] = 7
+            case _:
+                assert isinstance(prompts, list)
+                prompts.reverse()
+        return found
+
+    def image_features(self, media: Tensor) -> Tensor:
+        features = super().image_features(media).clone()
+        media.zero_()
+        return features
+
+
+@pytest.mark.silent
+@pytest.mark.parametrize("way", ["torch", "view", "numpy", "prompts"])
+def test_a_reward_that_writes_into_its_input_changes_nothing_for_the_next_one_nor_for_diversity(way: str):
+    class Lengths(Brightness):
+        def score(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
+            return torch.tensor([float(len(prompt)) for prompt in prompts])
+
+    def found(first: Reward) -> Evaluation:
+        rewards = {"a": first, "b": Brightness(), "lengths": Lengths()}
+        return evaluate(Pictures(), rewards, PROMPTS, seed=0, batch=4, images_per_prompt=2)
+
+    honest, writing = found(Embedding()), found(Writer(way))
+    assert writing.rows == honest.rows
+    assert torch.equal(writing.images, honest.images)
+
+
+@pytest.mark.silent
+@pytest.mark.parametrize("shape", [(2, 3, 4, 4), (2, 5, 3, 4, 4)])
+def test_a_term_of_a_sum_that_writes_into_its_input_changes_no_other_term_and_no_gradient(shape):
+    from bench.engine.reward import scores
+
+    class Half(Brightness):
+        def score(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
+            return media.mul_(0.5).flatten(1).mean(dim=1)
+
+    media = torch.rand(shape, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    texts = ["a"] * len(media)
+    total = scores(Half(), media, texts) + scores(Brightness(), media, texts)
+    assert torch.allclose(total, 1.5 * media.flatten(1).mean(dim=1))
+    (slope,) = torch.autograd.grad(total.sum(), media)
+    assert torch.allclose(slope, torch.full_like(slope, 1.5 / media[0].numel()))

@@ -10,6 +10,7 @@ import torch
 
 from bench.base.files import append_rows, cut_rows
 from bench.data import prompts as prompt_sets
+from bench.experiment.cell_digests import check_unchanged
 from bench.experiment.choices import load_method, load_reward
 from bench.experiment.settings import Choice
 from bench.measure.gradients.probe import LEVEL, MARGIN, Probe, Sampling
@@ -52,6 +53,7 @@ class _Session:
     def __init__(self, directory: ProbeDir, config: ProbeConfig, device: torch.device, shared: bool) -> None:
         """shared: whether the reference's exact gradient may stand for the own one (see `Probe`)."""
         self.directory, self.config = directory, config
+        check_unchanged(config.digests, config.prompts, [config.reward])
         torch.manual_seed(config.seed)  # the LoRA's initial values
         chain = load_chain(config.model.config, device)
         if config.at != INIT:
