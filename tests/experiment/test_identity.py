@@ -1,5 +1,6 @@
 """Which cells are the same: ids follow what changes numbers, and nothing else."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -124,7 +125,7 @@ OWN_CODE = {  # file of a package `mine_pkg` → its text; `reward.fn` is the re
 
 
 @pytest.fixture
-def own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The folder of `mine_pkg`."""
     import sys
 
