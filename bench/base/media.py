@@ -8,14 +8,16 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from bench.base.errors import BenchError
 from bench.base.filmstrip import FRAMES, frames_in
 
+GREY16 = 65535  # white in 16 bits
 FRAME_MS = 125  # a GIF's: eight frames a second
 
 
@@ -62,12 +64,31 @@ def _gif(video: Tensor) -> bytes:
 
 
 def read(file: Path) -> Tensor:
-    """A picture [3, H, W], or a filmstrip's video [F, 3, H, W], in [0, 1]. Raises BenchError."""
+    """A picture [3, H, W], or a filmstrip's video [F, 3, H, W], in [0, 1], turned as its EXIF tag says.
+
+    Raises BenchError for what is no picture, and for what has no one meaning as one: transparent pixels, or
+    several frames that are no filmstrip.
+    """
     try:
         with Image.open(file) as image:
             count = frames_in(image)
-            values = torch.frombuffer(bytearray(image.convert("RGB").tobytes()), dtype=torch.uint8)
-            media = values.reshape(image.height, image.width, 3).permute(2, 0, 1).float() / 255
+            if getattr(image, "n_frames", 1) > 1:
+                raise BenchError(f"{file}: is an animation, not a picture: give its frames one by one")
+            media = _pixels(file, ImageOps.exif_transpose(image))
     except (OSError, ValueError) as error:
         raise BenchError(f"{file}: cannot be read as a picture: {error}") from error
     return media if count == 1 else torch.stack(media.chunk(count, dim=2))
+
+
+def _pixels(file: Path, image: Image.Image) -> Tensor:
+    if image.mode.startswith("I"):  # 16 bits of grey, which Pillow itself would clip at 255
+        grey = torch.from_numpy(np.asarray(image).astype(np.float32)) / GREY16
+        return grey.clamp(0, 1).expand(3, -1, -1).contiguous()
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        if image.getchannel("A").getextrema() != (255, 255):
+            raise BenchError(
+                f"{file}: has transparent pixels: put it on a background, which decides its looks"
+            )
+    values = torch.frombuffer(bytearray(image.convert("RGB").tobytes()), dtype=torch.uint8)
+    return values.reshape(image.height, image.width, 3).permute(2, 0, 1).float() / 255

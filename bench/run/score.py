@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from itertools import groupby, islice
+from os.path import relpath
 from pathlib import Path
 
 import torch
@@ -79,7 +80,12 @@ def score_images(console: Console, directory: Path, prompts_file: Path | None, a
                 if not math.isfinite(score):
                     raise BenchError(f"{picture.file}: reward '{name}' gives {score}")
                 rows.append(
-                    {"file": picture.file.name, "prompt": picture.prompt, "reward": name, "score": score}
+                    {
+                        "file": relpath(picture.file, directory),
+                        "prompt": picture.prompt,
+                        "reward": name,
+                        "score": score,
+                    }
                 )
     _show(console, str(directory), rows)
     _write(console, asked.out, rows)

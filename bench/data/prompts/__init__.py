@@ -85,7 +85,7 @@ def load(name_or_path: str | Path) -> PromptSet:
     if not path.exists() and not path.suffix and path.name == str(name_or_path):
         raise BenchError(
             f"unknown prompt set '{name_or_path}'.{did_you_mean(str(name_or_path), list(BUILT_IN))}"
-            f" Known: {', '.join(BUILT_IN)}; or give the path of a .txt or .jsonl file."
+            f" Known: {', '.join(BUILT_IN)}; or give the path of a .txt, .jsonl, .json or .csv file."
         )
     train, held_out = files.read(path)
     return PromptSet(path.stem, train, held_out)

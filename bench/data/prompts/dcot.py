@@ -17,14 +17,14 @@ import json
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
 from bench.base.errors import BenchError, did_you_mean
 from bench.base.strict import Strict
-from bench.data.prompts import files
+from bench.data.prompts import records
 from bench.data.prompts.answers import Stages
 
 if TYPE_CHECKING:
@@ -157,12 +157,7 @@ def read_file(path: Path) -> dict[str, Stages]:
     """A user's decompositions. Raises BenchError, naming the line, if malformed."""
     path = path.expanduser()
     found: dict[str, Stages] = {}
-    for number, line in files.contents(path):
-        where = f"{path}: line {number}"
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise BenchError(f"{where} is not JSON: {error}") from error
+    for where, record in records.read(path):
         prompt, parts = _record(record, where)
         if prompt in found:
             raise BenchError(f"{where} decomposes {prompt!r} again; give each prompt once")
@@ -170,10 +165,8 @@ def read_file(path: Path) -> dict[str, Stages]:
     return found
 
 
-def _record(record: object, where: str) -> tuple[str, Stages]:
+def _record(record: Mapping[str, Any], where: str) -> tuple[str, Stages]:
     keys = ("prompt", *Stages._fields)
-    if not isinstance(record, dict):
-        raise BenchError(f"{where} is not an object; expected the keys {', '.join(keys)}")
     for key in record:
         if key not in keys:
             raise BenchError(

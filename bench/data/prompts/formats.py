@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.base.errors import BenchError
+from bench.data.prompts.records import text_of
 
 
 def distinct(prompts: Iterable[str]) -> tuple[str, ...]:
@@ -24,14 +25,6 @@ def distinct(prompts: Iterable[str]) -> tuple[str, ...]:
         if text:
             first.setdefault(text.casefold(), text)
     return tuple(first.values())
-
-
-def text_of(path: Path) -> str:
-    """A UTF-8 file, with or without a byte order mark. Raises BenchError."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise BenchError(f"{path}: not UTF-8 text (byte {error.start}): {error.reason}") from error
 
 
 def json_texts(path: Path) -> list[str]:

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -145,3 +146,79 @@ def test_prompts_need_no_torch():
     load_all = "[p.load(n) for n in p.BUILT_IN if not p.needs(n)]"
     code = f"import sys, bench.data.prompts as p; {load_all}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3]).returncode == 0
+
+
+@pytest.mark.silent
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (
+            "x.json",
+            json.dumps([{"prompt": "a cat, red"}, {"prompt": "a dog"}, {"prompt": "3 birds"}], indent=2),
+        ),
+        ("x.json", json.dumps(["a cat, red", "a dog", "3 birds"], indent=4)),
+        ("x.csv", 'prompt\n"a cat, red"\na dog\n\n3 birds\n'),
+        ("x.CSV", '\ufeffid,prompt,style\r\n1,"a cat, red",oil\r\n2,a dog,ink\r\n3,3 birds,\r\n'),
+    ],
+)
+def test_indented_json_and_csv_are_the_prompts_that_they_hold(tmp_path, name, text):
+    (tmp_path / name).write_text(text, newline="")
+    prompts = load(tmp_path / name)
+    assert prompts == replace(load(written(tmp_path, "same.txt", "a cat, red", "a dog", "3 birds")), name="x")
+
+
+@pytest.mark.silent
+def test_a_csv_may_say_which_split_a_prompt_belongs_to(tmp_path):
+    prompts = load(written(tmp_path, "x.csv", "split,prompt", "eval,a", "train,b", "train,c"))
+    assert (prompts.train, prompts.eval) == (("b", "c"), ("a",))
+
+
+@pytest.mark.silent
+@pytest.mark.parametrize(
+    ("name", "lines", "message"),
+    [
+        (
+            "x.csv",
+            ["prompt", "a cat, red", "a dog"],
+            "line 2 has 2 cells, the header 1: put prompts with commas",
+        ),
+        ("x.csv", ["prompt,split", "a cat,train", "a dog"], "line 3 has 1 cells, the header 2"),
+        ("x.csv", ["prompt,splits", "a,train", "b,eval"], "Did you mean 'split'"),
+        ("x.csv", ["prompt,Split", "a,train", "b,eval"], "Did you mean 'split'"),
+        ("x.csv", ["prompt,split", "a,train", "b,"], "split must be 'train' or 'eval', not ''"),
+        ("x.csv", ["Prompts,Category", "a,b"], "`prompt` once; it has: Prompts, Category"),
+        ("x.csv", ["prompt;split", "a;train"], "it has: prompt;split"),
+        ("x.csv", ["prompt,prompt", "a,b"], "it has: prompt, prompt"),
+        ("x.csv", ["a cat", "a dog"], "it has: a cat"),
+        ("x.csv", ["prompt", '"a cat', "a dog"], "not a CSV table"),
+        ("x.json", ['{"train": ["a"], "eval": ["b"]}'], "expected a list"),
+        ("x.json", ['[{"prompt": "a"}, {"text": "b"}]'], "entry 2: text: unknown key"),
+        ("x.json", ['[{"prompt": "a"}, 3]'], "entry 2 is not an object"),
+        ("x.json", ['["a", "b"'], "is not JSON"),
+        ("x.jsonl", ['{"prompt": "a", "prompt": "b"}', '{"prompt": "c"}'], "'prompt' is twice in one object"),
+        ("x.tsv", ["prompt\tstyle", "a\toil"], "files like .tsv are not read as prompts"),
+        ("x.yaml", ["- a", "- b"], "files like .yaml are not read"),
+        ("x.md", ["- a", "- b"], "files like .md are not read"),
+        ("x.parquet", ["PAR1"], "files like .parquet are not read"),
+        ("x.txt", ["[", '  "a",', '  "b"', "]"], "line 1 is no prompt but looks like JSON"),
+        ("x.txt", ['{"prompt": "a"}', '{"prompt": "b"}'], "looks like JSON"),
+        ("x.txt", ["prompt", "a", "b"], "line 1 is no prompt but looks like the header of a table"),
+        ("x.txt", ["id,Prompt,style", "1,a,b", "2,c,d"], "header of a table"),
+        ("x.txt", ['"prompt";"split"', '"a";"train"'], "header of a table"),
+        ("x.txt", ["prompts:", "  - a", "  - b"], "header of a table"),
+        ("x.txt", ["a", "b\toil"], "line 2 is no prompt but looks like a table with tabs"),
+        ("x.txt", ["- a", "- b"], "list of YAML or Markdown"),
+    ],
+)
+def test_a_table_or_structured_text_never_becomes_prompts_line_by_line(tmp_path, name, lines, message):
+    with pytest.raises(BenchError) as error:
+        load(written(tmp_path, name, *lines))
+    assert message in str(error.value)
+    assert str(tmp_path / name) in str(error.value)
+
+
+@pytest.mark.silent
+def test_prompts_that_only_mention_such_words_stay_prompts(tmp_path):
+    lines = ["a prompt, painted", "caption, in oil, of a cat", "text", "a [red] {cube}", "- a dash"]
+    prompts = load(written(tmp_path, "x.txt", *lines))
+    assert sorted(prompts.train + prompts.eval) == sorted(lines)
