@@ -135,6 +135,18 @@ def _check_tokenizers(pipeline: Any, directory: Path) -> None:
             )
 
 
+def check_weights_are_there(config: ModelConfig, family: str) -> None:
+    """Raise BenchError, naming the directory, where a part of the pipeline has no weight files."""
+    assert config.path is not None
+    cls, _ = _class_of(config.path, family)
+    for name in NETWORKS[cls.__name__]:
+        place = _unet_place(config) if name == "unet" else config.path / name
+        if not _variants(place):
+            raise BenchError(
+                f"{place}: no weight files (*.safetensors or *.bin) in it: fetch or copy the rest"
+            )
+
+
 def _unet_place(config: ModelConfig) -> Path:
     """The pipeline's own UNet, or another repository's in its place (config.unet_path)."""
     assert config.path is not None

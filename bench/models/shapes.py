@@ -15,6 +15,7 @@ from bench.models import sizes
 from bench.models.config import ModelConfig
 from bench.models.image import ImageChain
 from bench.models.only_shapes import shapes_only
+from bench.models.pipeline import check_weights_are_there
 from bench.models.video import VideoChain
 
 FAMILIES: dict[str, type[ImageChain] | type[VideoChain]] = {"image": ImageChain, "video": VideoChain}
@@ -52,8 +53,12 @@ def local(needs: Sequence[Need]) -> Path | None:
 def picture_shape(config: ModelConfig) -> tuple[int, ...]:
     """What the model makes, [3, H, W] or [F, 3, H, W], from its chain built without weights, in a second.
 
-    Raises BenchError for what loading the model would stop at.
+    Raises BenchError for what loading the model would stop at, as far as its weights need not be read.
     """
+    needs = needs_of(config, "model", "model")
+    places = {need.setting.rpartition(".")[2]: sources.find(need) for need in needs}
+    if "path" in places and None not in places.values():
+        check_weights_are_there(config.model_copy(update=places), config.family)
     with shapes_only(lambda network: None):
         chain = FAMILIES[config.family].load(random_model(config), torch.device("meta"))
     height, width = (side * chain.pipeline.vae_scale_factor for side in chain.latent_shape[-2:])

@@ -15,6 +15,7 @@ from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
 from bench.base import registry, reward_names
+from bench.base.console import progress
 from bench.base.errors import BenchError
 from bench.experiment.model_files import model_file
 from bench.experiment.resolve import Cell
@@ -47,6 +48,7 @@ def check(cells: Iterable[Cell], call_rewards: bool = True) -> None:
     trials = _trials(cells, call_rewards)
     if not trials:
         return
+    progress("trying out the model" + " and your rewards" * any(trial.rewards for trial in trials))
     names = sorted({reward.name for trial in trials for reward in trial.rewards})
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         try:

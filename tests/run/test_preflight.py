@@ -88,6 +88,15 @@ def test_directory_that_lacks_a_part_is_named(lost: str, tmp_path: Path) -> None
     assert str(tmp_path / "sd" / lost) in found
 
 
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_part_without_weight_files_is_named(part: str, tmp_path: Path) -> None:
+    shutil.copytree(EMBEDDED / "sd", tmp_path / "sd")
+    for file in (tmp_path / "sd" / part).glob("*.safetensors"):
+        file.unlink()
+    (found,) = tried(ModelConfig(source=f"path:{tmp_path / 'sd'}"))
+    assert found.startswith(f"{tmp_path / 'sd' / part}: no weight files")
+
+
 @pytest.mark.parametrize(
     ("function", "differentiable", "told"),
     [
