@@ -258,3 +258,11 @@ def test_watching_ends_when_nothing_is_active(
 ) -> None:
     status.watch(Console(width=200), ResultsDir(work.directory.path.parent.parent), 60.0)
     assert "1 cells: 1 pending" in capsys.readouterr().out
+
+
+@pytest.mark.silent
+def test_status_says_that_its_reward_is_of_training_and_not_held_out(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = " ".join(" ".join(shown([some(0)], 200, capsys)).split())
+    assert "reward: mean of the newest training batch; `report` has the held-out reward" in text
