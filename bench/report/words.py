@@ -25,7 +25,7 @@ def headline(lines: Sequence[Line]) -> str:
     few = max((line.gains[trained].units for line in measured), default=0)
     if 0 < few < LEAST_UNITS:
         return (
-            f"Evaluated on {few} held-out prompt{'' if few == 1 else 's'} or pictures: too few to tell a gain "
+            f"Evaluated on {few} held-out prompt{'' if few == 1 else 's'} or pictures: too few to tell gains "
             f"from chance. Take {LEAST_UNITS} at the very least, better 20: eval.prompts sets them."
         )
     if not measured:
