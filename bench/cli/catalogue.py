@@ -1,6 +1,7 @@
 """What `bench list` and `bench describe` show. Listing imports neither torch nor any plugin."""
 
 import inspect
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -11,13 +12,15 @@ from rich.table import Table
 from bench.base import registry
 from bench.base.console import plain
 from bench.base.errors import BenchError, did_you_mean
-from bench.base.layers import first_comment, readable, shipped
+from bench.base.layers import Layers, Tree, first_comment, read_yaml, readable, shipped
 from bench.data import prompts
 from bench.data.prompts.dcot import DcotConfig
+from bench.experiment.method_files import blocks
 from bench.experiment.settings import EvalConfig, Request, TrainConfig
 from bench.models.config import ModelConfig
 from bench.run.slurm.cluster import profiles
 
+ANY_MODEL = ""  # has no block of its own in the files of methods
 SECTION_MODELS: dict[str, type[BaseModel]] = {
     "train": TrainConfig,
     "eval": EvalConfig,
@@ -67,7 +70,7 @@ def show(console: Console, name: str) -> None:
             kind = group if entry.base is None else f"preset of {entry.base}"
             console.print(f"[bold]{name}[/bold] ({kind}, {entry.target})\n")
             console.print(Markdown("(no description)" if doc is None else doc))
-            _fields(console, entry.load().Config, name)
+            _fields(console, entry.load().Config, name, _own(group, name))
             for file in (entry.base, name):
                 if file is not None:
                     _files(console, f"{group}s", file)
@@ -83,11 +86,14 @@ def show(console: Console, name: str) -> None:
         if name in shipped(kind):
             _files(console, kind, name)
             return
+    if name in profiles():
+        _file(console, profiles()[name])
+        return
     if name in prompts.BUILT_IN:
         _prompt_set(console, name)
         return
     known = [*registry.entries("method"), *registry.entries("reward"), *SECTION_MODELS, *prompts.BUILT_IN]
-    known += [*shipped("models"), *shipped("experiments")]
+    known += [*shipped("models"), *shipped("experiments"), *profiles()]
     raise BenchError(f"nothing is called '{name}'.{did_you_mean(name, known)} See: python -m bench list")
 
 
@@ -106,12 +112,22 @@ def _prompt_set(console: Console, name: str) -> None:
         plain(console, text, wrap=True)
 
 
-def _fields(console: Console, model: type[BaseModel], section: str) -> None:
+def _own(group: str, name: str) -> Tree:
+    """What the settings files say on any model, a preset's over its base's: it stands over the defaults."""
+    if group == "reward":
+        return read_yaml(shipped("rewards")[name]) if name in shipped("rewards") else {}
+    layers = Layers()
+    for block in blocks(name, ANY_MODEL):
+        layers.add(block.file, "", block.settings.method or {})
+    return layers.tree
+
+
+def _fields(console: Console, model: type[BaseModel], section: str, own: Tree | None = None) -> None:
     title = "keys of the file" if section == "experiment" else f"settings (--set {section}.KEY=VALUE)"
     table = Table(title=title, title_justify="left", title_style="bold")
     for header in ("key", "type", "default", "meaning"):
         table.add_column(header, overflow="fold")
-    for key, kind, default, meaning in _rows(model, ""):
+    for key, kind, default, meaning in _rows(model, "", own or {}):
         table.add_row(key, kind, default, meaning)
     console.print()
     console.print(table, markup=False)
@@ -120,15 +136,16 @@ def _fields(console: Console, model: type[BaseModel], section: str) -> None:
 _SIGNS = (("gt", ">"), ("ge", "≥"), ("lt", "<"), ("le", "≤"))
 
 
-def _rows(model: type[BaseModel], prefix: str) -> list[tuple[str, str, str, str]]:
+def _rows(model: type[BaseModel], prefix: str, own: Tree) -> list[tuple[str, str, str, str]]:
     rows: list[tuple[str, str, str, str]] = []
     for key, field in model.model_fields.items():
         annotation: Any = field.annotation
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            rows += _rows(annotation, f"{prefix}{key}.")
+            rows += _rows(annotation, f"{prefix}{key}.", own.get(key) or {})
             continue
         kind = _plain(annotation)
         default = "(required)" if field.is_required() else str(field.get_default(call_default_factory=True))
+        default = str(own[key]) if key in own else default
         limits = [
             f"{sign} {getattr(m, name)}" for m in field.metadata for name, sign in _SIGNS if hasattr(m, name)
         ]
@@ -153,6 +170,9 @@ def _plain(annotation: Any) -> str:
 
 def _files(console: Console, kind: str, name: str) -> None:
     if name in shipped(kind):
-        path = shipped(kind)[name]
-        console.print(f"\n[bold]{readable(path)}[/bold]")
-        plain(console, path.read_text(encoding="utf-8"), wrap=True)
+        _file(console, shipped(kind)[name])
+
+
+def _file(console: Console, path: Path) -> None:
+    console.print(f"\n[bold]{readable(path)}[/bold]")
+    plain(console, path.read_text(encoding="utf-8"), wrap=True)

@@ -68,7 +68,11 @@ def run(
     if slurm is not None:
         from bench.run.slurm import sweep
 
-        sys.exit(sweep.submit(console, asked, sweep.SweepRequest(slurm, (), jobs, False, dry_run, force)))
+        sys.exit(
+            sweep.submit(
+                console, asked, sweep.SweepRequest(slurm, (), jobs, False, dry_run, force, "--slurm")
+            )
+        )
     if in_process and (processes > 1 or jobs is not None):
         raise BenchError("--in-process runs one cell at a time in one process: leave --jobs and --processes")
     planned = experiment.plan(build(asked), force, fetch=not dry_run, processes=processes)

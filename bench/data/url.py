@@ -13,7 +13,6 @@ Each file has a directory of its own in `downloads/`, named by a digest of its U
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shlex
@@ -26,6 +25,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from bench.base.errors import BenchError
+from bench.base.locks import lock
 from bench.data.advice import bench_command
 from bench.data.cache import by_hand, file_path
 from bench.data.need import Need
@@ -83,8 +83,8 @@ def fetch_url(need: Need, progress: Progress | None = None) -> Path:
     file = file_path(need)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with file.with_name(file.name + ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with file.with_name(file.name + ".lock").open("w") as stream:
+            lock(stream, file.parent, wait=True)
             if found := cached_url(need):  # another process was faster
                 return found
             return _fetched(need, file, progress)

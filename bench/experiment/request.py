@@ -63,6 +63,11 @@ def build(options: Options) -> Experiment:
         path = _experiment(name)
         origin = readable(path)
         load_config(path, Request)  # so that a mistake is told under the file's own keys
+        if not read_yaml(path):
+            raise BenchError(
+                f"--config {name}: the file says nothing, and the demo would run instead. Write at least one "
+                "key, such as `methods: [rlr]`: python -m bench describe experiment"
+            )
         merged.add(origin, "", _without(read_yaml(path), [key for _, tree in flags for key in tree]))
     for flag, tree in flags:
         merged.add(flag, "", tree)

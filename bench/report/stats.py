@@ -19,6 +19,7 @@ from scipy import stats
 
 PAIR = ["prompt", "image"]
 RESAMPLES = 4000
+LEAST_UNITS = 3  # for a ratio to the standard error
 _RNG_SEED = 20250202
 
 
@@ -38,8 +39,12 @@ class Estimate:
 
     @property
     def in_se(self) -> float:
-        """The mean in units of its standard error; nan where that is zero or unknown."""
-        return self.mean / self.se if self.se > 0 else math.nan
+        """The mean in units of its standard error; nan where that is zero, unknown, or of too few units.
+
+        The standard error of two prompts is itself hardly known: where both happen to agree, a mean that is
+        chance looks like fifty standard errors.
+        """
+        return self.mean / self.se if self.se > 0 and self.units >= LEAST_UNITS else math.nan
 
 
 NOTHING = Estimate(math.nan, math.nan, math.nan, math.nan, 0, 0)

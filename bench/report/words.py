@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from bench.report.stats import LEAST_UNITS
 from bench.report.summary import Line
 from bench.report.tables import CLEAR, decimals, tone
 
@@ -21,6 +22,12 @@ def headline(lines: Sequence[Line]) -> str:
     measured = [line for line in methods if line.gains[trained].units]
     if not methods:
         return "Only the untuned model was evaluated."
+    few = max((line.gains[trained].units for line in measured), default=0)
+    if 0 < few < LEAST_UNITS:
+        return (
+            f"Evaluated on {few} held-out prompt{'' if few == 1 else 's'} or pictures: too few to tell gains "
+            f"from chance. Take {LEAST_UNITS} at the very least, better 20: eval.prompts sets them."
+        )
     if not measured:
         return "No method has an evaluation to compare with the base model's yet."
     clear = [line for line in measured if tone(line.gains[trained]) > 0]

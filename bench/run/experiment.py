@@ -31,12 +31,10 @@ from bench.run.store import ResultsDir, WorkState
 from bench.run.titles import titles
 from bench.run.work import CellWork
 
-INTERRUPTED = 130  # what a shell reports after Ctrl-C
-
 
 @dataclass(frozen=True)
 class Ended:
-    """How a run ended. code: 0, 1 if something is not done, 130 if the user interrupted.
+    """How a run ended. code: 0, 1 if something is not done, 130 after Ctrl-C, 143 after SIGTERM.
 
     reportable: whether there is something new to report. messages: what to say after that.
     """
@@ -48,7 +46,7 @@ class Ended:
     def tell(self, console: Console) -> int:
         """Print the messages, and return the exit code."""
         for message in self.messages:
-            plain(console, message, None if self.code == INTERRUPTED else "red")
+            plain(console, message, None if self.code > 128 else "red")
         return self.code
 
 
@@ -149,6 +147,8 @@ def run(
     done = len(planned.cells) - len(planned.todo)
     if not planned.todo:
         console.print(f"all {done} cells in {planned.results.path} are done: nothing to run")
+        for text in _further(planned):
+            plain(console, text, "yellow")
         return Ended(0)
     record(planned)
     ready, others = launch.prepare(planned.todo, planned.force)
@@ -170,7 +170,7 @@ def run(
         else:
             outcomes, interrupted = launch.run(ready, jobs, lambda *_: how, progress, command_line())
     if interrupted:
-        return Ended(INTERRUPTED, False, (f"stopped. Continue where it stopped with:\n  {command_line()}",))
+        return Ended(interrupted, False, (f"stopped. Continue where it stopped with:\n  {command_line()}",))
     bad = [outcome for outcome in outcomes if not outcome.ok]
     return Ended(
         code=int(bool(bad or busy)),
@@ -181,6 +181,16 @@ def run(
             for one in bad
         ),
     )
+
+
+def _further(planned: PlannedRun) -> list[str]:
+    """Cells that were trained for more steps than are asked for now: their results are of those steps."""
+    found: list[str] = []
+    for cell in planned.cells:
+        step, training = planned.results.cell(cell.id).status().step, cell.config.training
+        if training is not None and step > training.train.steps:
+            found.append(f"{cell.id} is done at step {step}, beyond the {training.train.steps} asked for")
+    return found
 
 
 def _in_this_process(timeout: float | None) -> Callable[[CellWork], Outcome]:

@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 
 from bench.base.errors import BenchError, Damaged
 from bench.base.files import existing
+from bench.base.locks import check_locks
 from bench.base.units import MIB
 from bench.run import claims
 from bench.run.claims import Claim
@@ -22,7 +23,12 @@ from bench.run.store import CellInUse, ResultsDir, WorkState
 from bench.run.work import Work
 
 POLL_SECONDS = 0.2
+INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM  # exit codes, as a shell reports them
 W = TypeVar("W", bound=Work)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM asked to stop."""
 
 
 class Watcher(Protocol):
@@ -94,11 +100,12 @@ def run(
     how: Callable[[int, list[float]], HowToRun],
     watcher: Watcher,
     command_line: str,
-) -> tuple[list[Outcome], bool]:
-    """Do all work, `jobs` processes at a time. Returns how they ended, and whether the user interrupted.
+) -> tuple[list[Outcome], int]:
+    """Do all work, `jobs` processes at a time. Returns how they ended, and the exit code of an interruption.
 
     how: how to run the next, from how many wait (it included) and the seconds that running ones have left.
-    On Ctrl-C or SIGTERM every cell finishes its batch, writes a checkpoint and stops; a second Ctrl-C kills.
+    That code is 0 without one. On Ctrl-C or SIGTERM every cell finishes its batch, writes a checkpoint and
+    stops; a second Ctrl-C kills.
     The work is claimed by this process (`prepare`), and each is given free as it ends.
     """
     waiting, running, outcomes = list(todo), list[Process](), list[Outcome]()
@@ -122,20 +129,20 @@ def run(
                     running.append(Process(waiting.pop(0), chosen, command_line))
                     watcher.started(running[-1].work)
                 _wait(reap, watcher)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         watcher.stopping()
         _stop(running, lambda: _wait(reap, watcher))
-        return outcomes, True
+        return outcomes, TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED
     finally:
         for process in running:
             process.kill()
         lease.end()
-    return outcomes, False
+    return outcomes, 0
 
 
 def run_here(
     todo: Sequence[W], run_one: Callable[[W], Outcome], watcher: Watcher
-) -> tuple[list[Outcome], bool]:
+) -> tuple[list[Outcome], int]:
     """The same in this process, one after the other. run_one: does one to its end."""
     outcomes = list[Outcome]()
     lease = claims.Lease([work.directory for work in todo])
@@ -147,10 +154,10 @@ def run_here(
             lease.release(work.directory)
             watcher.ended(outcomes[-1])
             if outcomes[-1].status.state is WorkState.PREEMPTED:
-                return outcomes, True
+                return outcomes, INTERRUPTED
     finally:
         lease.end()
-    return outcomes, False
+    return outcomes, 0
 
 
 def _wait(reap: Callable[[], None], watcher: Watcher) -> None:
@@ -168,17 +175,17 @@ def _stop(running: list[Process], wait: Callable[[], None]) -> None:
             wait()
     except KeyboardInterrupt:
         for process in running:
-            process.kill()
+            process.kill_as_asked()
         while running:
             wait()
 
 
 @contextmanager
 def _sigterm_as_interrupt() -> Iterator[None]:
-    """Within the context SIGTERM raises KeyboardInterrupt, as Ctrl-C does."""
+    """Within the context SIGTERM raises `Terminated`, much as Ctrl-C raises KeyboardInterrupt."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+        raise Terminated
 
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
@@ -193,6 +200,7 @@ def check_disk(results: ResultsDir, cells: int) -> None:
     place = existing(results.path)
     if not place.is_dir() or not os.access(place, os.W_OK):
         raise BenchError(f"cannot write results to {results.path}: {place} is no writable directory")
+    check_locks(results.path)
     free = shutil.disk_usage(place).free
     if free < needed:
         raise BenchError(

@@ -117,6 +117,7 @@ class Process:
 
     def __init__(self, work: Work, how: HowToRun, command_line: str) -> None:
         self.work, self.timeout, self.stop_requested = work, how.timeout, False
+        self._killed_as_asked = False
         self.started = time.monotonic()
         threads = str(work.threads)
         environment = os.environ | dict.fromkeys(THREAD_VARIABLES, threads)
@@ -147,6 +148,11 @@ class Process:
         """Ask it to write a checkpoint and stop."""
         self.stop_requested = True
         self.process.terminate()
+
+    def kill_as_asked(self) -> None:
+        """End it now, because the user insists."""
+        self._killed_as_asked = True
+        self.kill()
 
     def kill(self) -> None:
         """End it now, and with it the processes that it started: their standard input closes."""
@@ -179,6 +185,9 @@ class Process:
         message = f"the process {why}{hint}. Its last line: {self._last_line()}"
         if self.stop_requested and code == -signal.SIGTERM:  # before it listened to signals
             state, cause, message = WorkState.PREEMPTED, None, "asked to stop"
+        if self._killed_as_asked:
+            state, cause = WorkState.PREEMPTED, None
+            message = "killed by a second interrupt; it continues from its last checkpoint"
         with self.work.directory.locked():
             self.work.directory.write_status(state, message=message, cause=cause)
         return self.work.directory.status()

@@ -6,7 +6,6 @@ checkpoint that a run resumes from. No torch here.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import socket
@@ -23,6 +22,7 @@ from pydantic import ValidationError
 from bench.base.errors import BenchError, Damaged
 from bench.base.files import write_atomically
 from bench.base.layers import load_config, write_yaml
+from bench.base.locks import lock
 from bench.base.strict import Strict
 from bench.experiment.settings import SCHEMA_VERSION, CellConfig
 
@@ -145,18 +145,12 @@ class WorkDir:
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / "lock").open("a+") as stream:
             deadline = time.monotonic() + patience
-            while True:
-                try:
-                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > deadline:
-                        stream.seek(0)
-                        holder = stream.read().strip()
-                        raise CellInUse(
-                            f"{self.path} is in use by {holder}: two runs write the same cell"
-                        ) from None
-                    time.sleep(0.1)
+            while not lock(stream, self.path):
+                if time.monotonic() > deadline:
+                    stream.seek(0)
+                    holder = stream.read().strip()
+                    raise CellInUse(f"{self.path} is in use by {holder}: two runs write the same cell")
+                time.sleep(0.1)
             stream.truncate(0)
             stream.write(f"process {os.getpid()} on {socket.gethostname()}")
             stream.flush()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench.base.errors import BenchError
-from bench.cli import main
+from bench.cli import cost, gradients, main, run
 from bench.experiment import request, resolve
 from bench.experiment.request import Options
 from bench.run import experiment
@@ -293,25 +293,73 @@ def test_sample_without_a_lora_at_the_named_place_says_so(tmp_path: Path) -> Non
     assert done.stderr.startswith(f"error: --lora {tmp_path}: neither a cell with a trained LoRA nor")
 
 
+class Said(Exception):
+    """What a command says first."""
+
+
 @pytest.mark.silent
 @pytest.mark.parametrize(
-    ("words", "module"),
+    "words",
     [
-        (("plan", "--budget", "1GB"), "bench.measure.cost.planner"),
-        (("profile", "--methods", "zo"), "bench.measure.cost.plan"),
-        (("gradients", "--methods", "zo"), "bench.measure.gradients.plan"),
-        (("report", "results"), "bench.report.report"),
-        (("verify", "results"), "bench.run.verify"),
-        (("evaluate", "--images", "x"), "bench.run.score"),
-        (("sample", "--prompt", "x"), "bench.run.sample"),
+        ("plan", "--budget", "1GB"),
+        ("profile", "--methods", "zo"),
+        ("gradients", "--methods", "zo"),
+        ("report", "results"),
+        ("verify", "results"),
+        ("evaluate", "--images", "x"),
+        ("sample", "--prompt", "x"),
     ],
-    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+    ids=lambda words: words[0],
 )
-def test_command_that_takes_long_says_so_before_its_slow_imports(
-    words: tuple[str, ...], module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_command_that_takes_long_says_what_it_does_before_its_slow_imports(
+    words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, module, None)  # importing it fails
+    for name in [name for name in sys.modules if name.startswith(("bench.measure", "bench.report"))]:
+        monkeypatch.delitem(sys.modules, name)
+
+    def say(text: str) -> None:
+        raise Said(text)
+
+    for module in (cost, gradients, run):
+        monkeypatch.setattr(module, "progress", say)
     monkeypatch.setattr(sys, "argv", ["bench", *words])
-    with pytest.raises(ImportError):
+    with pytest.raises(Said, match=f"^{words[0]}: "):
         main.main()
-    assert capsys.readouterr().err.startswith(f"… {words[0]}: ")
+    assert not [name for name in sys.modules if name.startswith(("bench.measure.", "bench.report."))]
+
+
+@pytest.mark.silent
+def test_description_of_a_preset_shows_its_own_values() -> None:
+    told = here("describe", "rlr-h3").stdout
+    row = next(line for line in told.splitlines() if line.startswith("│ h "))
+    assert row.split("│")[3].strip() == "3"
+
+
+@pytest.mark.silent
+@pytest.mark.parametrize("name", ["v100x8", "sd14", "demo"])
+def test_everything_that_list_names_can_be_described(name: str) -> None:
+    if name in here("list").stdout:
+        assert here("describe", name).returncode == 0
+
+
+@pytest.mark.silent
+def test_unknown_slurm_profile_is_told_under_the_flag_that_named_it() -> None:
+    assert "--slurm nope: neither a YAML file" in here("run", "--slurm", "nope").stderr
+    assert "--profile nope: neither a YAML file" in here("submit", "--profile", "nope").stderr
+
+
+@pytest.mark.silent
+@pytest.mark.parametrize("text", ["", "# nothing yet\n", "{}\n"])
+def test_empty_experiment_file_does_not_run_the_demo(text: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    assert "the file says nothing" in message(config=str(tmp_path / "mine.yaml"), methods=None, model=None)
+
+
+@pytest.mark.silent
+def test_fewer_steps_than_were_trained_are_told_with_the_steps_of_the_results(
+    tmp_path: Path, plugin: None
+) -> None:
+    train_dots(tmp_path, steps=3)
+    told = here("run", "--no-report", "--model", DOTS, "--out", tmp_path, "--methods", "push", "--steps", 2)
+    assert told.returncode == 0
+    assert "is done at step 3, beyond the 2 asked for" in told.stdout

@@ -101,3 +101,12 @@ def test_probability_of_improvement_counts_wins_and_half_the_ties() -> None:
     assert probability_of_improvement(a, b).mean == pytest.approx(5.5 / 6)  # c's first picture is a tie
     assert probability_of_improvement(b, a).mean == pytest.approx(0.5 / 6)
     assert probability_of_improvement(a, b, higher_is_better=False).mean == pytest.approx(0.5 / 6)
+
+
+@pytest.mark.silent
+@pytest.mark.parametrize(("prompts", "known"), [(2, False), (3, True)])
+def test_two_held_out_prompts_give_no_ratio_to_the_standard_error(prompts: int, known: bool) -> None:
+    table = pd.DataFrame([[-0.500 - 0.01 * n] for n in range(prompts)])
+    table.index = pd.MultiIndex.from_tuples([(f"p{n}", 0) for n in range(prompts)], names=["prompt", "image"])
+    found = estimate(table)
+    assert found.se > 0 and math.isfinite(found.in_se) is known

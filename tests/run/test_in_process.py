@@ -10,7 +10,7 @@ from rich.console import Console
 
 from bench.experiment.request import Options, build
 from bench.run import claims, experiment, launch
-from bench.run.experiment import INTERRUPTED
+from bench.run.launch import INTERRUPTED
 from bench.run.process import HowToRun, Outcome
 from bench.run.progress import Lines
 from bench.run.store import ResultsDir, Status, WorkState

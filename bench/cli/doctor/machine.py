@@ -170,6 +170,7 @@ def disks(results: Path) -> Iterator[Finding]:
     """Room for results and for weights."""
     from huggingface_hub import constants
 
+    from bench.base.locks import check_locks
     from bench.data.cache import cache_directory
     from bench.data.hub import free_gigabytes
     from bench.run.launch import check_disk
@@ -180,6 +181,10 @@ def disks(results: Path) -> Iterator[Finding]:
         yield Finding("results", f"{free_gigabytes(results):.1f} GB free at {results.absolute()}")
     except BenchError as error:
         yield Finding("results", str(error), Mark.BAD)
+    try:
+        check_locks(cache_directory())
+    except (BenchError, OSError) as error:
+        yield Finding("URL cache", str(error), Mark.NOTE)
     for name, place in (("hub cache", Path(constants.HF_HUB_CACHE)), ("URL cache", cache_directory())):
         yield Finding(name, f"{free_gigabytes(place):.1f} GB free at {tilde(place)}")
 

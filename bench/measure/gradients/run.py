@@ -11,7 +11,7 @@ from bench.base.files import read_rows
 from bench.measure.gradients.plan import Limits, PlannedProbes, unfinished
 from bench.measure.gradients.work import ProbeWork
 from bench.run import launch
-from bench.run.experiment import INTERRUPTED, Ended, command_line, default_jobs
+from bench.run.experiment import Ended, command_line, default_jobs
 from bench.run.process import HowToRun
 from bench.run.progress import watcher
 from bench.run.store import ResultsDir, WorkState
@@ -85,7 +85,7 @@ def run(console: Console, planned: PlannedProbes, force: bool) -> Ended:
         slots = Slots(planned.limits, at_once, ready)
         outcomes, interrupted = launch.run(ready, at_once, slots, progress, command_line())
     if interrupted:
-        return Ended(INTERRUPTED, True, (f"stopped. Go on with:\n  {command_line()}",))
+        return Ended(interrupted, True, (f"stopped. Go on with:\n  {command_line()}",))
     bad = [outcome for outcome in [*busy, *outcomes] if not outcome.ok]
     messages = (
         f"{one.work.title}: {one.status.state} after {one.status.step} draws: {one.status.message}\n"

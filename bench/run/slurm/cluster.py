@@ -144,12 +144,12 @@ def _over(layers: Layers, origin: str, section: str, blocks: dict[str, Tree], na
             layers.add(origin, f"{section}.{name}".strip("."), tree)
 
 
-def load(name: str, changes: tuple[str, ...] = ()) -> Profile:
+def load(name: str, changes: tuple[str, ...] = (), option: str = "--profile") -> Profile:
     """A profile by its file, or by the name of a shipped one.
 
-    changes: `mem=80GB` and so on, over it and over what it says of methods and models.
+    changes: `mem=80GB` and so on, over it and over what it says of methods and models. option: for messages.
     """
-    path = _find(name)
+    path = _find(name, option)
     layers = Layers().add(readable(path), "", read_yaml(path))
     return checked(_changed(layers, changes), readable(path))
 
@@ -210,7 +210,7 @@ def _check_times(resources: Resources, profile: Profile, where: str) -> None:
         )
 
 
-def _find(name: str) -> Path:
+def _find(name: str, option: str) -> Path:
     places = profiles()
     if name in places:
         return places[name]
@@ -218,7 +218,7 @@ def _find(name: str) -> Path:
     if path.suffix in (".yaml", ".yml"):
         return path
     raise BenchError(
-        f"--profile {name}: neither a YAML file nor a shipped profile.{did_you_mean(name, list(places))} "
+        f"{option} {name}: neither a YAML file nor a shipped profile.{did_you_mean(name, list(places))} "
         f"Known: {', '.join(places)}"
     )
 

@@ -147,6 +147,9 @@ def show(console: Console, results: ResultsDir, found: Sequence[Standing]) -> No
     if len(failed) > 10:
         console.print(f"… and {len(failed) - 10} more: python -m bench status {results.path} --json")
     console.print(_counts(found), highlight=False)
+    if any(one.reward is not None for one in found):
+        told = "reward: mean of the newest training batch; `report` has the held-out reward"
+        console.print(told, style="dim", highlight=False)
     if console.width < WIDE:
         console.print(f"logs: python -m bench logs {results.path} CELL", style="dim", highlight=False)
 

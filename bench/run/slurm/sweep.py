@@ -41,13 +41,14 @@ class SweepRequest:
     wait: bool
     dry_run: bool
     force: bool
+    option: str = "--profile"  # that named the profile
 
 
 def submit(console: Console, options: Options, asked: SweepRequest) -> int:
     """Plan an experiment and send what is left of it. Returns the exit code."""
     if asked.profile is None:
         raise BenchError("--profile: name a profile, one of: " + ", ".join(cluster.profiles()))
-    chosen = cluster.load(asked.profile, asked.changes)
+    chosen = cluster.load(asked.profile, asked.changes, asked.option)
     if not asked.dry_run:
         sending.require_slurm()
     planned = experiment.plan(request.build(options), asked.force, fetch=not asked.dry_run, here=False)

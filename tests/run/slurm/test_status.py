@@ -209,7 +209,7 @@ def test_narrow_terminal_keeps_every_column_and_cuts_nothing_off(capsys: pytest.
     assert lines[0].split() == list(COLUMNS)
     assert len([line for line in lines if "12/100" in line and "1:02:05" in line and "0.5" in line]) == 3
     first = lines[0].index("state")
-    names = "".join(line[:first].strip() for line in lines[1:-2])
+    names = "".join(line[:first].strip() for line in lines[1:-3])
     assert names == "".join(one.cell for one in found)
     assert "…" not in "".join(lines)
     assert "3 cells: 3 running" in lines
@@ -258,3 +258,11 @@ def test_watching_ends_when_nothing_is_active(
 ) -> None:
     status.watch(Console(width=200), ResultsDir(work.directory.path.parent.parent), 60.0)
     assert "1 cells: 1 pending" in capsys.readouterr().out
+
+
+@pytest.mark.silent
+def test_status_says_that_its_reward_is_of_training_and_not_held_out(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = " ".join(" ".join(shown([some(0)], 200, capsys)).split())
+    assert "reward: mean of the newest training batch; `report` has the held-out reward" in text
