@@ -38,8 +38,8 @@ def read(path: Path) -> list[Row]:
         return _csv(path, text)
     if suffix != ".json":
         places = [(f"{path}: line {number}", line) for number, line in numbered(text)]
-        return [_row(where, _json(where, line)) for where, line in places]
-    tree = _json(str(path), text)
+        return [_row(where, parse_json(where, line)) for where, line in places]
+    tree = parse_json(str(path), text)
     if not isinstance(tree, list):
         raise BenchError(f'{path}: expected a list: ["a red cube", …] or [{{"prompt": "a red cube"}}, …]')
     return [_row(f"{path}: entry {n}", entry) for n, entry in enumerate(tree, start=1)]
@@ -108,7 +108,9 @@ def _row(where: str, value: Any) -> Row:
     return Row(where, value)
 
 
-def _json(where: str, text: str) -> Any:
+def parse_json(where: str, text: str) -> Any:
+    """A JSON value. Raises BenchError for what is none, and for an object that says a key twice."""
+
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         if twice := next((name for n, name in enumerate(names) if name in names[:n]), None):

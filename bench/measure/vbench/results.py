@@ -22,6 +22,7 @@ from bench.measure.vbench import notation
 from bench.measure.vbench.dimension_status import read_status
 from bench.measure.vbench.dimensions import DIMENSIONS, canonical
 from bench.measure.vbench.notation import Unit
+from bench.measure.vbench.own_videos import disagreement
 
 PRINTED = {
     "quality_score": "quality",
@@ -94,9 +95,10 @@ def _directory(path: Path) -> ScoreRow:
             if name in origin:
                 raise BenchError(f"{name} is in {origin[name]} and in {file}: remove one, or name the other")
             origin[name], row.scores[name] = file, value
+        row.notes.update(one.notes)
     for name, status in read_status(scores).items():
         if name in row.scores and status.partial:
-            row.notes[name] = status.partial
+            row.notes[name] = ", ".join(filter(None, (status.partial, row.notes.get(name))))
     return row
 
 
@@ -145,7 +147,10 @@ def _json(path: Path, tree: Any, unit: Unit) -> list[ScoreRow]:
         raise BenchError(f"{path}: expected VBench's results, or numbers by dimension, or those by model")
     if all(isinstance(value, list) and value for value in tree.values()):
         flat = {name: value[0] for name, value in tree.items()}
-        return _table(path, [{"name": stem, **flat}], "fraction")
+        (row,) = _table(path, [{"name": stem, **flat}], "fraction")
+        said = {canonical(name): value for name, value in tree.items() if canonical(name) in DIMENSIONS}
+        told = {name: disagreement(path, name, value) for name, value in said.items()}
+        return [replace(row, notes={name: why for name, why in told.items() if why})]
     for name, value in tree.items():
         if isinstance(value, dict) and canonical(name) in (*PRINTED, *PRINTED.values()):
             raise BenchError(

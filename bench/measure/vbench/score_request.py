@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from bench.base.errors import BenchError
 from bench.base.strict import Strict
+from bench.data.prompts import records
 from bench.measure.vbench import record, suite
 from bench.measure.vbench.dimension_status import DimensionStatus, status_file, status_of, write_status
 from bench.measure.vbench.dimensions import DIMENSIONS, USUAL, Dimension
@@ -161,14 +162,29 @@ def custom_videos(directory: Path) -> list[str]:
 
 
 def _prompts(path: Path, videos: Path) -> dict[str, str]:
-    """File name → prompt, from a JSON object. Raises BenchError if one of the videos is not in it."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BenchError(f"--prompts-file {path}: cannot be read: {error}") from error
-    if not isinstance(found, dict) or not all(isinstance(v, str) for v in found.values()):
-        raise BenchError(f'--prompts-file {path}: expected an object such as {{"a.mp4": "a cat"}}')
+    """File name → prompt, from a JSON object. Its keys are paths, whole or from the directory of the videos.
+
+    Raises BenchError if one of the videos is not in it, or in it twice.
+    """
+    where = f"--prompts-file {path}"
+    tree = records.parse_json(where, records.text_of(path))
+    if not isinstance(tree, dict) or not all(isinstance(v, str) and v.strip() for v in tree.values()):
+        raise BenchError(f'{where}: expected an object such as {{"a.mp4": "a cat"}}, with no empty prompt')
+    found: dict[str, str] = {}
+    for key, prompt in tree.items():
+        name = _name_in(videos, key)
+        if name in found:
+            raise BenchError(f"{where}: '{key}' is {name} again, which has a prompt already: keep one")
+        found[name] = prompt
     lacking = [name for name in custom_videos(videos) if name not in found]
     if lacking:
-        raise BenchError(f"--prompts-file {path}: no prompt for {', '.join(lacking[:3])}")
+        said = f"its keys are like '{next(iter(tree))}'" if tree else "it is empty"
+        names = ", ".join(lacking[:3])
+        raise BenchError(f"{where}: no prompt for {names}: {said}, and should be names of files in {videos}")
     return found
+
+
+def _name_in(videos: Path, key: str) -> str:
+    """The file's name, of a path that leads into the directory of the videos; others as they are."""
+    place = videos / key  # an absolute path stays as it is
+    return place.name if place.parent.resolve() == videos.resolve() else key

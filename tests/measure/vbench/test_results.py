@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from bench.base.errors import BenchError
+from bench.measure.vbench import table
 from bench.measure.vbench.aggregate import TABLE3, checks, value
+from bench.measure.vbench.dimension_status import DimensionStatus, write_status
 from bench.measure.vbench.results import read
 from tests.measure.vbench.videos import write_result
 
@@ -145,3 +147,97 @@ def test_two_files_of_one_dimension_are_refused(tmp_path: Path) -> None:
         write_result(tmp_path / f"{name}_eval_results.json", {"scene": 0.5})
     with pytest.raises(BenchError, match="remove one"):
         read([tmp_path])
+
+
+def own_format(file: Path, **dimensions: object) -> Path:
+    """dimension=[score, [result, …]], a result alone or with what else VBench writes of a video."""
+    tree = {
+        name: [
+            score,
+            [
+                {"video_path": f"{n}.mp4", **(video if isinstance(video, dict) else {"video_results": video})}
+                for n, video in enumerate(videos)
+            ],
+        ]
+        for name, (score, videos) in dimensions.items()  # type: ignore[misc]
+    }
+    file.write_text(json.dumps(tree))
+    return file
+
+
+def frames(results: float, **more: object) -> dict[str, object]:
+    return {"video_results": results, **more}
+
+
+@pytest.mark.silent
+@pytest.mark.parametrize(
+    ("dimension", "score", "videos"),
+    [
+        ("dynamic_degree", 2 / 3, [True, False, True]),
+        ("imaging_quality", 0.7, [60.0, 80.0]),
+        ("aesthetic_quality", 0.55001, [0.5, 0.6]),
+        ("scene", 0.25, [frames(0.5, frame_count=2), frames(1 / 6, frame_count=6)]),
+        ("background_consistency", 0.875, [frames(0.5, cnt_per_video=1), frames(1.0, cnt_per_video=3)]),
+        ("appearance_style", 0.3, [frames(0.2, frame_results=[0.2]), frames(0.35, frame_results=[0.3, 0.4])]),
+        ("spatial_relationship", 0.0, [0, 0]),
+    ],
+)
+def test_a_score_that_is_the_mean_of_its_videos_as_vbench_takes_it_has_no_note(
+    tmp_path: Path, dimension: str, score: float, videos: list[object]
+) -> None:
+    (row,) = read([own_format(tmp_path / "a.json", **{dimension: [score, videos]})])
+    assert row.scores == {dimension: score} and row.notes == {}
+
+
+@pytest.mark.silent
+@pytest.mark.parametrize(
+    ("dimension", "score", "videos"),
+    [
+        ("scene", 0.95, [0.5, 0.6]),
+        ("imaging_quality", 0.7, [0.6, 0.8]),
+        ("scene", 0.9, [frames(0.5, frame_count=2), frames(0.25, frame_count=6)]),
+        ("dynamic_degree", 1.0, [True, False]),
+    ],
+)
+def test_a_score_that_is_not_the_mean_of_its_own_videos_is_starred_and_stays_so_in_the_csv(
+    tmp_path: Path, dimension: str, score: float, videos: list[object]
+) -> None:
+    file = own_format(tmp_path / "mine_eval_results.json", **{dimension: [score, videos]})
+    for place in (file, tmp_path):
+        (row,) = read([place])
+        assert f"the file says {100 * score:.2f} %, the mean of its own 2 videos is" in row.notes[dimension]
+        assert table.cell(row, dimension) == f"{100 * score:.2f}*"
+    table.write(tmp_path / "out", [row])
+    (again,) = read([tmp_path / "out" / "vbench.csv"])
+    assert again.notes == row.notes
+
+
+@pytest.mark.silent
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"scene": [0.5, []]}', "scene is 0.5 with no video to rest on"),
+        ('{"scene": [0.5]}', "scene is 0.5 with no video to rest on"),
+        ('{"scene": [0.5, 12]}', "scene is 0.5 with no video to rest on"),
+        ('{"scene": [0.5, [{"video_path": "a"}]]}', "video 1 has no number under video_results"),
+        ('{"scene": [0.5, [{"video_results": 0.5}, {"video_results": NaN}]]}', "video 2 has no number"),
+        ('{"scene": ["0.5", [{"video_results": 0.5}]]}', "scene is '0.5', not a number"),
+    ],
+)
+def test_a_score_without_the_videos_that_it_should_rest_on_is_refused(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(BenchError) as error:
+        read([tmp_path / "a.json"])
+    assert message in str(error.value)
+
+
+@pytest.mark.silent
+def test_why_a_score_is_not_official_and_that_it_does_not_add_up_are_both_said(tmp_path: Path) -> None:
+    scores = tmp_path / "mine" / "scores"
+    scores.mkdir(parents=True)
+    own_format(scores / "scene_eval_results.json", scene=[0.9, [0.5]])
+    write_status(scores, "scene", DimensionStatus(state="done", partial="1 of the suite's 430 videos"))
+    (row,) = read([tmp_path / "mine"])
+    assert row.notes["scene"].startswith("1 of the suite's 430 videos, the file says 90.00 %")

@@ -95,7 +95,7 @@ def test_two_dimensions_at_a_time_and_a_forced_one(tmp_path: Path, cache: Path) 
     [
         (["--custom", "--dimension", "color"], "color can only be scored on VBench's own prompts"),
         (["--prompts-file", "a.json"], "goes with --custom"),
-        (["--custom", "--prompts-file", "/nowhere.json"], "cannot be read"),
+        (["--custom", "--prompts-file", "/nowhere.json"], "nowhere.json: no such prompt file"),
         (["--dimension", "sceen"], "Did you mean 'scene'"),
     ],
 )
@@ -124,6 +124,41 @@ def test_prompts_are_wanted_for_every_kind_of_video(tmp_path: Path) -> None:
     videos = empty_videos(tmp_path / "videos", "a.mp4", "b.GIF")
     with pytest.raises(BenchError, match=r"no prompt for b\.GIF"):
         score(videos, "--custom", "--prompts-file", str(tmp_path / "prompts.json"))
+
+
+@pytest.mark.silent
+@pytest.mark.parametrize("key", ["{videos}/a.mp4", "a.mp4", "./a.mp4", "{link}/a.mp4"])
+def test_keys_of_prompts_may_be_whole_paths(tmp_path: Path, key: str) -> None:
+    videos = empty_videos(tmp_path / "videos", "a.mp4")
+    (tmp_path / "link").symlink_to(videos)
+    file = tmp_path / "prompts.json"
+    whole = key.format(videos=videos, link=tmp_path / "link")
+    file.write_text(json.dumps({whole: "a cat", f"{tmp_path}/other/b.mp4": "a dog"}))
+    request = ScoreRequest(videos=videos, out=tmp_path, dimension="scene", custom=True, prompts_file=file)
+    assert request.prompts()["a.mp4"] == "a cat"
+
+
+@pytest.mark.silent
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            '{"/elsewhere/a.mp4": "a cat"}',
+            "no prompt for a.mp4: its keys are like '/elsewhere/a.mp4', and should",
+        ),
+        ('{"videos/a.mp4": "a cat"}', "should be names of files in "),
+        ('{"a.mp4": "a cat", "./a.mp4": "a dog"}', "'./a.mp4' is a.mp4 again"),
+        ('{"a.mp4": "a cat", "a.mp4": "a dog"}', "'a.mp4' is twice in one object"),
+        ('{"a.mp4": " "}', "with no empty prompt"),
+        ("{}", "no prompt for a.mp4: it is empty"),
+    ],
+)
+def test_prompts_for_other_videos_or_two_for_one_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    videos, file = empty_videos(tmp_path / "videos", "a.mp4"), tmp_path / "prompts.json"
+    file.write_text(text)
+    with pytest.raises(BenchError) as error:
+        score(videos, "--custom", "--prompts-file", str(file))
+    assert message in str(error.value)
 
 
 def test_a_python_that_is_not_there(tmp_path: Path, cache: Path) -> None:
