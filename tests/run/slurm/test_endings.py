@@ -134,7 +134,7 @@ def test_request_that_slurm_refuses_is_told_in_its_words_and_leaves_the_cells_fr
         "--with",
         "partition=main",
         "--with",
-        "nodes=9",
+        "nodes=4",
     )
     assert "SLURM" in impossible.stdout + impossible.stderr
     subprocess.run(command("cancel", tmp_path / "out"), env=environment(), check=False)
