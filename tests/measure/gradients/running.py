@@ -98,7 +98,8 @@ def sums(directory: ProbeDir) -> Any:
     saved, messages = directory.restore()
     assert saved is not None, messages
     kept = {k: v for k, v in saved.moments.payload().items() if k not in UNREPEATABLE}
-    return _plain(kept), _plain(saved.method), read_rows(directory.draws)
+    rows = [{k: v for k, v in row.items() if k != "drawing"} for row in read_rows(directory.draws)]
+    return _plain(kept), _plain(saved.method), rows
 
 
 def _plain(value: Any) -> Any:
