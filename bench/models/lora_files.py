@@ -54,6 +54,9 @@ def load_lora(pipeline: Pipeline, place: Path) -> None:
     if not tensors:
         raise BenchError(f"{file}: holds alphas alone, and no tensors of a LoRA")
     unet = pipeline.unet
+    # Before peft sees them, which would warn of every one at length.
+    layers = dict(unet.named_modules())
+    _check_places(file, tensors, {key for key in tensors if _layer(key) in layers})
     unet.delete_adapters(ADAPTER)
     try:
         type(pipeline).load_lora_into_unet(
@@ -65,16 +68,15 @@ def load_lora(pipeline: Pipeline, place: Path) -> None:
         )
     except (ValueError, RuntimeError, KeyError, TypeError) as error:
         raise BenchError(f"{file}: this LoRA does not fit the model's UNet: {error}") from error
-    _check_places(file, pipeline, tensors)
+    _check_places(file, tensors, set(get_peft_model_state_dict(unet, adapter_name=ADAPTER)))
     for p in lora_parameters(unet):
         p.data = p.data.float()
     # Once more: a half precision network has rounded what was put into it.
     set_peft_model_state_dict(unet, tensors, adapter_name=ADAPTER)
 
 
-def _check_places(file: Path, pipeline: Pipeline, tensors: Tensors) -> None:
-    """Raises BenchError unless the file's tensors and the adapter's are the same, one for one."""
-    places = set(get_peft_model_state_dict(pipeline.unet, adapter_name=ADAPTER))
+def _check_places(file: Path, tensors: Tensors, places: set[str]) -> None:
+    """Raises BenchError unless the file's tensors and the adapter's places are the same, one for one."""
     for names, what in (
         (tensors.keys() - places, "no place in it for"),
         (places - tensors.keys(), "its settings name layers without tensors:"),
@@ -176,4 +178,4 @@ def _peft_names(state: Tensors, alphas: dict[str, Any]) -> tuple[Tensors, dict[s
 
 
 def _layer(key: str) -> str:
-    return key.partition(".lora_A.")[0]
+    return key.partition(".lora_")[0]

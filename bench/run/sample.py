@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from bench.base.errors import BenchError
 from bench.base.files import write_atomically
 from bench.base.layers import Layers
 from bench.base.media import files as files_of
@@ -81,6 +82,11 @@ def trained_model(name: str | None, lora: Path | None, layers: list[Override]) -
         name = "tiny" if name is None else name
         return name, model_settings(name, layers)
     trained = CellDir(lora).config().model
+    if name is not None and (family := model_settings(name, []).family) != trained.config.family:
+        raise BenchError(
+            f"--model {name}: a model of family {family}, and the LoRA in {lora} was trained on "
+            f"{trained.name}, of family {trained.config.family}. Leave --model out, or choose another LoRA"
+        )
     kept = trained.config.model_dump(exclude=set(PLACES))
     own = Override(str(lora / "config.yaml"), {"model": kept})
     name = trained.name if name is None else name

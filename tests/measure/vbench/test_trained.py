@@ -11,12 +11,14 @@ import torch
 from rich.console import Console
 from safetensors.torch import save_file
 
+from bench.base.errors import BenchError
 from bench.experiment.model_files import model_settings
 from bench.measure.vbench import generate, mp4, record, resolve, suite, table
 from bench.measure.vbench.dimension_status import read_status
 from bench.measure.vbench.dimensions import DIMENSIONS
 from bench.measure.vbench.results import read
 from bench.measure.vbench.score_request import ScoreRequest
+from bench.run.sample import trained_model
 from bench.run.store import CellDir
 from tests.measure.vbench.test_score import DONE, python
 from tests.measure.vbench.toy import VideoToy
@@ -68,6 +70,16 @@ def test_the_prompts_of_any_set_are_counted(cell: SimpleNamespace, tmp_path: Pat
     (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, lines)))
     assert record.trained_on(tmp_path / "cell" / "lora") == {"prompts": cell.prompts, "of_suite": 3}
     assert record.trained_on(tmp_path) is None
+
+
+@pytest.mark.silent
+def test_a_lora_of_another_family_than_the_named_models_is_refused(
+    cell: SimpleNamespace, tmp_path: Path
+) -> None:
+    name, config = trained_model("tiny-video", tmp_path / "cell", [])
+    assert (name, config.family) == ("tiny-video", "video")
+    with pytest.raises(BenchError, match="of family image, and the LoRA in .* was trained on tiny-video"):
+        trained_model("tiny", tmp_path / "cell", [])
 
 
 @pytest.mark.parametrize("count", [0, None, "many"])
