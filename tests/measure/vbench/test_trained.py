@@ -78,7 +78,7 @@ def test_a_lora_of_another_family_than_the_named_models_is_refused(
 ) -> None:
     name, config = trained_model("tiny-video", tmp_path / "cell", [])
     assert (name, config.family) == ("tiny-video", "video")
-    with pytest.raises(BenchError, match="of family image, and the LoRA in .* was trained on tiny-video"):
+    with pytest.raises(BenchError, match=r"of family image, and the LoRA in .* was trained on tiny-video"):
         trained_model("tiny", tmp_path / "cell", [])
 
 
