@@ -52,7 +52,7 @@ def load_lora(pipeline: Pipeline, place: Path) -> None:
     if strange := [key for key in tensors if not key.endswith((".lora_A.weight", ".lora_B.weight"))]:
         raise BenchError(f"{file}: holds {some(strange)}, no tensor of a LoRA of the UNet's layers")
     if not tensors:
-        raise BenchError(f"{file}: holds alphas alone, and no tensors of a LoRA")
+        raise BenchError(f"{file}: holds no tensors of a LoRA of the UNet")
     unet = pipeline.unet
     # Before peft sees them, which would warn of every one at length.
     layers = dict(unet.named_modules())
