@@ -65,7 +65,7 @@ class Ddpo(Method):
                 f"{c.minibatches}; it has {count} (train.prompts_per_step × train.samples_per_prompt)"
             )
         plan = tiled([Kind.HO] * self.steps, [c.eta] * self.steps)
-        trajectory = engine.rollout([plan] * count, batch)
+        trajectory = engine.rollout([plan] * count, batch, keep_graphs=c.minibatches == 1)
         advantage = self._advantages(trajectory.signed, batch.prompts)
         ppo = Ppo(c.clip, mean=c.log_prob == "mean")
         rng = uniform("ddpo", engine.seed, batch.step)

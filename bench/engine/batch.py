@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.engine.chain import State
+from bench.engine.chain import State, Transition
 from bench.engine.control_variate import Sums
 from bench.engine.plan import Kind
 
@@ -74,20 +74,15 @@ class MicroBatch:
     states: list[State] = field(default_factory=list)  # T + 1
     std: list[Tensor] = field(default_factory=list)  # T, each broadcastable to x
     log_prob: Tensor = field(default_factory=lambda: torch.empty(0))  # [rows, T], 0 at deterministic steps
-    graphs: Graphs | None = None  # where they are held jointly (`bench.engine.joint_graphs`)
+    graphs: dict[tuple[int, tuple[int, ...]], Graph] = field(default_factory=dict)  # kept; by (step, rows)
     # Filled in by the reward:
     rewards: Tensor = field(default_factory=lambda: torch.empty(0))  # [rows], higher is better
-    reward_grad: Tensor | None = None  # dR/dx_0, [rows, …], unless a graph stands for it
+    reward_grad: Tensor | None = None  # dR/dx_0, [rows, …]
 
     @property
     def steps(self) -> int:
         """T, or fewer with a readout."""
         return self.eta.shape[1]
-
-    @property
-    def pulls_from_reward(self) -> bool:
-        """Whether the rollout left something to pull FO steps back from."""
-        return self.reward_grad is not None or (self.graphs is not None and self.graphs.rewards is not None)
 
     def has(self, kind: Kind) -> bool:
         """Whether any row has a step of this kind."""
@@ -105,23 +100,18 @@ class MicroBatch:
             kind=torch.full_like(self.kind, KINDS.index(Kind.FO)),
             weight=torch.ones_like(self.weight),
             onward=torch.ones_like(self.onward),
+            graphs={},
         )
 
 
-@dataclass
-class Graphs:
-    """What one micro-batch's rollout keeps alive.
+@dataclass(eq=False)
+class Graph:
+    """One step of some rows, with its graph. inputs: its x_i and, of a multistep solver, memory, where the
+    gradient goes on to them. bytes: what the graph stores, where it was measured."""
 
-    x, history: by row, of its latest step with a graph; only what they depend on counts, not their values.
-    blocks: (step, rows, their means) where HO blocks end. rewards: [rows], where a plan is FO. evaluations:
-    of the network, with a graph.
-    """
-
-    x: dict[int, Tensor] = field(default_factory=dict)
-    history: dict[int, Tensor] = field(default_factory=dict)
-    blocks: list[tuple[int, list[int], Tensor]] = field(default_factory=list)
-    rewards: Tensor | None = None
-    evaluations: int = 0
+    inputs: list[Tensor]
+    out: Transition
+    bytes: int = 0
 
 
 @dataclass

@@ -46,6 +46,11 @@ class Transition:
     std: Tensor
     history: Tensor | None = None
 
+    def detached(self) -> Transition:
+        """The same without a graph."""
+        history = None if self.history is None else self.history.detach()
+        return Transition(self.mean.detach(), self.std.detach(), history)
+
     def next_state(self, x: Tensor) -> State:
         """The state that follows once x [B, …] has been drawn; its memory is valid in every row."""
         valid = None if self.history is None else torch.ones(len(x), dtype=torch.bool, device=x.device)

@@ -1,17 +1,17 @@
 """Runs plans and leaves the gradient in `.grad`. What every method does is done here, stage by stage.
 
-Stages, so that two network graphs never live at once: rollout without a graph; reward and dR/dx_0; then one
-step at a time is run again with a graph, multiplied with its cotangent and freed. With A = R - b, averaged
-over the batch (RLR paper, Eq. 6, with the last step counted once):
+Stages: rollout; reward and dR/dx_0; then one step at a time, last to first, its Jacobian is multiplied with a
+cotangent. Its graph was kept from the rollout where there is memory for it, or the step is run again, so that
+two network graphs never live at once (`bench.engine.kept_graphs`). With A = R - b, averaged over the batch
+(RLR paper, Eq. 6, with the last step counted once):
 
     FO  J_θ(step)ᵀ c,  c pulled back from dR/dx_0
     HO  J_θ(block)ᵀ (A ε / σ),  ε the noise at the block's last step, intermediate noises fixed
     ZO  A z / s,  the step run with θ + s z
 
 There are three loops over steps: forward (`Roller.roll`), backward (`Pullback.sweep`, for FO and HO), and
-the sum over z (`Engine._zeroth_order`), which needs no network. Graphs can be held jointly instead
-(`bench.engine.joint_graphs`): then one backward pass stands for the loop, with the memory of a direct
-implementation and the same gradient. `.grad` receives the negative, as optimizers descend.
+the sum over z (`Engine._zeroth_order`), which needs no network. `.grad` receives the negative, as optimizers
+descend.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from bench.base.errors import BenchError
 from bench.engine.batch import Batch, Evaluations, Gradients, MicroBatch, Perturbation, Report, Trajectory
 from bench.engine.chain import Chain
 from bench.engine.control_variate import Control, Sums
-from bench.engine.joint_graphs import Joint
+from bench.engine.kept_graphs import Graphs, Keep, spare_memory
 from bench.engine.likelihood_ratio import HalfOrder, Ppo
 from bench.engine.plan import Kind, Plan, Segment
 from bench.engine.pullback import Pullback
 from bench.engine.reward import Reward
-from bench.engine.rollout import Draw, Roller
+from bench.engine.rollout import Draw, MakeStep, Roller
 from bench.engine.stages import ZEROTH_ORDER, stage
 from bench.engine.terms import UNIT_WEIGHTS, Accumulator, Terms, Watch, flattened
 from bench.engine.world import World
@@ -64,7 +64,8 @@ class Engine:
         reward_chunk: int | None = None,
         world: World | None = None,
         offload: bool = False,
-        joint: bool = False,
+        graphs: Keep = "staged",
+        graph_budget: int | None = None,
         watch: Watch | None = None,
         draw: Draw | None = None,
     ) -> None:
@@ -72,19 +73,18 @@ class Engine:
         micro_batch).
 
         offload: keep the activations of a step's graph in main memory between its forward and its backward.
-        joint: hold the graphs of the whole batch together instead of one step's at a time
-        (`bench.engine.joint_graphs`). watch: is told what every gradient is made of, step by step. draw: what
-        draws standard normal numbers, as for `Roller`.
+        graphs: which are kept from the rollout (`bench.engine.kept_graphs`). graph_budget: bytes that `auto`
+        may keep; None: what the device has to spare. watch: is told what every gradient is made of, step by
+        step. draw: what draws standard normal numbers, as for `Roller`.
         """
-        if joint and watch is not None:
-            raise ValueError("joint graphs give no gradients of single steps, which a watch is told")
         self.chain, self.reward, self.seed = chain, reward, seed
         self.micro_batch = micro_batch
         self.world = world or World()
         self.watch = watch
         self.roller = Roller(chain, reward, seed, reward_chunk or micro_batch, draw)
-        self.pullback = Pullback(self.roller, offload)
-        self.joint = Joint(self.roller, offload) if joint else None
+        spare = partial(spare_memory, chain.device) if graph_budget is None else lambda: graph_budget
+        self.graphs = Graphs(self.roller, offload, graphs, spare)
+        self.pullback = Pullback(self.graphs)
 
     def rollout(
         self,
@@ -93,10 +93,13 @@ class Engine:
         perturbation: Perturbation | None = None,
         *,
         reward_grad: bool | None = None,
+        keep_graphs: bool = True,
     ) -> Trajectory:
         """Stages 1 and 2. plans: one per sample of the batch. Returns what `gradient` pulls back.
 
-        reward_grad: whether dR/dx_0 is computed; by default when a plan has FO steps.
+        reward_grad: whether dR/dx_0 is computed; by default when a plan has FO steps. keep_graphs: whether
+        the first gradient is to be of whole micro-batches, so that the rollout's graphs serve for it. Raises
+        BenchError if it is not, and they are to be joint.
         """
         pert = perturbation or Perturbation()
         if pert.paired and batch.prompts[::2] != batch.prompts[1::2]:
@@ -106,17 +109,20 @@ class Engine:
             raise ValueError("all plans of a batch have the same steps, the same readout and as many frames")
         if readout is None and steps != self.chain.steps:
             raise ValueError(f"the plans have {steps} steps, the chain has {self.chain.steps}")
+        if self.graphs.keep == "joint" and not keep_graphs:
+            raise BenchError(
+                "train.graphs=joint keeps graphs for gradients of whole micro-batches, and this method takes "
+                "them of single samples or of some (ddpo.minibatches, rlr.start=norms): set train.graphs=auto"
+            )
         need = any(p.has(Kind.FO) for p in plans) if reward_grad is None else reward_grad
+        make_step = self._make_step(need) if keep_graphs else None
         mine = self.world.share(len(batch.prompts))
         micros: list[MicroBatch] = []
         for start in range(mine.start, mine.stop, self.micro_batch):
             index = range(start, min(start + self.micro_batch, mine.stop))
             micro = self.roller.prepare(index, [plans[b] for b in index], batch, pert)
-            if self.joint is None:
-                self.roller.roll(micro)
-                self.roller.score(micro, need)
-            else:
-                self.joint.roll(micro, need)
+            self.roller.roll(micro, make_step)
+            self.roller.score(micro, need)
             micros.append(micro)
         signed = self.world.gather(torch.cat([micro.rewards for micro in micros]))
         raw = signed if self.reward.higher_is_better else -signed
@@ -146,9 +152,7 @@ class Engine:
         at a time (a norm of sums would depend on the size of micro-batches).
         """
         chosen = torch.ones(len(advantages), dtype=torch.bool) if include is None else include.cpu()
-        if self.joint is not None:
-            self.joint.check(trajectory, bool(chosen.all()), half_order_norms)
-        if any(m.has(Kind.FO) and not m.pulls_from_reward for m in trajectory.micros):
+        if any(m.has(Kind.FO) and m.reward_grad is None for m in trajectory.micros):
             raise ValueError("first-order steps need a rollout with reward_grad=True")
         parameters = self.chain.parameters()
         for p in parameters:
@@ -161,14 +165,9 @@ class Engine:
         half_order = HalfOrder(self.roller, advantages, evaluations, ppo, control)
         for micro in trajectory.micros:
             rows = [r for r, b in enumerate(micro.index) if chosen[b]]
-            if self.joint is None:
-                add = partial(terms.add, micro)
-                self.pullback.sweep(
-                    micro, rows, add, evaluations, half_order, half_order_singly=half_order_norms
-                )
-            else:
-                for kind, gradients in self.joint.pull(micro, evaluations, half_order):
-                    terms.by_kind[kind].add(gradients)
+            add = partial(terms.add, micro)
+            self.pullback.sweep(micro, rows, add, evaluations, half_order, half_order_singly=half_order_norms)
+            micro.graphs.clear()  # the parameters are about to change
             for i, zeroth in self._zeroth_order(micro, rows, advantages):
                 terms.add_zeroth(i, zeroth)
             terms.close_micro_batch()
@@ -222,18 +221,24 @@ class Engine:
         rewards, gradients = list[Tensor](), list[Tensor]()
         for part in torch.arange(len(prompts)).split(self.micro_batch):
             index = part.tolist()
-            micro = self.roller.prepare(index, [plan] * len(index), batch, Perturbation())
+            micro = self.roller.prepare(index, [plan] * len(index), batch, Perturbation()).first_order()
             x = noise[index].detach().requires_grad_()
-            self.roller.roll(micro, start=x.detach())
+            self.roller.roll(micro, self._make_step(True), start=x.detach())
             self.roller.score(micro, need_grad=True)
-            rows = list(range(len(index)))
-            cotangent = self.pullback.sweep(micro.first_order(), rows, None, evaluations)
+            cotangent = self.pullback.sweep(micro, list(range(len(index))), None, evaluations)
             with torch.enable_grad():
                 start = self.chain.prior(x).x
             gradients.append(torch.autograd.grad(start, x, cotangent)[0])
             rewards.append(micro.rewards)
         forward = len(prompts) * self.chain.steps * self.chain.evaluations_per_step
         return NoiseGradient(torch.cat(rewards), torch.cat(gradients), forward, evaluations.backward)
+
+    def _make_step(self, first_order: bool) -> MakeStep | None:
+        """What makes the steps of a batch's rollout, where their graphs may be kept."""
+        self.graphs.start_batch()
+        if self.graphs.keep == "staged":
+            return None
+        return partial(self.graphs.make_step, first_order=first_order)
 
     def _zeroth_order(
         self, micro: MicroBatch, rows: list[int], advantages: Tensor

@@ -86,7 +86,8 @@ class PlanMethod(Method):
         """One gradient from one rollout of the batch."""
         settings = self.estimator()
         plans = self.plans(engine.seed, batch)
-        trajectory = engine.rollout(plans, batch, settings.perturbation)
+        keep = not settings.half_order_norms  # which take samples one by one
+        trajectory = engine.rollout(plans, batch, settings.perturbation, keep_graphs=keep)
         advantage = trajectory.signed
         if any(p.has(Kind.HO, Kind.ZO) for p in plans):
             paired = settings.perturbation.paired

@@ -1,14 +1,13 @@
-"""Stages 3 and 4 of a gradient: run one step again with a graph, multiply with its cotangent, free the graph.
+"""Stages 3 and 4 of a gradient: one step's graph, its Jacobian times a cotangent, and the graph is freed.
 
 A row carries one cotangent from the image end to the noise end: dR/dx_0 while its steps are FO or PASS, and
-A ε/σ (`bench.engine.likelihood_ratio`) from an HO block's last step to its first. Nothing else keeps a graph,
-and one graph lives at a time.
+A ε/σ (`bench.engine.likelihood_ratio`) from an HO block's last step to its first. The graph was kept from the
+rollout, or the step is run again for it (`bench.engine.kept_graphs`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -16,10 +15,9 @@ from torch import Tensor
 
 from bench.engine.batch import Evaluations, Gradients, MicroBatch
 from bench.engine.chain import per_row
+from bench.engine.kept_graphs import Graphs
 from bench.engine.likelihood_ratio import Cotangent, HalfOrder
-from bench.engine.offload import offloaded
 from bench.engine.plan import Kind
-from bench.engine.rollout import Roller
 from bench.engine.stages import FIRST_ORDER, HALF_ORDER, stage
 
 # Takes the kind, the step, the rows that were summed over, and the gradients.
@@ -68,10 +66,8 @@ class Carried:
 class Pullback:
     """Pulls cotangents back through the steps of a rolled-out micro-batch."""
 
-    def __init__(self, roller: Roller, offload: bool) -> None:
-        """offload: keep a step's activations in main memory between its forward and its backward."""
-        self.roller, self.chain = roller, roller.chain
-        self.activations = offloaded if offload else nullcontext
+    def __init__(self, graphs: Graphs) -> None:
+        self.graphs, self.roller, self.chain = graphs, graphs.roller, graphs.roller.chain
 
     def step(
         self,
@@ -85,20 +81,18 @@ class Pullback:
         need_input: bool = True,
         need_parameters: bool = True,
     ) -> Vjp:
-        """Run step i of these rows again, with a graph, and multiply its Jacobian with the cotangent.
+        """Multiply the Jacobian of step i of these rows with the cotangent. The graph is freed on return.
 
         cotangent: of the step's mean, [rows, …], or a function of the recomputed (mean, std) that gives it.
-        history_cotangent: of the memory that the step leaves. The graph is freed on return. need_input,
-        need_parameters: what to multiply with; there are no gradients of what is not asked for.
+        history_cotangent: of the memory that the step leaves. need_input, need_parameters: what to multiply
+        with; there are no gradients of what is not asked for.
         """
-        state = micro.states[i].select(torch.tensor(rows, device=micro.eta.device))
-        inputs = [t for t in (state.x, state.history) if t is not None] if need_input else []
-        for t in inputs:
-            t.requires_grad_()
+        graph = micro.graphs.pop((i, tuple(rows)), None)
         trainable = self.chain.parameters() if need_parameters and not x_path_only else []
         with self.roller.perturbed(micro, i, rows):  # checkpointing runs the network again in the backward
-            with torch.enable_grad(), self.activations():
-                out = self.roller.transition(micro, state, i, rows, x_path_only)
+            if graph is None:
+                graph = self.graphs.build(micro, i, rows, x_path_only=x_path_only, need_input=need_input)
+            inputs, out = graph.inputs, graph.out
             if not isinstance(cotangent, Tensor):
                 cotangent = cotangent(out.mean.detach(), out.std.detach())
             outputs, cotangents = [out.mean], [cotangent]
@@ -106,7 +100,7 @@ class Pullback:
                 outputs, cotangents = [out.mean, out.history], [cotangent, history_cotangent]
             grads = torch.autograd.grad(outputs, [*inputs, *trainable], cotangents, allow_unused=True)
         return Vjp(
-            x=_or_zero(grads[0] if inputs else None, state.x),
+            x=_or_zero(grads[0] if inputs else None, out.mean),
             history=_or_zero(grads[1], inputs[1]) if len(inputs) > 1 else None,
             parameters=list(grads[len(inputs) :]),
         )

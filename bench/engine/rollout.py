@@ -22,7 +22,7 @@ from bench.engine.random_streams import normal, uniform
 from bench.engine.reward import Reward, scores
 from bench.engine.stages import DECODE, REWARD, ROLLOUT, stage
 
-MakeStep = Callable[[State, int], Transition]  # step i of all rows of a micro-batch, from their state
+MakeStep = Callable[[MicroBatch, State, int], Transition]  # step i of all rows, from their state
 Draw = Callable[[Sequence[tuple[int | str, ...]], Sequence[int], torch.device], Tensor]
 
 
@@ -136,7 +136,7 @@ class Roller:
         for i in range(micro.steps):
             state = state.reset(micro.resets[:, i])
             micro.states.append(state)
-            step = self.step(micro, state, i, rows) if make_step is None else make_step(state, i)
+            step = self.step(micro, state, i, rows) if make_step is None else make_step(micro, state, i)
             x, std = step.mean, step.std
             micro.std.append(std)
             noisy = (std.flatten(1) > 0).all(1).nonzero()[:, 0].tolist()

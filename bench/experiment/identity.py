@@ -14,7 +14,9 @@ PLACES = ("source", "path", "revision", "unet_source", "unet_path", "unet_revisi
 PLACES_IF_GIVEN = ("processor", "tokenizer", "clip")
 # Settings that schema version 1 gained later, and the values that mean what there was before them.
 LATER: Tree = {"dcot": None}
-LATER_OF_TRAIN: Tree = {"reward_chunk": None, "graphs": "staged"}
+LATER_OF_TRAIN: Tree = {"reward_chunk": None}
+SAME_NUMBERS = {"graphs": ("auto", "staged")}  # to the last bit; `joint` differs by rounding
+NO_NUMBERS = ("graph_budget",)
 LATER_OF_METHODS: Tree = {"frames": "all"}
 LATER_OF_MODELS: Tree = {
     "channels_last": False,
@@ -47,7 +49,7 @@ def essential(config: Tree) -> Tree:
         tree["training"] = {**tree["training"], "reward": _placeless(tree["training"]["reward"])}
         method = tree["training"]["method"]
         tree["training"]["method"] = {**method, "config": _without(LATER_OF_METHODS, method["config"])}
-        tree["training"]["train"] = _without(LATER_OF_TRAIN, tree["training"]["train"])
+        tree["training"]["train"] = _without_later(tree["training"]["train"])
     if "dcot" in tree:
         tree["dcot"] = {"boundaries": tree["dcot"]["boundaries"]}  # its texts are in the digests
     del tree["prompts"]
@@ -57,6 +59,15 @@ def essential(config: Tree) -> Tree:
 def _without(later: Tree, tree: Tree) -> Tree:
     """A copy without the settings that have their values of before."""
     return {key: value for key, value in tree.items() if key not in later or value != later[key]}
+
+
+def _without_later(train: Tree) -> Tree:
+    """The loop's settings without those that change nothing."""
+    return {
+        key: value
+        for key, value in _without(LATER_OF_TRAIN, train).items()
+        if key not in NO_NUMBERS and value not in SAME_NUMBERS.get(key, ())
+    }
 
 
 def _placeless(value: Any) -> Any:

@@ -5,11 +5,26 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from bench.base.errors import BenchError
 from bench.base.strict import LARGEST, Strict
+from bench.base.units import size
 from bench.data.prompts.dcot import DcotConfig
 from bench.models.config import ModelConfig
 
 SCHEMA_VERSION = 1  # of the results directory; docs/results.md
+
+
+def _bytes(value: Any) -> Any:
+    """`4GB` as bytes."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return size(value, "size")
+    except BenchError as error:
+        raise ValueError(str(error)) from error
+
+
+Size = Annotated[int, BeforeValidator(_bytes), Field(ge=0)]
 
 
 class TrainConfig(Strict):
@@ -32,10 +47,13 @@ class TrainConfig(Strict):
         ge=1,
         description="samples that go through decoder and reward at once; null: those of a micro-batch",
     )
-    graphs: Literal["staged", "joint"] = Field(
-        default="staged",
-        description="staged: one network graph at a time, each step run again for it; joint: the graphs of a "
-        "whole batch at once, kept from the rollout, to reproduce the memory of direct implementations",
+    graphs: Literal["auto", "staged", "joint"] = Field(
+        default="auto",
+        description="auto: keep the rollout's graphs while memory allows, and run the other steps again, for "
+        "the same numbers; staged: keep none; joint: keep all, as direct implementations do",
+    )
+    graph_budget: Size | None = Field(
+        default=None, description="what `auto` may keep, such as 4GB; null: what the device has to spare"
     )
     optimizer: Literal["adam", "adamw"] = Field(default="adam", description="adamw: decoupled weight decay")
     lr: float = Field(default=5e-4, gt=0, description="learning rate, constant")
@@ -62,6 +80,11 @@ class TrainConfig(Strict):
         if size % each:
             raise ValueError(f"batch_size {size} is no multiple of samples_per_prompt {each}")
         return {**tree, "prompts_per_step": size // each, "samples_per_prompt": each}
+
+    @property
+    def least_graphs(self) -> Literal["staged", "joint"]:
+        """How graphs are held by a run that has no memory to spare."""
+        return "joint" if self.graphs == "joint" else "staged"
 
     @property
     def batch(self) -> int:

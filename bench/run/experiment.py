@@ -23,7 +23,7 @@ from bench.experiment.model_files import model_file
 from bench.experiment.request import Experiment
 from bench.experiment.resolve import Cell, resolve_all
 from bench.experiment.settings import SCHEMA_VERSION
-from bench.run import launch, preflight
+from bench.run import launch, preflight, warm
 from bench.run.forecast import seconds_per_step
 from bench.run.process import HowToRun, Outcome
 from bench.run.progress import watcher
@@ -221,10 +221,11 @@ def default_jobs(threads: int, models: Iterable[str]) -> int:
 
     threads: of one cell, all its processes together. models: names of those that run.
     """
-    import torch
+    if warm.has_gpu():
+        import torch
 
-    if torch.cuda.is_available():
-        return 1
+        if torch.cuda.is_available():
+            return 1
     memory = [model_file(name)[1].memory for name in set(models)]
     room = psutil.virtual_memory().available / 2**30
     fitting = [int(room / gib) for gib in memory if gib is not None]

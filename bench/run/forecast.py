@@ -60,7 +60,7 @@ def memory_of(config: CellConfig, gpu: bool) -> Memory | None:
         use = "reward gradient" if method.needs_reward_grad else "network gradient"
     batches = Batches(0 if training is None else training.train.micro_batch, config.eval.batch)
     found = memory(model.config, rewards, batches, use, gpu)
-    staged = training is None or training.train.graphs == "staged"
+    staged = training is None or training.train.least_graphs == "staged"
     return found if found is None or staged else found._replace(exact=False)  # joint graphs take more
 
 

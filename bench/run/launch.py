@@ -15,7 +15,7 @@ from bench.base.errors import BenchError, Damaged
 from bench.base.files import existing
 from bench.base.locks import check_locks
 from bench.base.units import MIB
-from bench.run import claims
+from bench.run import claims, warm
 from bench.run.claims import Claim
 from bench.run.process import HowToRun, Outcome, Process, unchanged
 from bench.run.slurm.queue import Queue
@@ -109,6 +109,7 @@ def run(
     The work is claimed by this process (`prepare`), and each is given free as it ends.
     """
     waiting, running, outcomes = list(todo), list[Process](), list[Outcome]()
+    again = len(todo) > 1 and warm.possible()
     lease = claims.Lease([work.directory for work in todo])
 
     def reap() -> None:
@@ -126,7 +127,7 @@ def run(
             while waiting or running:
                 while waiting and len(running) < jobs:
                     chosen = how(len(waiting), [process.seconds_left() for process in running])
-                    running.append(Process(waiting.pop(0), chosen, command_line))
+                    running.append(Process(waiting.pop(0), chosen, command_line, again))
                     watcher.started(running[-1].work)
                 _wait(reap, watcher)
     except KeyboardInterrupt as interrupt:

@@ -18,6 +18,7 @@ from enum import IntEnum
 from pathlib import Path
 
 from bench.run.store import Cause, Status, WorkState
+from bench.run.warm import WarmProcess
 from bench.run.work import Work
 
 GRACE_SECONDS = 60.0  # beyond the time limit, before a process that does not stop by itself is killed
@@ -59,7 +60,7 @@ class HowToRun:
     def _launcher(self) -> list[str]:
         """Python alone, or `accelerate launch` for several processes (on CPUs it is the same launcher)."""
         machines = self.machines
-        if self.processes * machines.count == 1:
+        if self.alone:
             return [sys.executable]
         command = [
             sys.executable,
@@ -77,16 +78,17 @@ class HowToRun:
 
     def command(self, work: Work) -> list[str]:
         """The command line that does the work."""
-        command = [
-            *self._launcher(),
-            "-m",
-            "bench",
-            work.command,
-            str(work.directory.path),
-            "--with-parent",
-            *self.extra,
-        ]
-        return command if self.timeout is None else [*command, "--timeout", str(self.timeout)]
+        return [*self._launcher(), "-m", "bench", *self.arguments(work)]
+
+    def arguments(self, work: Work) -> list[str]:
+        """Those of `bench` that do the work."""
+        arguments = [work.command, str(work.directory.path), "--with-parent", *self.extra]
+        return arguments if self.timeout is None else [*arguments, "--timeout", str(self.timeout)]
+
+    @property
+    def alone(self) -> bool:
+        """Whether one process does the work."""
+        return self.processes * self.machines.count == 1
 
 
 @dataclass(frozen=True)
@@ -112,26 +114,34 @@ def _deaf_to_warnings() -> None:
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
 
+def _cold(command: list[str], output: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    with output.open("ab") as stream:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,  # Ctrl-C reaches this process only, which then stops the cells
+            preexec_fn=_deaf_to_warnings,
+        )
+
+
 class Process:
     """One process that does one piece of work."""
 
-    def __init__(self, work: Work, how: HowToRun, command_line: str) -> None:
+    def __init__(self, work: Work, how: HowToRun, command_line: str, warm: bool = False) -> None:
+        """warm: from a warm start (`bench.run.warm`), if one process does the work."""
         self.work, self.timeout, self.stop_requested = work, how.timeout, False
         self._killed_as_asked = False
         self.started = time.monotonic()
         threads = str(work.threads)
         environment = os.environ | dict.fromkeys(THREAD_VARIABLES, threads)
         environment[COMMAND_VARIABLE] = command_line
-        with self.output.open("ab") as output:
-            self.process = subprocess.Popen(
-                how.command(work),
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                start_new_session=True,  # Ctrl-C reaches this process only, which then stops the cells
-                preexec_fn=_deaf_to_warnings,
-            )
+        if warm and how.alone:
+            self.process = WarmProcess(how.arguments(work), self.output, environment)
+        else:
+            self.process = _cold(how.command(work), self.output, environment)
 
     @property
     def output(self) -> Path:

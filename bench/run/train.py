@@ -20,6 +20,7 @@ from torch.nn.utils import clip_grad_norm_
 from bench.base.errors import BenchError, Damaged
 from bench.base.files import Record, append_rows, cut_rows, read_rows, write_atomically
 from bench.base.media import files
+from bench.base.units import readable_size
 from bench.data import prompts as prompt_sets
 from bench.engine.batch import Batch, Report
 from bench.engine.engine import Engine
@@ -120,12 +121,14 @@ class Trainer:
             reward_chunk=self.settings.reward_chunk,
             world=session.world,
             offload=session.config.model.config.offload,
-            joint=self.settings.graphs == "joint",
+            graphs=self.settings.graphs,
+            graph_budget=self.settings.graph_budget,
         )
         self.parameters = session.chain.parameters()
         self.optimizer = make_optimizer(self.settings, self.parameters)
         self.sampler = prompt_sets.PromptSampler(session.prompts.train)
         self.seed = training.seed
+        self._graphs_told = (0, 0)
         self.checkpoints = Checkpoints(session.cell.path / "checkpoint")
 
     def run(self, stop: Stop, tell: Callable[[str], None]) -> WorkState:
@@ -140,6 +143,7 @@ class Trainer:
                 return reason
             before = self.counters.step
             self._batch()
+            self._tell_graphs(tell)
             if every is not None and self.counters.step // every > before // every:
                 self.session.evaluate()
             if (
@@ -193,6 +197,17 @@ class Trainer:
             if self.session.world.is_main:
                 append_rows(self.session.cell.metrics, [self._row(report, norm)])
 
+    def _tell_graphs(self, tell: Callable[[str], None]) -> None:
+        """Say, where it changes, how many of the steps that are pulled back had their graph kept."""
+        kept = self.engine.graphs.kept
+        share = (kept.kept, kept.steps)
+        if kept.kept and share != self._graphs_told:
+            tell(
+                f"graphs of {kept.kept} of {kept.steps} steps that are pulled back are kept from the rollout "
+                f"({readable_size(kept.bytes)}); the others are run again. train.graphs=staged keeps none"
+            )
+        self._graphs_told = share
+
     def _take_step(self, report: Report, prompts: Sequence[str]) -> float:
         """Clip, step the optimizer; returns the gradient's norm. Raises BenchError for what is not finite."""
         step = self.counters.step + 1
@@ -225,6 +240,7 @@ class Trainer:
             "memory": peak_memory(self.session.device),
             "terms": {kind: asdict(term) for kind, term in report.terms.items()},
             "half_order_norms": {str(i): norm for i, norm in report.half_order_norms.items()},
+            "graphs_kept": self.engine.graphs.kept.kept,
             "extra": report.extra,
         }
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from bench.base.errors import BenchError
 from bench.engine.chain import State, Transition
+from bench.engine.kept_graphs import Keep
 from bench.engine.plan import Kind, Plan, Segment
 from bench.run.evaluate import noise, sample_images
 from tests.support.toy import ToyChain
@@ -37,14 +38,14 @@ FO = Plan((Segment(Kind.FO, 0, 6),), (0.0,) * 6)
 
 
 @CASES
-@pytest.mark.parametrize("joint", [False, True])
+@pytest.mark.parametrize("graphs", ["staged", "auto", "joint"])
 def test_training_on_latents_that_are_not_finite_names_the_step(
-    at: int, row: int, value: float, joint: bool
+    at: int, row: int, value: float, graphs: Keep
 ) -> None:
     """And does not blame the reward, which never sees them."""
     reward: Any = pytest.fail
     batch = batch_of(4, step=7)
-    engine = engine_of(Breaking(at, row, value), reward, joint=joint)
+    engine = engine_of(Breaking(at, row, value), reward, graphs=graphs)
     with pytest.raises(
         BenchError, match=f"^batch 7: the latents of 1 of 4 samples .* from step {at} of 6"
     ) as caught:

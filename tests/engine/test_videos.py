@@ -11,6 +11,7 @@ from torch import Tensor
 from bench.base.errors import BenchError
 from bench.base.media import read
 from bench.data.advice import fetch_flag
+from bench.engine.kept_graphs import Keep
 from bench.engine.plan import Kind, Plan, Segment
 from bench.engine.random_streams import normal
 from bench.engine.reward import Reward, media_of, scores
@@ -140,10 +141,10 @@ def test_frames_are_drawn_for_each_sample_whatever_the_micro_batch() -> None:
     assert len(found[0].unique()) > 1
 
 
-@pytest.mark.parametrize("joint", [False, True])
-def test_drawn_frames_alone_are_decoded(joint: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("graphs", ["staged", "auto", "joint"])
+def test_drawn_frames_alone_are_decoded(graphs: Keep, monkeypatch: pytest.MonkeyPatch) -> None:
     chain = video_chain(steps=2)
-    engine = engine_of(chain, Pattern(), micro_batch=2, joint=joint)
+    engine = engine_of(chain, Pattern(), micro_batch=2, graphs=graphs)
     decoded: list[int] = []
     plain = chain.vae.decode
     monkeypatch.setattr(chain.vae, "decode", lambda x: decoded.append(len(x)) or plain(x))

@@ -63,7 +63,7 @@ def _telling(simulate: planner.Simulate) -> planner.Simulate:
         on = "with" if config.model.config.gradient_checkpointing else "without"
         at = f" at h = {method.config['h']}" if "h" in method.config else ""
         progress(
-            f"simulation {next(numbers)}: {method.name}{at}, {train.graphs} graphs, micro_batch "
+            f"simulation {next(numbers)}: {method.name}{at}, {train.least_graphs} graphs, micro_batch "
             f"{train.micro_batch}, {on} checkpointing"
         )
         return simulate(config)

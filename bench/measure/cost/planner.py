@@ -132,7 +132,7 @@ def facts(config: CellConfig, budget: int, simulate: Simulate, known: Variances 
     top, model = longest(config), config.model.config
     ways = (False, True) if model.gradient_checkpointing else (False,)
     joint = tuple(_joint(config, budget, simulate, top, checkpointing) for checkpointing in ways)
-    graphs = trained(config).train.graphs
+    graphs = trained(config).train.least_graphs
     return Facts(budget, model.steps, top, graphs, _zo_slope(config, simulate), joint, known)
 
 

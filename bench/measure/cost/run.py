@@ -95,7 +95,7 @@ def _figures(out: Path, found: list[Profiled]) -> list[Path]:
     rows = [
         figures.Setting(
             method=one.training.method.name,
-            graphs=one.training.train.graphs,
+            graphs=one.training.train.least_graphs,
             steps=one.cell.config.model.config.steps,
             h=table.block(one.training),
             peak=one.usage.device,

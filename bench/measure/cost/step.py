@@ -95,7 +95,7 @@ def subject_of(
         micro_batch=train.micro_batch,
         reward_chunk=train.reward_chunk,
         offload=config.model.config.offload,
-        joint=train.graphs == "joint",
+        graphs=train.least_graphs,
         draw=draw,
     )
     method = load_method(training.method, chain.steps)

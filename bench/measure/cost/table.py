@@ -60,7 +60,7 @@ def record(one: Profiled) -> dict[str, Any]:
         "method": one.training.method.name,
         "reward_name": one.training.reward.name,
         "mode": one.mode,
-        "graphs": train.graphs,
+        "graphs": train.least_graphs,
         "T": model.steps,
         "h": block(one.training),
         "batch": train.batch,

@@ -1,0 +1,153 @@
+"""Graphs of single steps, and which of them are kept from the rollout.
+
+A step that is pulled back needs a graph from x_i to the mean of x_{i+1}. It is built by running the step with
+one: again, for the pullback alone, or in the rollout already, if there is memory to keep it until the batch's
+advantages are known. A kept graph is one step's, cut off from the steps before, so both ways multiply the
+same Jacobian with the same cotangent: what is kept changes what a gradient costs, never the gradient.
+
+- `staged` keeps none: one graph at a time, each step run again.
+- `auto` keeps as many as a budget allows, of steps that all samples of a micro-batch are pulled back through
+  alike. The network then runs on the same rows as in `staged`, so the numbers are the same to the last bit.
+- `joint` keeps all of them, whatever they take, as implementations do that call `backward` once. Samples of a
+  micro-batch that differ at a step run apart, so numbers differ by rounding.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Literal
+
+import psutil
+import torch
+from torch import Tensor
+
+from bench.engine.batch import Graph, MicroBatch
+from bench.engine.chain import State, Transition
+from bench.engine.offload import offloaded
+from bench.engine.plan import Kind
+from bench.engine.rollout import Roller
+
+Keep = Literal["auto", "staged", "joint"]
+PULLED_BACK = (Kind.FO, Kind.PASS, Kind.HO)
+
+
+@dataclass
+class Kept:
+    """Of one batch's rollout: steps of samples that are pulled back, those whose graphs were kept, and their
+    bytes (of `auto` alone)."""
+
+    steps: int = 0
+    kept: int = 0
+    bytes: int = 0
+
+
+class Graphs:
+    """Builds the graphs of steps, and keeps those of the rollout that it may."""
+
+    def __init__(self, roller: Roller, offload: bool, keep: Keep, budget: Callable[[], int]) -> None:
+        """offload: keep activations in main memory between a step's forward and its backward. budget: bytes
+        that `auto` may keep, asked for at every batch."""
+        self.roller, self.keep, self.budget = roller, keep, budget
+        self.activations = offloaded if offload else nullcontext
+        self.left = 0  # of the budget, for this batch
+        self.kept = Kept()
+        self._sizes: dict[tuple[int, bool], int] = {}  # of a step's graph: (rows, PASS) → bytes
+        self._alive = weakref.WeakSet[Graph]()  # one that is dropped gives its bytes back
+
+    def start_batch(self) -> None:
+        """Forget what was counted of the batch before."""
+        self.kept = Kept()
+        if self.keep == "auto":
+            self.left = self.budget() - sum(graph.bytes for graph in self._alive)
+
+    def build(
+        self, micro: MicroBatch, i: int, rows: list[int], *, x_path_only: bool, need_input: bool
+    ) -> Graph:
+        """Run step i of these rows with a graph, from where the rollout stood before it."""
+        state = micro.states[i].select(torch.tensor(rows, device=micro.eta.device))
+        inputs = [t for t in (state.x, state.history) if t is not None] if need_input else []
+        for t in inputs:
+            t.requires_grad_()
+        with torch.enable_grad(), self.activations():
+            return Graph(inputs, self.roller.transition(micro, state, i, rows, x_path_only))
+
+    def make_step(self, micro: MicroBatch, state: State, i: int, first_order: bool) -> Transition:
+        """Step i of the rollout; what it returns has no graph. first_order: FO and PASS are pulled back."""
+        kinds = PULLED_BACK if first_order else (Kind.HO,)
+        groups = {kind: rows for kind in kinds if (rows := micro.rows(i, kind))}
+        if Kind.PASS in groups and not bool(micro.onward[groups[Kind.PASS], i].any()):
+            del groups[Kind.PASS]  # no parameters to learn, no earlier step to hand x to
+        self.kept.steps += sum(len(rows) for rows in groups.values())
+        everyone = range(len(micro.index))
+        if self.keep != "joint" and [len(rows) for rows in groups.values()] != [len(everyone)]:
+            return self.roller.step(micro, state, i, list(everyone))
+        parts: list[tuple[list[int], Transition]] = []
+        for kind, rows in groups.items():
+            parts.append((rows, self._kept(micro, state, i, kind, rows)))
+        if rows := sorted(set(everyone).difference(*groups.values())):
+            parts.append((rows, self._plain(micro, state, i, rows)))
+        return _merged(parts)
+
+    def _plain(self, micro: MicroBatch, state: State, i: int, rows: list[int]) -> Transition:
+        return self.roller.step(micro, state.select(torch.tensor(rows, device=state.x.device)), i, rows)
+
+    def _kept(self, micro: MicroBatch, state: State, i: int, kind: Kind, rows: list[int]) -> Transition:
+        """The step with a graph that is kept, where there is room for it, else without."""
+        size = len(rows), kind is Kind.PASS
+        known = self._sizes.get(size, 0)
+        if self.keep == "auto" and known > self.left:
+            return self._plain(micro, state, i, rows)
+        onward = bool(micro.onward[rows, i].any())
+        with nullcontext([known]) if known or self.keep == "joint" else _measured() as measured:
+            graph = self.build(micro, i, rows, x_path_only=kind is Kind.PASS, need_input=onward)
+        graph.bytes = self._sizes[size] = measured[0]
+        if self.keep == "joint" or graph.bytes <= self.left:
+            self.left -= graph.bytes
+            self.kept.kept += len(rows)
+            self.kept.bytes += graph.bytes
+            self._alive.add(graph)
+            micro.graphs[i, tuple(rows)] = graph
+        return graph.out.detached()
+
+
+def spare_memory(device: torch.device) -> int:
+    """Bytes that graphs may take: in main memory a quarter of what is free. On a GPU nothing before a batch
+    has shown what it needs, then most of what it left."""
+    if device.type != "cuda":
+        return psutil.virtual_memory().available // 4
+    needed = torch.cuda.max_memory_allocated(device)
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(0.8 * (free + torch.cuda.memory_reserved(device) - needed))
+
+
+@contextmanager
+def _measured() -> Iterator[list[int]]:
+    """[bytes that autograd stores within the context], without weights, which are there anyway."""
+    found, storages = [0], dict[int, Tensor]()
+
+    def pack(tensor: Tensor) -> Tensor:
+        weight = isinstance(tensor, torch.nn.Parameter) or isinstance(tensor._base, torch.nn.Parameter)
+        storage = tensor.untyped_storage()
+        if not weight and storage.data_ptr() not in storages:
+            storages[storage.data_ptr()] = tensor  # kept, so that no other takes its place
+            found[0] += storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield found
+
+
+def _merged(parts: list[tuple[list[int], Transition]]) -> Transition:
+    """All rows' transition, in order, from those of groups of rows."""
+    if len(parts) == 1:
+        return parts[0][1]
+    order = torch.tensor([r for rows, _ in parts for r in rows]).argsort().tolist()
+    histories = [step.history for _, step in parts if step.history is not None]
+    return Transition(
+        torch.cat([step.mean for _, step in parts])[order],
+        torch.cat([step.std for _, step in parts])[order],
+        torch.cat(histories)[order] if histories else None,
+    )

@@ -1,0 +1,77 @@
+"""Warm starts: a process that has imported everything is copied for each piece of work.
+
+Python takes seconds to import torch, diffusers, transformers and peft. One server, multiprocessing's fork
+server, imports them once; a copy of it starts in a fraction of a second and shares its memory. A copy then
+does what `python -m bench …` would do: a session, an output file, an environment and a standard input of its
+own, so it may die in any way without touching the others.
+
+A GPU's driver does not survive being copied, so where there is one every process starts afresh.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import runpy
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+IMPORTS = "bench.run.warm_imports"  # what the server imports
+GPU_DEVICES = ("nvidia[0-9]*", "kfd", "dxg")  # in /dev: NVIDIA's, AMD's, Windows' for Linux
+
+
+def has_gpu() -> bool:
+    """Whether the machine has a GPU, found without torch."""
+    return any(True for pattern in GPU_DEVICES for _ in Path("/dev").glob(pattern))
+
+
+def possible() -> bool:
+    """Whether processes of this machine can start warm."""
+    return "forkserver" in multiprocessing.get_all_start_methods() and not has_gpu()
+
+
+class WarmProcess:
+    """`python -m bench ARGUMENTS` from a warm start; has what launching needs of subprocess.Popen."""
+
+    def __init__(self, arguments: Sequence[str], output: Path, environment: Mapping[str, str]) -> None:
+        """output: the file that what it prints is added to. environment: all of it."""
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([IMPORTS])
+        read, self.stdin = context.Pipe(duplex=False)
+        self._process = context.Process(
+            target=_run, args=(list(arguments), str(output.absolute()), dict(environment), read)
+        )
+        self._process.start()
+        read.close()
+        self.pid = self._process.pid
+
+    def poll(self) -> int | None:
+        """The exit code, negative for a signal; None while it runs."""
+        return self._process.exitcode
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self._process.terminate()
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self._process.kill()
+
+
+def _run(arguments: list[str], output: str, environment: dict[str, str], stdin: Connection) -> None:
+    """In the copy: become the process that a new start would have been."""
+    os.setsid()
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # as in `bench.run.process`
+    os.dup2(stdin.fileno(), 0)
+    stdin.close()
+    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.close(file)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = ["bench", *arguments]
+    runpy.run_module("bench", run_name="__main__", alter_sys=True)
