@@ -109,7 +109,7 @@ def run(
     The work is claimed by this process (`prepare`), and each is given free as it ends.
     """
     waiting, running, outcomes = list(todo), list[Process](), list[Outcome]()
-    again = len(todo) > 1 and warm.possible()
+    is_warm = warm.worth_it(len(todo))
     lease = claims.Lease([work.directory for work in todo])
 
     def reap() -> None:
@@ -127,7 +127,7 @@ def run(
             while waiting or running:
                 while waiting and len(running) < jobs:
                     chosen = how(len(waiting), [process.seconds_left() for process in running])
-                    running.append(Process(waiting.pop(0), chosen, command_line, again))
+                    running.append(Process(waiting.pop(0), chosen, command_line, is_warm))
                     watcher.started(running[-1].work)
                 _wait(reap, watcher)
     except KeyboardInterrupt as interrupt:

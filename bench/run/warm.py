@@ -20,7 +20,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 IMPORTS = "bench.run.warm_imports"  # what the server imports
+MOST_FILES = 4096  # that may be open
 GPU_DEVICES = ("nvidia[0-9]*", "kfd", "dxg")  # in /dev: NVIDIA's, AMD's, Windows' for Linux
+
+
+_copied = False  # whether this process is a copy, which can be copied itself
 
 
 def has_gpu() -> bool:
@@ -38,7 +42,7 @@ class WarmProcess:
 
     def __init__(self, arguments: Sequence[str], output: Path, environment: Mapping[str, str]) -> None:
         """output: the file that what it prints is added to. environment: all of it."""
-        context = multiprocessing.get_context("forkserver")
+        context = multiprocessing.get_context("fork" if _copied else "forkserver")
         context.set_forkserver_preload([IMPORTS])
         read, self.stdin = context.Pipe(duplex=False)
         self._process = context.Process(
@@ -61,17 +65,31 @@ class WarmProcess:
         self._process.kill()
 
 
+def worth_it(count: int) -> bool:
+    """Whether so many pieces of work are to start warm: one alone gains nothing from a server of its own."""
+    return possible() and (count > 1 or _copied)
+
+
 def _run(arguments: list[str], output: str, environment: dict[str, str], stdin: Connection) -> None:
     """In the copy: become the process that a new start would have been."""
     os.setsid()
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # as in `bench.run.process`
     os.dup2(stdin.fileno(), 0)
-    stdin.close()
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)
-    os.close(file)
+    os.closerange(3, MOST_FILES)  # such as locks of the process that was copied
+    become(arguments, environment)
+
+
+def become(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    """In the copy: do what `python -m bench ARGUMENTS` does in an environment; ends in SystemExit."""
+    global _copied
+    _copied = True
     os.environ.clear()
     os.environ.update(environment)
+    for place in reversed(environment.get("PYTHONPATH", "").split(os.pathsep)):
+        if place and place not in sys.path:
+            sys.path.insert(0, place)
     sys.argv = ["bench", *arguments]
     runpy.run_module("bench", run_name="__main__", alter_sys=True)
