@@ -22,7 +22,7 @@ from bench.engine.chain import State, Transition
 from bench.engine.chunks import in_chunks
 from bench.models import lora_files
 from bench.models.config import ModelConfig
-from bench.models.lora import add_lora, lora_parameters, perturbable, perturbed
+from bench.models.lora import add_lora, call_directly, lora_parameters, perturbable, perturbed
 from bench.models.noise_levels import make_grid, prediction_type
 from bench.models.pipeline import Pipeline, decoder_dtype, network_dtype, use_sdpa
 from bench.models.solvers import ddim_transition, dpmpp_transition, split_prediction
@@ -84,6 +84,7 @@ class LatentChain(ABC):
 
     def adopt_lora(self) -> None:
         """Take what depends on the adapter from the UNet, after its adapter was replaced."""
+        call_directly(self.unet)
         self._parameters = lora_parameters(self.unet)
         self._perturbable: list[nn.Linear] | None = None
         self._run: Callable[..., Any] = torch.compile(self.unet) if self.config.compile else self.unet

@@ -7,7 +7,7 @@ restored.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -86,6 +86,30 @@ def perturbable(unet: nn.Module) -> list[nn.Linear]:
             )
         layers.append(module)
     return layers
+
+
+def call_directly(unet: nn.Module) -> None:
+    """Run the LoRA of linear layers as peft does, without asking each time which adapters there are.
+
+    For the one adapter of `add_lora`, unmerged. The same operations, so the same numbers to the last bit.
+    """
+    for layer in unet.modules():
+        if isinstance(layer, peft.tuners.lora.Linear):
+            layer.forward = _direct(layer)  # type: ignore[method-assign]
+
+
+def _direct(layer: Any) -> Callable[[Tensor], Tensor]:
+    base, scale = layer.base_layer, layer.scaling[ADAPTER]
+    down, up = layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]
+
+    def forward(x: Tensor) -> Tensor:
+        out = base(x)
+        if layer.disable_adapters:
+            return out
+        change = up(down(x.to(down.weight.dtype)))
+        return (out + (change if scale == 1 else change * scale)).to(out.dtype)
+
+    return forward
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from diffusers import (
     TextToVideoSDPipeline,
     UNet2DConditionModel,
 )
-from diffusers.models.attention_processor import AttnProcessor2_0
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from diffusers.utils import logging
 from safetensors import SafetensorError
 from torch import nn
@@ -186,9 +187,15 @@ def _network(cls: type[nn.Module], place: Path, config: ModelConfig, dtype: torc
 
 
 def use_sdpa(pipeline: Pipeline) -> None:
-    """PyTorch's fused attention in every attention layer of UNet and decoder: memory linear in the pixels."""
-    pipeline.unet.set_attn_processor(AttnProcessor2_0())
-    pipeline.vae.set_attn_processor(AttnProcessor2_0())
+    """PyTorch's fused attention in every attention layer of UNet and decoder: memory linear in the pixels.
+
+    It is called without diffusers' `Attention.forward`, which looks up its signature in every call.
+    """
+    for network in (pipeline.unet, pipeline.vae):
+        network.set_attn_processor(AttnProcessor2_0())
+        for layer in network.modules():
+            if isinstance(layer, Attention):
+                layer.forward = partial(layer.processor, layer)
 
 
 def _class_of(directory: Path, family: str) -> tuple[type[Pipeline], dict[str, Any]]:

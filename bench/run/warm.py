@@ -42,8 +42,10 @@ class WarmProcess:
 
     def __init__(self, arguments: Sequence[str], output: Path, environment: Mapping[str, str]) -> None:
         """output: the file that what it prints is added to. environment: all of it."""
-        context = multiprocessing.get_context("fork" if _copied else "forkserver")
-        context.set_forkserver_preload([IMPORTS])
+        multiprocessing.set_forkserver_preload([IMPORTS])
+        context = (
+            multiprocessing.get_context("fork") if _copied else multiprocessing.get_context("forkserver")
+        )
         read, self.stdin = context.Pipe(duplex=False)
         self._process = context.Process(
             target=_run, args=(list(arguments), str(output.absolute()), dict(environment), read)

@@ -43,6 +43,31 @@ def change(chain: LatentChain, delta: Tensor) -> None:
             p += part.reshape(p.shape)
 
 
+@pytest.mark.parametrize("alpha", [2.0, 5.0])
+def test_layers_that_are_called_directly_give_what_pefts_and_diffusers_own_calls_give(alpha: float) -> None:
+    """To the last bit, in pictures and in gradients; and with the adapter off."""
+    chain = image_chain(guidance=4.0, steps=3, lora=LoraConfig(rank=2, alpha=alpha))
+    fill(chain, 0.1)
+    x, rows = latents(chain, 2), [0, 1]
+
+    def found() -> list[Tensor]:
+        mean = step(chain, x, rows)
+        return [mean, *torch.autograd.grad(mean.square().sum(), chain.parameters())]
+
+    direct = found()
+    chain.unet.disable_adapters()
+    without = step(chain, x, rows)
+    assert not torch.equal(without, direct[0])
+    chain.unet.enable_adapters()
+    changed = [module for module in chain.unet.modules() if "forward" in vars(module)]
+    assert len(changed) > 8
+    for module in changed:
+        del module.forward
+    assert all(torch.equal(a, b) for a, b in zip(direct, found(), strict=True))
+    chain.unet.disable_adapters()
+    assert torch.equal(without, step(chain, x, rows))
+
+
 @pytest.mark.parametrize("guidance", [1.0, 4.0])
 @pytest.mark.parametrize("rows", [[0, 1, 2, 3], [3, 1]])
 def test_perturbed_batch_equals_a_loop_over_changed_parameters(guidance: float, rows: list[int]) -> None:
