@@ -41,7 +41,7 @@ def subject(method: str, steps: int, batch: int) -> Subject:
         methods=OURS[method],
         model="tiny",
         reward=reward,
-        settings=(*settings, f"{reward}.differentiable=true"),
+        settings=(*settings, "reward.differentiable=true"),
     )
     (cell,) = [c for c in resolve_all(build(options).combinations) if c.config.training is not None]
     training = trained(cell.config)

@@ -1,0 +1,84 @@
+"""Warm starts: copies of a process that has imported everything."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from bench.run import launch, warm
+from bench.run.process import HowToRun, Outcome
+from bench.run.work import Work
+from tests.support.running import PATIENCE, bench, cell, numbers, plan_dots, run_dots
+
+
+class Silent:
+    """Watches nothing."""
+
+    def started(self, work: Work) -> None: ...
+    def tick(self) -> None: ...
+    def ended(self, outcome: Outcome) -> None: ...
+    def stopping(self) -> None: ...
+
+
+def ended(process: warm.WarmProcess) -> int:
+    """Its exit code, once it has ended."""
+    latest = time.monotonic() + PATIENCE
+    while (code := process.poll()) is None:
+        assert time.monotonic() < latest
+        time.sleep(0.05)
+    return code
+
+
+@pytest.mark.slow
+def test_a_copy_prints_to_its_file_in_its_environment_and_ends_with_the_commands_code(tmp_path: Path) -> None:
+    out = tmp_path / "out.txt"
+    out.write_text("before\n")
+    process = warm.WarmProcess(["describe", "rlrr"], out, os.environ | {"COLUMNS": "40"})
+    assert ended(process) == 2
+    before, *lines = out.read_text().splitlines()
+    assert before == "before" and lines[0].startswith("error: nothing is called 'rlrr'")
+    assert max(map(len, lines)) <= 40
+
+
+@pytest.mark.slow
+def test_a_copy_that_is_killed_says_by_what(tmp_path: Path) -> None:
+    for end, number in (
+        (warm.WarmProcess.kill, signal.SIGKILL),
+        (warm.WarmProcess.terminate, signal.SIGTERM),
+    ):
+        process = warm.WarmProcess(["describe", "rlr"], tmp_path / "out.txt", os.environ)
+        end(process)
+        assert ended(process) == -number
+        process.stdin.close()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("plugin")
+def test_cells_that_start_warm_have_the_numbers_of_cells_that_start_cold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place, is_warm in (("cold", False), ("warm", True)):
+        monkeypatch.setattr(warm, "possible", lambda: is_warm)  # noqa: B023
+        todo = plan_dots(tmp_path / place, seeds="0,1", steps=3)
+        ready, _ = launch.prepare(todo, force=False)
+        outcomes, _ = launch.run(ready, 2, lambda *_: HowToRun(), Silent(), "bench run")
+        assert len(outcomes) == 3 and all(outcome.ok for outcome in outcomes)
+    for prefix in ("base-", "push-dots-distance-s0", "push-dots-distance-s1"):
+        assert numbers(cell(tmp_path / "cold", prefix)) == numbers(cell(tmp_path / "warm", prefix))
+
+
+def test_one_piece_of_work_and_a_machine_with_a_gpu_start_cold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warm, "GPU_DEVICES", ("no such device",))
+    assert warm.worth_it(2) and not warm.worth_it(1)
+    monkeypatch.setattr(warm, "GPU_DEVICES", ("null",))
+    assert warm.has_gpu() and not warm.worth_it(2)
+
+
+@pytest.mark.slow
+def test_a_copy_can_be_copied_itself(tmp_path: Path) -> None:
+    """So tests start cells of commands that were started warm."""
+    done = run_dots(tmp_path / "out", "--steps", 2)
+    assert done.returncode == 0, done.stderr
+    assert bench("verify", tmp_path / "out").returncode == 0
