@@ -141,6 +141,21 @@ def test_embedded_model_with_shipped_rewards_costs_nothing() -> None:
 
 
 @pytest.mark.slow
+def test_packages_that_this_process_has_from_elsewhere_do_not_disturb_the_trial(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The scorers' torchvision: transformers does not import where it finds one that does not fit torch."""
+    broken = tmp_path / "apart" / "torchvision"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    monkeypatch.setattr(preflight, "APART", broken.parent)
+    monkeypatch.syspath_prepend(broken.parent)
+    cells = resolve_all(build(Options(methods="ddpo", settings=("model.lora.rank=2",))).combinations)
+    assert preflight._trials(cells, True)
+    preflight.check(cells)
+
+
+@pytest.mark.slow
 def test_reward_that_ends_its_process_stops_run_and_dry_run_and_leaves_nothing(
     functions: str, tmp_path: Path
 ) -> None:
