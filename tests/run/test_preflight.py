@@ -1,11 +1,13 @@
 """What would end every cell after its model is loaded is told before anything runs."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
 from bench.base.errors import BenchError
+from bench.data.packages import APART
 from bench.data.sources import EMBEDDED
 from bench.experiment.request import Options, build
 from bench.experiment.resolve import resolve_all
@@ -149,7 +151,10 @@ def test_packages_that_this_process_has_from_elsewhere_do_not_disturb_the_trial(
     broken.mkdir(parents=True)
     (broken / "__init__.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
     monkeypatch.setattr(preflight, "APART", broken.parent)
-    monkeypatch.syspath_prepend(broken.parent)
+    others = [
+        place for place in sys.path if place != str(APART)
+    ]  # which a test before this one may have added
+    monkeypatch.setattr(sys, "path", [str(broken.parent), *others])
     cells = resolve_all(build(Options(methods="ddpo", settings=("model.lora.rank=2",))).combinations)
     assert preflight._trials(cells, True)
     preflight.check(cells)
