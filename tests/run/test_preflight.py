@@ -151,9 +151,7 @@ def test_packages_that_this_process_has_from_elsewhere_do_not_disturb_the_trial(
     broken.mkdir(parents=True)
     (broken / "__init__.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
     monkeypatch.setattr(preflight, "APART", broken.parent)
-    others = [
-        place for place in sys.path if place != str(APART)
-    ]  # which a test before this one may have added
+    others = [place for place in sys.path if place != str(APART)]  # which an earlier test may have added
     monkeypatch.setattr(sys, "path", [str(broken.parent), *others])
     cells = resolve_all(build(Options(methods="ddpo", settings=("model.lora.rank=2",))).combinations)
     assert preflight._trials(cells, True)
