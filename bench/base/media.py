@@ -15,7 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from bench.base.errors import BenchError
-from bench.base.filmstrip import FRAMES, frames_in
+from bench.base.filmstrip import FRAMES, frames_in, opened
 
 GREY16 = 65535  # white in 16 bits
 FRAME_MS = 125  # a GIF's: eight frames a second
@@ -70,7 +70,7 @@ def read(file: Path) -> Tensor:
     several frames that are no filmstrip.
     """
     try:
-        with Image.open(file) as image:
+        with opened(file) as image:
             count = frames_in(image)
             if getattr(image, "n_frames", 1) > 1:
                 raise BenchError(f"{file}: is an animation, not a picture: give its frames one by one")

@@ -7,6 +7,7 @@ free afterwards. It is left out where nothing can be wrong: shipped rewards on t
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from bench.base import registry, reward_names
 from bench.base.console import progress
 from bench.base.errors import BenchError
+from bench.data.packages import APART
 from bench.experiment.model_files import model_file
 from bench.experiment.resolve import Cell
 from bench.experiment.settings import CellConfig, Choice, ModelChoice
@@ -52,7 +54,7 @@ def check(cells: Iterable[Cell], call_rewards: bool = True) -> None:
     names = sorted({reward.name for trial in trials for reward in trial.rewards})
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         try:
-            found = process.submit(try_out, trials).result()
+            found = process.submit(_in_a_new_process, trials, str(APART)).result()
         except BrokenProcessPool as error:
             blamed = f"calling {', '.join(names)}" if names else "building the model"
             raise BenchError(
@@ -109,6 +111,12 @@ def _changed(model: ModelChoice) -> bool:
         return True
     shipped = ModelConfig.model_validate(model_file(model.name)[1].model)
     return shipped.model_dump(exclude=set(CHECKED)) != model.config.model_dump(exclude=set(CHECKED))
+
+
+def _in_a_new_process(trials: Sequence[Trial], apart: str) -> list[str]:
+    if apart in sys.path:  # inherited from a process that had imported transformers before
+        sys.path.remove(apart)
+    return try_out(trials)
 
 
 def try_out(trials: Sequence[Trial]) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 
 from bench.base.errors import BenchError
 from bench.base.filmstrip import frames_in
@@ -78,3 +78,17 @@ def test_an_animation_is_not_its_first_frame(tmp_path: Path, suffix: str) -> Non
     first.save(tmp_path / f"x{suffix}", save_all=True, append_images=[second])
     with pytest.raises(BenchError, match="is an animation"):
         read(tmp_path / f"x{suffix}")
+
+
+@pytest.mark.silent
+def test_a_file_that_is_cut_short_is_no_picture_whatever_vbench_told_pillow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    file = tmp_path / "torn.png"
+    Image.effect_noise((32, 32), 50).convert("RGB").save(file)
+    read(file)
+    file.write_bytes(file.read_bytes()[:-200])
+    with pytest.raises(BenchError, match="cannot be read as a picture"):
+        read(file)
+    assert ImageFile.LOAD_TRUNCATED_IMAGES

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from PIL import ImageFile
 
 from bench.base.errors import BenchError
 from bench.report.load import UNREADABLE, CellResults, load
@@ -79,7 +80,11 @@ def test_damaged_status_env_and_request_cost_no_other_cell(small: Path) -> None:
 
 
 @pytest.mark.silent
-def test_sample_that_is_no_picture_is_left_out_and_noted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lenient", [False, True])  # as VBench makes Pillow when it is imported
+def test_sample_that_is_no_picture_is_left_out_and_noted(
+    lenient: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", lenient)
     root = fake.write(tmp_path / "r", ["rlr"], steps=10)
     torn = cell(root, "rlr").path / "samples" / "000010" / "1.png"
     torn.write_bytes(torn.read_bytes()[:-30])

@@ -1,11 +1,13 @@
 """What would end every cell after its model is loaded is told before anything runs."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
 from bench.base.errors import BenchError
+from bench.data.packages import APART
 from bench.data.sources import EMBEDDED
 from bench.experiment.request import Options, build
 from bench.experiment.resolve import resolve_all
@@ -138,6 +140,22 @@ def test_reward_in_a_sum_is_called_and_shipped_ones_beside_it_are_not(functions:
 def test_embedded_model_with_shipped_rewards_costs_nothing() -> None:
     cells = resolve_all(build(Options(methods="ddpo,rlr", settings=("model.guidance=2",))).combinations)
     assert preflight._trials(cells, True) == []
+
+
+@pytest.mark.slow
+def test_packages_that_this_process_has_from_elsewhere_do_not_disturb_the_trial(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The scorers' torchvision: transformers does not import where it finds one that does not fit torch."""
+    broken = tmp_path / "apart" / "torchvision"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    monkeypatch.setattr(preflight, "APART", broken.parent)
+    others = [place for place in sys.path if place != str(APART)]  # which an earlier test may have added
+    monkeypatch.setattr(sys, "path", [str(broken.parent), *others])
+    cells = resolve_all(build(Options(methods="ddpo", settings=("model.lora.rank=2",))).combinations)
+    assert preflight._trials(cells, True)
+    preflight.check(cells)
 
 
 @pytest.mark.slow

@@ -91,7 +91,7 @@ def test_what_is_missing_is_counted_with_what_to_type():
         ({"boundaries": (0.0, 0.5)}, "between 0 and 1"),
         ({"boundaries": (0.5, 0.5)}, "increasing"),
         ({"boundaries": (0.5, 1.0)}, "between 0 and 1"),
-        ({"boundaries": (float("nan"), 0.5)}, "between 0 and 1"),
+        ({"boundaries": (float("nan"), 0.5)}, "finite number"),
         ({"endpoint": "http://127.0.0.1:1/v1"}, "set llm too"),
         ({"endpoint": "127.0.0.1:1", "llm": "m"}, "must be a URL"),
         ({"endpoint": "https://user:key@host/v1", "llm": "m"}, "must hold no key"),
