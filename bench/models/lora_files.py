@@ -55,7 +55,7 @@ def load_lora(pipeline: Pipeline, place: Path) -> None:
         raise BenchError(f"{file}: holds no tensors of a LoRA of the UNet")
     unet = pipeline.unet
     # Before peft sees them, which would warn of every one at length.
-    layers = dict(unet.named_modules())
+    layers = {name for name, _ in unet.named_modules()}
     _check_places(file, tensors, {key for key in tensors if _layer(key) in layers})
     unet.delete_adapters(ADAPTER)
     try:

@@ -82,9 +82,11 @@ def trained_model(name: str | None, lora: Path | None, layers: list[Override]) -
         name = "tiny" if name is None else name
         return name, model_settings(name, layers)
     trained = CellDir(lora).config().model
-    if name is not None and (family := model_settings(name, []).family) != trained.config.family:
+    # Of path:DIRECTORY and hub:ORG/NAME the cell says which family it is.
+    named = None if name is None or ":" in name else name
+    if named is not None and (family := model_settings(named, []).family) != trained.config.family:
         raise BenchError(
-            f"--model {name}: a model of family {family}, and the LoRA in {lora} was trained on "
+            f"--model {named}: a model of family {family}, and the LoRA in {lora} was trained on "
             f"{trained.name}, of family {trained.config.family}. Leave --model out, or choose another LoRA"
         )
     kept = trained.config.model_dump(exclude=set(PLACES))

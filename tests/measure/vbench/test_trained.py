@@ -80,6 +80,8 @@ def test_a_lora_of_another_family_than_the_named_models_is_refused(
     assert (name, config.family) == ("tiny-video", "video")
     with pytest.raises(BenchError, match=r"of family image, and the LoRA in .* was trained on tiny-video"):
         trained_model("tiny", tmp_path / "cell", [])
+    _, elsewhere = trained_model(f"path:{tmp_path}", tmp_path / "cell", [])
+    assert elsewhere.family == "video"
 
 
 @pytest.mark.parametrize("count", [0, None, "many"])
