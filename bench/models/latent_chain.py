@@ -8,8 +8,8 @@ place.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -22,7 +22,7 @@ from bench.engine.chain import State, Transition
 from bench.engine.chunks import in_chunks
 from bench.models import lora_files
 from bench.models.config import ModelConfig
-from bench.models.lora import add_lora, call_directly, lora_parameters, perturbable, perturbed
+from bench.models.lora import add_lora, call_directly, check_perturbable, lora_parameters, perturbed
 from bench.models.noise_levels import make_grid, prediction_type
 from bench.models.pipeline import Pipeline, decoder_dtype, network_dtype, use_sdpa
 from bench.models.solvers import ddim_transition, dpmpp_transition, split_prediction
@@ -84,9 +84,8 @@ class LatentChain(ABC):
 
     def adopt_lora(self) -> None:
         """Take what depends on the adapter from the UNet, after its adapter was replaced."""
-        call_directly(self.unet)
+        self._adapted = call_directly(self.unet)
         self._parameters = lora_parameters(self.unet)
-        self._perturbable: list[nn.Linear] | None = None
         self._run: Callable[..., Any] = torch.compile(self.unet) if self.config.compile else self.unet
 
     def set_schedule(self, stages: Mapping[str, Sequence[str]], stage_at: Sequence[int]) -> None:
@@ -142,19 +141,9 @@ class LatentChain(ABC):
 
     def perturbed(self, delta: Tensor) -> AbstractContextManager[None]:
         """Row b runs with LoRA + delta[b]."""
-        if self._perturbable is None:
-            self._perturbable = perturbable(self.unet)
-        return self._uncompiled(perturbed(self._perturbable, delta, self.evaluations_per_step))
-
-    @contextmanager
-    def _uncompiled(self, inner: AbstractContextManager[None]) -> Iterator[None]:
-        """A compiled network does not see hooks that come later, and perturbations are hooks."""
-        run, self._run = self._run, self.unet
-        try:
-            with inner:
-                yield
-        finally:
-            self._run = run
+        if 2 * len(self._adapted) != len(self._parameters):
+            check_perturbable(self.unet)
+        return perturbed(self._adapted, delta, self.evaluations_per_step)
 
     def save_lora(self, directory: Path) -> None:
         """Write the LoRA in diffusers' format: `pipe.load_lora_weights(directory)` reads it."""

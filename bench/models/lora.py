@@ -1,15 +1,14 @@
 """The trainable LoRA of a diffusers UNet, and its perturbation sample by sample.
 
 A perturbed batch is one forward: row b of every adapted layer computes (B + ΔB_b)(A + ΔA_b) x_b, two small
-batched matrix products added to the outputs of lora_A and lora_B. No parameter is touched, so none has to be
-restored.
+batched matrix products in place of the two products of lora_A and lora_B. No parameter is touched, so none has
+to be restored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import peft
 import torch
@@ -73,9 +72,48 @@ def lora_parameters(unet: nn.Module) -> list[nn.Parameter]:
     return [p for name, p in unet.named_parameters() if ".lora_" in name]
 
 
-def perturbable(unet: nn.Module) -> list[nn.Linear]:
-    """The LoRA's layers in the order of `lora_parameters`. Raises BenchError if one is not linear."""
-    layers: list[nn.Linear] = []
+class DirectLora:
+    """The LoRA of one linear layer, run as peft runs it without asking each time which adapters there are.
+
+    For the one adapter of `add_lora`, unmerged: the same operations, so the same numbers to the last bit.
+    While `delta` is set, row b of a batch runs with changed factors; the gradient is taken there.
+    """
+
+    def __init__(self, layer: peft.tuners.lora.Linear) -> None:
+        self._layer, self._base, self._scale = layer, layer.base_layer, layer.scaling[ADAPTER]
+        self.down, self.up = layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]
+        self.delta: tuple[Tensor, Tensor] | None = None  # of down's and up's weights, [samples, out, in]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The layer's output, in its own dtype."""
+        out = self._base(x)
+        if self._layer.disable_adapters:
+            return out
+        x = x.to(self.down.weight.dtype)
+        change = self.up(self.down(x)) if self.delta is None else self._changed(x, *self.delta)
+        return (out + (change if self._scale == 1 else change * self._scale)).to(out.dtype)
+
+    def _changed(self, x: Tensor, down: Tensor, up: Tensor) -> Tensor:
+        """(B + ΔB_b)(A + ΔA_b) x_b: two batched products."""
+        if x.shape[0] % len(down):
+            raise ValueError(f"{x.shape[0]} rows are not a multiple of {len(down)} samples")
+        rows = x.reshape(len(down), -1, x.shape[-1])  # a sample's group and tokens together
+        inner = torch.bmm(rows, (self.down.weight + down).mT)
+        return torch.bmm(inner, (self.up.weight + up).mT).reshape(*x.shape[:-1], -1)
+
+
+def call_directly(unet: nn.Module) -> list[DirectLora]:
+    """Have every linear layer's LoRA run by a `DirectLora`; returns these, in the network's own order."""
+    found: list[DirectLora] = []
+    for layer in unet.modules():
+        if isinstance(layer, peft.tuners.lora.Linear):
+            found.append(DirectLora(layer))
+            layer.forward = found[-1]  # type: ignore[method-assign]
+    return found
+
+
+def check_perturbable(unet: nn.Module) -> None:
+    """Raise BenchError unless all of the LoRA is of linear layers, which alone are perturbed per sample."""
     for name, module in unet.named_modules():
         if ".lora_" not in name or not any(True for _ in module.parameters(recurse=False)):
             continue
@@ -84,61 +122,26 @@ def perturbable(unet: nn.Module) -> list[nn.Linear]:
                 f"{name}: parameters of {type(module).__name__} layers cannot be perturbed per sample; "
                 "restrict model.lora.targets to linear layers for methods with zeroth-order steps"
             )
-        layers.append(module)
-    return layers
-
-
-def call_directly(unet: nn.Module) -> None:
-    """Run the LoRA of linear layers as peft does, without asking each time which adapters there are.
-
-    For the one adapter of `add_lora`, unmerged. The same operations, so the same numbers to the last bit.
-    """
-    for layer in unet.modules():
-        if isinstance(layer, peft.tuners.lora.Linear):
-            layer.forward = _direct(layer)  # type: ignore[method-assign]
-
-
-def _direct(layer: Any) -> Callable[[Tensor], Tensor]:
-    base, scale = layer.base_layer, layer.scaling[ADAPTER]
-    down, up = layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]
-
-    def forward(x: Tensor) -> Tensor:
-        out = base(x)
-        if layer.disable_adapters:
-            return out
-        change = up(down(x.to(down.weight.dtype)))
-        return (out + (change if scale == 1 else change * scale)).to(out.dtype)
-
-    return forward
 
 
 @contextmanager
-def perturbed(layers: list[nn.Linear], delta: Tensor, copies: int = 1) -> Iterator[None]:
+def perturbed(layers: Sequence[DirectLora], delta: Tensor, copies: int = 1) -> Iterator[None]:
     """Within the context, row b of a batch runs with LoRA + delta[b].
 
-    layers: from `perturbable`. delta: [B, d], flat in the order of `lora_parameters`. copies: how often the
-    batch stands in the network's input, one after the other (guidance: 2). A layer's input has its rows in
-    the order [copies, B, group]: frames fold into the batch in a video's spatial layers, pixels in its
-    temporal ones, and images have a group of 1. So row r belongs to sample (r div group) mod B.
+    layers: all of the network's, from `call_directly`. delta: [B, d], flat in the order of
+    `lora_parameters`. copies: how often the batch stands in the network's input, one after the other
+    (guidance: 2). A layer's input has its rows in the order [copies, B, group]: frames fold into the batch in
+    a video's spatial layers, pixels in its temporal ones, and images have a group of 1. So row r belongs to
+    sample (r div group) mod B.
     """
-    parts = delta.split([layer.weight.numel() for layer in layers], dim=1)
-    with ExitStack() as stack:
-        for layer, part in zip(layers, parts, strict=True):
-            weight = part.reshape(-1, *layer.weight.shape)
-            stack.callback(layer.register_forward_hook(_added_product(weight, copies)).remove)
+    weights = [weight for layer in layers for weight in (layer.down.weight, layer.up.weight)]
+    each = delta if copies == 1 else delta.repeat(copies, 1)
+    parts = each.split([weight.numel() for weight in weights], dim=1)
+    shaped = [part.view(-1, *weight.shape) for part, weight in zip(parts, weights, strict=True)]
+    try:
+        for layer, down, up in zip(layers, shaped[::2], shaped[1::2], strict=True):
+            layer.delta = down, up
         yield
-
-
-def _added_product(delta: Tensor, copies: int) -> Any:
-    """A forward hook that adds x_r delta[(r div group) mod B]ᵀ to the layer's output; delta [B, out, in]."""
-    samples = copies * delta.shape[0]
-
-    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        x = inputs[0]
-        if x.shape[0] % samples:
-            raise ValueError(f"{x.shape[0]} rows are not a multiple of {copies} · {delta.shape[0]} samples")
-        rows = x.reshape(samples, -1, x.shape[-1])  # a sample's group and tokens together
-        weight = delta if copies == 1 else delta.repeat(copies, 1, 1)
-        return output + torch.bmm(rows, weight.to(rows.dtype).mT).reshape(output.shape)
-
-    return hook
+    finally:
+        for layer in layers:
+            layer.delta = None
