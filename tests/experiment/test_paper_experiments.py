@@ -16,7 +16,7 @@ from bench.run.experiment import plan
 from bench.run.process import Exit
 from bench.run.store import CellDir
 from tests.experiment.test_combinations import PAPER
-from tests.support.pipelines import shallow_pipeline_dir
+from tests.support.pipelines import pipeline_dir
 
 SHORT = ("train.batch_size=2", "eval.prompts=2", "eval.images_per_prompt=1", "eval.samples=1")
 
@@ -27,7 +27,7 @@ def test_runs_with_the_embedded_models_settings_from_beginning_to_end(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(preflight, "check", lambda *_, **__: None)  # the embedded model is not tried out
-    settings = (f"model.path={shallow_pipeline_dir()}", *SHORT)
+    settings = (f"model.path={pipeline_dir()}", *SHORT)
     monkeypatch.setattr(figures, "render", lambda figure: {"svg": b"<svg/>", "png": b""})  # drawn, not saved
     options = Options(config=name, model="tiny", steps=1, settings=settings, out=tmp_path)
     planned = plan(build(options), force=False)
