@@ -1,13 +1,16 @@
 import gc
 import os
 import signal
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from bench.base import registry
+from bench.base.errors import BenchError
+from bench.experiment.resolve import Cell
+from bench.run import preflight
 from tests.support.running import PLUGIN
 
 # A shell that starts the suite in the background makes it ignore Ctrl-C, and what it runs inherits that.
@@ -81,6 +84,17 @@ def _imports_are_no_garbage() -> None:
     and every measurement of memory makes one."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture
+def tried_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models and rewards are tried out in this process: one of their own would import everything again."""
+
+    def check(cells: Iterable[Cell], call_rewards: bool = True) -> None:
+        if found := preflight.try_out(preflight._trials(cells, call_rewards)):
+            raise BenchError("\n".join(found))
+
+    monkeypatch.setattr(preflight, "check", check)
 
 
 @pytest.fixture

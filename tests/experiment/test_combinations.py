@@ -101,7 +101,9 @@ def test_another_model_brings_its_own_rewards_for_those_that_the_experiment_name
 
 
 @pytest.mark.parametrize("name", PAPER)
-def test_the_papers_experiments_are_planned_without_their_weights(name: str, tmp_path: Path) -> None:
+def test_the_papers_experiments_are_planned_without_their_weights(
+    name: str, tmp_path: Path, tried_here: None
+) -> None:
     planned = plan(build(Options(config=name, out=tmp_path / "x")), force=False, fetch=False)
     assert len(planned.cells) > 1
     assert all(cell.config.digests["model"].startswith(MISSING) for cell in planned.cells)

@@ -10,7 +10,7 @@ from bench.report import figures
 from bench.report.groups import contests
 from bench.report.load import BASE, load
 from bench.report.report import write_report
-from bench.run import launch, preflight
+from bench.run import launch
 from bench.run.cell import run_cell
 from bench.run.experiment import plan
 from bench.run.process import Exit
@@ -24,9 +24,8 @@ SHORT = ("train.batch_size=2", "eval.prompts=2", "eval.images_per_prompt=1", "ev
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PAPER)
 def test_runs_with_the_embedded_models_settings_from_beginning_to_end(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tried_here: None
 ) -> None:
-    monkeypatch.setattr(preflight, "check", lambda *_, **__: None)  # the embedded model is not tried out
     settings = (f"model.path={pipeline_dir()}", *SHORT)
     monkeypatch.setattr(figures, "render", lambda figure: {"svg": b"<svg/>", "png": b""})  # drawn, not saved
     options = Options(config=name, model="tiny", steps=1, settings=settings, out=tmp_path)

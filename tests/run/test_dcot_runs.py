@@ -11,7 +11,7 @@ from bench.data.prompts import answers, dcot
 from bench.experiment.cell_digests import MISSING
 from bench.experiment.request import Options, build
 from bench.experiment.resolve import resolve_all
-from bench.run import launch, preflight
+from bench.run import launch
 from bench.run.cell import run_cell
 from bench.run.experiment import plan, show
 from bench.run.process import Exit
@@ -67,9 +67,8 @@ def test_every_third_of_the_chain_sees_its_prompt_and_the_reward_the_original(
 
 @pytest.mark.slow
 def test_a_cell_with_dcot_draws_other_pictures_and_samples_are_drawn_as_it_was_trained(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tried_here: None
 ) -> None:
-    monkeypatch.setattr(preflight, "check", lambda *_, **__: None)  # the embedded model is not tried out
     plain, with_stages = trained(tmp_path / "off", dcot=False), trained(tmp_path / "on")
     scores = [
         [row["score"] for row in read_rows(one.evaluations) if row["reward"] == "clip"]
