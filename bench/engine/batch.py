@@ -75,6 +75,7 @@ class MicroBatch:
     std: list[Tensor] = field(default_factory=list)  # T, each broadcastable to x
     log_prob: Tensor = field(default_factory=lambda: torch.empty(0))  # [rows, T], 0 at deterministic steps
     graphs: dict[tuple[int, tuple[int, ...]], Graph] = field(default_factory=dict)  # kept; by (step, rows)
+    z: dict[int, tuple[list[int], Tensor]] = field(default_factory=dict)  # kept, by step: rows and their z
     # Filled in by the reward:
     rewards: Tensor = field(default_factory=lambda: torch.empty(0))  # [rows], higher is better
     reward_grad: Tensor | None = None  # dR/dx_0, [rows, …]
@@ -101,7 +102,13 @@ class MicroBatch:
             weight=torch.ones_like(self.weight),
             onward=torch.ones_like(self.onward),
             graphs={},
+            z={},
         )
+
+    def forget(self) -> None:
+        """Let go of what was kept for one gradient."""
+        self.graphs.clear()
+        self.z.clear()
 
 
 @dataclass(eq=False)
@@ -128,6 +135,11 @@ class Trajectory:
     rewards: Tensor
     signed: Tensor
     forward: int
+
+    @property
+    def rows(self) -> int:
+        """Samples of this process."""
+        return sum(len(micro.index) for micro in self.micros)
 
 
 @dataclass

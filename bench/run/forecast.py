@@ -8,6 +8,7 @@ from pathlib import Path
 from bench.base import registry
 from bench.base.errors import BenchError
 from bench.base.files import read_rows
+from bench.engine.at_once import least
 from bench.experiment.model_files import model_file
 from bench.experiment.settings import CellConfig, Training
 from bench.models.sizes import Batches, Memory, Use, memory
@@ -38,7 +39,14 @@ def _key(config: CellConfig, training: Training) -> str:
     model = config.model.config.model_dump(mode="json", exclude={"source", "path", "revision"})
     train = training.train.model_dump(
         mode="json",
-        include={"prompts_per_step", "samples_per_prompt", "micro_batch", "reward_chunk", "graphs"},
+        include={
+            "prompts_per_step",
+            "samples_per_prompt",
+            "micro_batch",
+            "rollout_batch",
+            "reward_chunk",
+            "graphs",
+        },
     )
     parts = [training.method.model_dump(mode="json"), config.model.name, model, train, config.threads]
     return json.dumps(parts, sort_keys=True)
@@ -58,7 +66,8 @@ def memory_of(config: CellConfig, gpu: bool) -> Memory | None:
         cls = registry.load("method", training.method.name)
         method = cls(cls.Config.model_validate(training.method.config), model.config.steps)
         use = "reward gradient" if method.needs_reward_grad else "network gradient"
-    batches = Batches(0 if training is None else training.train.micro_batch, config.eval.batch)
+    trained = 0 if training is None else least(training.train.micro_batch)
+    batches = Batches(trained, least(config.eval.batch))
     found = memory(model.config, rewards, batches, use, gpu)
     staged = training is None or training.train.least_graphs == "staged"
     return found if found is None or staged else found._replace(exact=False)  # joint graphs take more

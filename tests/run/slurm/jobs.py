@@ -168,7 +168,7 @@ def warned(
 
     def warning(*_: object) -> None:  # in the main thread, as submitit does
         if deaf:
-            job_._process.process.send_signal(signal.SIGSTOP)
+            os.kill(job_._process.process.pid, signal.SIGSTOP)
         answers.append(job_.checkpoint())
         raise Warned
 
