@@ -9,8 +9,9 @@ import pytest
 
 from bench.run import launch, warm
 from bench.run.process import HowToRun, Outcome
+from bench.run.store import ResultsDir
 from bench.run.work import Work
-from tests.support.running import PATIENCE, bench, cell, environment, numbers, plan_dots, run_dots
+from tests.support.running import PATIENCE, bench, environment, numbers, plan_dots, run_dots
 
 
 class Silent:
@@ -67,8 +68,9 @@ def test_cells_that_start_warm_have_the_numbers_of_cells_that_start_cold(
         ready, _ = launch.prepare(todo, force=False)
         outcomes, _ = launch.run(ready, 2, lambda *_: HowToRun(), Silent(), "bench run")
         assert len(outcomes) == 3 and all(outcome.ok for outcome in outcomes)
-    for prefix in ("base-", "push-dots-distance-s0", "push-dots-distance-s1"):
-        assert numbers(cell(tmp_path / "cold", prefix)) == numbers(cell(tmp_path / "warm", prefix))
+    cold, hot = (ResultsDir(tmp_path / place).cells() for place in ("cold", "warm"))
+    assert [c.id for c in cold] == [c.id for c in hot]
+    assert [numbers(c) for c in cold] == [numbers(c) for c in hot]
 
 
 def test_one_piece_of_work_and_a_machine_with_a_gpu_start_cold(monkeypatch: pytest.MonkeyPatch) -> None:
