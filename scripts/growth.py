@@ -25,6 +25,7 @@ from bench.experiment.request import Options, build
 from bench.experiment.resolve import resolve_all
 from bench.measure.cost.step import Subject, step, subject_of, trained
 from bench.run.load import load_chain
+from scripts.processor_seconds import processor_seconds
 
 PROMPTS = ("a red heart", "a cat face", "a slice of pizza", "a rocket")
 METHODS = ("truncated_bp", "full_bp", "ddpo", "zo", "rlr")
