@@ -1,8 +1,7 @@
 """torch, imported when something is computed: `from bench.base.lazy import torch` for `import torch`.
 
-Importing torch takes seconds, and `describe` and `run --dry-run` want only the settings of methods and rewards.
-So their files, and what these import, take torch from here, and write
-`torch.Tensor` where they mean one; all others import torch as usual.
+Importing torch takes seconds, and `describe` and `run --dry-run` want of a method or a reward its settings
+alone. So their files, and what these import, take torch from here; all others import it as usual.
 """
 
 import importlib

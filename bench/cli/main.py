@@ -46,7 +46,7 @@ def list_() -> None:
 @app.command()
 def describe(name: str) -> None:
     """Explain anything that `list` names, or the sections train, eval, model, sampler, dcot, experiment."""
-    from bench.cli.catalogue import show
+    from bench.cli.describe import show
 
     show(console, name)
 
