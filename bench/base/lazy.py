@@ -1,4 +1,4 @@
-"""torch, imported when something is computed: `from bench.base.lazy import torch` for `import torch`.
+"""torch and psutil, imported when they are used: `from bench.base.lazy import torch` for `import torch`.
 
 Importing torch takes seconds, and `describe` and `run --dry-run` want of a method or a reward its settings
 alone. So their files, and what these import, take torch from here; all others import it as usual.
@@ -22,6 +22,7 @@ class Lazy(ModuleType):
 
 
 if TYPE_CHECKING:
+    import psutil
     import torch
 else:
-    torch = Lazy("torch")
+    psutil, torch = Lazy("psutil"), Lazy("torch")

@@ -1,7 +1,5 @@
 """The command line. A command parses, calls and prints, and imports what is slow only when it is called."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

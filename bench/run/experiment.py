@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 from rich.console import Console
 from rich.table import Table
 
@@ -18,6 +17,7 @@ from bench.base.console import plain
 from bench.base.errors import BenchError
 from bench.base.files import write_atomically
 from bench.base.layers import dump_yaml
+from bench.base.lazy import psutil
 from bench.experiment import missing
 from bench.experiment.model_files import model_file
 from bench.experiment.request import Experiment
