@@ -47,15 +47,15 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
-def _int(loader: _Yaml12, node: yaml.ScalarNode) -> int:
+def _int(loader: Any, node: yaml.ScalarNode) -> int:
     return int(node.value)
 
 
-def _float(loader: _Yaml12, node: yaml.ScalarNode) -> float:
+def _float(loader: Any, node: yaml.ScalarNode) -> float:
     return float(re.sub(r"\.(inf|nan)", r"\1", node.value.lower()))
 
 
-def _mapping(loader: _Yaml12, node: yaml.MappingNode) -> dict[Hashable, Any]:
+def _mapping(loader: Any, node: yaml.MappingNode) -> dict[Hashable, Any]:
     seen: set[Any] = set()
     for key_node, _ in node.value:
         key = loader.construct_object(key_node, deep=True)

@@ -16,8 +16,7 @@ def in_chunks(run: Callable[[slice], torch.Tensor], rows: int, chunk: int) -> to
     parts = [slice(start, min(start + chunk, rows)) for start in range(0, rows, chunk)]
     if len(parts) == 1 or not torch.is_grad_enabled():
         return torch.cat([run(part) for part in parts])
-    again = [
-        torch.utils.checkpoint.checkpoint(run, part, use_reentrant=False, preserve_rng_state=False)
-        for part in parts
-    ]
+    from torch.utils.checkpoint import checkpoint
+
+    again = [checkpoint(run, part, use_reentrant=False, preserve_rng_state=False) for part in parts]
     return torch.cat(again)
