@@ -1,4 +1,4 @@
-"""The paper's experiments from beginning to end on the embedded model, as short as can be."""
+"""The paper's experiments from beginning to end with the embedded model's settings, as short as can be."""
 
 from pathlib import Path
 
@@ -6,23 +6,30 @@ import pytest
 from rich.console import Console
 
 from bench.experiment.request import Options, build
+from bench.report import figures
 from bench.report.groups import contests
 from bench.report.load import BASE, load
 from bench.report.report import write_report
-from bench.run import launch
+from bench.run import launch, preflight
 from bench.run.cell import run_cell
 from bench.run.experiment import plan
 from bench.run.process import Exit
 from bench.run.store import CellDir
 from tests.experiment.test_combinations import PAPER
+from tests.support.pipelines import shallow_pipeline_dir
 
 SHORT = ("train.batch_size=2", "eval.prompts=2", "eval.images_per_prompt=1", "eval.samples=1")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PAPER)
-def test_runs_on_the_embedded_model_from_beginning_to_end(name: str, tmp_path: Path) -> None:
-    options = Options(config=name, model="tiny", steps=1, settings=SHORT, out=tmp_path)
+def test_runs_with_the_embedded_models_settings_from_beginning_to_end(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preflight, "check", lambda *_, **__: None)  # the embedded model is not tried out
+    settings = (f"model.path={shallow_pipeline_dir()}", *SHORT)
+    monkeypatch.setattr(figures, "render", lambda figure: {"svg": b"<svg/>", "png": b""})  # drawn, not saved
+    options = Options(config=name, model="tiny", steps=1, settings=settings, out=tmp_path)
     planned = plan(build(options), force=False)
     ready, busy = launch.prepare(planned.todo, force=False)
     assert len(ready) == len(planned.cells) and not busy

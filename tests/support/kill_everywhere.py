@@ -6,7 +6,7 @@ A script of its own, because it forks: torch is imported once, and each run cost
 Before every write, between a temporary file and its rename, after the rename, in the middle of a log line.
 """
 
-import importlib
+import gc
 import io
 import os
 import shutil
@@ -14,8 +14,6 @@ import signal
 import sys
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from bench.base import files
 from bench.run import train
@@ -82,11 +80,10 @@ def run(cell: CellDir, killer: Killer | None) -> int:
 
 def main(planned: Path) -> None:
     """planned: a cell directory with a config.yaml and nothing run yet."""
-    torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])  # imports a second's worth of modules, once
-    importlib.import_module("torch.fx.experimental.symbolic_shapes")  # as the first backward does
     whole = CellDir(planned.parent / "whole")
     shutil.copytree(planned, whole.path)
-    assert run(whole, None) == 0
+    assert run_cell(whole, None) == 0  # in this process: what it imports and remembers, no copy need do again
+    gc.freeze()  # else every fork begins with a second of looking through torch's modules
     wanted = numbers(whole)
     at = 0
     while True:
