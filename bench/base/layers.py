@@ -37,10 +37,6 @@ class _Yaml12(SafeConstructor, Resolver):
     yaml_implicit_resolvers: dict[Any, Any] = {}  # noqa: RUF012  (the base class's own form)
 
 
-class _Fast(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-    """The same by libyaml, ten times as fast; what it cannot read is left to the reader above to tell of."""
-
-
 class _Dumper(yaml.SafeDumper):
     """Quotes every text that the reader above would take for something else."""
 
@@ -75,8 +71,6 @@ for _tag, _pattern in (("null", _NULL), ("bool", _BOOL), ("int", _INT), ("float"
 _Yaml12.add_constructor("tag:yaml.org,2002:int", _int)
 _Yaml12.add_constructor("tag:yaml.org,2002:float", _float)
 _Yaml12.add_constructor("tag:yaml.org,2002:map", _mapping)
-_Fast.yaml_implicit_resolvers = _Yaml12.yaml_implicit_resolvers
-_Fast.yaml_constructors = _Yaml12.yaml_constructors
 
 
 class _Loader(_Yaml12, yaml.SafeLoader):
@@ -99,8 +93,6 @@ def _value(text: str) -> Any:
 
 def parse_yaml(text: str, origin: str) -> Any:
     """The value of a YAML text; origin names it in messages."""
-    with suppress(yaml.YAMLError):
-        return yaml.load(text, Loader=_Fast)
     try:
         return _value(text)
     except yaml.MarkedYAMLError as error:
