@@ -168,7 +168,8 @@ def warned(
 
     def warning(*_: object) -> None:  # in the main thread, as submitit does
         if deaf:
-            os.kill(job_._process.process.pid, signal.SIGSTOP)
+            assert (pid := job_._process.process.pid) is not None
+            os.kill(pid, signal.SIGSTOP)
         answers.append(job_.checkpoint())
         raise Warned
 
