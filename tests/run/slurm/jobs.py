@@ -168,7 +168,8 @@ def warned(
 
     def warning(*_: object) -> None:  # in the main thread, as submitit does
         if deaf:
-            assert (pid := job_._process.process.pid) is not None
+            pid = job_._process.process.pid
+            assert pid is not None
             os.kill(pid, signal.SIGSTOP)
         answers.append(job_.checkpoint())
         raise Warned
