@@ -1,3 +1,4 @@
+import gc
 import os
 import signal
 from collections.abc import Generator, Iterator
@@ -72,6 +73,14 @@ def _order(items: list[pytest.Item]) -> None:
 
 def _fixtures(item: pytest.Item) -> list[str]:
     return item.fixturenames if isinstance(item, pytest.Function) else []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _imports_are_no_garbage() -> None:
+    """What earlier files imported and kept is not searched again: a full collection takes most of a second,
+    and every measurement of memory makes one."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

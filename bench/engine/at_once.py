@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, TypeVar
 
-import torch
-
 from bench.base.console import progress
+from bench.base.lazy import torch
 
 T = TypeVar("T")
 Setting = int | Literal["auto"]

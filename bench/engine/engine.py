@@ -30,12 +30,12 @@ from bench.engine.chain import Chain
 from bench.engine.control_variate import Control, Sums
 from bench.engine.kept_graphs import Graphs, Keep, spare_memory
 from bench.engine.likelihood_ratio import HalfOrder, Ppo
-from bench.engine.plan import Kind, Plan, Segment
+from bench.engine.plan import UNIT_WEIGHTS, Kind, Plan, Segment
 from bench.engine.pullback import Pullback
 from bench.engine.reward import Reward
 from bench.engine.rollout import Draw, MakeStep, Roller
 from bench.engine.stages import ZEROTH_ORDER, stage
-from bench.engine.terms import UNIT_WEIGHTS, Accumulator, Terms, Watch, flattened
+from bench.engine.terms import Accumulator, Terms, Watch, flattened
 from bench.engine.world import World
 
 

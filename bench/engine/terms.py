@@ -9,10 +9,8 @@ import torch
 from torch import Tensor
 
 from bench.engine.batch import Gradients, MicroBatch, Term, Trajectory
-from bench.engine.plan import Kind
+from bench.engine.plan import UNIT_WEIGHTS, Kind
 from bench.engine.world import World
-
-UNIT_WEIGHTS: Mapping[Kind, float] = {Kind.FO: 1.0, Kind.HO: 1.0, Kind.ZO: 1.0}
 
 
 class Accumulator:

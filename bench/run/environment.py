@@ -8,6 +8,7 @@ import platform
 import resource
 import subprocess
 import sys
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +35,7 @@ def environment(device: torch.device, processes: int, command: str) -> dict[str,
         "command": command,
         "version": __version__,
         "python": sys.version.split()[0],
-        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "packages": _versions(),
         "git": git_state(Path(bench.__file__).parent.parent),
         "host": platform.node(),
         "platform": platform.platform(),
@@ -46,6 +47,11 @@ def environment(device: torch.device, processes: int, command: str) -> dict[str,
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "torch_threads": torch.get_num_threads(),
     }
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {name: metadata.version(name) for name in PACKAGES}
 
 
 def git_state(directory: Path) -> dict[str, Any] | None:

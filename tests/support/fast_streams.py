@@ -22,11 +22,13 @@ def mixed(x: np.ndarray) -> np.ndarray:
 
 def normal(keys: Sequence[tuple[int | str, ...]], shape: Sequence[int], device: torch.device) -> Tensor:
     """Standard normal numbers [len(keys), *shape]: row b depends on keys[b] alone (and on the shape)."""
-    numbers = np.array([(USES[str(use)], *rest) for use, *rest in keys], dtype=np.int64).astype(np.uint64)
+    uses, *rest = zip(*keys, strict=True)  # by column: most keys differ in one alone
+    columns = [[USES[str(use)] for use in uses], *rest]
+    numbers = [np.array(column, dtype=np.int64).astype(np.uint64) for column in columns]
     gamma = np.uint64(0x9E3779B97F4A7C15)
     with np.errstate(over="ignore"):
         state = np.zeros(len(keys), dtype=np.uint64)
-        for column in numbers.T:
+        for column in numbers:
             state = mixed((state ^ mixed(column + gamma)) + gamma)
         count = int(np.prod(shape))
         counter = np.arange(1, 2 * count + 1, dtype=np.uint64) * gamma

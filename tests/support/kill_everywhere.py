@@ -5,7 +5,7 @@ file and its rename, after the rename, before and after a removal, in the middle
 and at the last of each kind of write.
 """
 
-import importlib
+import gc
 import io
 import json
 import os
@@ -14,9 +14,7 @@ import shutil
 import signal
 import sys
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import Any, NoReturn
 
 from bench.base import files
 from bench.run import train
@@ -79,14 +77,22 @@ def run(cell: CellDir, killer: Killer | None = None) -> int:
     """Run the cell in a fork; its wait status. A killer's instants are on record beside the cell."""
     child = os.fork()
     if child == 0:
-        if killer is not None:
-            killer.install(train)
-        sys.stdout = io.StringIO()
-        code = run_cell(cell, None)
-        if killer is not None:
-            _instants(cell).write_text(json.dumps(killer.kinds))
-        os._exit(int(code))
+        try:
+            _run_here(cell, killer)
+        finally:
+            os._exit(1)
     return os.waitpid(child, 0)[1]
+
+
+def _run_here(cell: CellDir, killer: Killer | None) -> NoReturn:
+    """Run the cell; ends this process with its exit code."""
+    if killer is not None:
+        killer.install(train)
+    sys.stdout = io.StringIO()
+    code = run_cell(cell, None)
+    if killer is not None:
+        _instants(cell).write_text(json.dumps(killer.kinds))
+    os._exit(int(code))
 
 
 def _instants(cell: CellDir) -> Path:
@@ -102,13 +108,14 @@ def chosen(kinds: list[str]) -> list[int]:
 
 def kill_everywhere(planned: Path) -> list[str]:
     """planned: a cell directory with a config.yaml and nothing run yet. Returns the kinds of all writes."""
-    torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])  # imports a second's worth of modules, once
-    importlib.import_module("torch.fx.experimental.symbolic_shapes")  # as the first backward does
-    whole = CellDir(planned.parent / "whole")
+    whole, watched = (CellDir(planned.parent / name) for name in ("whole", "watched"))
     shutil.copytree(planned, whole.path)
-    assert run(whole, Killer()) == 0
+    assert run_cell(whole, None) == 0  # in this process: what it imports and remembers, no copy need do again
+    gc.freeze()  # else every fork begins with a second of looking through torch's modules
     wanted = numbers(whole)
-    kinds = json.loads(_instants(whole).read_text())
+    shutil.copytree(planned, watched.path)
+    assert run(watched, Killer()) == 0
+    kinds = json.loads(_instants(watched).read_text())
     for at in chosen(kinds):
         cell = CellDir(planned.parent / f"killed-{at}")
         shutil.copytree(planned, cell.path)

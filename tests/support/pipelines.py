@@ -14,7 +14,7 @@ from bench.models.config import LoraConfig, ModelConfig
 from bench.models.image import ImageChain
 from bench.models.random_weights import architecture
 from scripts.embedded.export import Prediction
-from tests.support.random_init import build_random_pipeline
+from tests.support.random_init import SHALLOW, build_random_pipeline
 from tests.support.toys import fill
 
 CPU = torch.device("cpu")
@@ -30,6 +30,12 @@ def pipeline_dir(prediction_type: Prediction = "epsilon", set_alpha_to_one: bool
     return build_random_pipeline(
         SCRATCH / name, prediction_type=prediction_type, set_alpha_to_one=set_alpha_to_one
     )
+
+
+@cache
+def shallow_pipeline_dir() -> Path:
+    """The same with the fewest layers, where what runs is what takes time, as under a tracker."""
+    return build_random_pipeline(SCRATCH / "shallow", unet_settings=SHALLOW)
 
 
 def image_chain(

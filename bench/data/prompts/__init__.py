@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,13 +69,9 @@ def load(name_or_path: str | Path) -> PromptSet:
     unreadable file, malformed line, a prompt that occurs twice.
     """
     if name_or_path == "emoji":
-        from bench.data.prompts.emoji import heldout_prompts, train_prompts
-
-        return PromptSet("emoji", tuple(train_prompts()), tuple(heldout_prompts()))
+        return _emoji()
     if name_or_path == "emoji-motion":
-        from bench.data.prompts.emoji_motion import heldout_clip_prompts, train_clip_prompts
-
-        return PromptSet("emoji-motion", tuple(train_clip_prompts()), tuple(heldout_clip_prompts()))
+        return _emoji_motion()
     if name_or_path == "animals":
         return PromptSet("animals", animals.TRAIN, animals.EVAL)
     if name_or_path == "hand":
@@ -89,6 +86,20 @@ def load(name_or_path: str | Path) -> PromptSet:
         )
     train, held_out = files.read(path)
     return PromptSet(path.stem, train, held_out)
+
+
+@cache
+def _emoji() -> PromptSet:
+    from bench.data.prompts.emoji import heldout_prompts, train_prompts
+
+    return PromptSet("emoji", tuple(train_prompts()), tuple(heldout_prompts()))
+
+
+@cache
+def _emoji_motion() -> PromptSet:
+    from bench.data.prompts.emoji_motion import heldout_clip_prompts, train_clip_prompts
+
+    return PromptSet("emoji-motion", tuple(train_clip_prompts()), tuple(heldout_clip_prompts()))
 
 
 def needs(name_or_path: str | Path) -> tuple[Need, ...]:

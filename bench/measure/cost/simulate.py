@@ -27,7 +27,9 @@ class Simulator:
     def __init__(self, replay: bool = True) -> None:
         """replay: rehearse each kind of network call once, instead of running every one."""
         self.faker, self.replay = Faker(), replay
-        self._loaded: dict[str, tuple[Chain, Reward, Rehearsals]] = {}
+        self._chains: dict[str, Chain] = {}
+        self._rewards: dict[str, Reward] = {}
+        self._rehearsals: dict[str, Rehearsals] = {}
 
     def __call__(self, config: CellConfig) -> Usage:
         """What a trained cell's optimizer step takes. Raises BenchError if it cannot be simulated."""
@@ -38,14 +40,15 @@ class Simulator:
             return self._run(subject, training, rehearsals)
 
     def _load(self, config: CellConfig, training: Training) -> tuple[Chain, Reward, Rehearsals]:
-        model = config.model.config
-        settings = model.model_dump_json(exclude={"steps", "offload"}) + training.reward.model_dump_json()
-        if settings not in self._loaded:
-            self._loaded[settings] = self.faker.chain(model), self.faker.reward(training.reward), {}
-        chain, reward, rehearsals = self._loaded[settings]
-        if chain.steps != model.steps:
-            chain = self.faker.chain(model)  # no call has another shape for it
-        return chain, reward, rehearsals
+        model, reward = config.model.config, training.reward
+        full, scored = model.model_dump_json(), reward.model_dump_json()
+        if full not in self._chains:
+            self._chains[full] = self.faker.chain(model)
+        if scored not in self._rewards:
+            self._rewards[scored] = self.faker.reward(reward)
+        # No call has another shape for more steps, or for offload.
+        calls = model.model_dump_json(exclude={"steps", "offload"}) + scored
+        return self._chains[full], self._rewards[scored], self._rehearsals.setdefault(calls, {})
 
     def _subject(self, config: CellConfig, training: Training, chain: Chain, reward: Reward) -> Subject:
         """A cell's objects as after its first step: gradients and the optimizer's state are there."""

@@ -13,6 +13,7 @@ from bench.measure.cost.measure import measure
 from bench.measure.cost.simulate import Simulator
 from bench.measure.cost.usage import Usage
 from tests.measure.cost.cells import planned
+from tests.support.pipelines import shallow_pipeline_dir
 
 STEPS = 6  # room for the longest preset
 # Every method class, and the presets that hold other tensors than their class.
@@ -31,11 +32,20 @@ def simulate() -> Iterator[Simulator]:
     yield Simulator()
 
 
+@pytest.fixture(scope="module")
+def run_every_call() -> Iterator[Simulator]:
+    """The same without rehearsals."""
+    yield Simulator(replay=False)
+
+
 def cell(
-    method: str, *settings: str, steps: int = STEPS, graphs: str = "staged", batch: int = 4
+    method: str, *settings: str, steps: int = STEPS, graphs: str = "staged", reward: str = "colourfulness"
 ) -> CellConfig:
-    """A method's cell on the embedded model."""
-    found = planned("tiny", method, f"model.steps={steps}", *settings, graphs=graphs, batch=batch)
+    """A method's cell on a random pipeline with few layers; one and two rows are all there is to rehearse."""
+    small = (f"model.steps={steps}", "model.guidance=1", "model.lora.rank=16")
+    model = f"path:{shallow_pipeline_dir()}"
+    batch = 4 if method == "rlr-antithetic" else 2  # pairs
+    found = planned(model, method, *small, *settings, graphs=graphs, batch=batch, reward=reward)
     return found.cells[0].config
 
 
@@ -75,10 +85,10 @@ def test_offload_is_simulated_as_measured_on_the_device_and_in_main_memory(
 @pytest.mark.parametrize("graphs", ["staged", "joint"])
 @pytest.mark.parametrize("name", ["rlr", "full_bp", "alignprop", "zo", "refl"])
 def test_rehearsed_calls_take_what_running_every_call_takes(
-    name: str, graphs: str, simulate: Simulator
+    name: str, graphs: str, simulate: Simulator, run_every_call: Simulator
 ) -> None:
     config = cell(name, graphs=graphs, steps=4)
-    short, long = simulate(config), Simulator(replay=False)(config)
+    short, long = simulate(config), run_every_call(config)
     assert short.device == pytest.approx(long.device, rel=0.005)
     assert short.work == long.work
     assert short.flops == pytest.approx(long.flops, rel=0.01)
@@ -92,7 +102,7 @@ def grown(few: Usage, many: Usage) -> float:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["rlr", "full_bp", "ddpo", "zo"])
 def test_staged_peaks_do_not_grow_with_steps_beyond_stored_latents(name: str, simulate: Simulator) -> None:
-    few, many = simulate(cell(name, steps=8)), simulate(cell(name, steps=32))
+    few, many = simulate(cell(name, steps=6)), simulate(cell(name, steps=18))
     assert abs(grown(few, many)) < 0.005 * few.device
 
 
@@ -115,7 +125,7 @@ def test_joint_peaks_grow_by_one_graph_for_every_step_that_has_one(simulate: Sim
 def test_half_means_float16_as_on_a_gpu(simulate: Simulator) -> None:
     usage = simulate(cell("zo", "model.dtype=half", steps=2))
     assert usage.dtype == "float16"
-    assert usage.resolution == 64
+    assert usage.resolution == 16
 
 
 def test_a_simulation_leaves_nothing_behind() -> None:
@@ -127,11 +137,12 @@ def test_a_simulation_leaves_nothing_behind() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("reward", ["hpsv2", "pickscore", "clipscore", "colourfulness", "jpeg"])
-def test_rewards_are_simulated_in_their_true_size_without_their_weights(reward: str) -> None:
+def test_rewards_are_simulated_in_their_true_size_without_their_weights(
+    reward: str, simulate: Simulator
+) -> None:
     if reward == "hpsv2":
         pytest.importorskip("hpsv2", reason="`make scorers`")
-    found = planned("tiny", "zo", "model.steps=2", reward=reward)
-    usage = Simulator()(found.cells[0].config)
+    usage = simulate(cell("zo", steps=2, reward=reward))
     parameters = registry.load("reward", reward).parameters
     size = 4 if reward == "clipscore" else 2
     assert usage.of("weights reward") == pytest.approx(size * parameters, rel=1e-4)

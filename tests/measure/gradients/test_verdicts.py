@@ -1,8 +1,8 @@
 """Verdicts on a chain whose gradient has a closed form: every honest method passes, every wrong one does not.
 
-The linear-Gaussian chain of examples/ with large noise, so that the margin of 0.05 takes seconds. Intervals
-are at 99 %, as many methods are judged. Presets that differ in h or z alone are in
-tests/engine/test_unbiasedness.py.
+The linear-Gaussian chain of examples/ with large noise, so that the margin takes seconds: less than the share
+of any one step in the gradient, 0.13 to 0.2. Intervals are at 99 %, as many methods are judged. Presets that
+differ in h or z alone are in tests/engine/test_unbiasedness.py.
 """
 
 import math
@@ -29,9 +29,9 @@ from examples.linear_gaussian import LinearGaussianChain, QuadraticReward, exact
 from tests.support import fast_streams
 
 STEPS = 6  # the least that every preset fits
-MARGIN = 0.05
+MARGIN = 0.08
 SHARP = {"eta": 1.0, "scale": 0.5}
-SIZE, MOST = 1024, 16 * 1024  # samples of a batch, at first and where that does not decide
+SIZE, MOST = 512, 8 * 1024  # samples of a batch, at first and where that does not decide
 LEVEL = 0.99
 
 
@@ -173,7 +173,9 @@ def test_ddpos_direction_is_unbiased_although_its_scale_is_not() -> None:
     settings = {"per_prompt": False, "advantage_clamp": 100, "log_prob": "sum", "clip": 0.9, **SHARP}
     settings = {k: v for k, v in settings.items() if k != "scale"}
     found = measured(
-        registry.load("method", "ddpo")(shipped_config("ddpo", "closed form", settings), STEPS), draws=64
+        registry.load("method", "ddpo")(shipped_config("ddpo", "closed form", settings), STEPS),
+        draws=64,
+        size=2 * SIZE,
     )
     assert found.own.verdict is Verdict.BIASED
     assert found.own.direction.value < 0.05
