@@ -26,6 +26,7 @@ from bench.experiment.resolve import Cell
 from bench.experiment.settings import CellConfig, Choice
 from bench.models import sizes
 from bench.models.config import ModelConfig
+from bench.run import warm
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +44,7 @@ class Trial:
     prompts: str
 
 
-def check(cells: Iterable[Cell], call_rewards: bool = True) -> None:
+def check(cells: Sequence[Cell], call_rewards: bool = True) -> None:
     """Raise BenchError for what the cells would stop at, one line for each mistake.
 
     Of cells that wait for files the model is looked at where its architecture is known by name. call_rewards:
@@ -54,7 +55,8 @@ def check(cells: Iterable[Cell], call_rewards: bool = True) -> None:
         return
     progress("trying out the model" + " and your rewards" * any(trial.rewards for trial in trials))
     names = sorted({reward.name for trial in trials for reward in trial.rewards})
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+    context = warm.context() if warm.worth_it(len(cells)) else get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as process:
         try:
             found = process.submit(_in_a_new_process, trials, str(APART)).result()
         except BrokenProcessPool as error:
