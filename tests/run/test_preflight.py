@@ -178,7 +178,7 @@ def test_packages_that_this_process_has_from_elsewhere_do_not_disturb_the_trial(
     monkeypatch.setattr(sys, "path", [str(broken.parent), *others])
     cells = resolve_all(build(Options(methods="ddpo", settings=("model.lora.rank=2",))).combinations)
     assert preflight._trials(cells, True)
-    preflight.check(cells)
+    preflight.check(cells[-1:])  # one alone starts cold
 
 
 @pytest.mark.slow

@@ -43,10 +43,14 @@ def image_chain(
     prediction_type: Prediction = "epsilon",
     set_alpha_to_one: bool = False,
     spread: float = 0.3,
+    shallow: bool = False,
     **settings: Any,
 ) -> ImageChain:
-    """A random image chain whose LoRA is not at its initialisation (B = 0) but random with std `spread`."""
-    path = pipeline_dir(prediction_type, set_alpha_to_one)
+    """A random image chain whose LoRA is not at its initialisation (B = 0) but random with std `spread`.
+
+    shallow: with the fewest layers, whatever the scheduler's settings.
+    """
+    path = shallow_pipeline_dir() if shallow else pipeline_dir(prediction_type, set_alpha_to_one)
     chosen = {"steps": 4, "guidance": 2.0, "lora": LoraConfig(rank=2)} | settings
     torch.manual_seed(3)
     chain = ImageChain.load(ModelConfig(path=path, **chosen), CPU)
