@@ -17,7 +17,7 @@ from bench.run.experiment import plan
 from bench.run.process import Exit
 from bench.run.store import CellDir, ResultsDir
 from tests.experiment.test_combinations import PAPER
-from tests.support.pipelines import shallow_pipeline_dir
+from tests.support.pipelines import pipeline_dir
 
 SHORT = ("train.batch_size=2", "eval.prompts=2", "eval.images_per_prompt=1", "eval.samples=1")
 ALIKE = ("train.optimizer=adam", "train.lr=5e-4", "train.weight_decay=0", "train.eval_every=50")
@@ -37,7 +37,7 @@ def test_runs_with_the_embedded_models_settings_from_beginning_to_end(
 ) -> None:
     monkeypatch.setattr(preflight, "check", lambda *_, **__: None)  # the embedded model is not tried out
     monkeypatch.setattr(figures, "render", lambda figure: {"svg": b"<svg/>", "png": b""})  # made, not drawn
-    settings = (f"model.path={shallow_pipeline_dir()}", f"sampler.steps={STEPS.get(name, 5)}", *SHORT, *ALIKE)
+    settings = (f"model.path={pipeline_dir()}", f"sampler.steps={STEPS.get(name, 5)}", *SHORT, *ALIKE)
     options = Options(config=name, model="tiny", steps=1, settings=settings, out=results)
     planned = plan(build(options), force=False)
     ready, busy = launch.prepare(planned.todo, force=False)

@@ -33,7 +33,7 @@ IDLE = [name for name in NAMES if name not in TRAINED]
 
 def small() -> ImageChain:
     """A chain with the fewest layers."""
-    return image_chain(steps=STEPS, shallow=True)
+    return image_chain(steps=STEPS)
 
 
 def fresh(name: str) -> Method:

@@ -11,16 +11,18 @@ from bench.data.prompts import answers, dcot
 from bench.experiment.cell_digests import MISSING
 from bench.experiment.request import Options, build
 from bench.experiment.resolve import resolve_all
-from bench.run import launch
+from bench.run import launch, preflight
 from bench.run.cell import run_cell
 from bench.run.experiment import plan, show
 from bench.run.process import Exit
 from bench.run.sample import write_samples
 from bench.run.store import CellDir
 from bench.run.train import Session
+from tests.support.pipelines import pipeline_dir
 from tests.support.running import cell
 
 SHORT = ("train.batch_size=2", "eval.prompts=2", "eval.images_per_prompt=1", "sampler.steps=6")
+SMALL = f"model.path={pipeline_dir()}"
 
 
 def asked(out: Path, *settings: str, dcot: bool = True) -> Options:
@@ -28,7 +30,7 @@ def asked(out: Path, *settings: str, dcot: bool = True) -> Options:
 
 
 def trained(out: Path, dcot: bool = True) -> CellDir:
-    ready, _ = launch.prepare(plan(build(asked(out, dcot=dcot)), force=False).todo, force=False)
+    ready, _ = launch.prepare(plan(build(asked(out, SMALL, dcot=dcot)), force=False).todo, force=False)
     assert [run_cell(CellDir(work.directory.path), None) for work in ready] == [Exit.DONE] * len(ready)
     return cell(out, "ddpo")
 
@@ -65,8 +67,9 @@ def test_every_third_of_the_chain_sees_its_prompt_and_the_reward_the_original(
 
 @pytest.mark.slow
 def test_a_cell_with_dcot_draws_other_pictures_and_samples_are_drawn_as_it_was_trained(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(preflight, "check", lambda *_, **__: None)  # the embedded model is not tried out
     plain, with_stages = trained(tmp_path / "off", dcot=False), trained(tmp_path / "on")
     scores = [
         [row["score"] for row in read_rows(one.evaluations) if row["reward"] == "clip"]
@@ -75,7 +78,7 @@ def test_a_cell_with_dcot_draws_other_pictures_and_samples_are_drawn_as_it_was_t
     assert scores[0] != scores[1]
 
     def picture(name: str, dcot: bool | None) -> bytes:
-        (file,) = write_samples("A hand", None, with_stages.path, 1, 0, tmp_path / name, (), dcot)
+        (file,) = write_samples("A hand", None, with_stages.path, 1, 0, tmp_path / name, (SMALL,), dcot)
         return file.read_bytes()
 
     assert picture("default", None) == picture("on-again", True) != picture("off-again", False)

@@ -14,7 +14,7 @@ from bench.models.config import LoraConfig, ModelConfig
 from bench.models.image import ImageChain
 from bench.models.random_weights import architecture
 from scripts.embedded.export import Prediction
-from tests.support.random_init import SHALLOW, build_random_pipeline
+from tests.support.random_init import build_random_pipeline
 from tests.support.toys import fill
 
 CPU = torch.device("cpu")
@@ -32,25 +32,15 @@ def pipeline_dir(prediction_type: Prediction = "epsilon", set_alpha_to_one: bool
     )
 
 
-@cache
-def shallow_pipeline_dir() -> Path:
-    """The same with the fewest layers, where what runs is what takes time, as under a tracker."""
-    return build_random_pipeline(SCRATCH / "shallow", unet_settings=SHALLOW)
-
-
 def image_chain(
     *,
     prediction_type: Prediction = "epsilon",
     set_alpha_to_one: bool = False,
     spread: float = 0.3,
-    shallow: bool = False,
     **settings: Any,
 ) -> ImageChain:
-    """A random image chain whose LoRA is not at its initialisation (B = 0) but random with std `spread`.
-
-    shallow: with the fewest layers, whatever the scheduler's settings.
-    """
-    path = shallow_pipeline_dir() if shallow else pipeline_dir(prediction_type, set_alpha_to_one)
+    """A random image chain whose LoRA is not at its initialisation (B = 0) but random with std `spread`."""
+    path = pipeline_dir(prediction_type, set_alpha_to_one)
     chosen = {"steps": 4, "guidance": 2.0, "lora": LoraConfig(rank=2)} | settings
     torch.manual_seed(3)
     chain = ImageChain.load(ModelConfig(path=path, **chosen), CPU)

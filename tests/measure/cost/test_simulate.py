@@ -13,7 +13,7 @@ from bench.measure.cost.measure import measure
 from bench.measure.cost.simulate import Simulator
 from bench.measure.cost.usage import Usage
 from tests.measure.cost.cells import planned
-from tests.support.pipelines import shallow_pipeline_dir
+from tests.support.pipelines import pipeline_dir
 
 STEPS = 6  # room for the longest preset
 # Every method class, and the presets that hold other tensors than their class.
@@ -43,7 +43,7 @@ def cell(
 ) -> CellConfig:
     """A method's cell on a random pipeline with few layers; one and two rows are all there is to rehearse."""
     small = (f"model.steps={steps}", "model.guidance=1", "model.lora.rank=16")
-    model = f"path:{shallow_pipeline_dir()}"
+    model = f"path:{pipeline_dir()}"
     batch = 4 if method == "rlr-antithetic" else 2  # pairs
     found = planned(model, method, *small, *settings, graphs=graphs, batch=batch, reward=reward)
     return found.cells[0].config
