@@ -7,7 +7,7 @@ STAMP := .venv/.installed
 SCORERS := .venv/.scorers
 BIN := .venv/bin
 
-.PHONY: demo test test-full-size lint venv scorers clean
+.PHONY: demo test test-fast test-full-size lint venv scorers clean
 .DEFAULT_GOAL := demo
 
 venv: $(STAMP)
@@ -35,6 +35,10 @@ demo: $(STAMP)
 
 test: $(STAMP) $(SCORERS)
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder -r sfE
+
+# For the everyday loop: no training, no process of its own, nothing that takes a second.
+test-fast: $(STAMP)
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "not slow" -q
 
 # The scorers' architectures whole, with random weights: up to 4 GB and, on slow cores, a quarter of an hour each.
 test-full-size: $(STAMP) $(SCORERS)

@@ -10,23 +10,26 @@ true likelihood ratio) or averaged (`mean`, theirs, hence their clip of 1e-4); x
 first ratio is 1; all steps of a batch are pulled back before the optimizer moves.
 """
 
+from __future__ import annotations
+
 import random
 from collections.abc import Iterator, Sequence
-from typing import ClassVar, Literal, final
+from typing import TYPE_CHECKING, ClassVar, Literal, final
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from bench.base.errors import BenchError
+from bench.base.lazy import torch
 from bench.base.strict import Strict
 from bench.engine.advantages import whiten
 from bench.engine.batch import Batch, Report
-from bench.engine.engine import Engine
 from bench.engine.likelihood_ratio import Ppo
 from bench.engine.method import Method
 from bench.engine.plan import Kind, tiled
 from bench.engine.random_streams import uniform
+
+if TYPE_CHECKING:
+    from bench.engine.engine import Engine
 
 
 class DdpoConfig(Strict):
@@ -73,7 +76,7 @@ class Ddpo(Method):
             for include in _minibatches(count, c.minibatches, rng):
                 yield engine.gradient(trajectory, advantage, ppo=ppo, include=include)
 
-    def _advantages(self, rewards: Tensor, prompts: Sequence[str]) -> Tensor:
+    def _advantages(self, rewards: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
         """Whitened with the prompt's running statistics, or with the batch's until there are enough."""
         c: DdpoConfig = self.config
         seen: dict[str, list[float]] = self.state
@@ -89,7 +92,7 @@ class Ddpo(Method):
         return whiten(rewards, mean, std, c.advantage_clamp)
 
 
-def _minibatches(count: int, parts: int, rng: random.Random) -> Iterator[Tensor]:
+def _minibatches(count: int, parts: int, rng: random.Random) -> Iterator[torch.Tensor]:
     """Masks [count] of a random split into equal parts."""
     order = list(range(count))
     rng.shuffle(order)

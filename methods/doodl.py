@@ -21,19 +21,20 @@ How it differs from the authors' code:
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal, final
+from typing import TYPE_CHECKING, ClassVar, Literal, final
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from bench.base.errors import BenchError
+from bench.base.lazy import torch
 from bench.base.strict import Strict
 from bench.engine.batch import Improved, Start
 from bench.engine.chain import per_row
-from bench.engine.engine import Engine
 from bench.engine.method import InferenceMethod
 from bench.engine.random_streams import normal
+
+if TYPE_CHECKING:
+    from bench.engine.engine import Engine
 
 
 class DoodlConfig(Strict):
@@ -79,7 +80,7 @@ class Doodl(InferenceMethod):
         """x_T after all steps. Raises BenchError for a gradient that is not finite."""
         config, x = self.config, start.noise.float()
         norm, velocity = self._norm(x), torch.zeros_like(x)
-        rewards, forward, backward = list[Tensor](), 0, 0
+        rewards, forward, backward = list[torch.Tensor](), 0, 0
         for m in range(config.steps):
             found = engine.noise_gradient(start.prompts, x)
             velocity = config.momentum * velocity + self._step(found.gradient.float(), start, m)
@@ -91,13 +92,13 @@ class Doodl(InferenceMethod):
             forward, backward = forward + found.forward, backward + found.backward
         return Improved(x.to(start.noise.dtype), torch.stack(rewards, dim=1), forward, backward)
 
-    def _norm(self, x: Tensor) -> Tensor | None:
+    def _norm(self, x: torch.Tensor) -> torch.Tensor | None:
         """What every row of x_T is brought to, [B]; None: nothing."""
         if self.config.norm == "free":
             return None
         return _length(x) if self.config.norm == "draw" else torch.full_like(_length(x), _root(x))
 
-    def _step(self, gradient: Tensor, start: Start, m: int) -> Tensor:
+    def _step(self, gradient: torch.Tensor, start: Start, m: int) -> torch.Tensor:
         """[B, *latent_shape]; zero where the gradient is."""
         bad = (~torch.isfinite(gradient)).flatten(1).any(1).nonzero()[:, 0].tolist()
         if bad:
@@ -113,11 +114,11 @@ class Doodl(InferenceMethod):
         )
 
 
-def _length(x: Tensor) -> Tensor:
+def _length(x: torch.Tensor) -> torch.Tensor:
     """Norm of every row, [B]."""
     return x.flatten(1).norm(dim=1)
 
 
-def _root(x: Tensor) -> float:
+def _root(x: torch.Tensor) -> float:
     """sqrt(d), the expected norm of a row of standard normal numbers."""
     return math.sqrt(x[0].numel())

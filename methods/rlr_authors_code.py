@@ -13,10 +13,12 @@ their PickScore compares every image with the batch's first prompt. Advantages a
 float32.
 """
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Iterator
 from math import inf
-from typing import ClassVar, final
+from typing import TYPE_CHECKING, ClassVar, final
 
 from pydantic import Field
 
@@ -24,11 +26,13 @@ from bench.base.errors import BenchError
 from bench.base.strict import Strict
 from bench.engine.advantages import whiten
 from bench.engine.batch import Batch, Report
-from bench.engine.engine import Engine
 from bench.engine.likelihood_ratio import Ppo
 from bench.engine.method import Method
 from bench.engine.plan import Kind, Plan, Segment
 from bench.engine.random_streams import uniform
+
+if TYPE_CHECKING:
+    from bench.engine.engine import Engine
 
 
 class RlrAuthorsCodeConfig(Strict):

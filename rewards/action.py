@@ -15,12 +15,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, final
 
-import torch
 from pydantic import Field
-from torch import Tensor
-from torch.nn.functional import log_softmax
 
 from bench.base.errors import BenchError
+from bench.base.lazy import torch
 from bench.base.strict import Strict
 from bench.engine.reward import Media
 from rewards.shared.checkpoint import random_model, read_model
@@ -83,13 +81,13 @@ class ActionReward(CheckpointReward):
         self.preprocessor = Preprocessor.load(places[0], VIDEOMAE, "VideoMAE")
         return model
 
-    def _scores(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
+    def _scores(self, media: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
         """Raises BenchError for a prompt without an action where none is set."""
         wanted = [self._number(self.config.action or self._named(prompt)) for prompt in prompts]
         logits = self._in_chunks(self._logits, media)
-        return log_softmax(logits, dim=1)[torch.arange(len(wanted)), wanted]
+        return torch.nn.functional.log_softmax(logits, dim=1)[torch.arange(len(wanted)), wanted]
 
-    def _logits(self, media: Tensor) -> Tensor:
+    def _logits(self, media: torch.Tensor) -> torch.Tensor:
         half = HalfPass(self.model.dtype)
         pixels = half.enter(prepared(with_frames(media, self.frames), self.preprocessor))
         return half.leave(self.model(pixel_values=pixels).logits)

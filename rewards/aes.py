@@ -7,16 +7,16 @@ OpenAI's CLIP ViT-L/14. VBench's aesthetic_quality is another file, sa_0_4_vit_l
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, final
 
-import torch
 from pydantic import Field, field_validator
-from torch import Tensor, nn
 
 from bench.base.errors import BenchError
+from bench.base.lazy import torch
 from bench.base.strict import Strict
 from bench.data.need import Need
 from rewards.shared.checkpoint import CHUNK, HALF, Dtype, assign, fill_random, freeze, read_state
@@ -81,7 +81,7 @@ class AesReward(ClipTowers):
 
     def __init__(self, config: AesConfig, device: torch.device) -> None:
         """Loads head and CLIP model, downloading them if need be. Raises BenchError."""
-        self.head = Head()
+        self.head = new_head()
         super().__init__(config, device)
         self.head = freeze(self.head.float(), device)
         openai = {"torchvision_crop": True}  # LAION's code takes the path of OpenAI's package
@@ -103,26 +103,21 @@ class AesReward(ClipTowers):
             )
         return model
 
-    def _scores(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
+    def _scores(self, media: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
         return self.head(self.image_features(media).float())[:, 0]
 
 
-class Head(nn.Module):
+def new_head() -> torch.nn.Module:
     """Embeddings [B, 768] → scores [B, 1]; the names of its weights are the published file's."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(WIDTH, 1024),
-            nn.Dropout(0.2),
-            nn.Linear(1024, 128),
-            nn.Dropout(0.2),
-            nn.Linear(128, 64),
-            nn.Dropout(0.1),
-            nn.Linear(64, 16),
-            nn.Linear(16, 1),
-        )
-
-    def forward(self, features: Tensor) -> Tensor:
-        """The predicted score of each embedding, [B, 1]."""
-        return self.layers(features)
+    nn = torch.nn
+    layers = nn.Sequential(
+        nn.Linear(WIDTH, 1024),
+        nn.Dropout(0.2),
+        nn.Linear(1024, 128),
+        nn.Dropout(0.2),
+        nn.Linear(128, 64),
+        nn.Dropout(0.1),
+        nn.Linear(64, 16),
+        nn.Linear(16, 1),
+    )
+    return nn.Sequential(OrderedDict(layers=layers))

@@ -15,10 +15,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, final
 
-import torch
-from torch import Tensor
-
 from bench.base.errors import BenchError
+from bench.base.lazy import torch
 from bench.base.strict import Strict
 from bench.engine.reward import Reward
 
@@ -39,7 +37,7 @@ class ColourfulnessReward(Reward):
     def __init__(self, config: ColourfulnessConfig, device: torch.device) -> None:
         """Nothing to load."""
 
-    def score(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
+    def score(self, media: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
         """M [B] of images [B, 3, H, W] in [0, 1]. Prompts play no part."""
         if media.ndim != 4 or media.shape[1] != 3:
             raise BenchError(f"reward colourfulness: expected images [B, 3, H, W], got {list(media.shape)}")
@@ -47,7 +45,7 @@ class ColourfulnessReward(Reward):
         return colourfulness(255 * wide)
 
 
-def colourfulness(rgb: Tensor) -> Tensor:
+def colourfulness(rgb: torch.Tensor) -> torch.Tensor:
     """M [B] of rgb [B, 3, H, W] in 0 … 255."""
     r, g, b = rgb.flatten(2).unbind(dim=1)
     opponent = torch.stack((r - g, (r + g) / 2 - b), dim=1)  # [B, 2, H·W]

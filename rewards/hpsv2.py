@@ -12,11 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, final
 
-import torch
 from pydantic import Field
-from torch import Tensor
-from torch.nn.functional import normalize
 
+from bench.base.lazy import torch
 from bench.base.strict import Strict
 from bench.data.need import Need
 from rewards.shared import compat
@@ -89,15 +87,15 @@ class Hpsv2Reward(TwoTowers):
         model.attn_mask = torch.full(shape, float("-inf"), dtype=self.dtype).triu_(1)
         return model
 
-    def _scores(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
+    def _scores(self, media: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
         return (100.0 if self.config.scale == "x100" else 1.0) * self.cosine(media, prompts)
 
-    def _image(self, media: Tensor) -> Tensor:
+    def _image(self, media: torch.Tensor) -> torch.Tensor:
         half = HalfPass(self.dtype)
         pixels = half.enter(self.preprocessor.normalise(fit_square(media.float(), self.side)))
-        return normalize(half.leave(self.model.encode_image(pixels)), dim=-1)
+        return torch.nn.functional.normalize(half.leave(self.model.encode_image(pixels)), dim=-1)
 
-    def _text(self, prompt: str) -> Tensor:
+    def _text(self, prompt: str) -> torch.Tensor:
         ids = compat.open_clip().tokenize([prompt], context_length=self.tokens).to(self.device)
         with torch.no_grad():
-            return normalize(self.model.encode_text(ids).float(), dim=-1)[0]
+            return torch.nn.functional.normalize(self.model.encode_text(ids).float(), dim=-1)[0]

@@ -14,11 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, final
 
-import torch
 from pydantic import Field, field_validator
-from torch import Tensor
 
 from bench.base.errors import BenchError
+from bench.base.lazy import torch
 from bench.base.strict import Strict
 from bench.data.need import PROCESSOR_PATTERNS, Need, check_source
 from bench.engine.chunks import in_chunks
@@ -133,10 +132,10 @@ class ImageRewardReward(CheckpointReward):
         check_vocabulary(self.tokenizer, words, vocabulary, "imagereward")
         return model
 
-    def _scores(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
+    def _scores(self, media: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
         return in_chunks(lambda part: self._chunk(media[part], prompts[part]), len(media), self.chunk)
 
-    def _chunk(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
+    def _chunk(self, media: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
         words = self.tokenizer(
             list(prompts), padding="max_length", truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
         ).to(self.device)

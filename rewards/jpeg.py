@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import ClassVar, Literal, final
+from typing import TYPE_CHECKING, ClassVar, Literal, final
 
-import torch
-from PIL import Image
 from pydantic import Field
-from torch import Tensor
 
 from bench.base.errors import BenchError
-from bench.base.media import to_pil
+from bench.base.lazy import torch
 from bench.base.strict import Strict
 from bench.engine.reward import Reward
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 class JpegConfig(Strict):
@@ -48,8 +48,10 @@ class JpegReward(Reward):
         self.quality = config.quality
         self.sign = -1.0 if config.direction == "compressibility" else 1.0
 
-    def score(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
+    def score(self, media: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
         """±kB [B] of images [B, 3, H, W] in [0, 1], nan where one is not finite. Prompts play no part."""
+        from bench.base.media import to_pil
+
         if media.ndim != 4 or media.shape[1] != 3:
             raise BenchError(f"reward jpeg: expected images [B, 3, H, W], got {list(media.shape)}")
         finite = torch.isfinite(media).flatten(1).all(dim=1).tolist()

@@ -13,12 +13,10 @@ import math
 from collections.abc import Sequence
 from typing import ClassVar, final
 
-import torch
 from pydantic import Field
-from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d
 
 from bench.base.errors import BenchError
+from bench.base.lazy import torch
 from bench.base.strict import Strict
 from bench.data.prompts.emoji_motion import MOTIONS, REACH, TURN, motion_of
 from bench.engine.reward import Media, Reward
@@ -58,7 +56,7 @@ class MotionReward(Reward):
         """Nothing is loaded."""
         self.pixels, self.still, self.device = config.pixels, config.still, device
 
-    def score(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
+    def score(self, media: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
         """Scores [B] of videos [B, F, 3, H, W] in [0, 1], of at least two frames."""
         check_videos(media, prompts, "motion")
         if media.shape[1] < 2:
@@ -72,16 +70,18 @@ class MotionReward(Reward):
         along = (v * asked).sum(dim=1)
         return torch.where(none, self.still, along) / length
 
-    def motion(self, media: Tensor) -> Tensor:
+    def motion(self, media: torch.Tensor) -> torch.Tensor:
         """[B, 4] of videos [B, F, 3, H, W]: to the right, down, growth, turn counter-clockwise; in units."""
         x = media if media.dtype == torch.float64 else media.float()
-        small = adaptive_avg_pool2d(x.flatten(0, 1), self.pixels).unflatten(0, x.shape[:2])
+        small = torch.nn.functional.adaptive_avg_pool2d(x.flatten(0, 1), self.pixels).unflatten(
+            0, x.shape[:2]
+        )
         p = similarity(small[:, :-1].flatten(0, 1), small[:, 1:].flatten(0, 1))
         units = torch.tensor([REACH, REACH, REACH, TURN], dtype=p.dtype, device=p.device)
         return p.unflatten(0, (len(x), -1)).sum(dim=1) / units
 
 
-def similarity(first: Tensor, second: Tensor) -> Tensor:
+def similarity(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     """[N, 4]: how pictures [N, C, H, W] moved from the first to the second.
 
     Shift to the right and down in half pictures, logarithm of growth, turn counter-clockwise in radians.
@@ -104,7 +104,7 @@ def similarity(first: Tensor, second: Tensor) -> Tensor:
     return -torch.linalg.solve(normal + ridge[:, None, None] * eye, right)[..., 0]
 
 
-def _coordinates(size: int, like: Tensor) -> Tensor:
+def _coordinates(size: int, like: torch.Tensor) -> torch.Tensor:
     """Of pixel centres, in [-1, 1]."""
     return (torch.arange(size, dtype=like.dtype, device=like.device) + 0.5) * (2 / size) - 1
 

@@ -21,10 +21,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, final
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
+from bench.base.lazy import torch
 from bench.base.strict import Strict
 from rewards.shared.checkpoint import random_model, read_model
 from rewards.shared.checkpoint_reward import CheckpointReward, NetworkConfig
@@ -91,16 +90,16 @@ class ObjectsReward(CheckpointReward):
         self.images = DetectorImages.load(places[0])
         return model
 
-    def _scores(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
+    def _scores(self, media: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
         logits = self._in_chunks(self._logits, media)
         found = self._confidence(logits.softmax(dim=-1)[..., :-1])  # the last class is "nothing"
         return found if self.config.present else 1 - found
 
-    def _logits(self, media: Tensor) -> Tensor:
+    def _logits(self, media: torch.Tensor) -> torch.Tensor:
         half = HalfPass(self.model.dtype)
         return half.leave(self.model(pixel_values=half.enter(self.images(media))).logits)
 
-    def _confidence(self, p: Tensor) -> Tensor:
+    def _confidence(self, p: torch.Tensor) -> torch.Tensor:
         """[B] from p [B, boxes, classes]."""
         if self.config.over == "max":
             return p[..., self.classes].amax(dim=(1, 2))

@@ -18,11 +18,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, final
 
-import torch
 from pydantic import Field, field_validator
-from torch import Tensor
 
 from bench.base.errors import BenchError, did_you_mean
+from bench.base.lazy import torch
 from bench.base.strict import Strict
 from bench.data.digests import text_digest
 from bench.engine.reward import Reward
@@ -75,7 +74,7 @@ class PythonReward(Reward):
         self.path, self.device = config.function, device
         self.has_gradient = config.differentiable
 
-    def score(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
+    def score(self, media: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
         """The function's numbers [B], float32 on the device. Raises BenchError if they are not B numbers."""
         check_pairs(media, prompts, f"python:{self.path}")
         with contextlib.nullcontext() if self.has_gradient else torch.no_grad():
@@ -95,9 +94,9 @@ class PythonReward(Reward):
             )
         return scores
 
-    def _numbers(self, found: Any, batch: int) -> Tensor:
+    def _numbers(self, found: Any, batch: int) -> torch.Tensor:
         where = f"reward python:{self.path}: expected {batch} numbers"
-        if not isinstance(found, Tensor):
+        if not isinstance(found, torch.Tensor):
             try:
                 found = torch.tensor([float(value) for value in found])
             except (TypeError, ValueError) as error:
@@ -109,7 +108,7 @@ class PythonReward(Reward):
         return found.reshape(batch).to(self.device, torch.float32)
 
 
-def load_function(name: str) -> Callable[[Tensor, list[str]], Any]:
+def load_function(name: str) -> Callable[[torch.Tensor, list[str]], Any]:
     """The function of a dotted name. Raises BenchError."""
     module_name, _, attribute = name.rpartition(".")
     here = str(Path.cwd())

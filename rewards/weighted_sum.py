@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, final
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from bench.base import registry
 from bench.base.layers import Layers, read_yaml, readable, shipped
+from bench.base.lazy import torch
 from bench.base.strict import Strict
 from bench.data.digests import HasDigest, text_digest
 from bench.data.need import Need, needs_of
@@ -86,7 +85,7 @@ class WeightedReward(Reward):
             for term in config.terms
         ]
 
-    def score(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
+    def score(self, media: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
         """The sum [B] of images [B, 3, H, W] (with a term of videos: videos) in [0, 1], float32."""
         signed = [
             (weight if reward.higher_is_better else -weight) * scores(reward, media, prompts).float()

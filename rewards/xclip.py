@@ -13,11 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, final
 
-import torch
 from pydantic import Field
-from torch import Tensor
-from torch.nn.functional import normalize
 
+from bench.base.lazy import torch
 from bench.base.strict import Strict
 from bench.engine.chunks import in_chunks
 from bench.engine.reward import Media
@@ -63,7 +61,7 @@ class XclipReward(CheckpointReward):
         """Loads the model, downloading it if need be. Raises BenchError."""
         super().__init__(config, device)
         self.frames: int = self.model.config.vision_config.num_frames
-        self._texts: dict[str, Tensor] = {}
+        self._texts: dict[str, torch.Tensor] = {}
 
     def _random(self) -> Any:
         from transformers import XCLIPConfig as Shapes
@@ -88,10 +86,10 @@ class XclipReward(CheckpointReward):
         self.preprocessor = Preprocessor.load(places[0], VIDEOMAE, "X-CLIP")
         return model
 
-    def _scores(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
+    def _scores(self, media: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
         return in_chunks(lambda part: self._cosine(media[part], prompts[part]), len(media), self.chunk)
 
-    def _cosine(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
+    def _cosine(self, media: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
         """XCLIPModel.forward for pairs of video and text, instead of for all videos with all texts."""
         model, half = self.model, HalfPass(self.model.dtype)
         pixels = half.enter(prepared(with_frames(media, self.frames), self.preprocessor))
@@ -104,10 +102,10 @@ class XclipReward(CheckpointReward):
         patches = patches.unflatten(0, pixels.shape[:2]).mean(dim=1)
         text = torch.stack([self._text(prompt) for prompt in prompts])
         text = (text[:, None] + model.prompts_generator(text[:, None], patches))[:, 0]
-        both = normalize(half.leave(torch.stack([video, text], dim=1)), dim=-1)
+        both = torch.nn.functional.normalize(half.leave(torch.stack([video, text], dim=1)), dim=-1)
         return (both[:, 0] * both[:, 1]).sum(dim=-1)
 
-    def _text(self, prompt: str) -> Tensor:
+    def _text(self, prompt: str) -> torch.Tensor:
         """A constant [D] without gradient, each prompt's computed once and alone."""
         if prompt not in self._texts:
             self._texts[prompt] = projected_text(self.model, self.tokenizer, prompt, self.device)[0]

@@ -12,6 +12,8 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
+from yaml.constructor import SafeConstructor
+from yaml.resolver import Resolver
 
 import bench
 from bench.base.errors import BenchError, did_you_mean
@@ -26,16 +28,13 @@ _FLOAT = re.compile(
 )
 _BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
 _NULL = re.compile(r"~|null|Null|NULL|")
+_TAKEN_OTHERWISE = re.compile(r"[\t?>!]")  # signs that libyaml takes in places where PyYAML refuses them
 
 
-class _Yaml12(yaml.SafeLoader):
+class _Yaml12(SafeConstructor, Resolver):
     """PyYAML with the scalars of YAML 1.2's core schema: 1e-4 is a number; yes, on and 10:30 are text."""
 
     yaml_implicit_resolvers: dict[Any, Any] = {}  # noqa: RUF012  (the base class's own form)
-
-
-class _Fast(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-    """The same by libyaml, ten times as fast; what it cannot read is left to the reader above to tell of."""
 
 
 class _Dumper(yaml.SafeDumper):
@@ -48,15 +47,15 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
-def _int(loader: _Yaml12, node: yaml.ScalarNode) -> int:
+def _int(loader: Any, node: yaml.ScalarNode) -> int:
     return int(node.value)
 
 
-def _float(loader: _Yaml12, node: yaml.ScalarNode) -> float:
+def _float(loader: Any, node: yaml.ScalarNode) -> float:
     return float(re.sub(r"\.(inf|nan)", r"\1", node.value.lower()))
 
 
-def _mapping(loader: _Yaml12, node: yaml.MappingNode) -> dict[Hashable, Any]:
+def _mapping(loader: Any, node: yaml.MappingNode) -> dict[Hashable, Any]:
     seen: set[Any] = set()
     for key_node, _ in node.value:
         key = loader.construct_object(key_node, deep=True)
@@ -72,16 +71,30 @@ for _tag, _pattern in (("null", _NULL), ("bool", _BOOL), ("int", _INT), ("float"
 _Yaml12.add_constructor("tag:yaml.org,2002:int", _int)
 _Yaml12.add_constructor("tag:yaml.org,2002:float", _float)
 _Yaml12.add_constructor("tag:yaml.org,2002:map", _mapping)
-_Fast.yaml_implicit_resolvers = _Yaml12.yaml_implicit_resolvers
-_Fast.yaml_constructors = _Yaml12.yaml_constructors
+
+
+class _Loader(_Yaml12, yaml.SafeLoader):
+    """With PyYAML's own parser."""
+
+
+if yaml.__with_libyaml__:
+
+    class _Libyaml(_Yaml12, yaml.CSafeLoader):
+        """With libyaml's parser, which takes an eighth of the time."""
+
+
+def _value(text: str) -> Any:
+    """Raises yaml.YAMLError, always of PyYAML's own parser, whose messages say more than libyaml's."""
+    if yaml.__with_libyaml__ and not _TAKEN_OTHERWISE.search(text):
+        with suppress(yaml.YAMLError):
+            return yaml.load(text, Loader=_Libyaml)
+    return yaml.load(text, Loader=_Loader)
 
 
 def parse_yaml(text: str, origin: str) -> Any:
     """The value of a YAML text; origin names it in messages."""
-    with suppress(yaml.YAMLError):
-        return yaml.load(text, Loader=_Fast)
     try:
-        return yaml.load(text, Loader=_Yaml12)
+        return _value(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
@@ -134,7 +147,16 @@ def config_dir() -> Path:
 
 def shipped(kind: str) -> dict[str, Path]:
     """Name → file of configs/<kind>/."""
-    return {path.stem: path for path in sorted((config_dir() / kind).glob("*.yaml"))}
+    return _by_name(config_dir() / kind)
+
+
+def profiles() -> dict[str, Path]:
+    """Name → file of the SLURM profiles that ship."""
+    return _by_name(shipped_dir("slurm") / "profiles")
+
+
+def _by_name(folder: Path) -> dict[str, Path]:
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 def readable(path: Path) -> str:

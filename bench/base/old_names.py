@@ -23,7 +23,7 @@ MOVED = {  # old name in bench/ → the modules in bench/ that have what was in 
     "gradients.weights": "measure.gradients.term_factors",
     "half_order": "engine.likelihood_ratio engine.control_variate",
     "hub": "data.hub",
-    "joint": "engine.joint_graphs engine.batch",
+    "joint": "engine.kept_graphs engine.batch",
     "media": "base.media",
     "method": "engine.method engine.batch",
     "models.embedded.motion": "data.prompts.emoji_motion",

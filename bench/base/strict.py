@@ -15,7 +15,9 @@ class Strict(BaseModel):
     Numbers are finite, whole ones fit into 64 bits, and `true` is none, though Python counts with it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False, defer_build=True
+    )
 
     @field_validator("*", mode="before")
     @classmethod

@@ -1,7 +1,5 @@
 """The commands about cost: profile, and plan, which needs neither a GPU nor weights."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,5 @@
 """The commands that measure gradients: gradients, and one probe of it."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Annotated

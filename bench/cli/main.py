@@ -1,7 +1,5 @@
 """The command line. A command parses, calls and prints, and imports what is slow only when it is called."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path
@@ -46,7 +44,7 @@ def list_() -> None:
 @app.command()
 def describe(name: str) -> None:
     """Explain anything that `list` names, or the sections train, eval, model, sampler, dcot, experiment."""
-    from bench.cli.catalogue import show
+    from bench.cli.describe import show
 
     show(console, name)
 

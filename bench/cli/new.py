@@ -1,7 +1,5 @@
 """`bench new`: a working skeleton of a method or a reward, with its settings' file and its test."""
 
-from __future__ import annotations
-
 import keyword
 import re
 from enum import StrEnum

@@ -1,7 +1,5 @@
 """The commands that run cells and look at what came of them: run, sample, report, evaluate."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

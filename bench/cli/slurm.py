@@ -1,7 +1,5 @@
 """The commands of a sweep by SLURM: submit, status, cancel, retry, logs."""
 
-from __future__ import annotations
-
 import sys
 from typing import Annotated
 

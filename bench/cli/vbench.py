@@ -1,7 +1,5 @@
 """The commands around VBench: generate, score, table. Parse, call, print; `bench.cli.main` registers them."""
 
-from __future__ import annotations
-
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -197,7 +195,7 @@ def cell(directory: Path, with_parent: options.WithParent = False) -> None:
 
 def _how(
     slurm: str, changes: list[str] | None, max_parallel: int | None, wait: bool, dry_run: bool, force: bool
-) -> sweep.SweepRequest:
+) -> "sweep.SweepRequest":
     from bench.run.slurm import sweep
 
     return sweep.SweepRequest(slurm, tuple(changes or ()), max_parallel, wait, dry_run, force)

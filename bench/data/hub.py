@@ -20,11 +20,14 @@ SITE = "https://huggingface.co"  # where licences are accepted, whatever mirror 
 CONNECT_SECONDS = 5.0
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 REFUSED = (401, 403)
+PLAIN = re.compile(r"[A-Za-z0-9]+([-_.][A-Za-z0-9]+)*/[A-Za-z0-9]+([-_.][A-Za-z0-9]+)*(?<!\.git)")  # names
 PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")  # of a pipeline: those with weights that are used
 
 
 def cached(need: Need) -> Path | None:
     """The snapshot in the cache, if it is complete as far as the cache knows."""
+    if _never_fetched(need):
+        return None
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
@@ -32,6 +35,15 @@ def cached(need: Need) -> Path | None:
     except LocalEntryNotFoundError:
         return None
     return found if holds(found, need) else None
+
+
+def _never_fetched(need: Need) -> bool:
+    """Whether the cache has no folder of a repository: seen without the library's client, which takes a
+    quarter of a second to import. Of names that may be none, the library says what is wrong."""
+    from huggingface_hub import constants
+
+    folder = "--".join((f"{need.repo_type}s", *need.place.split("/")))
+    return PLAIN.fullmatch(need.place) is not None and not (Path(constants.HF_HUB_CACHE) / folder).exists()
 
 
 def download(need: Need) -> Path:

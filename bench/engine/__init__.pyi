@@ -3,10 +3,9 @@ from .chain import Chain, Condition, MakesVideos, State, Transition
 from .control_variate import Control
 from .engine import Engine, NoiseGradient
 from .method import InferenceMethod, Method
-from .plan import Kind, Plan, Segment, tiled
+from .plan import UNIT_WEIGHTS, Kind, Plan, Segment, tiled
 from .plan_method import Estimator, PlanMethod, last_steps
 from .reward import Media, Reward
-from .terms import UNIT_WEIGHTS
 
 __all__ = [
     "UNIT_WEIGHTS",

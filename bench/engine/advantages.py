@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-import torch
-from torch import Tensor
-
 from bench.base.errors import BenchError
+from bench.base.lazy import torch
 
 Baseline = Literal["none", "loo", "loo_prompt"]
 
 
 def advantages(
-    rewards: Tensor, prompts: Sequence[str], baseline: Baseline, *, antithetic: bool = False
-) -> Tensor:
+    rewards: torch.Tensor, prompts: Sequence[str], baseline: Baseline, *, antithetic: bool = False
+) -> torch.Tensor:
     """R - b for a batch. rewards: [B], higher is better; prompts: one per sample.
 
     none: b = 0, the paper's form. loo: the mean of the other samples. loo_prompt: the mean of the prompt's
@@ -42,12 +40,12 @@ def advantages(
     return centred - (_by(group, centred) - _by(unit, centred)) / count
 
 
-def _by(label: Tensor, values: Tensor) -> Tensor:
+def _by(label: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     """For every sample, the sum of the values [B] with its label [B]."""
     sums = torch.zeros(int(label.max()) + 1, dtype=values.dtype, device=values.device)
     return sums.index_add(0, label, values)[label]
 
 
-def whiten(rewards: Tensor, mean: Tensor, std: Tensor, clamp: float) -> Tensor:
+def whiten(rewards: torch.Tensor, mean: torch.Tensor, std: torch.Tensor, clamp: float) -> torch.Tensor:
     """DDPO's advantages: (R - mean) / std, cut off at ± clamp. All [B]; std is floored at 1e-6."""
     return ((rewards - mean) / std.clamp(min=1e-6)).clamp(-clamp, clamp)

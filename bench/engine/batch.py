@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
-import torch
-from torch import Tensor
-
+from bench.base.lazy import torch
 from bench.engine.chain import State, Transition
 from bench.engine.control_variate import Sums
 from bench.engine.plan import Kind
 
 KINDS = tuple(Kind)
-Gradients = Sequence[Tensor | None]  # one per trainable parameter; None: zero
+Gradients: TypeAlias = "Sequence[torch.Tensor | None]"  # one per trainable parameter; None: zero
 
 
 @dataclass(frozen=True)
@@ -61,23 +59,27 @@ class MicroBatch:
     index: list[int]
     prompts: list[str]
     cond: Any
-    eta: Tensor  # [rows, T]
-    weight: Tensor  # [rows, T]
-    kind: Tensor  # [rows, T], index into KINDS
-    perturbed: Tensor  # [rows, T], the step runs at perturbed parameters (ZO)
-    ends: Tensor  # [rows, T], the step is the last of its segment
-    onward: Tensor  # [rows, T], the step's cotangent goes on to the step before it
-    resets: Tensor  # [rows, T], a multistep solver forgets its memory before the step
+    eta: torch.Tensor  # [rows, T]
+    weight: torch.Tensor  # [rows, T]
+    kind: torch.Tensor  # [rows, T], index into KINDS
+    perturbed: torch.Tensor  # [rows, T], the step runs at perturbed parameters (ZO)
+    ends: torch.Tensor  # [rows, T], the step is the last of its segment
+    onward: torch.Tensor  # [rows, T], the step's cotangent goes on to the step before it
+    resets: torch.Tensor  # [rows, T], a multistep solver forgets its memory before the step
     readout: int | None  # the last step is the one-step prediction of x_0
-    frames: Tensor | None = None  # [rows, k], the frames that are decoded and rewarded; None: all
+    frames: torch.Tensor | None = None  # [rows, k], the frames that are decoded and rewarded; None: all
     # Filled in by the rollout:
     states: list[State] = field(default_factory=list)  # T + 1
-    std: list[Tensor] = field(default_factory=list)  # T, each broadcastable to x
-    log_prob: Tensor = field(default_factory=lambda: torch.empty(0))  # [rows, T], 0 at deterministic steps
+    std: list[torch.Tensor] = field(default_factory=list)  # T, each broadcastable to x
+    # [rows, T], 0 at deterministic steps
+    log_prob: torch.Tensor = field(default_factory=lambda: torch.empty(0))
     graphs: dict[tuple[int, tuple[int, ...]], Graph] = field(default_factory=dict)  # kept; by (step, rows)
+    z: dict[int, tuple[list[int], torch.Tensor]] = field(
+        default_factory=dict
+    )  # kept, by step: rows and their z
     # Filled in by the reward:
-    rewards: Tensor = field(default_factory=lambda: torch.empty(0))  # [rows], higher is better
-    reward_grad: Tensor | None = None  # dR/dx_0, [rows, …]
+    rewards: torch.Tensor = field(default_factory=lambda: torch.empty(0))  # [rows], higher is better
+    reward_grad: torch.Tensor | None = None  # dR/dx_0, [rows, …]
 
     @property
     def steps(self) -> int:
@@ -101,7 +103,13 @@ class MicroBatch:
             weight=torch.ones_like(self.weight),
             onward=torch.ones_like(self.onward),
             graphs={},
+            z={},
         )
+
+    def forget(self) -> None:
+        """Let go of what was kept for one gradient."""
+        self.graphs.clear()
+        self.z.clear()
 
 
 @dataclass(eq=False)
@@ -109,7 +117,7 @@ class Graph:
     """One step of some rows, with its graph. inputs: its x_i and, of a multistep solver, memory, where the
     gradient goes on to them. bytes: what the graph stores, where it was measured."""
 
-    inputs: list[Tensor]
+    inputs: list[torch.Tensor]
     out: Transition
     bytes: int = 0
 
@@ -125,9 +133,14 @@ class Trajectory:
     batch: Batch
     kinds: frozenset[Kind]
     micros: list[MicroBatch]
-    rewards: Tensor
-    signed: Tensor
+    rewards: torch.Tensor
+    signed: torch.Tensor
     forward: int
+
+    @property
+    def rows(self) -> int:
+        """Samples of this process."""
+        return sum(len(micro.index) for micro in self.micros)
 
 
 @dataclass
@@ -158,7 +171,7 @@ class Report:
     a method wants logged.
     """
 
-    rewards: Tensor
+    rewards: torch.Tensor
     terms: dict[str, Term]
     forward: int
     backward: int
@@ -176,7 +189,7 @@ class Start:
     """
 
     prompts: tuple[str, ...]
-    noise: Tensor
+    noise: torch.Tensor
     seed: int
     pictures: tuple[tuple[int, int], ...]
 
@@ -188,7 +201,7 @@ class Improved:
     forward / backward: network evaluations for all B pictures together, as in `Report`.
     """
 
-    noise: Tensor
-    rewards: Tensor
+    noise: torch.Tensor
+    rewards: torch.Tensor
     forward: int
     backward: int

@@ -11,8 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-import torch
-from torch import Tensor
+from bench.base.lazy import torch
 
 
 @dataclass(frozen=True)
@@ -20,17 +19,17 @@ class State:
     """Where a chain stands: x [B, …], and a multistep solver's memory [B, …] with the rows where it is valid
     [B]."""
 
-    x: Tensor
-    history: Tensor | None = None
-    valid: Tensor | None = None
+    x: torch.Tensor
+    history: torch.Tensor | None = None
+    valid: torch.Tensor | None = None
 
-    def select(self, rows: Tensor) -> State:
+    def select(self, rows: torch.Tensor) -> State:
         """The given rows of the batch."""
         if self.history is None or self.valid is None:
             return State(self.x[rows])
         return State(self.x[rows], self.history[rows], self.valid[rows])
 
-    def reset(self, rows: Tensor) -> State:
+    def reset(self, rows: torch.Tensor) -> State:
         """The same state with the memory forgotten where rows [B] is true."""
         if self.history is None or self.valid is None:
             return self
@@ -42,27 +41,27 @@ class Transition:
     """x_{i+1} ~ N(mean, std²): mean [B, …], std broadcastable to it (0: deterministic); the solver's next
     memory."""
 
-    mean: Tensor
-    std: Tensor
-    history: Tensor | None = None
+    mean: torch.Tensor
+    std: torch.Tensor
+    history: torch.Tensor | None = None
 
     def detached(self) -> Transition:
         """The same without a graph."""
         history = None if self.history is None else self.history.detach()
         return Transition(self.mean.detach(), self.std.detach(), history)
 
-    def next_state(self, x: Tensor) -> State:
+    def next_state(self, x: torch.Tensor) -> State:
         """The state that follows once x [B, …] has been drawn; its memory is valid in every row."""
         valid = None if self.history is None else torch.ones(len(x), dtype=torch.bool, device=x.device)
         return State(x, self.history, valid)
 
 
-def per_row(value: Tensor, like: Tensor) -> Tensor:
+def per_row(value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """[B] → [B, 1, …] so that it multiplies `like` [B, …] row by row."""
     return value.to(like.dtype).reshape(-1, *[1] * (like.ndim - 1))
 
 
-def gaussian_log_prob(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+def gaussian_log_prob(x: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
     """log N(x; mean, std²) summed over each row's dimensions: [B, …] → [B]. std > 0, broadcastable to x."""
     logs = -((x - mean) ** 2) / (2 * std**2) - std.log() - 0.5 * math.log(2 * math.pi)
     return logs.expand_as(x).flatten(1).sum(1)
@@ -71,7 +70,7 @@ def gaussian_log_prob(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 class Condition(Protocol):
     """What the network is conditioned on, opaque to the engine."""
 
-    def select(self, rows: Tensor) -> Condition:
+    def select(self, rows: torch.Tensor) -> Condition:
         """The given rows of the batch."""
         ...
 
@@ -103,12 +102,12 @@ class Chain(Protocol):
         """Embed prompts (cached). No gradient."""
         ...
 
-    def prior(self, noise: Tensor) -> State:
+    def prior(self, noise: torch.Tensor) -> State:
         """The starting state from standard normal noise [B, *latent_shape]."""
         ...
 
     def transition(
-        self, state: State, i: int, cond: Any, eta: Tensor, x_path_only: bool = False
+        self, state: State, i: int, cond: Any, eta: torch.Tensor, x_path_only: bool = False
     ) -> Transition:
         """Step i from `state`; eta [B]. Differentiable in x, memory and parameters.
 
@@ -116,11 +115,11 @@ class Chain(Protocol):
         """
         ...
 
-    def predict_x0(self, state: State, i: int, cond: Any, x_path_only: bool = False) -> Tensor:
+    def predict_x0(self, state: State, i: int, cond: Any, x_path_only: bool = False) -> torch.Tensor:
         """One-step prediction of x_0 from the state at step i, differentiable; `x_path_only` as above."""
         ...
 
-    def decode(self, x: Tensor, frames: Tensor | None = None) -> Tensor:
+    def decode(self, x: torch.Tensor, frames: torch.Tensor | None = None) -> torch.Tensor:
         """Media in [0, 1] from x_0, differentiable: images [B, 3, H, W] or videos [B, F, 3, H, W].
 
         frames [B, k]: only those of each video, [B, k, 3, H, W]. Asked for only where plans have `frames`.
@@ -131,7 +130,7 @@ class Chain(Protocol):
         """The trainable parameters, in a fixed order (the LoRA)."""
         ...
 
-    def perturbed(self, delta: Tensor) -> AbstractContextManager[None]:
+    def perturbed(self, delta: torch.Tensor) -> AbstractContextManager[None]:
         """Within the context, row b runs with parameters + delta[b]; delta [B, d], flat in `parameters`
         order."""
         ...

@@ -24,17 +24,18 @@ import torch
 from torch import Tensor
 
 from bench.base.errors import BenchError
+from bench.engine.at_once import AtOnce, Setting, split
 from bench.engine.batch import Batch, Evaluations, Gradients, MicroBatch, Perturbation, Report, Trajectory
 from bench.engine.chain import Chain
 from bench.engine.control_variate import Control, Sums
 from bench.engine.kept_graphs import Graphs, Keep, spare_memory
 from bench.engine.likelihood_ratio import HalfOrder, Ppo
-from bench.engine.plan import Kind, Plan, Segment
+from bench.engine.plan import UNIT_WEIGHTS, Kind, Plan, Segment
 from bench.engine.pullback import Pullback
 from bench.engine.reward import Reward
 from bench.engine.rollout import Draw, MakeStep, Roller
 from bench.engine.stages import ZEROTH_ORDER, stage
-from bench.engine.terms import UNIT_WEIGHTS, Accumulator, Terms, Watch, flattened
+from bench.engine.terms import Accumulator, Terms, Watch, flattened
 from bench.engine.world import World
 
 
@@ -60,7 +61,8 @@ class Engine:
         reward: Reward,
         *,
         seed: int,
-        micro_batch: int,
+        micro_batch: Setting,
+        rollout_batch: Setting | None = None,
         reward_chunk: int | None = None,
         world: World | None = None,
         offload: bool = False,
@@ -69,7 +71,9 @@ class Engine:
         watch: Watch | None = None,
         draw: Draw | None = None,
     ) -> None:
-        """micro_batch: samples per rollout. reward_chunk: samples per decode-and-reward (default:
+        """micro_batch: samples whose graphs are built at once. rollout_batch: samples that go through the
+        chain at once where no graph is kept, not fewer (default: micro_batch). Either may be `auto`: the
+        whole batch, halved where memory runs out. reward_chunk: samples per decode-and-reward (default:
         micro_batch).
 
         offload: keep the activations of a step's graph in main memory between its forward and its backward.
@@ -78,10 +82,12 @@ class Engine:
         step. draw: what draws standard normal numbers, as for `Roller`.
         """
         self.chain, self.reward, self.seed = chain, reward, seed
-        self.micro_batch = micro_batch
+        self.micro = AtOnce(micro_batch, "train.micro_batch")
+        self.rollouts = self.micro if rollout_batch is None else AtOnce(rollout_batch, "train.rollout_batch")
         self.world = world or World()
         self.watch = watch
-        self.roller = Roller(chain, reward, seed, reward_chunk or micro_batch, draw)
+        chunk = (lambda rows: reward_chunk) if reward_chunk else self.micro.of
+        self.roller = Roller(chain, reward, seed, chunk, draw)
         spare = partial(spare_memory, chain.device) if graph_budget is None else lambda: graph_budget
         self.graphs = Graphs(self.roller, offload, graphs, spare)
         self.pullback = Pullback(self.graphs)
@@ -115,15 +121,20 @@ class Engine:
                 "them of single samples or of some (ddpo.minibatches, rlr.start=norms): set train.graphs=auto"
             )
         need = any(p.has(Kind.FO) for p in plans) if reward_grad is None else reward_grad
-        make_step = self._make_step(need) if keep_graphs else None
         mine = self.world.share(len(batch.prompts))
-        micros: list[MicroBatch] = []
-        for start in range(mine.start, mine.stop, self.micro_batch):
-            index = range(start, min(start + self.micro_batch, mine.stop))
-            micro = self.roller.prepare(index, [plans[b] for b in index], batch, pert)
-            self.roller.roll(micro, make_step)
-            self.roller.score(micro, need)
-            micros.append(micro)
+
+        def roll(count: int) -> list[MicroBatch]:
+            make_step = self._make_step(need, self.micro.of(len(mine))) if keep_graphs else None
+            micros: list[MicroBatch] = []
+            for part in split(len(mine), count):
+                index = mine[part.start : part.stop]
+                micro = self.roller.prepare(index, [plans[b] for b in index], batch, pert)
+                self.roller.roll(micro, make_step)
+                self.roller.score(micro, need)
+                micros.append(micro)
+            return micros
+
+        micros = self.rollouts.run(len(mine), roll)
         signed = self.world.gather(torch.cat([micro.rewards for micro in micros]))
         raw = signed if self.reward.higher_is_better else -signed
         forward = len(batch.prompts) * steps * self.chain.evaluations_per_step
@@ -157,21 +168,29 @@ class Engine:
         parameters = self.chain.parameters()
         for p in parameters:
             p.grad = None  # the last step's, which nobody needs any more
-        scale = 1.0 / int(chosen.sum())
-        terms = Terms(parameters, trajectory.kinds, weights, scale, self.watch, half_order_norms)
         if self.watch is not None:
             self.watch.weighted(weights, ppo is None)
-        evaluations = Evaluations()
-        half_order = HalfOrder(self.roller, advantages, evaluations, ppo, control)
-        for micro in trajectory.micros:
-            rows = [r for r, b in enumerate(micro.index) if chosen[b]]
-            add = partial(terms.add, micro)
-            self.pullback.sweep(micro, rows, add, evaluations, half_order, half_order_singly=half_order_norms)
-            micro.graphs.clear()  # the parameters are about to change
-            for i, zeroth in self._zeroth_order(micro, rows, advantages):
-                terms.add_zeroth(i, zeroth)
-            terms.close_micro_batch()
-        gradient, report = terms.summed(self.world, len(trajectory.micros))
+        scale = 1.0 / int(chosen.sum())
+
+        def pull_back(count: int) -> tuple[Terms, Evaluations, HalfOrder]:
+            terms = Terms(parameters, trajectory.kinds, weights, scale, self.watch, half_order_norms)
+            evaluations = Evaluations()
+            half_order = HalfOrder(self.roller, advantages, evaluations, ppo, control)
+            for micro in trajectory.micros:
+                if count != self.graphs.together:
+                    micro.graphs.clear()  # they are of other samples together
+                for part in split(len(micro.index), count):
+                    rows = [r for r in part if chosen[micro.index[r]]]
+                    add = partial(terms.add, micro)
+                    self.pullback.sweep(micro, rows, add, evaluations, half_order, half_order_norms)
+                    for i, zeroth in self._zeroth_order(micro, rows, advantages):
+                        terms.add_zeroth(i, zeroth)
+                    terms.close_micro_batch()
+                micro.forget()
+            return terms, evaluations, half_order
+
+        terms, evaluations, half_order = self.micro.run(trajectory.rows, pull_back)
+        gradient, report = terms.summed(self.world)
         for p, g in zip(parameters, gradient.split([p.numel() for p in parameters]), strict=True):
             p.grad = -g.reshape(p.shape).to(p.dtype)
         forward, backward = self._over_processes(evaluations)
@@ -195,20 +214,21 @@ class Engine:
         result, once per micro-batch.
         """
         parameters = self.chain.parameters()
-        accumulator, count = Accumulator(parameters), len(trajectory.batch.prompts)
+        accumulator, samples = Accumulator(parameters), len(trajectory.batch.prompts)
 
         def add(_: Kind, i: int, __: list[int], gradients: Gradients) -> None:
             accumulator.add(gradients)
             if at_step is not None:
-                at_step(i, flattened(gradients, parameters) / count)
+                at_step(i, flattened(gradients, parameters) / samples)
 
         for micro in trajectory.micros:
             if micro.reward_grad is None:
                 self.roller.score(micro, need_grad=True)
-            rows = list(range(len(micro.index)))
-            self.pullback.sweep(micro.first_order(), rows, add, Evaluations())
+            whole = micro.first_order()
+            for part in split(len(micro.index), self.micro.of(trajectory.rows)):
+                self.pullback.sweep(whole, list(part), add, Evaluations())
         accumulator.close_micro_batch()
-        return self.world.sum(accumulator.total) / count
+        return self.world.sum(accumulator.total) / samples
 
     def noise_gradient(self, prompts: Sequence[str], noise: Tensor) -> NoiseGradient:
         """What x_T does to the reward of the picture that the deterministic chain (eta = 0) makes of it.
@@ -219,11 +239,11 @@ class Engine:
         plan = Plan((Segment(Kind.FO, 0, self.chain.steps),), (0.0,) * self.chain.steps)
         batch, evaluations = Batch(tuple(prompts), 0), Evaluations()
         rewards, gradients = list[Tensor](), list[Tensor]()
-        for part in torch.arange(len(prompts)).split(self.micro_batch):
-            index = part.tolist()
+        for part in split(len(prompts), self.micro.of(len(prompts))):
+            index = list(part)
             micro = self.roller.prepare(index, [plan] * len(index), batch, Perturbation()).first_order()
             x = noise[index].detach().requires_grad_()
-            self.roller.roll(micro, self._make_step(True), start=x.detach())
+            self.roller.roll(micro, self._make_step(True, len(index)), start=x.detach())
             self.roller.score(micro, need_grad=True)
             cotangent = self.pullback.sweep(micro, list(range(len(index))), None, evaluations)
             with torch.enable_grad():
@@ -233,9 +253,10 @@ class Engine:
         forward = len(prompts) * self.chain.steps * self.chain.evaluations_per_step
         return NoiseGradient(torch.cat(rewards), torch.cat(gradients), forward, evaluations.backward)
 
-    def _make_step(self, first_order: bool) -> MakeStep | None:
-        """What makes the steps of a batch's rollout, where their graphs may be kept."""
-        self.graphs.start_batch()
+    def _make_step(self, first_order: bool, together: int) -> MakeStep | None:
+        """What makes the steps of a batch's rollout, where their graphs may be kept. together: samples that
+        are pulled back at once."""
+        self.graphs.start_batch(together)
         if self.graphs.keep == "staged":
             return None
         return partial(self.graphs.make_step, first_order=first_order)

@@ -24,6 +24,7 @@ import psutil
 import torch
 from torch import Tensor
 
+from bench.engine.at_once import split
 from bench.engine.batch import Graph, MicroBatch
 from bench.engine.chain import State, Transition
 from bench.engine.offload import offloaded
@@ -53,12 +54,14 @@ class Graphs:
         self.roller, self.keep, self.budget = roller, keep, budget
         self.activations = offloaded if offload else nullcontext
         self.left = 0  # of the budget, for this batch
+        self.together = 1  # samples that are pulled back at once
         self.kept = Kept()
         self._sizes: dict[tuple[int, bool], int] = {}  # of a step's graph: (rows, PASS) → bytes
         self._alive = weakref.WeakSet[Graph]()  # one that is dropped gives its bytes back
 
-    def start_batch(self) -> None:
-        """Forget what was counted of the batch before."""
+    def start_batch(self, together: int) -> None:
+        """Forget what was counted of the batch before. together: samples that are pulled back at once."""
+        self.together = together
         self.kept = Kept()
         if self.keep == "auto":
             self.left = self.budget() - sum(graph.bytes for graph in self._alive)
@@ -77,19 +80,36 @@ class Graphs:
     def make_step(self, micro: MicroBatch, state: State, i: int, first_order: bool) -> Transition:
         """Step i of the rollout; what it returns has no graph. first_order: FO and PASS are pulled back."""
         kinds = PULLED_BACK if first_order else (Kind.HO,)
-        groups = {kind: rows for kind in kinds if (rows := micro.rows(i, kind))}
-        if Kind.PASS in groups and not bool(micro.onward[groups[Kind.PASS], i].any()):
-            del groups[Kind.PASS]  # no parameters to learn, no earlier step to hand x to
-        self.kept.steps += sum(len(rows) for rows in groups.values())
         everyone = range(len(micro.index))
-        if self.keep != "joint" and [len(rows) for rows in groups.values()] != [len(everyone)]:
-            return self.roller.step(micro, state, i, list(everyone))
+        groups = [
+            (kind, rows)
+            for part in split(len(everyone), self.together)
+            for kind in kinds
+            if (rows := [r for r in micro.rows(i, kind) if r in part])
+            # else no parameters to learn, no earlier step to hand x to:
+            and (kind is not Kind.PASS or bool(micro.onward[rows, i].any()))
+        ]
+        self.kept.steps += sum(len(rows) for _, rows in groups)
+        if self.keep == "auto":
+            self._keep_z(micro, i)
+            if [len(rows) for _, rows in groups] != [len(everyone)]:
+                return self.roller.step(micro, state, i, list(everyone))
         parts: list[tuple[list[int], Transition]] = []
-        for kind, rows in groups.items():
+        for kind, rows in groups:
             parts.append((rows, self._kept(micro, state, i, kind, rows)))
-        if rows := sorted(set(everyone).difference(*groups.values())):
+        if rows := sorted(set(everyone).difference(*(rows for _, rows in groups))):
             parts.append((rows, self._plain(micro, state, i, rows)))
         return _merged(parts)
+
+    def _keep_z(self, micro: MicroBatch, i: int) -> None:
+        """Keep the directions of step i, which the gradient needs again, where there is room for them."""
+        shared = micro.perturbation.shared
+        steps, step = (range(micro.steps), -1) if shared else ((i,), i)
+        rows = sorted({r for s in steps for r in micro.rows(s, Kind.ZO)}) if step not in micro.z else []
+        size = 4 * len(rows) * sum(p.numel() for p in self.roller.chain.parameters())
+        if rows and size <= self.left:
+            micro.z[step] = rows, self.roller.z(micro, i, rows)
+            self.left -= size
 
     def _plain(self, micro: MicroBatch, state: State, i: int, rows: list[int]) -> Transition:
         return self.roller.step(micro, state.select(torch.tensor(rows, device=state.x.device)), i, rows)

@@ -17,16 +17,18 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
-import torch
-from torch import Tensor
-
+from bench.base.lazy import torch
 from bench.engine.batch import Evaluations, MicroBatch
 from bench.engine.chain import State, gaussian_log_prob, per_row
 from bench.engine.control_variate import Control, Sums
-from bench.engine.rollout import Roller
 
-Cotangent = Callable[[Tensor, Tensor], Tensor]  # of a step's mean, from its recomputed (mean, std)
+if TYPE_CHECKING:
+    from bench.engine.rollout import Roller
+
+# Of a step's mean, from its recomputed (mean, std).
+Cotangent: TypeAlias = "Callable[[torch.Tensor, torch.Tensor], torch.Tensor]"
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,11 @@ class Ppo:
 class Surrogate:
     """g of some rows at the end of their block, σ εᵀg, and v: [rows, …], [rows] and [rows]."""
 
-    g: Tensor
-    correlate: Tensor
-    value: Tensor
+    g: torch.Tensor
+    correlate: torch.Tensor
+    value: torch.Tensor
 
-    def sums(self, advantages: Tensor) -> Sums:
+    def sums(self, advantages: torch.Tensor) -> Sums:
         """What scales are fitted to. advantages: [rows]."""
         a, v, s = (x.double() for x in (advantages, self.value, self.correlate))
         return Sums(float(len(a)), *(float(x.sum()) for x in (v, v * v, a, a * v, a * s, s * s)))
@@ -61,7 +63,7 @@ class HalfOrder:
     def __init__(
         self,
         roller: Roller,
-        advantages: Tensor,
+        advantages: torch.Tensor,
         evaluations: Evaluations,
         ppo: Ppo | None = None,
         control: Control | None = None,
@@ -86,20 +88,20 @@ class HalfOrder:
         if self.control is not None:
             return self._controlled(micro, i, rows, advantages, self.control)
 
-        def plain(mean: Tensor, std: Tensor) -> Tensor:
+        def plain(mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
             return per_row(weight * advantages, mean) * self.roller.noise(micro, i, rows) / std
 
         return plain
 
     def _controlled(
-        self, micro: MicroBatch, i: int, rows: list[int], advantages: Tensor, control: Control
+        self, micro: MicroBatch, i: int, rows: list[int], advantages: torch.Tensor, control: Control
     ) -> Cotangent:
         found, scale = self.surrogate(micro, i, rows, control), control.scales[i]
         self.fits[i] += found.sums(advantages)
         known = scale.value * (found.value - scale.centre) + scale.slope * found.correlate
         correction = control.weight * (advantages - known)
 
-        def controlled(mean: Tensor, std: Tensor) -> Tensor:
+        def controlled(mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
             noise = self.roller.noise(micro, i, rows)
             cotangent = scale.slope * found.g + per_row(correction, mean) * noise / std
             return per_row(micro.weight[rows, i], mean) * cotangent
@@ -134,12 +136,12 @@ def _clipped(
     micro: MicroBatch,
     i: int,
     rows: list[int],
-    mean: Tensor,
-    std: Tensor,
-    weight: Tensor,
-    advantages: Tensor,
+    mean: torch.Tensor,
+    std: torch.Tensor,
+    weight: torch.Tensor,
+    advantages: torch.Tensor,
     ppo: Ppo,
-) -> Tensor:
+) -> torch.Tensor:
     x = micro.states[i + 1].x[rows]
     ratio, active = ppo_ratio(micro, i, rows, gaussian_log_prob(x, mean, std), advantages, ppo)
     score = (x - mean) / std**2 / (x[0].numel() if ppo.mean else 1)
@@ -147,8 +149,8 @@ def _clipped(
 
 
 def ppo_ratio(
-    micro: MicroBatch, i: int, rows: list[int], log_prob: Tensor, advantages: Tensor, ppo: Ppo
-) -> tuple[Tensor, Tensor]:
+    micro: MicroBatch, i: int, rows: list[int], log_prob: torch.Tensor, advantages: torch.Tensor, ppo: Ppo
+) -> tuple[torch.Tensor, torch.Tensor]:
     """(importance ratio, 1 where PPO's objective has a gradient, else 0) of step i, both [rows].
 
     log_prob: of the rows' x_{i+1} now, [rows]. advantages: [rows].

@@ -6,7 +6,7 @@ is i = T - t.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -19,6 +19,9 @@ class Kind(StrEnum):
     ZO = "ZO"  # zeroth order: parameters perturbed at the step, perturbation weighted by the reward
     SKIP = "SKIP"  # contribution dropped, x cut
     PASS = "PASS"  # contribution dropped, the solver's linear x-path stays live
+
+
+UNIT_WEIGHTS: Mapping[Kind, float] = {Kind.FO: 1.0, Kind.HO: 1.0, Kind.ZO: 1.0}  # of the gradient's terms
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,17 @@ import random
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass, field
+from typing import TYPE_CHECKING
 
 from bench.engine.advantages import Baseline, advantages
 from bench.engine.batch import Batch, Perturbation, Report
 from bench.engine.control_variate import Control, Scale, Sums, scale_of
-from bench.engine.engine import Engine
 from bench.engine.method import Method
-from bench.engine.plan import Kind, Plan, Segment
+from bench.engine.plan import UNIT_WEIGHTS, Kind, Plan, Segment
 from bench.engine.random_streams import derived_seed, uniform
-from bench.engine.terms import UNIT_WEIGHTS
+
+if TYPE_CHECKING:
+    from bench.engine.engine import Engine
 
 FORGET = 0.98  # per batch, of the sums that a control variate is fitted to
 

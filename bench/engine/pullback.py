@@ -112,7 +112,6 @@ class Pullback:
         add: Add | None,
         evaluations: Evaluations,
         half_order: HalfOrder | None = None,
-        *,
         half_order_singly: bool = False,
     ) -> Tensor:
         """One pass over the steps, last to first; returns the cotangent of x_T, where it goes on to there.

@@ -7,8 +7,7 @@ import hashlib
 import random
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor
+from bench.base.lazy import torch
 
 
 def derived_seed(*key: int | str) -> int:
@@ -17,7 +16,7 @@ def derived_seed(*key: int | str) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
-def normal(keys: Sequence[tuple[int | str, ...]], shape: Sequence[int], device: torch.device) -> Tensor:
+def normal(keys: Sequence[tuple[int | str, ...]], shape: Sequence[int], device: torch.device) -> torch.Tensor:
     """Standard normal numbers [len(keys), *shape]: row b depends on keys[b] alone (and on the device's
     kind)."""
     out = torch.empty(len(keys), *shape, device=device)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from bench.base.errors import BenchError
+from bench.engine.at_once import split
 from bench.engine.batch import KINDS, Batch, MicroBatch, Perturbation
 from bench.engine.chain import Chain, MakesVideos, State, Transition, gaussian_log_prob, per_row
 from bench.engine.finite import check_latents
@@ -31,10 +32,15 @@ class Roller:
     step)."""
 
     def __init__(
-        self, chain: Chain, reward: Reward, seed: int, reward_chunk: int, draw: Draw | None = None
+        self,
+        chain: Chain,
+        reward: Reward,
+        seed: int,
+        reward_chunk: Callable[[int], int],
+        draw: Draw | None = None,
     ) -> None:
-        """reward_chunk: samples that are decoded and rewarded at once. draw: what draws standard normal
-        numbers, instead of `bench.engine.random_streams.normal`."""
+        """reward_chunk: how many of so many samples are decoded and rewarded at once. draw: what draws
+        standard normal numbers, instead of `bench.engine.random_streams.normal`."""
         self.chain, self.reward, self.seed, self.reward_chunk = chain, reward, seed, reward_chunk
         self.draw = draw or normal
 
@@ -90,7 +96,11 @@ class Roller:
 
     def z(self, micro: MicroBatch, i: int, rows: list[int]) -> Tensor:
         """The parameters' perturbation directions at step i, flat: [rows, d]."""
-        keys = self._keys("zo", micro, -1 if micro.perturbation.shared else i, rows)
+        step = -1 if micro.perturbation.shared else i
+        if step in micro.z:
+            kept, z = micro.z[step]
+            return z if rows == kept else z[[kept.index(r) for r in rows]]
+        keys = self._keys("zo", micro, step, rows)
         z = self.draw(keys, (sum(p.numel() for p in self.chain.parameters()),), self.chain.device)
         if micro.perturbation.antithetic:
             z *= self._signs(micro, rows)[:, None]
@@ -110,7 +120,8 @@ class Roller:
         zo = micro.perturbed[rows, i].nonzero()[:, 0].tolist()
         if not zo:
             return None
-        z = self.z(micro, i, [rows[k] for k in zo]).mul_(micro.perturbation.scale)
+        z = self.z(micro, i, [rows[k] for k in zo])
+        z = z * micro.perturbation.scale if micro.z else z.mul_(micro.perturbation.scale)
         if len(zo) == len(rows):
             return z
         delta = torch.zeros(len(rows), z.shape[1], device=z.device)
@@ -177,8 +188,8 @@ class Roller:
     ) -> tuple[Tensor, Tensor | None]:
         """Rewards [rows] of x0 [rows, …], higher is better, and their gradients with respect to it."""
         rewards, grads = [], []
-        for start in range(0, len(rows), self.reward_chunk):
-            part = slice(start, start + self.reward_chunk)
+        for places in split(len(rows), self.reward_chunk(len(rows))):
+            part = slice(places.start, places.stop)
             x = x0[part].detach().requires_grad_(need_grad)
             with torch.set_grad_enabled(need_grad):
                 score = self.signed(micro, rows[part], x)

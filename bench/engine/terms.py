@@ -9,10 +9,8 @@ import torch
 from torch import Tensor
 
 from bench.engine.batch import Gradients, MicroBatch, Term, Trajectory
-from bench.engine.plan import Kind
+from bench.engine.plan import UNIT_WEIGHTS, Kind
 from bench.engine.world import World
-
-UNIT_WEIGHTS: Mapping[Kind, float] = {Kind.FO: 1.0, Kind.HO: 1.0, Kind.ZO: 1.0}
 
 
 class Accumulator:
@@ -120,6 +118,7 @@ class Terms:
         self.weights, self.scale = weights, scale
         self._parameters, self._watch, self._norms = parameters, watch, norms
         self._squares: dict[int, tuple[float, int]] = {}
+        self._micro_batches = 0
 
     def add(self, micro: MicroBatch, kind: Kind, i: int, rows: list[int], gradients: Gradients) -> None:
         """Count what these rows' step i contributed, one gradient per parameter."""
@@ -140,17 +139,15 @@ class Terms:
 
     def close_micro_batch(self) -> None:
         """Fold the current micro-batch into the totals."""
+        self._micro_batches += 1
         for term in self.by_kind.values():
             term.close_micro_batch()
 
-    def summed(self, world: World, micro_batches: int) -> tuple[Tensor, dict[str, Term]]:
-        """The weighted sum of all terms, flat [d], and what is reported of each, over all processes.
-
-        micro_batches: how many this process has.
-        """
+    def summed(self, world: World) -> tuple[Tensor, dict[str, Term]]:
+        """The weighted sum of all terms, flat [d], and what is reported of each, over all processes."""
         dim = sum(p.numel() for p in self._parameters)
         gradient = self._parameters[0].new_zeros(dim, dtype=torch.float32)
-        count = world.sum(torch.tensor([float(micro_batches)], device=gradient.device))
+        count = world.sum(torch.tensor([float(self._micro_batches)], device=gradient.device))
         report: dict[str, Term] = {}
         for kind, term in self.by_kind.items():
             world.sum(term.total)

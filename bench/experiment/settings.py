@@ -24,6 +24,7 @@ def _bytes(value: Any) -> Any:
         raise ValueError(str(error)) from error
 
 
+AtOnce = Annotated[int, Field(ge=1)] | Literal["auto"]
 Size = Annotated[int, BeforeValidator(_bytes), Field(ge=0)]
 
 
@@ -41,7 +42,16 @@ class TrainConfig(Strict):
         exclude=True,
         description="samples in one batch, another way to say prompts_per_step; stands over it",
     )
-    micro_batch: int = Field(default=8, ge=1, description="samples that go through the network at once")
+    micro_batch: AtOnce = Field(
+        default=8,
+        description="samples whose graphs are built at once; auto: the whole batch, halved whenever a GPU's "
+        "memory runs out",
+    )
+    rollout_batch: AtOnce | None = Field(
+        default=None,
+        description="samples that go through the chain at once where no graph is kept, not fewer than "
+        "micro_batch; null: as many",
+    )
     reward_chunk: int | None = Field(
         default=None,
         ge=1,
@@ -81,10 +91,24 @@ class TrainConfig(Strict):
             raise ValueError(f"batch_size {size} is no multiple of samples_per_prompt {each}")
         return {**tree, "prompts_per_step": size // each, "samples_per_prompt": each}
 
+    @model_validator(mode="after")
+    def _rollouts_hold_micro_batches(self) -> "TrainConfig":
+        if self.rollout_batch not in (None, "auto") and self.rollout_batch < self.at_once:
+            raise ValueError(
+                f"rollout_batch {self.rollout_batch} is smaller than micro_batch {self.micro_batch}: "
+                "a rollout holds whole micro-batches"
+            )
+        return self
+
     @property
     def least_graphs(self) -> Literal["staged", "joint"]:
         """How graphs are held by a run that has no memory to spare."""
         return "joint" if self.graphs == "joint" else "staged"
+
+    @property
+    def at_once(self) -> int:
+        """Samples whose graphs are built at once, before any memory ran out."""
+        return self.batch if self.micro_batch == "auto" else self.micro_batch
 
     @property
     def batch(self) -> int:
@@ -93,7 +117,12 @@ class TrainConfig(Strict):
 
     def untrained(self) -> "TrainConfig":
         """What of it concerns a method that trains nothing: how much is in memory at once."""
-        return TrainConfig(steps=0, micro_batch=self.micro_batch, reward_chunk=self.reward_chunk)
+        return TrainConfig(
+            steps=0,
+            micro_batch=self.micro_batch,
+            rollout_batch=self.rollout_batch,
+            reward_chunk=self.reward_chunk,
+        )
 
 
 class EvalConfig(Strict):
@@ -104,7 +133,9 @@ class EvalConfig(Strict):
         default=0, ge=0, description="held-out prompts passed over first, to tune on others than are reported"
     )
     images_per_prompt: int = Field(default=2, ge=1, description="images of each prompt")
-    batch: int = Field(default=8, ge=1, description="images made at once")
+    batch: AtOnce = Field(
+        default=8, description="images made at once; auto: all, halved whenever a GPU's memory runs out"
+    )
     seed: int = Field(default=1234, ge=0, description="of the starting noise, shared by all methods")
     samples: int = Field(default=8, ge=0, description="prompts whose first image is kept in samples/")
     rewards: tuple[str, ...] = Field(default=(), description="rewards scored besides the trained one")

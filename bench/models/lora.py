@@ -1,14 +1,15 @@
 """The trainable LoRA of a diffusers UNet, and its perturbation sample by sample.
 
 A perturbed batch is one forward: row b of every adapted layer computes (B + ΔB_b)(A + ΔA_b) x_b, two small
-batched matrix products in place of the two products of lora_A and lora_B. No parameter is touched, so none has
-to be restored.
+batched matrix products in place of the two products of lora_A and lora_B. No parameter is touched, so none
+has to be restored.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import peft
 import torch
@@ -79,9 +80,11 @@ class DirectLora:
     While `delta` is set, row b of a batch runs with changed factors; the gradient is taken there.
     """
 
-    def __init__(self, layer: peft.tuners.lora.Linear) -> None:
+    def __init__(self, layer: Any) -> None:
+        """layer: peft's."""
         self._layer, self._base, self._scale = layer, layer.base_layer, layer.scaling[ADAPTER]
-        self.down, self.up = layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]
+        self.down: nn.Linear = layer.lora_A[ADAPTER]
+        self.up: nn.Linear = layer.lora_B[ADAPTER]
         self.delta: tuple[Tensor, Tensor] | None = None  # of down's and up's weights, [samples, out, in]
 
     def __call__(self, x: Tensor) -> Tensor:

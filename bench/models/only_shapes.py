@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import TypeAlias
 
-from torch import nn
+from bench.base.lazy import torch
 
-Blank = Callable[[nn.Module], None]
+Blank: TypeAlias = "Callable[[torch.nn.Module], None]"
 _blank: ContextVar[Blank | None] = ContextVar("blank", default=None)
 
 
-def only_shapes(module: nn.Module) -> bool:
+def only_shapes(module: torch.nn.Module) -> bool:
     """Ask before filling a network with numbers: True where its weights were replaced by stand-ins."""
     blank = _blank.get()
     if blank is not None:

@@ -19,11 +19,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 
-import psutil
 from pydantic import ValidationError
 
 from bench.base.errors import Damaged
 from bench.base.files import write_atomically
+from bench.base.lazy import psutil
 from bench.base.strict import Strict
 from bench.run.store import WorkDir
 

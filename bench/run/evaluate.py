@@ -29,6 +29,7 @@ from torch.nn.functional import adaptive_avg_pool2d, normalize
 from bench.base.errors import BenchError
 from bench.base.files import Record
 from bench.base.media import to_bytes
+from bench.engine.at_once import AtOnce, Setting
 from bench.engine.batch import Start
 from bench.engine.chain import Chain
 from bench.engine.finite import check_latents
@@ -58,6 +59,15 @@ class Summary(NamedTuple):
     se: float
 
 
+class _Part(NamedTuple):
+    """Some pictures' scores [count] by reward, features [count, D], and those of them that are kept."""
+
+    pictures: int
+    scores: dict[str, Tensor]
+    features: Tensor | None
+    kept: list[Tensor]
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """What evaluate() found.
@@ -84,40 +94,45 @@ def evaluate(
     prompts: Sequence[str],
     *,
     seed: int,
-    batch: int,
+    batch: Setting,
     images_per_prompt: int,
     keep: int = 8,
     improve: Improve | None = None,
 ) -> Evaluation:
     """Make images_per_prompt pictures of each prompt, `batch` at a time, and score them by every reward.
 
-    keep: how many prompts' first picture to keep. improve: chooses other starting noise. No gradient. Raises
-    BenchError on a score that is not finite, and without a prompt or with one that occurs twice (rows could
-    not be distinguished).
+    batch: `auto` is all of them, fewer where memory runs out. keep: how many prompts' first picture to keep.
+    improve: chooses other starting noise. No gradient. Raises BenchError on a score that is not finite, and
+    without a prompt or with one that occurs twice (rows could not be distinguished).
     """
     if not prompts or len(set(prompts)) < len(prompts):
         raise BenchError("evaluation needs at least one prompt, and no prompt twice")
-    if batch < 1 or images_per_prompt < 1 or keep < 0 or DIVERSITY in rewards:
-        raise ValueError(f"{batch=} {images_per_prompt=} {keep=} rewards={list(rewards)}")
+    if images_per_prompt < 1 or keep < 0 or DIVERSITY in rewards:
+        raise ValueError(f"{images_per_prompt=} {keep=} rewards={list(rewards)}")
     embedder, embed = _features(rewards)
     pictures = [(p, k) for p in range(len(prompts)) for k in range(images_per_prompt)]
-    scored: dict[str, list[Tensor]] = {name: [] for name in rewards}
-    features: list[Tensor] = []
-    kept: list[Tensor] = []
+    at_once = AtOnce(batch, "eval.batch")
+
+    def look(count: int) -> _Part:
+        part = pictures[done : done + count]
+        texts = [prompts[p] for p, _ in part]
+        x = noise(chain, seed, part)
+        if improve is not None:
+            x = improve(Start(tuple(texts), x, seed, tuple(part)))
+        media = sample_images(chain, texts, x)
+        table = {name: checked_scores(name, reward, media, texts) for name, reward in rewards.items()}
+        features = embed(media).cpu() if images_per_prompt > 1 else None
+        first = [m for m, (p, k) in zip(media, part, strict=True) if k == 0 and p < keep]
+        return _Part(len(part), table, features, [to_bytes(m) for m in first])
+
+    parts, done = list[_Part](), 0
     with torch.no_grad():
-        for start in range(0, len(pictures), batch):
-            part = pictures[start : start + batch]
-            texts = [prompts[p] for p, _ in part]
-            x = noise(chain, seed, part)
-            if improve is not None:
-                x = improve(Start(tuple(texts), x, seed, tuple(part)))
-            media = sample_images(chain, texts, x)
-            for name, reward in rewards.items():
-                scored[name].append(checked_scores(name, reward, media, texts))
-            if images_per_prompt > 1:
-                features.append(embed(media).cpu())
-            kept.extend(to_bytes(m) for m, (p, k) in zip(media, part, strict=True) if k == 0 and p < keep)
-    table = {name: torch.cat(parts).tolist() for name, parts in scored.items()}
+        while done < len(pictures):
+            parts.append(at_once.run(len(pictures) - done, look))
+            done += parts[-1].pictures
+    table = {name: torch.cat([part.scores[name] for part in parts]).tolist() for name in rewards}
+    features = [part.features for part in parts if part.features is not None]
+    kept = [image for part in parts for image in part.kept]
     rows = [
         {"prompt": prompts[p], "index": k, "reward": name, "score": table[name][n]}
         for n, (p, k) in enumerate(pictures)

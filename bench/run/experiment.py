@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 from rich.console import Console
 from rich.table import Table
 
@@ -18,13 +17,14 @@ from bench.base.console import plain
 from bench.base.errors import BenchError
 from bench.base.files import write_atomically
 from bench.base.layers import dump_yaml
+from bench.base.lazy import psutil
 from bench.experiment import missing
 from bench.experiment.model_files import model_file
 from bench.experiment.request import Experiment
 from bench.experiment.resolve import Cell, resolve_all
 from bench.experiment.settings import SCHEMA_VERSION
 from bench.run import launch, preflight, warm
-from bench.run.forecast import seconds_per_step
+from bench.run.forecast import Earlier
 from bench.run.process import HowToRun, Outcome
 from bench.run.progress import watcher
 from bench.run.store import ResultsDir, WorkState
@@ -92,7 +92,7 @@ def show(console: Console, planned: PlannedRun) -> None:
     table = Table(title=f"{len(planned.cells)} cells in {planned.results.path}", title_justify="left")
     for header in ("cell", "state", "steps", "batch", "time"):
         table.add_column(header, overflow="fold", no_wrap=header != "cell")
-    waiting = {work.id for work in planned.todo}
+    waiting, earlier = {work.id for work in planned.todo}, Earlier(planned.results.path.parent)
     names = titles([cell.config for cell in planned.cells])
     for cell, title in zip(planned.cells, names, strict=True):
         status = planned.results.cell(cell.id).status()
@@ -109,7 +109,7 @@ def show(console: Console, planned: PlannedRun) -> None:
             state,
             str(train.steps),
             batch,
-            _time(planned, cell, status.step) if cell.id in waiting else "-",
+            _time(earlier, cell, status.step) if cell.id in waiting else "-",
         )
     console.print(table)
     console.print(
@@ -132,8 +132,8 @@ def _show_stand_ins(console: Console, planned: PlannedRun) -> None:
             console.print(f"On {model} its own stand in: {pairs}.", highlight=False)
 
 
-def _time(planned: PlannedRun, cell: Cell, done: int) -> str:
-    per_step = seconds_per_step(cell.config, planned.results.path.parent)
+def _time(earlier: Earlier, cell: Cell, done: int) -> str:
+    per_step = earlier.seconds_per_step(cell.config)
     training = cell.config.training
     if per_step is None or training is None:
         return "unknown"

@@ -3,34 +3,45 @@
 from __future__ import annotations
 
 import json
+from functools import cached_property
 from pathlib import Path
 
 from bench.base import registry
 from bench.base.errors import BenchError
-from bench.base.files import read_rows
+from bench.base.files import Record, read_rows
+from bench.engine.at_once import least
 from bench.experiment.model_files import model_file
 from bench.experiment.settings import CellConfig, Training
 from bench.models.sizes import Batches, Memory, Use, memory
 from bench.run.store import CellDir
 
 
-def seconds_per_step(config: CellConfig, experiments: Path) -> float | None:
-    """From the newest cell below a directory of experiments with the same method, model and batch."""
-    if config.training is None:
-        return None
-    wanted = _key(config, config.training)
-    logs = sorted(experiments.glob("*/cells/*/metrics.jsonl"), key=lambda p: p.stat().st_mtime, reverse=True)
-    for log in logs:
-        cell = CellDir(log.parent)
-        try:
-            other = cell.config()
-        except BenchError:
-            continue  # written by another schema version: no help here, and its own command will say so
-        rows = read_rows(log)
-        if rows and other.training is not None and _key(other, other.training) == wanted:
-            last = rows[-1]
-            return last["seconds"] / last["step"]
-    return None
+class Earlier:
+    """What the cells below a directory of experiments took; each is read once, however many are asked for."""
+
+    def __init__(self, experiments: Path) -> None:
+        self._experiments = experiments
+
+    @cached_property
+    def _last(self) -> dict[str, Record]:
+        """Key → the last row of the newest cell that has it."""
+        found: dict[str, Record] = {}
+        for log in sorted(self._experiments.glob("*/cells/*/metrics.jsonl"), key=lambda p: p.stat().st_mtime):
+            try:
+                config = CellDir(log.parent).config()
+            except BenchError:
+                continue  # written by another schema version: no help here, and its own command will say so
+            rows = read_rows(log)
+            if rows and config.training is not None:
+                found[_key(config, config.training)] = rows[-1]
+        return found
+
+    def seconds_per_step(self, config: CellConfig) -> float | None:
+        """From the newest cell with the same method, model and batch; None if there is none."""
+        key = None if config.training is None else _key(config, config.training)
+        if key not in self._last:
+            return None
+        return self._last[key]["seconds"] / self._last[key]["step"]
 
 
 def _key(config: CellConfig, training: Training) -> str:
@@ -38,7 +49,14 @@ def _key(config: CellConfig, training: Training) -> str:
     model = config.model.config.model_dump(mode="json", exclude={"source", "path", "revision"})
     train = training.train.model_dump(
         mode="json",
-        include={"prompts_per_step", "samples_per_prompt", "micro_batch", "reward_chunk", "graphs"},
+        include={
+            "prompts_per_step",
+            "samples_per_prompt",
+            "micro_batch",
+            "rollout_batch",
+            "reward_chunk",
+            "graphs",
+        },
     )
     parts = [training.method.model_dump(mode="json"), config.model.name, model, train, config.threads]
     return json.dumps(parts, sort_keys=True)
@@ -58,7 +76,8 @@ def memory_of(config: CellConfig, gpu: bool) -> Memory | None:
         cls = registry.load("method", training.method.name)
         method = cls(cls.Config.model_validate(training.method.config), model.config.steps)
         use = "reward gradient" if method.needs_reward_grad else "network gradient"
-    batches = Batches(0 if training is None else training.train.micro_batch, config.eval.batch)
+    trained = 0 if training is None else least(training.train.micro_batch)
+    batches = Batches(trained, least(config.eval.batch))
     found = memory(model.config, rewards, batches, use, gpu)
     staged = training is None or training.train.least_graphs == "staged"
     return found if found is None or staged else found._replace(exact=False)  # joint graphs take more

@@ -2,7 +2,8 @@
 
 A model is built in its true shapes without its weights; a reward of the user's own scores two pictures of
 noise in the model's size. This happens in a process of its own, which a reward may end, and whose memory is
-free afterwards. It is left out where nothing can be wrong: shipped rewards on the embedded model.
+free afterwards. It is left out where nothing can be wrong: shipped rewards on a shipped model with its own
+settings, whose files are the package's or not here yet.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from typing import TYPE_CHECKING, Any
 from bench.base import registry, reward_names
 from bench.base.console import progress
 from bench.base.errors import BenchError
+from bench.base.layers import shipped
 from bench.data.packages import APART
 from bench.experiment.model_files import model_file
 from bench.experiment.resolve import Cell
-from bench.experiment.settings import CellConfig, Choice, ModelChoice
+from bench.experiment.settings import CellConfig, Choice
 from bench.models import sizes
 from bench.models.config import ModelConfig
+from bench.run import warm
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +44,7 @@ class Trial:
     prompts: str
 
 
-def check(cells: Iterable[Cell], call_rewards: bool = True) -> None:
+def check(cells: Sequence[Cell], call_rewards: bool = True) -> None:
     """Raise BenchError for what the cells would stop at, one line for each mistake.
 
     Of cells that wait for files the model is looked at where its architecture is known by name. call_rewards:
@@ -52,7 +55,8 @@ def check(cells: Iterable[Cell], call_rewards: bool = True) -> None:
         return
     progress("trying out the model" + " and your rewards" * any(trial.rewards for trial in trials))
     names = sorted({reward.name for trial in trials for reward in trial.rewards})
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+    context = warm.context() if warm.worth_it(len(cells)) else get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as process:
         try:
             found = process.submit(_in_a_new_process, trials, str(APART)).result()
         except BrokenProcessPool as error:
@@ -81,13 +85,14 @@ def _trials(cells: Iterable[Cell], call_rewards: bool) -> list[Trial]:
     found: dict[str, Trial] = {}
     for cell in cells:
         config = cell.config
+        rewards = tuple(_own(config.eval_rewards)) if call_rewards and not cell.absent else ()
+        if not rewards and _runs_as_shipped(cell):
+            continue
         plugin = registry.find("model", config.model.config.family).plugin is not None
         if plugin or (cell.absent and sizes.architecture_name(config.model.config) is None):
             continue  # of unknown shapes
-        rewards = tuple(_own(config.eval_rewards)) if call_rewards and not cell.absent else ()
-        if rewards or _changed(config.model):
-            key = (config.model.config, rewards, config.prompts if rewards else "")
-            found[repr(key)] = Trial(config.model.config, rewards, config.prompts)
+        key = (config.model.config, rewards, config.prompts if rewards else "")
+        found[repr(key)] = Trial(config.model.config, rewards, config.prompts)
     return list(found.values())
 
 
@@ -104,13 +109,15 @@ def _terms(choice: Choice) -> Iterable[dict[str, Any]]:
     return ({key: term[key] for key in ("name", "config")} for term in choice.config["terms"])
 
 
-def _changed(model: ModelChoice) -> bool:
-    """Whether the settings are other than those of an embedded model's file, which is known to run."""
-    source = model.config.source or ""
-    if model.config.path is not None or not source.startswith("embedded:"):
-        return True
-    shipped = ModelConfig.model_validate(model_file(model.name)[1].model)
-    return shipped.model_dump(exclude=set(CHECKED)) != model.config.model_dump(exclude=set(CHECKED))
+def _runs_as_shipped(cell: Cell) -> bool:
+    """Whether the model's settings are those of its file, which is known to run, and there are no files of it
+    to look at: it is an embedded one, or one that ships and is not here yet."""
+    model, source = cell.config.model, cell.config.model.config.source or ""
+    awaited = model.name in shipped("models") and any(absent.kind == "model" for absent in cell.absent)
+    if model.config.path is not None or not (source.startswith("embedded:") or awaited):
+        return False
+    own = ModelConfig.model_validate(model_file(model.name)[1].model)
+    return own.model_dump(exclude=set(CHECKED)) == model.config.model_dump(exclude=set(CHECKED))
 
 
 def _in_a_new_process(trials: Sequence[Trial], apart: str) -> list[str]:

@@ -138,6 +138,7 @@ class Process:
         threads = str(work.threads)
         environment = os.environ | dict.fromkeys(THREAD_VARIABLES, threads)
         environment[COMMAND_VARIABLE] = command_line
+        self.output.touch()
         if warm and how.alone:
             self.process = WarmProcess(how.arguments(work), self.output, environment)
         else:

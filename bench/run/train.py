@@ -118,6 +118,7 @@ class Trainer:
             self.reward,
             seed=training.seed,
             micro_batch=self.settings.micro_batch,
+            rollout_batch=self.settings.rollout_batch,
             reward_chunk=self.settings.reward_chunk,
             world=session.world,
             offload=session.config.model.config.offload,
@@ -195,7 +196,7 @@ class Trainer:
             self.counters.seconds += now - started
             started = now
             if self.session.world.is_main:
-                append_rows(self.session.cell.metrics, [self._row(report, norm)])
+                append_rows(self.session.cell.metrics, [self._row(report, prompts, norm)])
 
     def _tell_graphs(self, tell: Callable[[str], None]) -> None:
         """Say, where it changes, how many of the steps that are pulled back had their graph kept."""
@@ -228,7 +229,7 @@ class Trainer:
         self.counters.nfe_backward += report.backward
         return norm
 
-    def _row(self, report: Report, norm: float) -> Record:
+    def _row(self, report: Report, prompts: Sequence[str], norm: float) -> Record:
         rewards = report.rewards.double()
         counters = {key: value for key, value in asdict(self.counters).items() if key != "evaluated"}
         return {
@@ -240,6 +241,7 @@ class Trainer:
             "memory": peak_memory(self.session.device),
             "terms": {kind: asdict(term) for kind, term in report.terms.items()},
             "half_order_norms": {str(i): norm for i, norm in report.half_order_norms.items()},
+            "micro_batch": self.engine.micro.of(len(prompts) // self.session.world.size),
             "graphs_kept": self.engine.graphs.kept.kept,
             "extra": report.extra,
         }

@@ -17,6 +17,7 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkContext, ForkServerContext
 from pathlib import Path
 
 IMPORTS = "bench.run.warm_imports"  # what the server imports
@@ -42,12 +43,9 @@ class WarmProcess:
 
     def __init__(self, arguments: Sequence[str], output: Path, environment: Mapping[str, str]) -> None:
         """output: the file that what it prints is added to. environment: all of it."""
-        multiprocessing.set_forkserver_preload([IMPORTS])
-        context = (
-            multiprocessing.get_context("fork") if _copied else multiprocessing.get_context("forkserver")
-        )
-        read, self.stdin = context.Pipe(duplex=False)
-        self._process = context.Process(
+        copies = context()
+        read, self.stdin = copies.Pipe(duplex=False)
+        self._process = copies.Process(
             target=_run, args=(list(arguments), str(output.absolute()), dict(environment), read)
         )
         self._process.start()
@@ -70,6 +68,12 @@ class WarmProcess:
 def worth_it(count: int) -> bool:
     """Whether so many pieces of work are to start warm: one alone gains nothing from a server of its own."""
     return possible() and (count > 1 or _copied)
+
+
+def context() -> ForkServerContext | ForkContext:
+    """What makes processes that start warm."""
+    multiprocessing.set_forkserver_preload([IMPORTS])
+    return multiprocessing.get_context("fork") if _copied else multiprocessing.get_context("forkserver")
 
 
 def _run(arguments: list[str], output: str, environment: dict[str, str], stdin: Connection) -> None:

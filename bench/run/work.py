@@ -10,13 +10,15 @@ import importlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from bench.base.errors import BenchError
 from bench.experiment.settings import CellConfig
 from bench.run.forecast import memory_advice
-from bench.run.slurm.cluster import Profile, Resources
 from bench.run.store import CellDir, WorkDir, WorkState
+
+if TYPE_CHECKING:
+    from bench.run.slurm.cluster import Profile, Resources
 
 KEY = "work"
 # "module:class", as in bench.base.registry: names instead of imports, because the classes are in rooms above.

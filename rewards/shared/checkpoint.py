@@ -9,18 +9,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import torch
 from safetensors import SafetensorError
-from torch import Tensor, nn
 
 from bench.base.errors import BenchError
+from bench.base.lazy import torch
 from bench.base.whole import check_whole, some
 from bench.models.only_shapes import only_shapes
 
 Dtype = Literal["half", "float32", "float16", "bfloat16"]
 HALF = "of the frozen model; half: float16 on CUDA, bfloat16 elsewhere; scores are float32"
 CHUNK = "pictures that are in the network at once, which bounds memory"
-Module = TypeVar("Module", bound=nn.Module)
+Module = TypeVar("Module", bound="torch.nn.Module")
 
 
 def torch_dtype(name: Dtype, device: torch.device) -> torch.dtype:
@@ -30,7 +29,7 @@ def torch_dtype(name: Dtype, device: torch.device) -> torch.dtype:
     return getattr(torch, name)
 
 
-def read_state(path: Path, inside: str | None = None) -> dict[str, Tensor]:
+def read_state(path: Path, inside: str | None = None) -> dict[str, torch.Tensor]:
     """The tensors of a PyTorch file, memory-mapped. inside: the key that they are under, if any.
 
     Only tensors and plain containers are unpickled. Raises BenchError for a file that is missing, damaged,
@@ -52,7 +51,7 @@ def read_state(path: Path, inside: str | None = None) -> dict[str, Tensor]:
     except (RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
         raise BenchError(f"{path}: {_DAMAGED}: {_first_line(error)}") from error
     state = found[inside] if inside is not None and isinstance(found, dict) and inside in found else found
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, Mapping) or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise BenchError(f"{path}: expected weights by name, found {type(state).__name__}")
     return dict(state)
 
@@ -110,7 +109,7 @@ def check_vocabulary(tokenizer: Any, words: int, directory: Path, reward: str) -
         )
 
 
-def assign(model: nn.Module, state: dict[str, Tensor], path: Path, extras: bool = False) -> None:
+def assign(model: torch.nn.Module, state: dict[str, torch.Tensor], path: Path, extras: bool = False) -> None:
     """Put the weights into the model; names and shapes must fit. Raises BenchError.
 
     extras: weights that the model does not have are passed over.

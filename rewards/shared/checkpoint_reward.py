@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
 from pydantic import Field, field_validator
-from torch import Tensor
 
+from bench.base.lazy import torch
 from bench.base.strict import Strict
 from bench.data.need import Need, check_source
 from bench.data.sources import locate
@@ -97,17 +96,17 @@ class CheckpointReward(Reward):
         """The network on the CPU. places: where the files of `needs` are. Raises BenchError."""
 
     @abstractmethod
-    def _scores(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
+    def _scores(self, media: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
         """Scores [B] of what `score` has checked."""
 
-    def score(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
+    def score(self, media: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
         """Scores [B], float32 (float64 for a float64 model), of images [B, 3, H, W] in [0, 1], or of videos
         [B, F, 3, H, W] where `media` says so. Raises BenchError."""
         check = check_videos if self.media == "video" else check_pairs
         check(media, prompts, self.name)
         return self._scores(media, prompts)
 
-    def _in_chunks(self, run: Callable[[Tensor], Tensor], media: Tensor) -> Tensor:
+    def _in_chunks(self, run: Callable[[torch.Tensor], torch.Tensor], media: torch.Tensor) -> torch.Tensor:
         return in_chunks(lambda part: run(media[part]), len(media), self.chunk)
 
 
@@ -117,27 +116,27 @@ class TwoTowers(CheckpointReward):
     def __init__(self, config: Any, device: torch.device) -> None:
         """Loads the checkpoint, downloading it if need be. Raises BenchError."""
         super().__init__(config, device)
-        self._texts: dict[str, Tensor] = {}
+        self._texts: dict[str, torch.Tensor] = {}
 
     @abstractmethod
-    def _image(self, media: Tensor) -> Tensor:
+    def _image(self, media: torch.Tensor) -> torch.Tensor:
         """Unit-norm embeddings [B, D] of a chunk of images."""
 
     @abstractmethod
-    def _text(self, prompt: str) -> Tensor:
+    def _text(self, prompt: str) -> torch.Tensor:
         """[D]. Each prompt is embedded alone: companions do not change even the last bit."""
 
-    def image_features(self, media: Tensor) -> Tensor:
+    def image_features(self, media: torch.Tensor) -> torch.Tensor:
         """Unit-norm embeddings [B, D] of images [B, 3, H, W] in [0, 1], differentiable."""
         return self._in_chunks(self._image, media)
 
-    def text_features(self, prompts: Sequence[str]) -> Tensor:
+    def text_features(self, prompts: Sequence[str]) -> torch.Tensor:
         """Unit-norm embeddings [B, D], constants without gradient, each prompt's computed once."""
         for prompt in prompts:
             if prompt not in self._texts:
                 self._texts[prompt] = self._text(prompt)
         return torch.stack([self._texts[prompt] for prompt in prompts])
 
-    def cosine(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
+    def cosine(self, media: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
         """cos(image, text) [B], differentiable in the image."""
         return (self.image_features(media) * self.text_features(prompts)).sum(dim=1)

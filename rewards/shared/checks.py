@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor
-
 from bench.base.errors import BenchError
+from bench.base.lazy import torch
 
 
-def check_pairs(media: Tensor, prompts: Sequence[str], reward: str) -> None:
+def check_pairs(media: torch.Tensor, prompts: Sequence[str], reward: str) -> None:
     """One prompt for each picture [B, 3, H, W]. Raises BenchError."""
     if media.ndim != 4 or media.shape[1] != 3:
         raise BenchError(f"reward {reward}: expected images [B, 3, H, W], got {list(media.shape)}")
@@ -17,7 +16,7 @@ def check_pairs(media: Tensor, prompts: Sequence[str], reward: str) -> None:
         raise BenchError(f"reward {reward}: {len(media)} images but {len(prompts)} prompts")
 
 
-def check_videos(media: Tensor, prompts: Sequence[str], reward: str) -> None:
+def check_videos(media: torch.Tensor, prompts: Sequence[str], reward: str) -> None:
     """One prompt for each video [B, F, 3, H, W]. Raises BenchError."""
     if media.ndim != 5 or media.shape[2] != 3:
         raise BenchError(

@@ -15,12 +15,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator
-from torch import Tensor
-from torch.nn.functional import interpolate, pad
 
 from bench.base.errors import BenchError
+from bench.base.lazy import torch
 
 Size = tuple[int, int]
 Parsed = TypeVar("Parsed")
@@ -79,7 +77,7 @@ class Preprocessor(BaseModel):
         """
         return read_settings(directory, kind, lambda found: cls.model_validate({**(absent or {}), **found}))
 
-    def __call__(self, media: Tensor) -> Tensor:
+    def __call__(self, media: torch.Tensor) -> torch.Tensor:
         """Pictures [B, 3, H, W] in [0, 1] → pixel values [B, 3, h, w], at least float32. Differentiable."""
         if media.ndim != 4 or media.shape[1] != 3:
             raise BenchError(f"expected images [B, 3, H, W], got {list(media.shape)}")
@@ -91,7 +89,7 @@ class Preprocessor(BaseModel):
             x = centre_crop(x, size, round if self.torchvision_crop else math.floor)
         return self.normalise(x) if self.do_normalize else x
 
-    def normalise(self, x: Tensor) -> Tensor:
+    def normalise(self, x: torch.Tensor) -> torch.Tensor:
         """Less the mean, divided by the standard deviation, per channel."""
         return (x - _channels(self.image_mean, x)) / _channels(self.image_std, x)
 
@@ -119,15 +117,17 @@ def read_settings(directory: Path, kind: str, parse: Callable[[dict[str, Any]], 
         raise BenchError(f"{path}: cannot be used for a {kind} reward: {error}") from error
 
 
-def resize(x: Tensor, size: Size, mode: str) -> Tensor:
+def resize(x: torch.Tensor, size: Size, mode: str) -> torch.Tensor:
     """Pillow's antialiased resize of x [B, C, H, W] in [0, 1], along the width and then along the height."""
     for step in ((x.shape[-2], size[1]), size):
         if x.shape[-2:] != step:
-            x = interpolate(x, size=step, mode=mode, antialias=True, align_corners=False).clamp(0, 1)
+            x = torch.nn.functional.interpolate(
+                x, size=step, mode=mode, antialias=True, align_corners=False
+            ).clamp(0, 1)
     return x
 
 
-def centre_crop(x: Tensor, size: Size, whole: Callable[[float], int] = math.floor) -> Tensor:
+def centre_crop(x: torch.Tensor, size: Size, whole: Callable[[float], int] = math.floor) -> torch.Tensor:
     """The middle of x [B, C, H, W]. whole: what is above and to the left of an odd margin's half pixel: floor
     in transformers; in torchvision Python's round, so with a margin of 3 it is 2."""
     top, left = (whole((have - want) / 2) for have, want in zip(x.shape[-2:], size, strict=True))
@@ -136,7 +136,7 @@ def centre_crop(x: Tensor, size: Size, whole: Callable[[float], int] = math.floo
     return x[..., top : top + size[0], left : left + size[1]]
 
 
-def fit_square(x: Tensor, side: int) -> Tensor:
+def fit_square(x: torch.Tensor, side: int) -> torch.Tensor:
     """x [B, C, H, W] with its longer side brought to `side` (bicubic), black around: [B, C, side, side].
 
     Source: hpsv2's `ResizeMaxSize` on torchvision tensors: one antialiased resize of both sides, overshoot
@@ -145,10 +145,12 @@ def fit_square(x: Tensor, side: int) -> Tensor:
     scale = side / max(x.shape[-2:])
     height, width = (max(1, round(length * scale)) for length in x.shape[-2:])
     if (height, width) != x.shape[-2:]:
-        x = interpolate(x, size=(height, width), mode="bicubic", antialias=True, align_corners=False)
+        x = torch.nn.functional.interpolate(
+            x, size=(height, width), mode="bicubic", antialias=True, align_corners=False
+        )
     top, left = (side - height) // 2, (side - width) // 2
-    return pad(x, (left, side - width - left, top, side - height - top))
+    return torch.nn.functional.pad(x, (left, side - width - left, top, side - height - top))
 
 
-def _channels(values: tuple[float, float, float], like: Tensor) -> Tensor:
+def _channels(values: tuple[float, float, float], like: torch.Tensor) -> torch.Tensor:
     return torch.tensor(values, dtype=like.dtype, device=like.device)[:, None, None]

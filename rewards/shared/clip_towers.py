@@ -10,11 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import torch
 from pydantic import Field, field_validator
-from torch import Tensor
-from torch.nn.functional import normalize
 
+from bench.base.lazy import torch
 from bench.data.need import PROCESSOR_PATTERNS, Need, check_source
 from rewards.shared.checkpoint import CHUNK, HALF, Dtype, check_vocabulary, read_model, read_tokenizer
 from rewards.shared.checkpoint_reward import CheckpointConfig, TwoTowers
@@ -90,13 +88,13 @@ class ClipTowers(TwoTowers):
         self.logit_scale: float = model.logit_scale.detach().float().exp().item()  # 1 % off in bfloat16
         return model
 
-    def _image(self, media: Tensor) -> Tensor:
+    def _image(self, media: torch.Tensor) -> torch.Tensor:
         half = HalfPass(self.model.dtype)
         pixels = half.enter(self.preprocessor(media))
         pooled = self.model.vision_model(pixel_values=pixels).pooler_output
-        return normalize(half.leave(self.model.visual_projection(pooled)), dim=-1)
+        return torch.nn.functional.normalize(half.leave(self.model.visual_projection(pooled)), dim=-1)
 
-    def _text(self, prompt: str) -> Tensor:
+    def _text(self, prompt: str) -> torch.Tensor:
         return _unit(projected_text(self.model, self.tokenizer, prompt, self.device))[0]
 
 
@@ -109,12 +107,12 @@ class ClipScore(ClipTowers):
     def _read(self, *places: Path) -> Any:
         return self._read_clip(places[0], places[-1])
 
-    def _scores(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
+    def _scores(self, media: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
         cosine = self.cosine(media, prompts)
         return cosine * self.logit_scale if self.config.scale == "logit" else cosine
 
 
-def projected_text(model: Any, tokenizer: Any, prompt: str, device: torch.device) -> Tensor:
+def projected_text(model: Any, tokenizer: Any, prompt: str, device: torch.device) -> torch.Tensor:
     """[1, D] without gradient: a prompt, cut to what the model reads, by a CLIP-like model's text tower."""
     longest = model.config.to_dict()["text_config"]["max_position_embeddings"]
     tokens = tokenizer([prompt], truncation=True, max_length=longest, return_tensors="pt").to(device)
@@ -125,5 +123,7 @@ def projected_text(model: Any, tokenizer: Any, prompt: str, device: torch.device
         return model.text_projection(pooled)
 
 
-def _unit(features: Tensor) -> Tensor:
-    return normalize(features if features.dtype == torch.float64 else features.float(), dim=-1)
+def _unit(features: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.normalize(
+        features if features.dtype == torch.float64 else features.float(), dim=-1
+    )

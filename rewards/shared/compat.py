@@ -18,9 +18,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from bench.base.errors import BenchError
+from bench.base.lazy import torch
 from bench.data.packages import APART, INSTALL
 
 SCHEMAS = (

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
+from bench.base.lazy import torch
 from rewards.shared.clip_image import Preprocessor
 
 # What keys that are absent in preprocessor_config.json mean to VideoMAE's processor.
 VIDEOMAE = {"resample": 2, "image_mean": (0.5, 0.5, 0.5), "image_std": (0.5, 0.5, 0.5)}
 
 
-def with_frames(media: Tensor, count: int) -> Tensor:
+def with_frames(media: torch.Tensor, count: int) -> torch.Tensor:
     """Videos [B, F, …] with `count` frames, evenly spaced from the first to the last. Differentiable.
 
     Where there are more, the nearest are taken; where there are fewer, neighbours are blended linearly.
@@ -28,6 +26,6 @@ def with_frames(media: Tensor, count: int) -> Tensor:
     return media[:, left.to(media.device)] * (1 - share) + media[:, right.to(media.device)] * share
 
 
-def prepared(media: Tensor, preprocessor: Preprocessor) -> Tensor:
+def prepared(media: torch.Tensor, preprocessor: Preprocessor) -> torch.Tensor:
     """Every frame of [B, F, 3, H, W] through the preprocessor: [B, F, 3, h, w]."""
     return preprocessor(media.flatten(0, 1)).unflatten(0, media.shape[:2])

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from bench.base.lazy import torch
 
 
 class HalfPass:
@@ -17,16 +16,16 @@ class HalfPass:
 
     def __init__(self, dtype: torch.dtype) -> None:
         self.dtype = dtype
-        self._scale: Tensor | None = None
+        self._scale: torch.Tensor | None = None
 
-    def enter(self, x: Tensor) -> Tensor:
+    def enter(self, x: torch.Tensor) -> torch.Tensor:
         """x in the network's precision."""
         if self.dtype == torch.float16 and x.requires_grad:
             x = x.view_as(x)  # a hook of its own, whatever else uses x
             x.register_hook(self._shrink)
         return x.to(self.dtype)
 
-    def leave(self, y: Tensor) -> Tensor:
+    def leave(self, y: torch.Tensor) -> torch.Tensor:
         """The network's output y in float32, or wider if it is."""
         if y.dtype != torch.float16:
             return y if y.dtype == torch.float64 else y.float()
@@ -35,16 +34,16 @@ class HalfPass:
             y.register_hook(self._stretch)
         return y
 
-    def _stretch(self, gradient: Tensor) -> Tensor:
+    def _stretch(self, gradient: torch.Tensor) -> torch.Tensor:
         peak = gradient.flatten(1).abs().amax(dim=1)
         exponent = torch.frexp(peak).exponent.clamp(-100, 100)  # 0 where the peak is
         self._scale = torch.ldexp(torch.ones_like(peak), -exponent)
         return gradient * _per_row(self._scale, gradient)
 
-    def _shrink(self, gradient: Tensor) -> Tensor:
+    def _shrink(self, gradient: torch.Tensor) -> torch.Tensor:
         assert self._scale is not None  # the backward pass comes from the output
         return gradient / _per_row(self._scale, gradient)
 
 
-def _per_row(values: Tensor, like: Tensor) -> Tensor:
+def _per_row(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return values.reshape(-1, *[1] * (like.ndim - 1))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
+from bench.base.lazy import torch
 from rewards.shared.checkpoint import HashTokenizer, random_model
 
 LOGIT_SCALE = 2.6592  # CLIP's initial value

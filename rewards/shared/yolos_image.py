@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
+from bench.base.lazy import torch
 from rewards.shared.clip_image import Preprocessor, Size, read_settings
 
 MULTIPLE, LONGEST = 16, 1333
@@ -52,7 +51,7 @@ class DetectorImages:
             raise ValueError("only a size of {shortest_edge, longest_edge} is supported")
         return cls(int(size["shortest_edge"]), int(size["longest_edge"]), plain)
 
-    def __call__(self, media: Tensor) -> Tensor:
+    def __call__(self, media: torch.Tensor) -> torch.Tensor:
         """Pictures [B, 3, H, W] in [0, 1] → pixel values [B, 3, h, w], at least float32. Differentiable."""
         height, width = self.resized(media.shape[-2], media.shape[-1])
         return self.plain.model_copy(update={"size": {"height": height, "width": width}})(media)

@@ -11,17 +11,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from bench.measure.cost.step import step
 from scripts.peers import our_side, task
+from scripts.processor_seconds import processor_seconds
 
 ROOT = Path(__file__).parents[2]
 PEER = ROOT / ".peers" / "bin" / "python"
@@ -75,22 +77,32 @@ def compare(method: str, steps: int, batch: int, rounds: int, place: Path) -> No
     print("\n".join(f"  round {k}: {row}" for k, row in enumerate(rows, 1)))
 
 
-def children() -> float:
-    """Processor seconds of all processes that this one started and that have ended."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
 def start_up(place: Path) -> float:
     """Processor seconds of `bench run` with one step of DDPO, the base model and the cheapest evaluation."""
-    before = children()
     settings = ("model.steps=50", "model.guidance=5", "model.lora.rank=4", "train.batch_size=2",
                 "eval.prompts=1", "eval.images_per_prompt=1", "eval.rewards=[]")  # fmt: skip
     words = [word for setting in settings for word in ("--set", setting)]
-    reward = ("--reward", "colourfulness")
-    run(sys.executable, "bench", "run", "--methods", "ddpo", "--steps", 1, *reward, *words, "--no-report",
-        "--out", place / "run")  # fmt: skip
-    return children() - before
+    command = [sys.executable, "-m", "bench", "run", "--methods", "ddpo", "--steps", "1", "--no-report"]
+    command += ["--reward", "colourfulness", *words, "--out", str(place / "run")]
+    return processor_seconds(command, os.environ | {"OMP_NUM_THREADS": "1"}, quiet=True)
+
+
+def full_backpropagation(steps: int, batch: int, rounds: int) -> None:
+    """Print what keeping graphs saves where all steps are pulled back."""
+    taken: dict[str, list[float]] = {"staged": [], "auto": []}
+    made = {}
+    for graphs in taken:
+        made[graphs] = our_side.subject("full_bp", steps, batch)
+        made[graphs].engine.graphs.keep = graphs
+    batches = our_side.batches(batch)
+    for _ in range(rounds + 1):  # the first warms up
+        for graphs, one in made.items():
+            before = time.process_time()
+            step(one, next(batches))
+            taken[graphs].append(time.process_time() - before)
+    ratios = [staged / auto for staged, auto in zip(taken["staged"][1:], taken["auto"][1:], strict=True)]
+    spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+    print(f"full_bp: step, graphs run again / kept: {statistics.median(ratios):.2f} ({spread})")
 
 
 def main() -> None:
@@ -108,6 +120,7 @@ def main() -> None:
         for method in asked.methods.split(","):
             agree(method, min(asked.steps, 10), asked.batch, place)
             compare(method, asked.steps, asked.batch, asked.rounds, place)
+        full_backpropagation(asked.steps, asked.batch, asked.rounds)
         print(f"bench run, one step: {start_up(place):.1f} processor seconds in all")
 
 

@@ -19,7 +19,7 @@ from bench.measure.cost.step import Subject, step, subject_of, trained
 from bench.run.load import load_chain
 from scripts.peers import task
 
-OURS = {"ddpo": "ddpo", "alignprop": "truncated_bp"}
+OURS = {"ddpo": "ddpo", "alignprop": "truncated_bp", "full_bp": "full_bp"}
 
 
 def subject(method: str, steps: int, batch: int) -> Subject:

@@ -1,4 +1,3 @@
-import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -123,20 +122,6 @@ def test_a_faulty_file_is_listed_with_its_problem(
         registry.find("method", "bad")
     registry.entries.cache_clear()
     assert "cannot be used" in capsys.readouterr().out
-
-
-def test_listing_and_dry_checks_of_config_import_no_torch() -> None:
-    code = (
-        "import sys, io\n"
-        "from rich.console import Console\n"
-        "from bench.cli.catalogue import show_list\n"
-        "import bench.cli.main, bench.experiment.resolve, bench.experiment.request\n"
-        "import bench.run.store, bench.data.sources\n"
-        "show_list(Console(file=io.StringIO()))\n"
-        "heavy = {'torch', 'diffusers', 'transformers', 'pandas', 'matplotlib'} & set(sys.modules)\n"
-        "assert not heavy, heavy\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
 def test_packages_are_listed_by_name() -> None:

@@ -65,7 +65,7 @@ def test_describe_knows_sections_models_and_experiments(
 ) -> None:
     from rich.console import Console
 
-    from bench.cli.catalogue import show
+    from bench.cli.describe import show
 
     show(Console(width=200), name)
     assert name in capsys.readouterr().out

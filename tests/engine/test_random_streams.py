@@ -58,7 +58,7 @@ def test_numbers_are_standard_normal() -> None:
 
 def prepared(pert: Perturbation, index: list[int] | None = None) -> tuple[Roller, MicroBatch]:
     """A roller on the toy chain and a micro-batch of `PLAN`."""
-    roller = Roller(ToyChain(5, 2), Bowl(), seed=3, reward_chunk=8)
+    roller = Roller(ToyChain(5, 2), Bowl(), seed=3, reward_chunk=lambda rows: rows)
     index = index or list(range(6))
     return roller, roller.prepare(index, [PLAN] * len(index), batch_of(6, step=2), pert)
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from bench.base import registry
 from bench.base.errors import BenchError
 from bench.base.layers import config_dir
-from bench.cli import catalogue
+from bench.cli import describe
 from bench.experiment import method_files, request
 from bench.experiment.request import Options
 from bench.experiment.settings import Training
@@ -122,7 +122,7 @@ def test_preset_that_does_not_fit_the_chain_is_named(plugin: None, tmp_path: Pat
 
 def test_describe_of_a_preset_has_its_bases_text_and_both_files() -> None:
     out = io.StringIO()
-    catalogue.show(Console(file=out, width=200), "rlr-no-zo")
+    describe.show(Console(file=out, width=200), "rlr-no-zo")
     for part in (
         "rlr-no-zo (preset of rlr, methods.rlr:Rlr)",
         "RLR, the recursive likelihood ratio",

@@ -31,6 +31,11 @@ TRAINED_CLASSES = [name for name in CLASSES if name in TRAINED]
 IDLE = [name for name in NAMES if name not in TRAINED]
 
 
+def small() -> ImageChain:
+    """A chain with the fewest layers."""
+    return image_chain(steps=STEPS)
+
+
 def fresh(name: str) -> Method:
     """The method as shipped for the embedded model."""
     return registry.load("method", name)(shipped_config(name, "tiny"), STEPS)
@@ -52,7 +57,7 @@ def one_batch(method: Method, chain: ImageChain, reward: Any = None, step: int =
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_one_batch_leaves_finite_gradients_and_reports_what_it_did(name: str) -> None:
-    chain = image_chain(steps=STEPS)
+    chain = small()
     before = [p.detach().clone() for p in chain.parameters()]
     reports = one_batch(fresh(name), chain)
     assert reports
@@ -70,18 +75,18 @@ def test_one_batch_leaves_finite_gradients_and_reports_what_it_did(name: str) ->
 
 @pytest.mark.parametrize("name", [n for n in TRAINED if not fresh(n).needs_reward_grad])
 def test_method_that_needs_no_reward_gradient_works_without_one(name: str) -> None:
-    assert one_batch(fresh(name), image_chain(steps=STEPS), Pattern(detached=True))
+    assert one_batch(fresh(name), small(), Pattern(detached=True))
 
 
 def test_rlr_without_first_order_term_needs_no_reward_gradient() -> None:
     method = Rlr(RlrConfig(h=1, fo=False), STEPS)
     assert not method.needs_reward_grad
-    assert one_batch(method, image_chain(steps=STEPS), Pattern(detached=True))
+    assert one_batch(method, small(), Pattern(detached=True))
 
 
 @pytest.mark.parametrize("name", TRAINED_CLASSES)
 def test_state_that_went_through_a_checkpoint_continues_as_if_nothing_had_been(name: str) -> None:
-    chain, first, second = image_chain(steps=STEPS), fresh(name), fresh(name)
+    chain, first, second = small(), fresh(name), fresh(name)
     for step in range(2):
         one_batch(first, chain, step=step)
     stream = io.BytesIO()
@@ -97,7 +102,7 @@ def test_state_that_went_through_a_checkpoint_continues_as_if_nothing_had_been(n
 
 @pytest.mark.parametrize("name", TRAINED_CLASSES)
 def test_the_same_seed_gives_the_same_gradient_and_another_another(name: str) -> None:
-    chain = image_chain(steps=STEPS)
+    chain = small()
     found = []
     for step in (0, 0, 1):
         next(iter(fresh(name).updates(engine_of(chain, Pattern(), micro_batch=4), batch_of(COUNT, step))))
@@ -108,7 +113,7 @@ def test_the_same_seed_gives_the_same_gradient_and_another_another(name: str) ->
 
 def improved(name: str, start: Start, micro_batch: int = 8) -> Improved:
     """What a method that trains nothing makes of the noise, without touching the model."""
-    chain, method = image_chain(steps=STEPS), fresh(name)
+    chain, method = small(), fresh(name)
     assert isinstance(method, InferenceMethod)
     before = [p.detach().clone() for p in chain.parameters()]
     engine = engine_of(chain, Pattern(), micro_batch=micro_batch)
@@ -122,13 +127,13 @@ def improved(name: str, start: Start, micro_batch: int = 8) -> Improved:
 
 def start_of(rows: Sequence[int]) -> Start:
     """Some held-out pictures."""
-    chain, pictures = image_chain(steps=STEPS), [(r // 2, r % 2) for r in rows]
+    chain, pictures = small(), [(r // 2, r % 2) for r in rows]
     return Start(tuple(PROMPTS[p] for p, _ in pictures), noise(chain, 5, pictures), 5, tuple(pictures))
 
 
 @pytest.mark.parametrize("name", IDLE)
 def test_method_that_trains_nothing_raises_the_reward_of_every_picture(name: str) -> None:
-    start, chain, reward = start_of(range(4)), image_chain(steps=STEPS), Pattern()
+    start, chain, reward = start_of(range(4)), small(), Pattern()
     found = improved(name, start)
     assert found.noise.shape == start.noise.shape and found.noise.dtype == start.noise.dtype
     assert bool(torch.isfinite(found.noise).all()) and len(found.rewards) == len(start.prompts)

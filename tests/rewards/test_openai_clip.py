@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from rewards.aes import FILE as AES_FILE
-from rewards.aes import Head
+from rewards.aes import new_head
 from tests.support import openai_clip
 from tests.support.scorers import load, media_of, pictures, spread
 
@@ -31,7 +31,7 @@ def scorers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pair]:
     directory = tmp_path_factory.mktemp("openai")
     state = openai_clip.original()
     openai_clip.save_for_transformers(state, directory / "clip")
-    head = spread(Head()).state_dict()
+    head = spread(new_head()).state_dict()
     torch.save(head, directory / AES_FILE)
     with openai_clip.loadable(state):
         aes = importlib.import_module("ImageReward.models.AestheticScore").AestheticScore(None)

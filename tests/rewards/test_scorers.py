@@ -197,7 +197,7 @@ def no_network(*_: object) -> None:
 def test_describe_shows_every_scorer(capsys):
     from rich.console import Console
 
-    from bench.cli.catalogue import show
+    from bench.cli.describe import show
 
     for name in (*NAMES, "weighted", "python"):
         show(Console(width=120), name)

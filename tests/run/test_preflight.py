@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from bench.base.errors import BenchError
+from bench.base.layers import shipped
 from bench.data.packages import APART
 from bench.data.sources import EMBEDDED
+from bench.experiment.model_files import model_file
 from bench.experiment.request import Options, build
 from bench.experiment.resolve import resolve_all
 from bench.experiment.settings import Choice
@@ -142,6 +144,27 @@ def test_embedded_model_with_shipped_rewards_costs_nothing() -> None:
     assert preflight._trials(cells, True) == []
 
 
+def test_shipped_model_that_is_not_here_yet_costs_nothing_until_a_setting_is_changed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+
+    def trials(*settings: str) -> list[Trial]:
+        options = Options(methods="rlr,ddpo", model="sd14", settings=settings)
+        return preflight._trials(resolve_all(build(options).combinations, fetch=False), True)
+
+    assert trials() == trials("train.steps=3", "model.guidance=2") == []
+    (trial,) = trials("model.lora.targets=[to_q]")
+    assert trial.model.lora.targets == ("to_q",)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", shipped("models"))
+def test_shipped_models_run_with_their_own_settings(name: str) -> None:
+    model = ModelConfig.model_validate(model_file(name)[1].model)
+    assert preflight.try_out([Trial(model, (), "emoji")]) == []
+
+
 @pytest.mark.slow
 def test_packages_that_this_process_has_from_elsewhere_do_not_disturb_the_trial(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -155,7 +178,7 @@ def test_packages_that_this_process_has_from_elsewhere_do_not_disturb_the_trial(
     monkeypatch.setattr(sys, "path", [str(broken.parent), *others])
     cells = resolve_all(build(Options(methods="ddpo", settings=("model.lora.rank=2",))).combinations)
     assert preflight._trials(cells, True)
-    preflight.check(cells)
+    preflight.check(cells[-1:])  # one alone starts cold
 
 
 @pytest.mark.slow

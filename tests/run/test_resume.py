@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,19 @@ from rich.console import Console
 import bench.run.process
 import bench.run.recorded
 from bench.base.files import read_rows
-from bench.run import launch
+from bench.run import launch, warm
 from bench.run.cell import run_cell
 from bench.run.process import Exit, HowToRun, Outcome
 from bench.run.progress import Lines
 from bench.run.store import CellDir, WorkState
+from bench.run.warm import WarmProcess
 from bench.run.work import Work
+from tests.support.kill_everywhere import kill_everywhere
 from tests.support.running import (
     DOTS,
     PATIENCE,
     PAUSE,
-    ROOT,
     cell,
-    command,
     environment,
     numbers,
     plan_dots,
@@ -44,24 +45,23 @@ IDLE = ("doodl.steps=2", "eval.prompts=3", "eval.images_per_prompt=2", "eval.bat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "settings"), [("push", SETTINGS), ("doodl", IDLE)])
+@pytest.mark.parametrize(
+    ("method", "settings", "files"),
+    [
+        ("push", SETTINGS, ("status.json", "metrics.jsonl", "eval.jsonl", ".png", "checkpoint/")),
+        ("doodl", IDLE, ("status.json", "inference.jsonl", "eval.jsonl", ".png", "latents/")),
+    ],
+)
 def test_killed_at_any_write_the_same_command_ends_in_the_same_numbers(
-    tmp_path: Path, plugin: None, method: str, settings: tuple[str, ...]
+    tmp_path: Path, plugin: None, method: str, settings: tuple[str, ...], files: tuple[str, ...]
 ) -> None:
     _, work = plan_dots(tmp_path / "out", *settings, methods=method, steps=4)
     planned = tmp_path / "cells" / "planned"
     planned.mkdir(parents=True)
     shutil.copy(work.directory.path / "config.yaml", planned)
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.support.kill_everywhere", str(planned)],
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout.split()[-2]) > 30
+    with ProcessPoolExecutor(1, mp_context=warm.context()) as process:
+        kinds = process.submit(kill_everywhere, planned).result(PATIENCE)
+    assert all(any(file in kind for kind in kinds) for file in files)
 
 
 @pytest.mark.slow
@@ -69,7 +69,7 @@ def test_run_killed_at_random_moments_ends_in_the_same_numbers(tmp_path: Path, p
     every = "train.eval_every=15"
     train_dots(tmp_path / "whole", every, steps=40, seeds="0,1")
     arguments = ["--set", every, "--steps", "40", "--seeds", "0,1", "--methods", "push", "--model", str(DOTS)]
-    run = command("run", "--no-report", "--out", tmp_path / "killed", *arguments)
+    run = ["run", "--no-report", "--out", str(tmp_path / "killed"), *arguments]
     rng = random.Random(3)
 
     def steps() -> int:
@@ -77,13 +77,14 @@ def test_run_killed_at_random_moments_ends_in_the_same_numbers(tmp_path: Path, p
 
     for _ in range(4):
         before, further = steps(), rng.randint(3, 12)
-        process = subprocess.Popen(run, env=environment() | {PAUSE: "0.2"}, stdout=subprocess.DEVNULL)
+        process = WarmProcess(run, tmp_path / "output", environment() | {PAUSE: "0.1"})
         while steps() < before + further:
             assert process.poll() is None
             time.sleep(0.01)
-        time.sleep(rng.uniform(0, 0.2))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        time.sleep(rng.uniform(0, 0.1))
+        process.kill()
+        while process.poll() is None:
+            time.sleep(0.01)
     assert steps() < 2 * 40
     final = run_dots(tmp_path / "killed", *arguments)
     assert final.returncode == 0, final.stdout + final.stderr
@@ -97,15 +98,18 @@ def test_interrupt_checkpoints_says_how_to_continue_and_continuing_gives_the_sam
     tmp_path: Path, plugin: None
 ) -> None:
     out = tmp_path / "out"
-    arguments = ("--model", DOTS, "--methods", "push", "--steps", 20)
-    run = command("run", "--no-report", "--out", out, *arguments)
-    slowly = environment() | {PAUSE: "2"}
-    process = subprocess.Popen(run, env=slowly, stdout=subprocess.PIPE, text=True)
+    arguments = ("--model", str(DOTS), "--methods", "push", "--steps", "20")
+    run = ["run", "--no-report", "--out", str(out), *arguments]
+    process = WarmProcess(run, tmp_path / "output", environment() | {PAUSE: "1"})
+    assert process.pid is not None
     while not list(out.glob("cells/push*/metrics.jsonl")):
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 130
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGINT)
+    while process.poll() is None:
+        time.sleep(0.05)
+    output = (tmp_path / "output").read_text()
+    assert process.poll() == 130
     assert "stopping: each process finishes its batch and writes a checkpoint" in output
     assert f"Continue where it stopped with:\n  python -m bench run --no-report --out {out}" in output
     interrupted = status(cell(out, "push"))

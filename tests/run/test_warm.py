@@ -9,8 +9,9 @@ import pytest
 
 from bench.run import launch, warm
 from bench.run.process import HowToRun, Outcome
+from bench.run.store import ResultsDir
 from bench.run.work import Work
-from tests.support.running import PATIENCE, bench, cell, numbers, plan_dots, run_dots
+from tests.support.running import PATIENCE, bench, environment, numbers, plan_dots, run_dots
 
 
 class Silent:
@@ -35,11 +36,12 @@ def ended(process: warm.WarmProcess) -> int:
 def test_a_copy_prints_to_its_file_in_its_environment_and_ends_with_the_commands_code(tmp_path: Path) -> None:
     out = tmp_path / "out.txt"
     out.write_text("before\n")
-    process = warm.WarmProcess(["describe", "rlrr"], out, os.environ | {"COLUMNS": "40"})
-    assert ended(process) == 2
-    before, *lines = out.read_text().splitlines()
-    assert before == "before" and lines[0].startswith("error: nothing is called 'rlrr'")
-    assert max(map(len, lines)) <= 40
+    for width in (60, 120):
+        assert ended(warm.WarmProcess(["list"], out, os.environ | {"COLUMNS": str(width)})) == 0
+        before, *lines = out.read_text().splitlines()
+        assert before == "before" and width - 20 < max(map(len, lines)) <= width
+    assert ended(warm.WarmProcess(["describe", "rlrr"], out, os.environ)) == 2
+    assert "error: nothing is called 'rlrr'" in out.read_text()
 
 
 @pytest.mark.slow
@@ -59,14 +61,16 @@ def test_a_copy_that_is_killed_says_by_what(tmp_path: Path) -> None:
 def test_cells_that_start_warm_have_the_numbers_of_cells_that_start_cold(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
     for place, is_warm in (("cold", False), ("warm", True)):
         monkeypatch.setattr(warm, "possible", lambda: is_warm)  # noqa: B023
         todo = plan_dots(tmp_path / place, seeds="0,1", steps=3)
         ready, _ = launch.prepare(todo, force=False)
         outcomes, _ = launch.run(ready, 2, lambda *_: HowToRun(), Silent(), "bench run")
         assert len(outcomes) == 3 and all(outcome.ok for outcome in outcomes)
-    for prefix in ("base-", "push-dots-distance-s0", "push-dots-distance-s1"):
-        assert numbers(cell(tmp_path / "cold", prefix)) == numbers(cell(tmp_path / "warm", prefix))
+    cold, hot = (ResultsDir(tmp_path / place).cells() for place in ("cold", "warm"))
+    assert [c.id for c in cold] == [c.id for c in hot]
+    assert [numbers(c) for c in cold] == [numbers(c) for c in hot]
 
 
 def test_one_piece_of_work_and_a_machine_with_a_gpu_start_cold(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,19 +1,20 @@
-"""Kill a cell with SIGKILL at every one of its writes, run it again, compare with a cell that was left alone.
+"""Kill a cell with SIGKILL at its writes, run it again, compare with a cell that was left alone.
 
-    python -m tests.support.kill_everywhere CELL_DIRECTORY
-
-A script of its own, because it forks: torch is imported once, and each run costs a fraction of a second.
-Before every write, between a temporary file and its rename, after the rename, in the middle of a log line.
+It forks, in a process that has imported torch: each run costs a fraction of a second. Between a temporary
+file and its rename, after the rename, before and after a removal, in the middle of a log line; at the first
+and at the last of each kind of write.
 """
 
 import gc
 import io
+import json
 import os
+import re
 import shutil
 import signal
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from bench.base import files
 from bench.run import train
@@ -23,15 +24,15 @@ from tests.support.running import numbers
 
 
 class Killer:
-    """Counts the instants at which a process could die, and dies at the chosen one."""
+    """Notes the instants at which a process could die, each as its kind, and dies at the chosen one."""
 
-    def __init__(self, at: int) -> None:
-        self.at, self.count = at, 0
+    def __init__(self, at: int | None = None) -> None:
+        self.at, self.kinds = at, list[str]()
 
-    def instant(self) -> bool:
+    def instant(self, kind: str) -> bool:
         """Whether this is the one."""
-        self.count += 1
-        return self.count == self.at
+        self.kinds.append(kind)
+        return len(self.kinds) == self.at
 
     def die(self) -> None:
         """As kill -9."""
@@ -39,14 +40,15 @@ class Killer:
 
     def install(self, worker: Any) -> None:
         """Put the instants into everything that changes files. worker: the module that appends to logs."""
-        replace, unlink, fsync, append = Path.replace, Path.unlink, os.fsync, files.append_rows
+        replace, unlink, append = Path.replace, Path.unlink, files.append_rows
 
         def dying(function: Any) -> Any:
-            def wrapper(*arguments: Any, **options: Any) -> Any:
-                if self.instant():
+            def wrapper(path: Path, *arguments: Any, **options: Any) -> Any:
+                kind = f"{function.__name__} {_kind(path)}"
+                if self.instant(f"before {kind}"):
                     self.die()
-                result = function(*arguments, **options)
-                if self.instant():
+                result = function(path, *arguments, **options)
+                if self.instant(f"after {kind}"):
                     self.die()
                 return result
 
@@ -54,7 +56,7 @@ class Killer:
 
         def half_append(path: Path, rows: Any) -> None:
             rows = list(rows)
-            if self.instant():
+            if self.instant(f"in append {_kind(path)}"):
                 before = path.stat().st_size if path.exists() else 0
                 append(path, rows)
                 written = path.stat().st_size - before
@@ -62,42 +64,63 @@ class Killer:
                 self.die()
             append(path, rows)
 
-        Path.replace, Path.unlink, os.fsync = dying(replace), dying(unlink), dying(fsync)  # type: ignore[method-assign]
+        Path.replace, Path.unlink = dying(replace), dying(unlink)  # type: ignore[method-assign]
         worker.append_rows = half_append
 
 
-def run(cell: CellDir, killer: Killer | None) -> int:
-    """Run the cell in a fork; its wait status."""
+def _kind(path: Path) -> str:
+    """Its name and its directory's, without the numbers that tell it from its like."""
+    return re.sub(r"-[0-9a-f]{8,}|\d+", "#", f"{path.parent.name}/{path.name}")
+
+
+def run(cell: CellDir, killer: Killer | None = None) -> int:
+    """Run the cell in a fork; its wait status. A killer's instants are on record beside the cell."""
     child = os.fork()
     if child == 0:
-        if killer is not None:
-            killer.install(train)
-        sys.stdout = io.StringIO()
-        code = run_cell(cell, None)
-        os._exit(int(code))
+        try:
+            _run_here(cell, killer)
+        finally:
+            os._exit(1)
     return os.waitpid(child, 0)[1]
 
 
-def main(planned: Path) -> None:
-    """planned: a cell directory with a config.yaml and nothing run yet."""
-    whole = CellDir(planned.parent / "whole")
+def _run_here(cell: CellDir, killer: Killer | None) -> NoReturn:
+    """Run the cell; ends this process with its exit code."""
+    if killer is not None:
+        killer.install(train)
+    sys.stdout = io.StringIO()
+    code = run_cell(cell, None)
+    if killer is not None:
+        _instants(cell).write_text(json.dumps(killer.kinds))
+    os._exit(int(code))
+
+
+def _instants(cell: CellDir) -> Path:
+    return cell.path.with_suffix(".json")
+
+
+def chosen(kinds: list[str]) -> list[int]:
+    """The first and the last instant of each kind, counted from 1."""
+    first = {kind: n for n, kind in reversed(list(enumerate(kinds, start=1)))}
+    last = {kind: n for n, kind in enumerate(kinds, start=1)}
+    return sorted({*first.values(), *last.values()})
+
+
+def kill_everywhere(planned: Path) -> list[str]:
+    """planned: a cell directory with a config.yaml and nothing run yet. Returns the kinds of all writes."""
+    whole, watched = (CellDir(planned.parent / name) for name in ("whole", "watched"))
     shutil.copytree(planned, whole.path)
     assert run_cell(whole, None) == 0  # in this process: what it imports and remembers, no copy need do again
     gc.freeze()  # else every fork begins with a second of looking through torch's modules
     wanted = numbers(whole)
-    at = 0
-    while True:
-        at += 1
+    shutil.copytree(planned, watched.path)
+    assert run(watched, Killer()) == 0
+    kinds = json.loads(_instants(watched).read_text())
+    for at in chosen(kinds):
         cell = CellDir(planned.parent / f"killed-{at}")
         shutil.copytree(planned, cell.path)
-        died = os.WIFSIGNALED(run(cell, Killer(at)))
-        assert run(cell, None) == 0
-        assert numbers(cell) == wanted, f"killed at instant {at}: numbers differ"
+        assert os.WIFSIGNALED(run(cell, Killer(at)))
+        assert run(cell) == 0
+        assert numbers(cell) == wanted, f"killed at instant {at}, {kinds[at - 1]}: numbers differ"
         shutil.rmtree(cell.path)
-        if not died:
-            break
-    print(f"killed at {at - 1} instants")
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    return kinds

@@ -2,7 +2,6 @@
 
 import io
 import json
-import multiprocessing
 import os
 import subprocess
 import sys
@@ -43,10 +42,8 @@ def command(*arguments: object) -> list[str]:
 def bench(*arguments: object) -> subprocess.CompletedProcess[str]:
     """Run it to its end, from a warm start: a process of its own that need not import torch again."""
     words = list(map(str, arguments))
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([warm.IMPORTS])
     with tempfile.TemporaryDirectory() as place, patch.dict(os.environ, environment()):
-        ended = context.Process(target=_as_new, args=(words, place, dict(os.environ)))
+        ended = warm.context().Process(target=_as_new, args=(words, place, dict(os.environ)))
         ended.start()
         ended.join(PATIENCE)
         if ended.exitcode is None:

@@ -14,7 +14,7 @@ from transformers import CLIPConfig, CLIPModel
 
 from bench.base import registry
 from rewards.aes import FILE as AES_FILE
-from rewards.aes import Head
+from rewards.aes import new_head
 from rewards.hpsv2 import FILES
 from rewards.imagereward import BERT
 from rewards.imagereward import FILE as IMAGEREWARD_FILE
@@ -135,7 +135,7 @@ def _aes(directory: Path) -> Path:
     config: Any = CLIPConfig.from_pretrained(clip)
     config.projection_dim = config.text_config.projection_dim = config.vision_config.projection_dim = 768
     CLIPModel(config).save_pretrained(clip)
-    torch.save(fill_random(Head(), torch.float32, "head").state_dict(), directory / AES_FILE)
+    torch.save(fill_random(new_head(), torch.float32, "head").state_dict(), directory / AES_FILE)
     return directory
 
 

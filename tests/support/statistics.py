@@ -31,10 +31,17 @@ class Recorder:
         self.trajectory: Trajectory | None = None
 
     def rollout(
-        self, plans: list[Plan], batch: Batch, perturbation: Perturbation | None = None
+        self,
+        plans: list[Plan],
+        batch: Batch,
+        perturbation: Perturbation | None = None,
+        *,
+        keep_graphs: bool = True,
     ) -> Trajectory:
         """The engine's, with dR/dx_0."""
-        self.trajectory = self.engine.rollout(plans, batch, perturbation, reward_grad=True)
+        self.trajectory = self.engine.rollout(
+            plans, batch, perturbation, reward_grad=True, keep_graphs=keep_graphs
+        )
         return self.trajectory
 
 

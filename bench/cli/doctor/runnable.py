@@ -17,6 +17,7 @@ from bench.base.units import GIB
 from bench.cli.doctor.machine import available_memory
 from bench.data.packages import absent
 from bench.data.sources import look
+from bench.engine.at_once import least
 from bench.engine.reward import is_differentiable, media_of
 from bench.experiment import method_files
 from bench.experiment.ingredients import ALL, Ingredient, reward_ingredient, reward_list
@@ -86,7 +87,7 @@ def set_up(model: Ingredient, layers: Sequence[Override] = ()) -> Setup:
     """How runs load a model; layers: what `--set` says. Raises BenchError."""
     how = evaluation(model.name, layers)
     evaluated = tuple(reward_ingredient(name, layers) for name in how.rewards)
-    return Setup(model, evaluated, Batches(training(model.name, layers).micro_batch, how.batch))
+    return Setup(model, evaluated, Batches(least(training(model.name, layers).micro_batch), least(how.batch)))
 
 
 def room() -> Room:

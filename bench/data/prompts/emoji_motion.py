@@ -6,17 +6,16 @@ background". What is held out in pictures is held out in clips (`bench.data.prom
 about 8 % of the (object, motion) pairs, again by a CRC of the words.
 """
 
+import math
 from dataclasses import dataclass
 from zlib import crc32
-
-import numpy as np
 
 from bench.data.prompts.emoji import BACKGROUNDS, CONCEPTS, is_heldout, prompt, with_article
 
 FRAMES = 8
 REACH = 0.8
 """Of a motion over the whole clip: half pictures of a shift, or the logarithm of a growth."""
-TURN = float(np.deg2rad(100))
+TURN = math.radians(100)
 """Of a turn over the whole clip, radians."""
 
 

@@ -95,7 +95,7 @@ def calibrate(config: CellConfig, device: torch.device) -> Calibration:
     """Measure the throughput of a cell's networks. Raises BenchError for the base model."""
     training = trained(config)
     chain, reward = load_chain(config.model.config, device), load_reward(training.reward, device)
-    rows = training.train.micro_batch
+    rows = training.train.at_once
     return Calibration(
         device=device_name(device),
         threads=config.threads,

@@ -64,7 +64,7 @@ def _telling(simulate: planner.Simulate) -> planner.Simulate:
         at = f" at h = {method.config['h']}" if "h" in method.config else ""
         progress(
             f"simulation {next(numbers)}: {method.name}{at}, {train.least_graphs} graphs, micro_batch "
-            f"{train.micro_batch}, {on} checkpointing"
+            f"{train.at_once}, {on} checkpointing"
         )
         return simulate(config)
 

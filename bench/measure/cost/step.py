@@ -93,6 +93,7 @@ def subject_of(
         reward,
         seed=training.seed,
         micro_batch=train.micro_batch,
+        rollout_batch=train.rollout_batch,
         reward_chunk=train.reward_chunk,
         offload=config.model.config.offload,
         graphs=train.least_graphs,

@@ -95,7 +95,7 @@ def probe_config(
         prompts=config.prompts,
         prompts_per_step=train.prompts_per_step,
         samples_per_prompt=train.samples_per_prompt,
-        micro_batch=train.micro_batch,
+        micro_batch=train.at_once,
         seed=training.seed,
         at=at,
         threads=config.threads,

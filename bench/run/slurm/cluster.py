@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from bench.base import registry
 from bench.base.errors import BenchError, did_you_mean
-from bench.base.layers import Layers, Tree, parse_setting, read_yaml, readable, shipped, shipped_dir
+from bench.base.layers import Layers, Tree, parse_setting, profiles, read_yaml, readable, shipped
 from bench.base.strict import Strict
 from bench.data.prompts.public import vbench_dimensions
 from bench.experiment.settings import CellConfig
@@ -221,8 +221,3 @@ def _find(name: str, option: str) -> Path:
         f"{option} {name}: neither a YAML file nor a shipped profile.{did_you_mean(name, list(places))} "
         f"Known: {', '.join(places)}"
     )
-
-
-def profiles() -> dict[str, Path]:
-    """The shipped ones, by name."""
-    return {path.stem: path for path in sorted((shipped_dir("slurm") / "profiles").glob("*.yaml"))}

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from bench.base.console import plain
 from bench.base.errors import BenchError
+from bench.base.layers import profiles
 from bench.experiment import request
 from bench.experiment.request import Options
 from bench.run import experiment
@@ -47,7 +48,7 @@ class SweepRequest:
 def submit(console: Console, options: Options, asked: SweepRequest) -> int:
     """Plan an experiment and send what is left of it. Returns the exit code."""
     if asked.profile is None:
-        raise BenchError("--profile: name a profile, one of: " + ", ".join(cluster.profiles()))
+        raise BenchError("--profile: name a profile, one of: " + ", ".join(profiles()))
     chosen = cluster.load(asked.profile, asked.changes, asked.option)
     if not asked.dry_run:
         sending.require_slurm()

@@ -168,7 +168,9 @@ def warned(
 
     def warning(*_: object) -> None:  # in the main thread, as submitit does
         if deaf:
-            job_._process.process.send_signal(signal.SIGSTOP)
+            pid = job_._process.process.pid
+            assert pid is not None
+            os.kill(pid, signal.SIGSTOP)
         answers.append(job_.checkpoint())
         raise Warned
 

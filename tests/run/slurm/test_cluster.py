@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from bench.base import registry
 from bench.base.errors import BenchError
+from bench.base.layers import profiles
 from bench.experiment import request
 from bench.experiment.request import Options
 from bench.experiment.resolve import resolve_all
@@ -123,8 +124,8 @@ def test_profile_that_is_not_known_is_told_with_the_closest_one() -> None:
 
 
 def test_every_shipped_profile_is_valid_and_begins_with_a_comment() -> None:
-    assert cluster.profiles()
-    for name, path in cluster.profiles().items():
+    assert profiles()
+    for name, path in profiles().items():
         assert isinstance(cluster.load(name), Profile)
         assert path.read_text().startswith("# ")
 

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.run.slurm.cluster import Profile, Resources, load, profiles
+from bench.base.layers import profiles
+from bench.run.slurm.cluster import Profile, Resources, load
 
 
 @pytest.mark.parametrize("name", profiles())
