@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, final
+from typing import TYPE_CHECKING, ClassVar, final
 
 import torch
 from torch import Tensor
@@ -10,8 +10,11 @@ from torch import Tensor
 from bench.base.errors import BenchError
 from bench.models.config import ModelConfig
 from bench.models.latent_chain import LatentChain
-from bench.models.pipeline import Pipeline, load_pipeline, network_dtype
+from bench.models.pipeline import load_pipeline, network_dtype
 from bench.models.text import Texts
+
+if TYPE_CHECKING:
+    from bench.models.pipeline import Pipeline
 
 
 @final

@@ -11,10 +11,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 import torch
-from diffusers import StableDiffusionXLPipeline
 from torch import Tensor, nn
 
 from bench.base.errors import BenchError
@@ -24,9 +23,12 @@ from bench.models import lora_files
 from bench.models.config import ModelConfig
 from bench.models.lora import add_lora, call_directly, check_perturbable, lora_parameters, perturbed
 from bench.models.noise_levels import make_grid, prediction_type
-from bench.models.pipeline import Pipeline, decoder_dtype, network_dtype, use_sdpa
+from bench.models.pipeline import decoder_dtype, network_dtype, use_sdpa
 from bench.models.solvers import ddim_transition, dpmpp_transition, split_prediction
 from bench.models.text import Schedule, TextCondition, TextEncoder, Texts, make_schedule
+
+if TYPE_CHECKING:
+    from bench.models.pipeline import Pipeline
 
 
 class LatentChain(ABC):
@@ -75,7 +77,7 @@ class LatentChain(ABC):
         for module in (self.unet, self.vae):
             module.requires_grad_(False).eval().to(self.device)
         # Not diffusers' own `to`, which warns of modules that it keeps in float32: there are none.
-        sdxl = isinstance(self.pipeline, StableDiffusionXLPipeline)
+        sdxl = hasattr(self.pipeline, "text_encoder_2")
         nn.Module.to(self.vae, decoder_dtype(self.config, self.vae.config, self.dtype, sdxl))
         use_sdpa(self.pipeline)
         if self.config.channels_last:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
 from diffusers.utils.state_dict_utils import convert_unet_state_dict_to_peft
@@ -22,8 +22,10 @@ from bench.base.whole import some
 from bench.models.lora import ADAPTER, lora_parameters
 from bench.models.lora_place import PEFT_SETTINGS, PEFT_WEIGHTS, weights_file
 from bench.models.lora_settings import from_peft, from_tensors
-from bench.models.pipeline import Pipeline
 from bench.models.random_weights import read_json
+
+if TYPE_CHECKING:
+    from bench.models.pipeline import Pipeline
 
 _PEFT_PREFIX = "base_model.model."
 _UNET, _TEXT = "unet.", "text_encoder"

@@ -7,16 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import diffusers
 import torch
-from diffusers import (
-    AutoencoderKL,
-    StableDiffusionPipeline,
-    StableDiffusionXLPipeline,
-    TextToVideoSDPipeline,
-    UNet2DConditionModel,
-)
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from diffusers.utils import logging
 from safetensors import SafetensorError
@@ -32,13 +27,15 @@ from bench.models.pipeline_settings import check_settings
 from bench.models.random_weights import architecture, random_parts, read_json
 from bench.models.unet3d import Unet3D, read_fps_embedding
 
-Pipeline = StableDiffusionPipeline | StableDiffusionXLPipeline | TextToVideoSDPipeline
-FAMILIES: dict[str, dict[str, type[Pipeline]]] = {
-    "image": {
-        "StableDiffusionPipeline": StableDiffusionPipeline,
-        "StableDiffusionXLPipeline": StableDiffusionXLPipeline,
-    },
-    "video": {"TextToVideoSDPipeline": TextToVideoSDPipeline},
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline, TextToVideoSDPipeline
+
+    Pipeline = StableDiffusionPipeline | StableDiffusionXLPipeline | TextToVideoSDPipeline
+
+# Names of diffusers' classes: of these, only what a model is made of is imported.
+FAMILIES = {
+    "image": ("StableDiffusionPipeline", "StableDiffusionXLPipeline"),
+    "video": ("TextToVideoSDPipeline",),
 }
 _IMAGE: dict[str, type[nn.Module]] = {
     "unet": UNet2DConditionModel,
@@ -212,7 +209,7 @@ def _class_of(directory: Path, family: str) -> tuple[type[Pipeline], dict[str, A
         raise BenchError(
             f"{directory}: a pipeline of class {name}; the {family} family loads {' and '.join(known)}{other}"
         )
-    return known[name], _LEFT_OUT[name]
+    return getattr(diffusers, name), _LEFT_OUT[name]
 
 
 @contextmanager

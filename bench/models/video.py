@@ -7,16 +7,19 @@ pixels for layers in time; all frames of a video are denoised together, and deco
 
 from __future__ import annotations
 
-from typing import ClassVar, final
+from typing import TYPE_CHECKING, ClassVar, final
 
 import torch
 from torch import Tensor
 
 from bench.models.config import ModelConfig
 from bench.models.latent_chain import LatentChain
-from bench.models.pipeline import Pipeline, load_pipeline, network_dtype
+from bench.models.pipeline import load_pipeline, network_dtype
 from bench.models.text import Texts
 from bench.models.unet3d import checkpoint_layers, tell_fps
+
+if TYPE_CHECKING:
+    from bench.models.pipeline import Pipeline
 
 
 @final
