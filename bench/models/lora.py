@@ -106,12 +106,17 @@ class DirectLora:
 
 
 def call_directly(unet: nn.Module) -> list[DirectLora]:
-    """Have every linear layer's LoRA run by a `DirectLora`; returns these, in the network's own order."""
+    """Have every linear layer's LoRA run by a `DirectLora`; returns these, in the network's own order.
+
+    A layer that an earlier LoRA changed and this one does not is left to peft.
+    """
     found: list[DirectLora] = []
     for layer in unet.modules():
         if isinstance(layer, peft.tuners.lora.Linear):
-            found.append(DirectLora(layer))
-            layer.forward = found[-1]  # type: ignore[method-assign]
+            vars(layer).pop("forward", None)
+            if ADAPTER in layer.lora_A:
+                found.append(DirectLora(layer))
+                layer.forward = found[-1]  # type: ignore[method-assign]
     return found
 
 
