@@ -110,7 +110,7 @@ def test_staged_peaks_do_not_grow_with_steps_beyond_stored_latents(name: str, si
 @pytest.mark.slow
 def test_staged_peaks_do_not_grow_with_h(simulate: Simulator) -> None:
     few, many = (simulate(cell("rlr", f"rlr.h={h}", "rlr.one_start=true", steps=8)) for h in (2, 5))
-    assert abs(grown(few, many)) < 0.005 * few.device
+    assert abs(grown(few, many)) < 0.02 * few.device  # one step's graph is 0.12 of it
 
 
 @pytest.mark.slow
