@@ -3,7 +3,7 @@
 import inspect
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from rich.console import Console
@@ -117,12 +117,19 @@ def _rows(model: type[BaseModel], prefix: str, own: Tree) -> list[tuple[str, str
         kind = _plain(annotation)
         default = "(required)" if field.is_required() else str(field.get_default(call_default_factory=True))
         default = str(own[key]) if key in own else default
-        limits = [
-            f"{sign} {getattr(m, name)}" for m in field.metadata for name, sign in _SIGNS if hasattr(m, name)
-        ]
+        checks = [*field.metadata, *_checks(annotation)]
+        limits = [f"{sign} {getattr(m, name)}" for m in checks for name, sign in _SIGNS if hasattr(m, name)]
         meaning = " · ".join(part for part in (field.description, ", ".join(limits)) if part)
         rows.append((prefix + key, kind, default, meaning))
     return rows
+
+
+def _checks(annotation: Any) -> list[Any]:
+    """Those that hang on the members of a union."""
+    members = [kind for kind in get_args(annotation) if get_origin(kind) is Annotated]
+    return [
+        check for kind in members for info in get_args(kind)[1:] for check in getattr(info, "metadata", ())
+    ]
 
 
 def _plain(annotation: Any) -> str:
@@ -133,6 +140,8 @@ def _plain(annotation: Any) -> str:
         return annotation.__name__
     if get_origin(annotation) in (Union, UnionType):
         return " | ".join("None" if kind is NoneType else _plain(kind) for kind in get_args(annotation))
+    if get_origin(annotation) is Literal:
+        return " | ".join(map(repr, get_args(annotation)))
     if get_origin(annotation) is tuple:
         inner = ["…" if kind is Ellipsis else _plain(kind) for kind in get_args(annotation)]
         return f"list[{inner[0]}]" if inner[1:] == ["…"] else f"[{', '.join(inner)}]"

@@ -74,9 +74,7 @@ class MicroBatch:
     # [rows, T], 0 at deterministic steps
     log_prob: torch.Tensor = field(default_factory=lambda: torch.empty(0))
     graphs: dict[tuple[int, tuple[int, ...]], Graph] = field(default_factory=dict)  # kept; by (step, rows)
-    z: dict[int, tuple[list[int], torch.Tensor]] = field(
-        default_factory=dict
-    )  # kept, by step: rows and their z
+    z: dict[int, tuple[list[int], torch.Tensor]] = field(default_factory=dict)  # kept; rows, theirs, by step
     # Filled in by the reward:
     rewards: torch.Tensor = field(default_factory=lambda: torch.empty(0))  # [rows], higher is better
     reward_grad: torch.Tensor | None = None  # dR/dx_0, [rows, …]

@@ -24,6 +24,7 @@ import psutil
 import torch
 from torch import Tensor
 
+from bench.base.units import readable_size
 from bench.engine.at_once import split
 from bench.engine.batch import Graph, MicroBatch
 from bench.engine.chain import State, Transition
@@ -44,6 +45,15 @@ class Kept:
     kept: int = 0
     bytes: int = 0
 
+    def __str__(self) -> str:
+        """What to tell the user."""
+        some = f"{self.kept} of {self.steps}" if self.kept < self.steps else f"all {self.steps}"
+        rest = "; the others are run again" if self.kept < self.steps else ""
+        return (
+            f"graphs of {some} steps that are pulled back are kept from the rollout "
+            f"({readable_size(self.bytes)}){rest}. train.graphs=staged keeps none"
+        )
+
 
 class Graphs:
     """Builds the graphs of steps, and keeps those of the rollout that it may."""
@@ -56,7 +66,8 @@ class Graphs:
         self.left = 0  # of the budget, for this batch
         self.together = 1  # samples that are pulled back at once
         self.kept = Kept()
-        self._sizes: dict[tuple[int, bool], int] = {}  # of a step's graph: (rows, PASS) → bytes
+        # Bytes of a step's graph, by rows, whether it is PASS, and whether the gradient goes on to x_i.
+        self._sizes: dict[tuple[int, bool, bool], int] = {}
         self._alive = weakref.WeakSet[Graph]()  # one that is dropped gives its bytes back
 
     def start_batch(self, together: int) -> None:
@@ -116,11 +127,11 @@ class Graphs:
 
     def _kept(self, micro: MicroBatch, state: State, i: int, kind: Kind, rows: list[int]) -> Transition:
         """The step with a graph that is kept, where there is room for it, else without."""
-        size = len(rows), kind is Kind.PASS
+        onward = bool(micro.onward[rows, i].any())
+        size = len(rows), kind is Kind.PASS, onward
         known = self._sizes.get(size, 0)
         if self.keep == "auto" and known > self.left:
             return self._plain(micro, state, i, rows)
-        onward = bool(micro.onward[rows, i].any())
         with nullcontext([known]) if known or self.keep == "joint" else _measured() as measured:
             graph = self.build(micro, i, rows, x_path_only=kind is Kind.PASS, need_input=onward)
         graph.bytes = self._sizes[size] = measured[0]

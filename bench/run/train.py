@@ -20,7 +20,6 @@ from torch.nn.utils import clip_grad_norm_
 from bench.base.errors import BenchError, Damaged
 from bench.base.files import Record, append_rows, cut_rows, read_rows, write_atomically
 from bench.base.media import files
-from bench.base.units import readable_size
 from bench.data import prompts as prompt_sets
 from bench.engine.batch import Batch, Report
 from bench.engine.engine import Engine
@@ -137,7 +136,7 @@ class Trainer:
         self._restore(tell)
         if isinstance(self.method, InferenceMethod):
             return self._infer(self.method, stop)
-        every, last = self.settings.eval_every, self.settings.steps
+        every, saving, last = self.settings.eval_every, self.settings.checkpoint_every, self.settings.steps
         while self.counters.step < last:
             if (reason := self._agreed(stop())) is not None:
                 self._save()
@@ -147,10 +146,7 @@ class Trainer:
             self._tell_graphs(tell)
             if every is not None and self.counters.step // every > before // every:
                 self.session.evaluate()
-            if (
-                self.counters.step // self.settings.checkpoint_every
-                > before // self.settings.checkpoint_every
-            ):
+            if self.counters.step // saving > before // saving:
                 self._save()
         if self.counters.evaluated != self.counters.step:
             self.session.evaluate()
@@ -203,10 +199,7 @@ class Trainer:
         kept = self.engine.graphs.kept
         share = (kept.kept, kept.steps)
         if kept.kept and share != self._graphs_told:
-            tell(
-                f"graphs of {kept.kept} of {kept.steps} steps that are pulled back are kept from the rollout "
-                f"({readable_size(kept.bytes)}); the others are run again. train.graphs=staged keeps none"
-            )
+            tell(str(kept))
         self._graphs_told = share
 
     def _take_step(self, report: Report, prompts: Sequence[str]) -> float:

@@ -3,6 +3,7 @@
 import os
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # as in bench.cli.main
+os.environ.setdefault("TQDM_DISABLE", "1")  # as in `bench cell`; it is looked at when tqdm is imported
 
 import torch._dynamo  # the first optimizer imports it  # noqa: F401
 

@@ -3,9 +3,11 @@
 import os
 import signal
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
+from tqdm import tqdm
 
 from bench.run import launch, warm
 from bench.run.process import HowToRun, Outcome
@@ -71,6 +73,16 @@ def test_cells_that_start_warm_have_the_numbers_of_cells_that_start_cold(
     cold, hot = (ResultsDir(tmp_path / place).cells() for place in ("cold", "warm"))
     assert [c.id for c in cold] == [c.id for c in hot]
     assert [numbers(c) for c in cold] == [numbers(c) for c in hot]
+
+
+def _bar_is_off() -> bool:
+    return tqdm(range(1)).disable
+
+
+def test_a_copy_shows_no_progress_bars() -> None:
+    """They would fill the output of its cell."""
+    with ProcessPoolExecutor(1, mp_context=warm.context()) as process:
+        assert process.submit(_bar_is_off).result(PATIENCE)
 
 
 def test_one_piece_of_work_and_a_machine_with_a_gpu_start_cold(monkeypatch: pytest.MonkeyPatch) -> None:
