@@ -113,6 +113,11 @@ class Tracker(TorchDispatchMode):
         """Log what came and went in something that was rehearsed."""
         self.log.entries.append(Entry(curve, 0, self.stage))
 
+    def see(self, tensors: Iterable[Tensor]) -> None:
+        """Log tensors that were made without the dispatcher."""
+        for tensor in tensors:
+            self._see(tensor)
+
     def mark(self, tensors: Iterable[Tensor | None], label: str, host: bool = False) -> None:
         """Say what tensors are, also of those that were there before. host: they stand for the host's."""
         for tensor in tensors:

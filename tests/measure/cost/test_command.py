@@ -13,6 +13,7 @@ from bench.cli.main import app
 from bench.measure.cost.replay import Replay
 from bench.measure.cost.simulate import Simulator
 from tests.measure.cost.cells import planned
+from tests.support.pipelines import pipeline_dir
 
 GIB = 2**30
 COLUMNS = {
@@ -21,6 +22,8 @@ COLUMNS = {
     "activations_unet_gb", "activations_vae_gb", "activations_reward_gb", "latents_gb", "temporaries_gb",
     "system_ram_gb", "forward_evals", "backward_evals", "flops", "seconds",
 }  # fmt: skip
+SMALL = ("--model", f"path:{pipeline_dir()}", "--reward", "colourfulness", "--set", "train.batch_size=4")
+TOGETHER = "rlr.one_start=true"  # all samples take the same kinds of steps: fewer kinds of calls to rehearse
 PLAIN = ("model.gradient_checkpointing=false", "train.reward_chunk=1")
 
 
@@ -32,9 +35,10 @@ def profile(*arguments: str) -> str:
 
 @pytest.mark.slow
 def test_profile_writes_both_files_adds_to_them_and_shows_80_columns(tmp_path: Path) -> None:
-    shown = profile("--methods", "rlr,zo", "--set", "model.steps=4", "--simulate", "--out", str(tmp_path))
-    shown += profile("--methods", "zo", "--set", "model.steps=4", "--measure", "--out", str(tmp_path))
-    profile("--methods", "zo", "--set", "model.steps=4", "--simulate", "--out", str(tmp_path))
+    out = (*SMALL, "--set", "model.steps=4", "--out", str(tmp_path))
+    shown = profile("--methods", "rlr,zo", "--simulate", *out)
+    shown += profile("--methods", "zo", "--measure", *out)
+    profile("--methods", "zo", "--simulate", *out)
     wide = [
         line for line in shown.splitlines() if len(line) > 80 and not line.startswith(("wrote", "[trans"))
     ]
@@ -76,7 +80,7 @@ def test_unknown_graphs_are_refused() -> None:
 
 @pytest.mark.slow
 def test_methods_that_cannot_be_profiled_are_told_and_do_not_stop_the_others(tmp_path: Path) -> None:
-    options = ["--methods", "zo,rlr-resampled", "--graphs", "joint", "--set", "model.steps=4"]
+    options = ["--methods", "zo,rlr-resampled", "--graphs", "joint", *SMALL, "--set", "model.steps=4"]
     options += ["--set", "rlr-resampled.start=norms", "--simulate", "--out", str(tmp_path)]
     found = CliRunner().invoke(app, ["profile", *options])
     assert found.exit_code == 1
@@ -90,10 +94,9 @@ def simulate() -> Simulator:
 
 
 @pytest.mark.slow
-def test_five_methods_on_stable_diffusion_run_its_networks_once_for_each_kind_of_call(
+def test_five_methods_run_a_models_networks_once_for_each_kind_of_call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("hpsv2", reason="`make scorers`")
     called, ran = Counter[str](), Counter[str]()
     call, rehearse = Replay.__call__, Replay._rehearse
 
@@ -107,27 +110,29 @@ def test_five_methods_on_stable_diffusion_run_its_networks_once_for_each_kind_of
 
     monkeypatch.setattr(Replay, "__call__", calling)
     monkeypatch.setattr(Replay, "_rehearse", rehearsing)
-    methods = ("--methods", "rlr,ddpo,alignprop,zo,full_bp", "--set", "model.steps=12")
-    profile("--model", "sd14", *methods, "--simulate", "--out", str(tmp_path))
+    methods = ("--methods", "rlr,ddpo,alignprop,zo,full_bp", *SMALL, "--set", "model.steps=20")
+    profile(*methods, "--simulate", "--out", str(tmp_path))
     assert len(pd.read_csv(tmp_path / "profile.csv")) == 5
     assert called["unet"] > 150
     assert ran["unet"] <= 9 and ran["vae"] <= 2 and ran["reward"] <= 2, ran
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["rlr", "alignprop", "full_bp"])
+@pytest.mark.parametrize("method", ["rlr", "truncated_bp", "full_bp"])
 def test_staged_stable_diffusion_needs_12_gib_and_6_with_checkpointing(
     method: str, simulate: Simulator
 ) -> None:
     """Batch 4, float16, a reward of CLIP-H's size, one picture at a time through decoder and reward."""
-    plain = planned("sd14", method, *PLAIN, reward="pickscore").cells[0].config
-    checkpointed = planned("sd14", method, PLAIN[1], reward="pickscore").cells[0].config
+    settings = (PLAIN[1], TOGETHER) if method == "rlr" else (PLAIN[1],)
+    plain = planned("sd14", method, PLAIN[0], *settings, reward="pickscore").cells[0].config
+    checkpointed = planned("sd14", method, *settings, reward="pickscore").cells[0].config
     assert simulate(plain).device <= 12 * GIB
     assert simulate(checkpointed).device <= 6 * GIB
 
 
 @pytest.mark.slow
 def test_joint_half_order_step_on_stable_diffusion_takes_the_papers_8_gb(simulate: Simulator) -> None:
-    found = planned("sd14", "rlr-h1,rlr-h4", PLAIN[0], reward="pickscore", graphs="joint")
+    together = ("rlr-h1.one_start=true", "rlr-h4.one_start=true")
+    found = planned("sd14", "rlr-h1,rlr-h4", PLAIN[0], *together, reward="pickscore", graphs="joint")
     one, four = (simulate(cell.config).device for cell in found.cells)
     assert (four - one) / 3 / 1e9 == pytest.approx(8.0, rel=0.1)

@@ -16,6 +16,7 @@ from bench.cli.main import app
 from bench.experiment.settings import CellConfig
 from bench.measure.cost import earlier, eq8, plan_report, planner
 from bench.measure.cost.planner import Candidate, Facts, JointCost
+from tests.support.pipelines import pipeline_dir
 
 
 def test_sizes_in_decimal_and_binary_units_are_told_apart() -> None:
@@ -118,8 +119,9 @@ def test_a_method_without_blocks_has_no_h_to_plan() -> None:
 
 @pytest.mark.slow
 def test_plan_prints_h_on_its_last_line_and_b_z_is_no_part_of_b_h(tmp_path: Path) -> None:
-    sets = ["--set", "model.steps=4", "--gradients", str(tmp_path), "--profiles", str(tmp_path)]
-    out = CliRunner().invoke(app, ["plan", "--budget", "1GB", "--deadline", "1h", *sets])
+    model = ["--model", f"path:{pipeline_dir()}", "--set", "model.steps=4", "--batch", "2"]
+    found = ["--gradients", str(tmp_path), "--profiles", str(tmp_path)]
+    out = CliRunner().invoke(app, ["plan", "--budget", "1GB", "--deadline", "1h", *model, *found])
     assert out.exit_code == 0, out.output
     assert out.stdout.rstrip().splitlines()[-1] == "h* = 3"
     assert "seconds of a step are not known" in " ".join(out.output.split())
