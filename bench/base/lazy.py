@@ -17,8 +17,10 @@ class Lazy(ModuleType):
     """
 
     def __getattr__(self, name: str) -> Any:
-        """The attribute of the module itself."""
-        return getattr(importlib.import_module(self.__name__), name)
+        """The attribute of the module itself; it is asked for once."""
+        found = getattr(importlib.import_module(self.__name__), name)
+        setattr(self, name, found)
+        return found
 
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ from bench.engine.chain import State, Transition
 from bench.engine.control_variate import Sums
 from bench.engine.plan import Kind
 
-KINDS = tuple(Kind)
 Gradients: TypeAlias = "Sequence[torch.Tensor | None]"  # one per trainable parameter; None: zero
 
 
@@ -61,11 +60,12 @@ class MicroBatch:
     cond: Any
     eta: torch.Tensor  # [rows, T]
     weight: torch.Tensor  # [rows, T]
-    kind: torch.Tensor  # [rows, T], index into KINDS
-    perturbed: torch.Tensor  # [rows, T], the step runs at perturbed parameters (ZO)
-    ends: torch.Tensor  # [rows, T], the step is the last of its segment
-    onward: torch.Tensor  # [rows, T], the step's cotangent goes on to the step before it
-    resets: torch.Tensor  # [rows, T], a multistep solver forgets its memory before the step
+    # By row and step, on the host, so that asking which rows do what never waits for a device:
+    kind: list[list[Kind]]
+    perturbed: list[list[bool]]  # the step runs at perturbed parameters (ZO)
+    ends: list[list[bool]]  # the step is the last of its segment
+    onward: list[list[bool]]  # the step's cotangent goes on to the step before it
+    resets: list[list[bool]]  # a multistep solver forgets its memory before the step
     readout: int | None  # the last step is the one-step prediction of x_0
     frames: torch.Tensor | None = None  # [rows, k], the frames that are decoded and rewarded; None: all
     # Filled in by the rollout:
@@ -86,20 +86,19 @@ class MicroBatch:
 
     def has(self, kind: Kind) -> bool:
         """Whether any row has a step of this kind."""
-        return bool((self.kind == KINDS.index(kind)).any())
+        return any(kind in row for row in self.kind)
 
     def rows(self, i: int, *kinds: Kind) -> list[int]:
         """Rows whose step i is of one of the kinds."""
-        wanted = torch.tensor([KINDS.index(k) for k in kinds], device=self.kind.device)
-        return torch.isin(self.kind[:, i], wanted).nonzero()[:, 0].tolist()
+        return [r for r, row in enumerate(self.kind) if row[i] in kinds]
 
     def first_order(self) -> MicroBatch:
         """The same trajectories with every step FO, of weight 1, and the cotangent going on to x_T."""
         return replace(
             self,
-            kind=torch.full_like(self.kind, KINDS.index(Kind.FO)),
+            kind=[[Kind.FO] * self.steps for _ in self.index],
             weight=torch.ones_like(self.weight),
-            onward=torch.ones_like(self.onward),
+            onward=[[True] * self.steps for _ in self.index],
             graphs={},
             z={},
         )

@@ -29,11 +29,11 @@ class State:
             return State(self.x[rows])
         return State(self.x[rows], self.history[rows], self.valid[rows])
 
-    def reset(self, rows: torch.Tensor) -> State:
+    def reset(self, rows: Sequence[bool]) -> State:
         """The same state with the memory forgotten where rows [B] is true."""
-        if self.history is None or self.valid is None:
+        if self.history is None or self.valid is None or not any(rows):
             return self
-        return State(self.x, self.history, self.valid & ~rows)
+        return State(self.x, self.history, self.valid & ~torch.tensor(rows, device=self.valid.device))
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,7 @@ class Graphs:
             for kind in kinds
             if (rows := [r for r in micro.rows(i, kind) if r in part])
             # else no parameters to learn, no earlier step to hand x to:
-            and (kind is not Kind.PASS or bool(micro.onward[rows, i].any()))
+            and (kind is not Kind.PASS or any(micro.onward[r][i] for r in rows))
         ]
         self.kept.steps += sum(len(rows) for _, rows in groups)
         if self.keep == "auto":
@@ -127,7 +127,7 @@ class Graphs:
 
     def _kept(self, micro: MicroBatch, state: State, i: int, kind: Kind, rows: list[int]) -> Transition:
         """The step with a graph that is kept, where there is room for it, else without."""
-        onward = bool(micro.onward[rows, i].any())
+        onward = any(micro.onward[r][i] for r in rows)
         size = len(rows), kind is Kind.PASS, onward
         known = self._sizes.get(size, 0)
         if self.keep == "auto" and known > self.left:

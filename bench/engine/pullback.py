@@ -125,7 +125,7 @@ class Pullback:
         for i in reversed(range(micro.steps)):
             before = Carried(torch.zeros_like(here.x))
             for kind, some in _groups(micro, i, wanted, half_order_singly):
-                onward = micro.onward[some, i].nonzero()[:, 0].tolist()
+                onward = [k for k, r in enumerate(some) if micro.onward[r][i]]
                 if kind is Kind.PASS and not onward:
                     continue  # no parameters to learn, no earlier step to hand x to
                 weight = micro.weight[some, i]
@@ -169,7 +169,7 @@ def _half_order_cotangent(
     half_order: HalfOrder, micro: MicroBatch, i: int, rows: list[int], carried: Tensor
 ) -> Cotangent:
     """Of an HO step's mean: the block's own where it ends, what is carried [rows, …] elsewhere."""
-    ends = micro.ends[rows, i].nonzero()[:, 0].tolist()
+    ends = [k for k, r in enumerate(rows) if micro.ends[r][i]]
     at_end = half_order.cotangent(micro, i, [rows[k] for k in ends]) if ends else None
 
     def cotangent(mean: Tensor, std: Tensor) -> Tensor:

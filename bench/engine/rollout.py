@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bench.base.errors import BenchError
 from bench.engine.at_once import split
-from bench.engine.batch import KINDS, Batch, MicroBatch, Perturbation
+from bench.engine.batch import Batch, MicroBatch, Perturbation
 from bench.engine.chain import Chain, MakesVideos, State, Transition, gaussian_log_prob, per_row
 from bench.engine.finite import check_latents
 from bench.engine.plan import Kind, Plan
@@ -49,12 +49,11 @@ class Roller:
     ) -> MicroBatch:
         """Lay out a micro-batch of the batch's samples `index` with their plans; nothing runs yet."""
         prompts = [batch.prompts[b] for b in index]
-        distinct = {p: n for n, p in enumerate(dict.fromkeys(plans))}
-        layouts = [_layout(p) for p in distinct]
-        which = [distinct[p] for p in plans]
+        distinct = {plan: _layout(plan) for plan in dict.fromkeys(plans)}
+        layouts = [distinct[plan] for plan in plans]
 
-        def column(name: str) -> Tensor:
-            return torch.tensor([layout[name] for layout in layouts], device=self.chain.device)[which]
+        def column(name: str) -> list[Any]:
+            return [layout[name] for layout in layouts]
 
         return MicroBatch(
             batch=batch,
@@ -62,8 +61,8 @@ class Roller:
             index=list(index),
             prompts=prompts,
             cond=self.chain.condition(prompts),
-            eta=column("eta"),
-            weight=column("weight"),
+            eta=torch.tensor(column("eta"), device=self.chain.device),
+            weight=torch.tensor(column("weight"), device=self.chain.device),
             kind=column("kind"),
             perturbed=column("perturbed"),
             ends=column("ends"),
@@ -117,7 +116,7 @@ class Roller:
 
     def perturbations(self, micro: MicroBatch, i: int, rows: list[int]) -> Tensor | None:
         """s·z at step i for rows whose step is ZO, zero for the others; None when no row is."""
-        zo = micro.perturbed[rows, i].nonzero()[:, 0].tolist()
+        zo = [k for k, r in enumerate(rows) if micro.perturbed[r][i]]
         if not zo:
             return None
         z = self.z(micro, i, [rows[k] for k in zo])
@@ -145,7 +144,7 @@ class Roller:
         state = self.chain.prior(self.noise(micro, -1, rows) if start is None else start)
         micro.log_prob = torch.zeros_like(micro.eta)
         for i in range(micro.steps):
-            state = state.reset(micro.resets[:, i])
+            state = state.reset([row[i] for row in micro.resets])
             micro.states.append(state)
             step = self.step(micro, state, i, rows) if make_step is None else make_step(micro, state, i)
             x, std = step.mean, step.std
@@ -153,9 +152,10 @@ class Roller:
             noisy = (std.flatten(1) > 0).all(1).nonzero()[:, 0].tolist()
             self._check_noise(micro, i, noisy)
             if noisy:
+                some: Any = slice(None) if len(noisy) == len(rows) else noisy
                 x = x.clone()
-                x[noisy] += std[noisy] * self.noise(micro, i, noisy)
-                micro.log_prob[noisy, i] = gaussian_log_prob(x[noisy], step.mean[noisy], std[noisy])
+                x[some] += std[some] * self.noise(micro, i, noisy)
+                micro.log_prob[some, i] = gaussian_log_prob(x[some], step.mean[some], std[some])
             state = step.next_state(x)
         micro.states.append(state)
         check_latents([s.x for s in micro.states[1:]], micro.prompts, f"batch {micro.batch.step}: ")
@@ -207,8 +207,8 @@ class Roller:
         return sign * scores(self.reward, media, [micro.prompts[r] for r in rows])
 
     def _check_noise(self, micro: MicroBatch, i: int, noisy: list[int]) -> None:
-        ends = micro.ends[:, i] & (micro.kind[:, i] == KINDS.index(Kind.HO))
-        if set(ends.nonzero()[:, 0].tolist()) - set(noisy):
+        ends = {r for r in micro.rows(i, Kind.HO) if micro.ends[r][i]}
+        if ends.difference(noisy):
             raise BenchError(
                 f"step {i} of {self.chain.steps} injects no noise whatever eta (sigma = 0), so no likelihood "
                 "ratio exists there. This is the last step of DPM-Solver++, and of DDIM when the scheduler "
@@ -224,7 +224,7 @@ def _layout(plan: Plan) -> dict[str, list[Any]]:
     return {
         "eta": [float(e) for e in plan.eta],
         "weight": [float(s.weight) for s in segments],
-        "kind": [KINDS.index(s.kind) for s in segments],
+        "kind": [s.kind for s in segments],
         "perturbed": [s.kind is Kind.ZO for s in segments],
         "ends": [s.stop == i + 1 for i, s in enumerate(segments)],
         "onward": [

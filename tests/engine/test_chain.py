@@ -59,7 +59,7 @@ def test_tiled_joins_equal_kinds_but_keeps_half_order_steps_apart() -> None:
     ]
 
 
-@pytest.mark.parametrize("change", [lambda s, r: s.select(r), lambda s, r: s.reset(r.bool())])
+@pytest.mark.parametrize("change", [lambda s, r: s.select(r), lambda s, r: s.reset(r.bool().tolist())])
 def test_state_without_memory_needs_none(change: Callable[[State, torch.Tensor], State]) -> None:
     changed = change(State(torch.arange(2.0)[:, None]), torch.tensor([1, 0]))
     assert changed.history is None
@@ -68,7 +68,7 @@ def test_state_without_memory_needs_none(change: Callable[[State, torch.Tensor],
 
 def test_reset_forgets_only_the_rows_named() -> None:
     state = State(torch.zeros(3, 1), torch.ones(3, 1), torch.tensor([True, True, False]))
-    after = state.reset(torch.tensor([True, False, False]))
+    after = state.reset([True, False, False])
     assert after.valid is not None
     assert after.valid.tolist() == [False, True, False]
     picked = state.select(torch.tensor([2, 0]))

@@ -71,7 +71,7 @@ def surrogate(engine: Engine, micro: MicroBatch, r: int, plan: Plan) -> Tensor:
             state = micro.states[segment.start].select(row)
         for i in range(segment.start, segment.stop):
             assert state is not None
-            state = state.reset(micro.resets[row, i])
+            state = state.reset([micro.resets[r][i]])
             out = chain.transition(state, i, cond, micro.eta[row, i], segment.kind is PASS)
             x = out.mean
             if plan.eta[i] > 0:

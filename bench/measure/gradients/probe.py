@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from bench.base.errors import BenchError
-from bench.engine.batch import KINDS, Batch, Trajectory
+from bench.engine.batch import Batch, Trajectory
 from bench.engine.chain import Chain
 from bench.engine.engine import Engine
 from bench.engine.method import Method
@@ -147,12 +147,12 @@ class Probe:
 
     def _occupancy(self, trajectory: Trajectory) -> Tensor:
         """[3, T]: mean over samples of a step's weight as FO, HO, ZO in the sum."""
-        kind = torch.cat([m.kind for m in trajectory.micros]).cpu()
+        kinds = [row for m in trajectory.micros for row in m.kind]
         weight = torch.cat([m.weight for m in trajectory.micros]).cpu().float()
         found = torch.zeros(len(TERMS), self.engine.chain.steps)
         for term, k in enumerate(TERMS):
-            share = (weight * (kind == KINDS.index(k))).mean(0)
-            found[term, : kind.shape[1]] = self.recorder.factors[k] * share
+            share = (weight * torch.tensor([[kind is k for kind in row] for row in kinds])).mean(0)
+            found[term, : len(share)] = self.recorder.factors[k] * share
         return found
 
     def _synchronize(self) -> None:
