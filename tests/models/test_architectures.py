@@ -15,6 +15,7 @@ from bench.models.pipeline import load_pipeline
 from bench.models.random_weights import architecture, empty_parts, fill
 from tests.models.test_image import latents, picture
 from tests.support.pipelines import CPU, small_architecture, small_chain
+from tests.support.toys import PROMPTS
 
 # Parameters of the published checkpoints.
 SD1 = {"unet": 859_520_964, "vae": 83_653_863, "text_encoder": 123_060_480}
@@ -90,14 +91,14 @@ def test_random_pictures_after_50_steps_depend_on_prompt_and_noise_and_fit_float
     for module in (*chain.unet.modules(), *chain.vae.modules()):
         module.register_forward_hook(look)
     noise = latents(chain, 2)
-    by_prompt = picture(chain, noise[[0, 0]])  # two prompts
-    by_noise = torch.cat([picture(chain, noise[[n]]) for n in (0, 1)])  # one prompt
-    assert bool(by_prompt.isfinite().all())
+    prompts = (PROMPTS[0], PROMPTS[1], PROMPTS[0])
+    one, other_prompt, other_noise = made = picture(chain, noise[[0, 0, 1]], prompts)
+    assert bool(made.isfinite().all())
     assert largest[0] < 1000  # float16 ends at 65504
-    assert float(by_prompt.std()) > 0.1
-    assert float(((by_prompt == 0) | (by_prompt == 1)).float().mean()) < 0.5
-    for pair in (by_prompt, by_noise):
-        assert float((pair[0] - pair[1]).abs().mean()) > 0.01
+    assert float(made.std()) > 0.1
+    assert float(((made == 0) | (made == 1)).float().mean()) < 0.5
+    for other in (other_prompt, other_noise):
+        assert float((one - other).abs().mean()) > 0.01
 
 
 def test_random_tiny_is_the_embedded_architecture_with_its_own_tokenizer() -> None:

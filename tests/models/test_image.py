@@ -1,5 +1,6 @@
 """The image chain against diffusers' own pipeline, and its options against each other."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,9 @@ def latents(chain: LatentChain, count: int = 2) -> Tensor:
     return torch.randn(count, *chain.latent_shape, generator=torch.Generator().manual_seed(5))
 
 
-def picture(chain: LatentChain, x: Tensor) -> Tensor:
+def picture(chain: LatentChain, x: Tensor, prompts: Sequence[str] = PROMPTS) -> Tensor:
     """Our deterministic sampler."""
-    cond, state = chain.condition(PROMPTS[: len(x)]), chain.prior(x)
+    cond, state = chain.condition(prompts[: len(x)]), chain.prior(x)
     with torch.no_grad():
         for i in range(chain.steps):
             out = chain.transition(state, i, cond, torch.zeros(len(x)))

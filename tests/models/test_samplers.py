@@ -13,7 +13,7 @@ from tests.support.pipelines import small_architecture, small_chain
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("solver", "steps"), [("ddim", 50), ("dpmpp", 20)])
+@pytest.mark.parametrize(("solver", "steps"), [("ddim", 10), ("dpmpp", 20)])
 @pytest.mark.parametrize("name", ["sd14", "sd21", "sd21-base", "sdxl"])
 def test_deterministic_chain_is_diffusers_sampler(name: str, solver: str, steps: int) -> None:
     """sd21: v-prediction; sdxl: two text encoders, pooled embeddings, sizes, zeros for the empty prompt."""

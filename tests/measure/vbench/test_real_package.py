@@ -79,7 +79,7 @@ def test_the_static_filter_and_dynamic_degree_run_vbenchs_own_code(tmp_path: Pat
     """RAFT's weights are random, so which videos pass says nothing; that they are traced back does."""
     random_raft(cache)
     videos = tmp_path / "videos"
-    for number in (0, 7, 24):
+    for number in (0, 24):
         mp4.write_mp4(videos / f"{PROMPT}-{number}.mp4", moving(0, frames=3, size=128), 8)
     mp4.write_mp4(videos / "a person swimming in ocean-0.mp4", moving(4, frames=3, size=128), 8)
     found = score(videos, "--dimension", "temporal_flickering,dynamic_degree", "--device", "cpu")
@@ -94,7 +94,7 @@ def test_the_static_filter_and_dynamic_degree_run_vbenchs_own_code(tmp_path: Pat
     _, rows = json.loads((tmp_path / "scores" / "temporal_flickering_eval_results.json").read_text())[
         "temporal_flickering"
     ]
-    assert {row["video_path"] for row in rows} <= {str(videos / f"{PROMPT}-{n}.mp4") for n in (0, 7, 24)}
+    assert {row["video_path"] for row in rows} <= {str(videos / f"{PROMPT}-{n}.mp4") for n in (0, 24)}
     assert not (tmp_path / "scores" / "work" / "temporal_flickering" / "static").exists()
 
 

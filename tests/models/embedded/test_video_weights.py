@@ -22,6 +22,8 @@ from scripts.embedded.evaluate import Judge
 from scripts.embedded.export import make_video_scheduler
 from scripts.embedded.tokenizer import MAX_LENGTH
 
+STEPS = 12  # of sampling: enough for what is to be seen
+
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
@@ -38,7 +40,7 @@ def pipeline() -> TextToVideoSDPipeline:
 
 @pytest.fixture(scope="module")
 def clips(pipeline: TextToVideoSDPipeline) -> Tensor:
-    return sample_clips(pipeline, SHOWN, 4.0)
+    return sample_clips(pipeline, SHOWN, 4.0, steps=STEPS)
 
 
 def test_parts_that_are_the_image_models_are_links_to_them() -> None:
@@ -84,7 +86,7 @@ def test_clips_are_steady_and_things_that_are_to_move_do(clips: Tensor) -> None:
 def test_most_held_out_clips_move_as_their_captions_say(pipeline: TextToVideoSDPipeline) -> None:
     texts = heldout_clip_prompts()[:16]
     reward = MotionReward(MotionConfig(), torch.device("cpu"))
-    clips = sample_clips(pipeline, texts, 1.0)
+    clips = sample_clips(pipeline, texts, 1.0, steps=STEPS)
     choices = torch.stack([reward.score(clips, [words] * len(clips)) for words in MOTIONS])
     wanted = torch.tensor([list(MOTIONS).index(str(motion_of(text))) for text in texts])
     right = float((choices.argmax(dim=0) == wanted).float().mean())
