@@ -90,6 +90,7 @@ def test_a_dry_run_asks_nobody(fake: FakeHub, tmp_path: Path) -> None:
     assert max(map(len, done.stdout.splitlines())) <= 60
 
 
+@pytest.mark.slow
 def test_nothing_named_is_an_error_that_shows_how(fake: FakeHub, tmp_path: Path) -> None:
     done = run(fake, tmp_path, "fetch")
     assert done.returncode == 2

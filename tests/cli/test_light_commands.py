@@ -11,6 +11,8 @@ from bench.run import claims, launch
 from bench.run.experiment import plan
 from tests.support.running import ROOT, environment
 
+pytestmark = pytest.mark.slow
+
 HEAVY = (
     *("torch", "diffusers", "transformers", "peft", "numpy"),
     *("scipy", "pandas", "matplotlib", "PIL", "submitit"),

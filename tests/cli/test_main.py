@@ -28,6 +28,7 @@ def message(**options: object) -> str:
     return str(caught.value)
 
 
+@pytest.mark.slow
 def test_list_names_everything_and_imports_no_large_package(tmp_path: Path) -> None:
     done, record = watched(tmp_path / "record.json", "list")
     assert done.returncode == 0, done.stderr
@@ -71,6 +72,7 @@ def test_describe_knows_sections_models_and_experiments(
     assert name in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_describe_of_an_unknown_name_suggests_the_closest() -> None:
     done = bench("describe", "rlrr")
     assert done.returncode == 2
@@ -355,6 +357,7 @@ def test_empty_experiment_file_does_not_run_the_demo(text: str, tmp_path: Path) 
     assert "the file says nothing" in message(config=str(tmp_path / "mine.yaml"), methods=None, model=None)
 
 
+@pytest.mark.slow
 @pytest.mark.silent
 def test_fewer_steps_than_were_trained_are_told_with_the_steps_of_the_results(
     tmp_path: Path, plugin: None

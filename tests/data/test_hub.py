@@ -69,6 +69,7 @@ def test_a_file_of_a_dataset_that_arrived_damaged_does_not_stay(fake: FakeHub, n
     assert (locate(need) / name).read_bytes() == b'["a cat"]'
 
 
+@pytest.mark.slow
 def test_a_broken_connection_is_taken_up_where_it_broke(fake: FakeHub) -> None:
     data = bytes(range(256)) * 43_000  # more than one chunk of the library's
     repository = fake.add("org/net", FILES | {WEIGHTS: data}, cuts={WEIGHTS: [10_600_000]})

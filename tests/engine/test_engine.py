@@ -53,6 +53,7 @@ def train(method: Method, chain: Chain, micro_batch: int, reward: Any) -> tuple[
     return gradients, reports
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "settings"), METHODS, ids=str)
 def test_micro_batch_size_changes_neither_gradients_nor_rewards(name: str, settings: dict[str, Any]) -> None:
     runs = {
@@ -69,6 +70,7 @@ def test_micro_batch_size_changes_neither_gradients_nor_rewards(name: str, setti
             assert found.terms.keys() == expected.terms.keys()
 
 
+@pytest.mark.slow
 def test_micro_batch_size_changes_no_gradient_of_the_image_chain() -> None:
     gradients = []
     for size, chunk in ((4, None), (3, 1)):
@@ -120,6 +122,7 @@ def test_gradient_steps_uphill() -> None:
     assert after > before
 
 
+@pytest.mark.slow
 def test_report_counts_evaluations_and_gives_every_terms_norm() -> None:
     chain = image_chain(steps=4)
     engine = engine_of(chain, Pattern(), micro_batch=2)
@@ -157,6 +160,7 @@ def test_half_order_norms_are_those_of_single_samples_without_their_weight() -> 
     assert engine.gradient(trajectory, trajectory.signed).half_order_norms == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method",
     [

@@ -100,6 +100,7 @@ def test_gradient_is_the_staged_one_on_the_toy_chain(
     all_ways(run_one, 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "settings", "solver"),
     [
@@ -116,6 +117,7 @@ def test_gradient_is_the_staged_one_on_the_image_chain(
     all_ways(lambda graphs: run((name, settings), chain, graphs=graphs), 1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "settings"), [("rlr", {"h": 2}), ("truncated_bp", {"k": 2})])
 def test_gradient_is_the_staged_one_on_the_embedded_model(name: str, settings: dict[str, Any]) -> None:
     model = ModelConfig(source="embedded:sd", steps=4, guidance=1.0)
@@ -140,6 +142,7 @@ def test_every_sample_may_have_another_plan(plans: list[Plan], multistep: float,
     all_ways(run_one, 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [{"reward_chunk": 2}, {"offload": True}, {"micro_batch": 3}, {"checkpointing": True}], ids=str
 )
@@ -159,6 +162,7 @@ def alive(method: Method, chain: Chain, **options: Any) -> int:
     return meter["peak"]
 
 
+@pytest.mark.slow
 def test_joint_memory_grows_with_the_chain_for_full_backpropagation_and_with_h_for_rlr() -> None:
     """With the steps that have a graph; dR/dx_0 through decoder and reward is the same for all."""
 
@@ -177,6 +181,7 @@ def test_joint_memory_grows_with_the_chain_for_full_backpropagation_and_with_h_f
     assert rlr(3, 6) == pytest.approx(full(4), rel=0.1)  # four steps, two of them without dR/dx before them
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("graphs", "expected"), [("staged", 4 + 3), ("auto", 4), ("joint", 4)])
 def test_a_kept_graph_saves_an_evaluation(graphs: Keep, expected: int) -> None:
     chain = image_chain()
@@ -188,6 +193,7 @@ def test_a_kept_graph_saves_an_evaluation(graphs: Keep, expected: int) -> None:
     assert (report.forward, report.backward) == (4 * 4 * 2, 4 * 3 * 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fit", [0, 1, 3, 6])
 def test_auto_keeps_what_the_budget_allows_and_changes_nothing(fit: int) -> None:
     chain, method = image_chain(steps=3), ("full_bp", {"eta": 0.0})
@@ -206,6 +212,7 @@ def test_auto_keeps_what_the_budget_allows_and_changes_nothing(fit: int) -> None
     assert tight.graphs.kept.kept == 2 * fit
 
 
+@pytest.mark.slow
 def test_the_bytes_that_are_counted_are_those_that_autograd_stores() -> None:
     chain, method = image_chain(steps=3, guidance=1.0), make("full_bp", {"eta": 0.0}, 3)
     engine = engine_of(chain, Pattern(), graphs="auto", graph_budget=PLENTY)

@@ -62,6 +62,7 @@ def test_surrogate_is_the_rewards_gradient_through_the_prediction_at_the_mean(la
     assert (counts.forward, counts.backward) == ((0, 0) if last else (3, 3))
 
 
+@pytest.mark.slow
 def test_evaluations_of_the_control_variate_are_counted() -> None:
     chain = image_chain(steps=3)
     engine = engine_of(chain, Pattern(), micro_batch=2)

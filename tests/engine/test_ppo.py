@@ -23,6 +23,7 @@ def likelihood_ratio_plan(steps: int) -> Any:
     return tiled([Kind.HO] * steps, [1.0] * steps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("mean", [True, False])
 @pytest.mark.parametrize("checkpointing", [True, False])
@@ -45,6 +46,7 @@ def test_ratio_is_exactly_1_at_unchanged_parameters(
     assert all(bool((ratio == 1).all()) for ratio in seen)
 
 
+@pytest.mark.slow
 def test_first_update_is_the_plain_likelihood_ratio_gradient() -> None:
     chain = image_chain(steps=2)
     engine = engine_of(chain, Pattern())
@@ -73,6 +75,7 @@ def objective(chain: Chain, trajectory: Trajectory, ppo: Ppo) -> tuple[Tensor, l
     return total / len(trajectory.batch.prompts), ratios
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mean", [True, False])
 @pytest.mark.parametrize("image", [True, False])
 def test_clipped_gradient_after_an_update_is_autograds_of_ppos_objective(mean: bool, image: bool) -> None:

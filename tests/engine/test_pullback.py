@@ -107,6 +107,7 @@ def test_stepwise_pull_back_equals_one_joint_graph_on_the_toy_chain(
     torch.testing.assert_close(stepwise, joint, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("solver", "prediction"), [("ddim", "epsilon"), ("dpmpp", "epsilon"), ("dpmpp", "v_prediction")]
 )
@@ -119,6 +120,7 @@ def test_stepwise_pull_back_equals_one_joint_graph_on_the_image_chain(
     assert float((stepwise - joint).norm() / joint.norm()) < 1e-4
 
 
+@pytest.mark.slow
 def test_pathwise_equals_one_joint_graph() -> None:
     for chain, reward in (
         (ToyChain(4, 2, noise=0.7, multistep=0.5), Bowl()),
@@ -180,6 +182,7 @@ def test_gradients_that_need_the_rewards_gradient_say_so() -> None:
     torch.testing.assert_close(exact, gradient(engine.chain))
 
 
+@pytest.mark.slow
 def test_likelihood_ratio_at_a_step_without_noise_is_an_error_that_says_what_to_do() -> None:
     chain = image_chain(set_alpha_to_one=True, steps=2)
     engine = engine_of(chain, Pattern())
@@ -188,6 +191,7 @@ def test_likelihood_ratio_at_a_step_without_noise_is_an_error_that_says_what_to_
         engine.rollout([plan] * 2, batch_of(2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [FO, HO])
 def test_a_gradient_keeps_one_network_graph_however_long_the_chain(kind: Kind) -> None:
     peaks = {}

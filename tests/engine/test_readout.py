@@ -33,6 +33,7 @@ def joint(cut: bool) -> tuple[Tensor, Tensor]:
     return flat(torch.autograd.grad(rewards.mean(), chain.parameters())), rewards.detach()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", [LATE, WHOLE], ids=["refl", "through the chain"])
 def test_gradient_of_a_readout_equals_one_joint_graph(plan: Plan) -> None:
     chain = image_chain(steps=4)

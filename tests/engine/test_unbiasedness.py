@@ -29,6 +29,8 @@ from tests.support.statistics import Comparison, Recorder, compare, first_update
 from tests.support.toy import ToyChain
 from tests.support.toys import engine_of
 
+pytestmark = pytest.mark.slow
+
 STEPS = 4
 PRESET_STEPS = 6  # room for the longest preset, h = 4, and for a truncation at 5
 LEAST, MOST = 160, 512  # samples of a batch

@@ -141,6 +141,7 @@ def test_frames_are_drawn_for_each_sample_whatever_the_micro_batch() -> None:
     assert len(found[0].unique()) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("graphs", ["staged", "auto", "joint"])
 def test_drawn_frames_alone_are_decoded(graphs: Keep, monkeypatch: pytest.MonkeyPatch) -> None:
     chain = video_chain(steps=2)
@@ -160,6 +161,7 @@ def test_pictures_have_no_frames_to_draw() -> None:
         engine.rollout([drawn(1)], batch_of(1))
 
 
+@pytest.mark.slow
 def test_videos_are_evaluated_with_diversity_and_kept_whole() -> None:
     chain = video_chain(steps=2)
     for rewards, features in (({"motion": Motion()}, "pixels"), ({"bright": Brightness()}, "bright")):

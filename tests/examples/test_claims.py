@@ -41,6 +41,7 @@ def test_every_claim_is_listed_with_a_sentence() -> None:
     assert all(sentence.endswith(".") for sentence in known.values())
 
 
+@pytest.mark.slow
 def test_command_prints_tables_and_a_verdict(capsys: pytest.CaptureFixture[str]) -> None:
     __main__.main(["eq8", "--samples", "10"])
     out = capsys.readouterr().out
@@ -90,6 +91,7 @@ def test_theorem_6_3_holds_with_zo_and_not_without(monkeypatch: pytest.MonkeyPat
     assert all(row.bias.error < 0.05 for row in outcome.tables[0])
 
 
+@pytest.mark.slow
 def test_eq_8_does_not_minimise_eq_7() -> None:
     outcome = eq8.run(200)
     assert refuted(outcome) == [

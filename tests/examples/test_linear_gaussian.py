@@ -30,6 +30,7 @@ def _fast_streams(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench.engine.rollout, "normal", fast_streams.normal)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dim", [1, 2])
 @pytest.mark.parametrize("scale", [0.0, 0.4])
 def test_exact_objective_and_gradient_agree_with_monte_carlo(dim: int, scale: float) -> None:
@@ -107,6 +108,7 @@ def test_x_path_only_cuts_the_parameters_and_keeps_the_chains_own_coefficients()
     assert float(torch.autograd.grad(mean, x)[0]) == pytest.approx(float(chain.a[1]))
 
 
+@pytest.mark.slow
 def test_inline_estimator_is_a_method_in_three_lines() -> None:
     chain, reward = LinearGaussianChain(STEPS), QuadraticReward([1.0])
     plan = Plan((Segment(Kind.FO, 0, STEPS),), ETA)

@@ -55,6 +55,7 @@ def one_batch(method: Method, chain: ImageChain, reward: Any = None, step: int =
     return reports
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRAINED)
 def test_one_batch_leaves_finite_gradients_and_reports_what_it_did(name: str) -> None:
     chain = small()
@@ -73,17 +74,20 @@ def test_one_batch_leaves_finite_gradients_and_reports_what_it_did(name: str) ->
             assert term.variance is None or term.variance >= 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in TRAINED if not fresh(n).needs_reward_grad])
 def test_method_that_needs_no_reward_gradient_works_without_one(name: str) -> None:
     assert one_batch(fresh(name), small(), Pattern(detached=True))
 
 
+@pytest.mark.slow
 def test_rlr_without_first_order_term_needs_no_reward_gradient() -> None:
     method = Rlr(RlrConfig(h=1, fo=False), STEPS)
     assert not method.needs_reward_grad
     assert one_batch(method, small(), Pattern(detached=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRAINED_CLASSES)
 def test_state_that_went_through_a_checkpoint_continues_as_if_nothing_had_been(name: str) -> None:
     chain, first, second = small(), fresh(name), fresh(name)
@@ -100,6 +104,7 @@ def test_state_that_went_through_a_checkpoint_continues_as_if_nothing_had_been(n
     assert all(torch.equal(a, b) for a, b in zip(*following, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRAINED_CLASSES)
 def test_the_same_seed_gives_the_same_gradient_and_another_another(name: str) -> None:
     chain = small()
@@ -131,6 +136,7 @@ def start_of(rows: Sequence[int]) -> Start:
     return Start(tuple(PROMPTS[p] for p, _ in pictures), noise(chain, 5, pictures), 5, tuple(pictures))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", IDLE)
 def test_method_that_trains_nothing_raises_the_reward_of_every_picture(name: str) -> None:
     start, chain, reward = start_of(range(4)), small(), Pattern()

@@ -53,6 +53,7 @@ CHAINS: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("micro_batch", [1, 3, 8])
 @pytest.mark.parametrize("name", CHAINS)
 def test_the_gradient_is_autograds_through_the_whole_chain(name: str, micro_batch: int) -> None:
@@ -100,6 +101,7 @@ def test_latents_may_have_any_shape() -> None:
     assert found.noise.shape == start.noise.shape
 
 
+@pytest.mark.slow
 def test_one_steps_graph_at_a_time_is_kept() -> None:
     def peak(steps: int) -> int:
         chain = image_chain(steps=steps)
@@ -162,6 +164,7 @@ def test_steps_are_the_formulas(settings: dict[str, Any]) -> None:
     assert found.rewards.shape == (len(TEXTS), 4)
 
 
+@pytest.mark.slow
 def test_a_reward_to_be_made_small_is_made_small_and_reported_as_it_is() -> None:
     chain = image_chain()
     found = Doodl(DoodlConfig(steps=4, lr=0.03), 4).improve(engine_of(chain, Distance()), start_of(chain))
@@ -192,6 +195,7 @@ def test_a_gradient_of_zero_moves_nothing_and_one_that_is_not_finite_is_an_error
 SETTINGS = ("doodl.steps=3", "doodl.lr=0.1", "eval.prompts=3", "eval.images_per_prompt=2", "eval.batch=2")
 
 
+@pytest.mark.slow
 def test_its_cell_is_evaluated_once_on_the_noise_of_all_methods_and_says_what_that_took(
     tmp_path: Path, plugin: None
 ) -> None:
@@ -218,6 +222,7 @@ def test_its_cell_is_evaluated_once_on_the_noise_of_all_methods_and_says_what_th
     assert plan_dots(tmp_path, *SETTINGS, methods="doodl,push", steps=2) == []
 
 
+@pytest.mark.slow
 def test_a_cell_that_is_stopped_between_batches_goes_on_with_the_next(
     tmp_path: Path, plugin: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -251,6 +256,7 @@ def test_damaged_noise_is_named(tmp_path: Path, plugin: None) -> None:
     assert "000000-00.safetensors: damaged" in status(directory)["message"]
 
 
+@pytest.mark.slow
 def test_bench_evaluate_draws_a_cells_pictures_from_the_noise_that_it_kept(
     tmp_path: Path, plugin: None
 ) -> None:
@@ -279,6 +285,7 @@ def test_it_has_no_gradient_to_profile_and_other_methods_need_steps(tmp_path: Pa
         plan_dots(tmp_path, "train.steps=0")
 
 
+@pytest.mark.slow
 def test_the_summary_has_its_cost_by_picture(tmp_path: Path, plugin: None) -> None:
     from bench.report import tables, words
     from bench.report.groups import contests

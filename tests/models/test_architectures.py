@@ -29,6 +29,7 @@ SDXL = {
 SIZES = {"sd14": SD1, "sd15": SD1, "sd21": SD2, "sd21-base": SD2, "sdxl": SDXL}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SIZES)
 def test_shipped_architecture_has_as_many_parameters_as_the_published_model(name: str) -> None:
     parts = empty_parts(architecture(name))
@@ -49,6 +50,7 @@ def test_vocabulary_is_clips() -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "which", "pad"),
     [("sd14", "tokenizer", 49407), ("sd21", "tokenizer", 0), ("sdxl", "tokenizer_2", 0)],
@@ -67,6 +69,7 @@ def weights(chain: ImageChain) -> dict[str, Tensor]:
     return {f"{n}.{key}": p for n, part in enumerate(parts) for key, p in part.state_dict().items()}
 
 
+@pytest.mark.slow
 def test_random_weights_are_the_same_in_two_runs_whatever_the_global_seed() -> None:
     source = f"random:{small_architecture('sd14')}"
     loaded = []
@@ -101,6 +104,7 @@ def test_random_pictures_after_50_steps_depend_on_prompt_and_noise_and_fit_float
         assert float((one - other).abs().mean()) > 0.01
 
 
+@pytest.mark.slow
 def test_random_tiny_is_the_embedded_architecture_with_its_own_tokenizer() -> None:
     real = ImageChain.load(ModelConfig(path=architecture("tiny")), CPU)
     random = ImageChain.load(ModelConfig(source="random:tiny"), CPU)

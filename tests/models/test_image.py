@@ -50,6 +50,7 @@ def diffusers_picture(pipeline: StableDiffusionPipeline, chain: ImageChain, x: T
     return images.images
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guidance", [1.0, 5.0])
 @pytest.mark.parametrize(
     ("solver", "prediction", "alpha_to_one"),
@@ -83,6 +84,7 @@ def test_picture_at_eta_0_is_the_pipelines(
     torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-4)
 
 
+@pytest.mark.slow
 def test_resolution_sets_the_size_of_latents_and_pictures() -> None:
     chain = image_chain(resolution=24, steps=2)
     assert chain.latent_shape == (4, 12, 12)
@@ -101,6 +103,7 @@ def test_a_condition_row_belongs_to_its_prompt_whatever_was_asked_before() -> No
     assert torch.equal(several.select(torch.tensor([2])).positive.states[0], several.positive.states[2])
 
 
+@pytest.mark.slow
 def test_one_step_prediction_is_where_a_noiseless_last_step_ends() -> None:
     chain = image_chain(set_alpha_to_one=True, steps=3)
     cond, state = chain.condition(PROMPTS[:2]), State(latents(chain))
@@ -139,6 +142,7 @@ def gradients(**options: Any) -> tuple[Tensor, Tensor, int]:
     return gradient(chain), engine.pathwise(trajectory), calls[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", ["ddim", "dpmpp"])
 @pytest.mark.parametrize(
     "options",

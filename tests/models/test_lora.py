@@ -43,6 +43,7 @@ def change(chain: LatentChain, delta: Tensor) -> None:
             p += part.reshape(p.shape)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha", [2.0, 5.0])
 def test_layers_that_are_called_directly_give_what_pefts_and_diffusers_own_calls_give(alpha: float) -> None:
     """To the last bit, in pictures and in gradients; and with the adapter off."""
@@ -111,6 +112,7 @@ def test_row_without_perturbation_is_not_perturbed() -> None:
     assert not torch.allclose(together[0], plain[0], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_parameters_and_layers_are_as_before_when_the_forward_raises() -> None:
     chain = image_chain(steps=3)
     x, before = latents(chain, 4), values(chain)
@@ -147,6 +149,7 @@ def test_layers_that_are_not_linear_cannot_be_perturbed_and_the_error_says_so() 
         pass
 
 
+@pytest.mark.slow
 def test_perturbation_is_flat_in_the_order_of_the_parameters() -> None:
     """Moving one parameter alone moves the output as perturbing its columns alone does."""
     chain = image_chain(steps=3)
@@ -163,6 +166,7 @@ def test_perturbation_is_flat_in_the_order_of_the_parameters() -> None:
             chain.parameters()[n].copy_(before[n])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha", [None, 6.0])
 def test_saved_lora_gives_the_same_picture_in_plain_diffusers(alpha: float | None, tmp_path: Path) -> None:
     chain = image_chain(steps=3, lora=LoraConfig(rank=2, alpha=alpha))
@@ -176,6 +180,7 @@ def test_saved_lora_gives_the_same_picture_in_plain_diffusers(alpha: float | Non
     assert float((tuned - base).abs().max()) > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [2, 5])
 def test_loaded_lora_is_bit_for_bit_the_saved_one_whatever_the_chains_rank(rank: int, tmp_path: Path) -> None:
     saved = image_chain(steps=3, lora=LoraConfig(rank=2, alpha=6))
@@ -197,6 +202,7 @@ def test_directory_without_a_lora_is_an_error_that_names_it(tmp_path: Path) -> N
         image_chain(steps=2).load_lora(tmp_path)
 
 
+@pytest.mark.slow
 def test_fresh_lora_changes_nothing_but_has_a_gradient() -> None:
     chain = image_chain(steps=2)
     bare = image_chain(steps=2, spread=0.0)

@@ -20,6 +20,8 @@ from bench.run.load import find_lora
 from tests.models.test_lora_files import FILE, foreign, kohya, layers, write
 from tests.support.pipelines import image_chain
 
+pytestmark = pytest.mark.slow
+
 pytestmark = pytest.mark.silent
 
 LAYERS = ("to_q", "to_v")

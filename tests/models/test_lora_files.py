@@ -19,6 +19,8 @@ from bench.models.pipeline import load_pipeline
 from tests.models.test_image import diffusers_picture, latents, picture
 from tests.support.pipelines import image_chain, pipeline_dir, small_architecture, small_chain
 
+pytestmark = pytest.mark.slow
+
 FILE = "pytorch_lora_weights.safetensors"
 
 
@@ -87,7 +89,6 @@ def test_foreign_lora_of_another_rank_alpha_and_targets_is_the_same_network_here
     assert all(p.requires_grad and p.dtype == torch.float32 for p in chain.parameters())
 
 
-@pytest.mark.slow
 def test_alpha_of_each_layer_is_its_own(tmp_path: Path) -> None:
     """A layer's alpha times 6 is its lora_up times 6. (diffusers 0.42 overlooks such an alpha.)"""
     tensors = kohya(layers(foreign(["to_q", "to_v"])), alpha=5.0)
@@ -116,7 +117,6 @@ def test_convolutions_load_and_train(tmp_path: Path) -> None:
     assert any(p.ndim == 4 for p in chain.parameters())
 
 
-@pytest.mark.slow
 def test_saved_sdxl_lora_gives_the_same_picture_in_plain_diffusers(tmp_path: Path) -> None:
     chain = small_chain("sdxl", steps=3, lora=LoraConfig(rank=2, alpha=6))
     chain.save_lora(tmp_path / "lora")
@@ -172,7 +172,6 @@ def test_lora_with_parts_that_have_no_place_here_says_so(
         image_chain(steps=2).load_lora(tmp_path)
 
 
-@pytest.mark.slow
 def test_lora_of_a_wider_network_does_not_fit(tmp_path: Path) -> None:
     small_chain("sdxl", steps=2).save_lora(tmp_path)
     with pytest.raises(BenchError, match="does not fit the model's UNet"):

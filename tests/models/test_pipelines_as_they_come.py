@@ -83,6 +83,7 @@ def test_a_network_whose_file_is_cut_short_is_named(part: str, directory: Path) 
     assert f"{directory / part}: cannot be loaded as a" in refusal(directory)
 
 
+@pytest.mark.slow
 def test_an_embedding_of_frames_per_second_that_is_there_in_part_is_named(tmp_path: Path) -> None:
     directory = shutil.copytree(video_dir(), tmp_path / "model")
     file = directory / "unet" / "diffusion_pytorch_model.safetensors"
@@ -93,6 +94,7 @@ def test_an_embedding_of_frames_per_second_that_is_there_in_part_is_named(tmp_pa
         VideoChain.load(ModelConfig(family="video", frames=2, path=directory, fps=8), CPU)
 
 
+@pytest.mark.slow
 def test_second_text_encoder_of_sdxl_is_checked_too(tmp_path: Path) -> None:
     config = ModelConfig(source=f"random:{small_architecture('sdxl')}")
     load_pipeline(config, torch.float32).save_pretrained(tmp_path)
@@ -159,6 +161,7 @@ def test_random_weights_and_videos_are_checked_alike(tmp_path: Path) -> None:
 MEAN, STD = [0.4, -0.7, 0.2, 1.0], [1.5, 0.6, 2.0, 0.9]
 
 
+@pytest.mark.slow
 def test_decoder_with_mean_and_std_of_its_latents_is_diffusers_sdxl_formula(tmp_path: Path) -> None:
     """The pipeline's own picture; without the two it is far away."""
     source = shutil.copytree(small_architecture("sdxl"), tmp_path / "normalised")
@@ -173,6 +176,7 @@ def test_decoder_with_mean_and_std_of_its_latents_is_diffusers_sdxl_formula(tmp_
     assert float((picture(chain, x) - picture(plain, x)).abs().max()) > 0.05
 
 
+@pytest.mark.slow
 def test_decoder_with_mean_and_std_of_its_latents_is_so_in_every_family(directory: Path) -> None:
     """x std / factor + mean, of Stable Diffusion's pictures (and with them videos' frames), too."""
     change(directory / "vae" / "config.json", {"latents_mean": MEAN, "latents_std": STD})
@@ -191,6 +195,7 @@ def test_a_tokenizer_without_its_vocabulary_is_named(directory: Path) -> None:
     assert f"{directory / 'tokenizer'}" in refusal(directory)
 
 
+@pytest.mark.slow
 def test_a_tokenizer_of_another_model_is_named(directory: Path) -> None:
     shutil.rmtree(directory / "tokenizer")
     write_clip_tokenizer(directory / "tokenizer", "<|endoftext|>", 77)

@@ -56,6 +56,7 @@ def gradients(**options: Any) -> Tensor:
     return gradient(chain)
 
 
+@pytest.mark.slow
 def test_half_precision_gradient_points_where_float32s_does() -> None:
     chain = image_chain(steps=3)
     engine = engine_of(chain, Pattern(), micro_batch=2)
@@ -67,12 +68,14 @@ def test_half_precision_gradient_points_where_float32s_does() -> None:
     assert float(torch.cosine_similarity(full, half, dim=0)) > 0.97
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"gradient_checkpointing": True}, {"offload": True}])
 def test_checkpointing_and_offload_work_in_half_precision(options: dict[str, bool]) -> None:
     plain, frugal = gradients(), gradients(**options)
     assert float((frugal - plain).norm() / plain.norm()) < 0.02
 
 
+@pytest.mark.slow
 def test_perturbed_half_precision_batch_differs_row_by_row() -> None:
     chain = image_chain(steps=3, dtype="half")
     x, cond = latents(chain, 1).repeat(2, 1, 1, 1), chain.condition([PROMPTS[0]] * 2)
@@ -86,6 +89,7 @@ def test_perturbed_half_precision_batch_differs_row_by_row() -> None:
     assert float((moved[1] - plain[1]).abs().max()) > 0.05
 
 
+@pytest.mark.slow
 def test_decoder_that_overflows_names_the_setting_and_float32_mends_it() -> None:
     pictures = []
     for vae_dtype in ("float16", "float32"):
@@ -109,6 +113,7 @@ def test_float32_decoder_of_a_half_network_passes_gradients() -> None:
     assert grad.dtype == torch.float32 and bool((grad != 0).any())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sd14", "sdxl"])
 def test_attention_is_pytorchs_fused_one(name: str) -> None:
     chain = small_chain(name, steps=2)
@@ -116,6 +121,7 @@ def test_attention_is_pytorchs_fused_one(name: str) -> None:
     assert processors and {type(p) for p in processors} == {AttnProcessor2_0}
 
 
+@pytest.mark.slow
 def test_channels_last_changes_the_layout_and_not_the_picture() -> None:
     plain, other = image_chain(steps=3), image_chain(steps=3, channels_last=True)
     weight = other.unet.conv_in.weight

@@ -28,6 +28,7 @@ def test_deterministic_chain_is_diffusers_sampler(name: str, solver: str, steps:
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sd14", "sd21"])
 def test_ddim_at_50_steps_runs_from_981_to_1_and_ends_at_the_first_training_noise_level(name: str) -> None:
     """steps_offset 1 and set_alpha_to_one False, as published."""

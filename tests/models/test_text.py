@@ -25,6 +25,7 @@ def chains(name: str) -> tuple[ImageChain, ImageChain]:
     return one(**options), one(**options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sd", "sdxl"])
 def test_equal_texts_at_all_stages_are_no_schedule_bit_for_bit(name: str) -> None:
     plain, staged = chains(name)
@@ -51,6 +52,7 @@ def test_another_text_changes_the_steps_of_its_stage_alone(name: str, stage: int
     assert changed == [at == stage for at in STAGE_AT]
 
 
+@pytest.mark.slow
 def test_selected_rows_keep_their_own_texts() -> None:
     chain = image_chain()
     chain.set_schedule({p: (p, f"{p} b", f"{p} c") for p in PROMPTS}, STAGE_AT)
@@ -63,6 +65,7 @@ def test_selected_rows_keep_their_own_texts() -> None:
             torch.testing.assert_close(part, whole[rows], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_gradients_of_all_kinds_of_steps_run_with_a_schedule_and_depend_on_it() -> None:
     plan = Plan((Segment(Kind.ZO, 0, 1), Segment(Kind.HO, 1, 3), Segment(Kind.FO, 3, 4)), (0, 0, 1, 0))
     found = []
@@ -77,6 +80,7 @@ def test_gradients_of_all_kinds_of_steps_run_with_a_schedule_and_depend_on_it() 
     assert not torch.equal(*found)
 
 
+@pytest.mark.slow
 def test_without_a_schedule_again_the_prompt_is_the_text() -> None:
     plain, staged = chains("sd")
     staged.set_schedule(dict.fromkeys(PROMPTS, ("a", "b", "c")), STAGE_AT)

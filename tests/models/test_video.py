@@ -22,6 +22,8 @@ from tests.support.pipelines import CPU
 from tests.support.toys import PROMPTS, Pattern, batch_of, engine_of, gradient
 from tests.support.videos import FRAMES, plain_pipeline, small_video_architecture, video_chain, video_dir
 
+pytestmark = pytest.mark.slow
+
 
 def diffusers_video(chain: VideoChain, x: Tensor, lora: Path | None = None) -> Tensor:
     """The pipeline's own, [B, F, 3, H, W]."""
@@ -50,7 +52,6 @@ def test_video_at_eta_0_is_the_pipelines(guidance: float) -> None:
     torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-4)
 
 
-@pytest.mark.slow
 def test_a_pipeline_on_disk_is_the_same_and_another_unet_can_take_its_place() -> None:
     config = ModelConfig(family="video", frames=FRAMES, path=video_dir(), steps=2)
     plain, random = VideoChain.load(config, CPU), video_chain(0.0, steps=2, guidance=7.5)
@@ -216,7 +217,6 @@ def test_half_precision_and_channels_last_work_on_videos() -> None:
     assert media.dtype == torch.float32 and bool(media.isfinite().all())
 
 
-@pytest.mark.slow
 def test_frames_per_second_are_added_to_the_timestep_and_come_from_the_files(tmp_path: Path) -> None:
     source = small_video_architecture(fps=True)
     random, slower = (video_chain(0.0, source, steps=2, fps=fps) for fps in (24, 8))

@@ -87,6 +87,7 @@ def test_narrow_sheets_show_fewer_frames_and_the_labels_above_them(rows: list[Gr
     assert narrow.height > wide.height
 
 
+@pytest.mark.slow
 def test_a_row_without_a_clip_of_a_prompt_leaves_no_gap_there(rows: list[GridRow]) -> None:
     heights = []
     for column in (0, 1):
@@ -106,6 +107,7 @@ def test_long_labels_and_prompts_do_not_run_into_the_frames(rows: list[GridRow])
         assert all(painter.bold.getlength(line) < layout.label for line, _ in beside)
 
 
+@pytest.mark.slow
 def test_the_page_shows_a_few_prompts_and_unfolds_the_others(tmp_path: Path) -> None:
     root = fake.write(tmp_path / "r", ["vader"])
     for file in root.glob("cells/*/samples/*/*.png"):
@@ -118,6 +120,7 @@ def test_the_page_shows_a_few_prompts_and_unfolds_the_others(tmp_path: Path) -> 
     assert page.index('class="strips"') < page.index("4 more prompts") < page.rindex('class="strips"')
 
 
+@pytest.mark.slow
 def test_a_page_of_pictures_has_no_filmstrips(report: tuple[Path, str]) -> None:
     page = report[0].read_text()
     assert 'class="strips"' not in page and "Under each picture" in page

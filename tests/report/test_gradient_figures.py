@@ -16,6 +16,8 @@ from bench.report.label_placement import Point, place_names
 from tests.report import fake_gradients
 from tests.report.fake_gradients import Fake
 
+pytestmark = pytest.mark.slow
+
 NAMES = {"gradients_plane", "gradients_steps", "gradients_cosine"}
 
 
@@ -24,7 +26,6 @@ def dot(name: str, bias: float, variance: float, seconds: float = 1.0, high: flo
     return Dot(name, bias, bias / 2, high, variance, seconds, 100.0, True, False)
 
 
-@pytest.mark.slow
 def test_every_figure_is_drawn_in_both_formats(tmp_path: Path) -> None:
     table = rows(fake_gradients.write(tmp_path))
     found = gradient_figures(frame(table), parts(table, by_step=True), curves(table))

@@ -25,6 +25,8 @@ from bench.run.store import WorkState
 from tests.report import fake, fake_gradients
 from tests.report.fake_gradients import FAKES, Fake
 
+pytestmark = pytest.mark.slow
+
 TABLES = ["gradients.csv", "gradients_terms.csv", "gradients_steps.csv", "gradients_cosine.csv"]
 
 
@@ -82,7 +84,6 @@ def test_the_same_profiles_give_the_same_bytes(tmp_path: Path, no_figures: None)
     assert [file.read_bytes() for file in files] == before
 
 
-@pytest.mark.slow
 def test_every_place_and_seed_has_a_table_and_figures_of_its_own(tmp_path: Path) -> None:
     fakes = {name: FAKES[name] for name in ("full_bp", "truncated_bp")}
     fake_gradients.write(tmp_path, fakes, places=[("init", 0), ("init", 1), ("/somewhere/rlr-s0/lora", 0)])
@@ -167,7 +168,6 @@ def test_the_terminal_table_keeps_to_its_width(tmp_path: Path, no_figures: None,
     assert one_table == (width > 130)
 
 
-@pytest.mark.slow
 def test_reports_of_cells_alone_import_no_torch(tmp_path: Path) -> None:
     root = fake.write(tmp_path / "r", ["rlr"], pictures=False)
     code = (

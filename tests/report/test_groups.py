@@ -27,6 +27,7 @@ def reconfigure(root: Path, method: str, section: str, **changes: object) -> Non
         path.write_text(yaml.safe_dump(config))
 
 
+@pytest.mark.slow
 def test_seeds_of_a_method_form_one_group(results: Path) -> None:
     contest = only(results)
     assert [g.label for g in contest.groups] == ["ddpo", "rlr", "vader", "zo"]
@@ -35,12 +36,14 @@ def test_seeds_of_a_method_form_one_group(results: Path) -> None:
     assert contest.gain(rlr, "clip").seeds == 2
 
 
+@pytest.mark.slow
 def test_failed_cells_appear_as_failed_and_not_as_zero(results: Path) -> None:
     row = next(r for r in lines(only(results)) if r.group.label == "zo")
     assert row.group.status == "failed"
     assert math.isnan(row.score.mean) and math.isnan(row.gains["clip"].mean) and math.isnan(row.cost.steps)
 
 
+@pytest.mark.slow
 def test_unfinished_cells_count_at_their_latest_evaluation_and_say_so(results: Path) -> None:
     row = next(r for r in lines(only(results)) if r.group.label == "ddpo")
     assert row.group.status == "running @30"
@@ -81,6 +84,7 @@ def test_cells_scored_on_other_pictures_are_not_paired(tmp_path: Path) -> None:
     assert without.base is None and math.isnan(without.gain(without.groups[0], "clip").mean)
 
 
+@pytest.mark.slow
 def test_base_comes_first_then_the_best(results: Path) -> None:
     assert [r.group.label for r in lines(only(results))] == ["base", "vader", "ddpo", "rlr", "zo"]
 
@@ -93,6 +97,7 @@ def test_the_steering_term_is_the_one_with_the_largest_share_of_the_norms(result
     assert steering_term([])[0] == ""
 
 
+@pytest.mark.slow
 def test_every_pair_of_methods_is_compared_once_each_way(results: Path) -> None:
     table = comparison(only(results))
     pairs = {(r["method"], r["other"]): float(r["probability"]) for r in table.to_dict("records")}

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import yaml
 
 from bench.report.groups import contests
@@ -29,6 +30,7 @@ def test_one_contest_needs_no_overview(tmp_path: Path) -> None:
     assert at_a_glance(fake.write(tmp_path / "a", ("rlr",), pictures=False)) is None
 
 
+@pytest.mark.slow
 def test_places_are_told_apart_by_what_differs_and_begin_with_their_base(tmp_path: Path) -> None:
     root = fake.write(tmp_path / "a", ("rlr", "ddpo"), pictures=False)
     copied(root, tmp_path / "b", steps=50)
@@ -44,6 +46,7 @@ def test_places_are_told_apart_by_what_differs_and_begin_with_their_base(tmp_pat
     assert titles == ["tiny, trained on clip (steps=20)", "tiny, trained on clip (steps=50)"]
 
 
+@pytest.mark.slow
 def test_every_score_is_the_one_of_its_contest(tmp_path: Path) -> None:
     root = fake.write(tmp_path / "a", ("rlr", "ddpo"), pictures=False)
     copied(root, tmp_path / "b", steps=50)
@@ -58,6 +61,7 @@ def test_every_score_is_the_one_of_its_contest(tmp_path: Path) -> None:
             assert float(line[1].split()[0]) == float(f"{row.score.mean:.{len(line[1].split()[0]) - 2}f}")
 
 
+@pytest.mark.slow
 def test_contests_with_and_without_dcot_are_told_apart_in_few_words(tmp_path: Path) -> None:
     root = fake.write(tmp_path / "a", ("rlr", "ddpo"), pictures=False)
     thirds = {

@@ -20,6 +20,7 @@ def contest(results: Path) -> Contest:
     return contests(load(results))[0]
 
 
+@pytest.mark.slow
 def test_curves_begin_at_the_base_model_and_end_at_the_table(contest: Contest) -> None:
     vader = contest.ranked()[0]
     points = held_out(contest, vader)
@@ -51,6 +52,7 @@ def test_drawing_leaves_matplotlibs_settings_alone() -> None:
     assert dict(rcParams) == before
 
 
+@pytest.mark.slow
 def test_a_figure_has_the_same_bytes_each_time() -> None:
     def draw() -> dict[str, bytes]:
         with style.drawing():
@@ -61,6 +63,7 @@ def test_a_figure_has_the_same_bytes_each_time() -> None:
     assert draw() == draw()
 
 
+@pytest.mark.slow
 def test_the_grid_has_a_row_per_method_and_a_column_per_prompt(contest: Contest) -> None:
     (sheet,) = grid.picture_sheets(contest)
     assert (sheet.prompts, sheet.wide, sheet.narrow) == (8, b"", b"")

@@ -18,6 +18,7 @@ FIGURES = ["reward", "reward_vs_steps", "reward_vs_seconds", "reward_vs_evaluati
 FIGURES += ["gains", "training_reward", "term_norms"]
 
 
+@pytest.mark.slow
 def test_figures_exist_in_both_formats_and_are_not_empty(report: tuple[Path, str]) -> None:
     folder = report[0].parent
     for name in FIGURES:
@@ -52,6 +53,7 @@ def test_no_temporary_file_is_left(report: tuple[Path, str]) -> None:
     assert not list(report[0].parent.glob(".*"))
 
 
+@pytest.mark.slow
 def test_the_same_store_gives_the_same_bytes(
     results: Path, report: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,6 +97,7 @@ def test_reporting_imports_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.silent
 def test_damaged_pictures_do_not_end_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = fake.write(tmp_path / "r", ["zo"], steps=10)
@@ -106,6 +109,7 @@ def test_damaged_pictures_do_not_end_the_report(tmp_path: Path, monkeypatch: pyt
     assert "was left out: no picture" in " ".join(stream.getvalue().split())
 
 
+@pytest.mark.slow
 @pytest.mark.silent
 def test_report_of_a_directory_that_cannot_be_written_to_says_so_at_once_and_goes_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

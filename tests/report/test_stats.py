@@ -79,6 +79,7 @@ def test_the_interval_is_the_same_each_time() -> None:
     assert estimate(table) == estimate(table)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [1, 2, 4])
 def test_squared_standard_error_is_the_variance_of_the_mean(seeds: int) -> None:
     # A crossed model with effects of prompt, seed and both; 4000 replicates leave about 4 % of error here.

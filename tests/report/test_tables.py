@@ -28,6 +28,7 @@ def printed(lines: list[Line], width: int) -> str:
     return stream.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [60, 80, 100, 160])
 def test_nothing_is_cut_off_or_wrapped_at_any_width(lines: list[Line], width: int) -> None:
     text = printed(lines, width)
@@ -37,11 +38,13 @@ def test_nothing_is_cut_off_or_wrapped_at_any_width(lines: list[Line], width: in
         assert all(cell in text for cell in (column.header, *column.cells))
 
 
+@pytest.mark.slow
 def test_each_part_is_one_table_at_80_columns(lines: list[Line]) -> None:
     names, parts = tables.column_groups(lines)
     assert [len(columns.pack(names, part.columns, 80)) for part in parts] == [1, 1, 1]
 
 
+@pytest.mark.slow
 def test_the_table_says_which_cells_are_not_done(lines: list[Line]) -> None:
     text = printed(lines, 80)
     assert "running @30" in text and "failed" in text
@@ -54,11 +57,13 @@ def test_a_complete_run_needs_no_state_column(tmp_path: Path) -> None:
     assert "state" not in [c.header for c in parts[0].columns]
 
 
+@pytest.mark.slow
 def test_rewards_that_were_not_trained_on_are_shown_with_their_gain(lines: list[Line]) -> None:
     headers = [c.header for c in tables.column_groups(lines)[1][1].columns]
     assert headers == ["colourfulness gain", "jpeg gain", "diversity"]
 
 
+@pytest.mark.slow
 def test_the_csv_holds_unrounded_numbers_and_no_number_for_a_failed_cell(lines: list[Line]) -> None:
     frame = tables.frame(lines).set_index("method")
     vader = next(r for r in lines if r.group.label == "vader")
@@ -67,12 +72,14 @@ def test_the_csv_holds_unrounded_numbers_and_no_number_for_a_failed_cell(lines: 
     assert pd.isna(frame.loc["zo", "score"]) and frame.loc["zo", "status"] == "failed"
 
 
+@pytest.mark.slow
 def test_markdown_and_latex_have_one_line_per_method(lines: list[Line]) -> None:
     assert len(tables.markdown(lines).splitlines()) == 2 + len(lines)
     latex = tables.markdown(lines, "latex_booktabs")
     assert latex.count(r"\\") == 1 + len(lines) and r"\toprule" in latex
 
 
+@pytest.mark.slow
 def test_the_headline_counts_methods_beyond_three_standard_errors(lines: list[Line]) -> None:
     clear = [r for r in lines if not r.is_base and r.gains["clip"].in_se > 3]
     text = words.headline(lines)

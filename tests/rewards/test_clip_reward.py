@@ -58,6 +58,7 @@ def reference(directory: Path, images: np.ndarray) -> torch.Tensor:
     return processor(images=[Image.fromarray(x) for x in images], return_tensors="pt")["pixel_values"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", ["cosine", "logit"])
 def test_the_score_is_the_models_own_on_its_processors_pixels(checkpoint, scale):
     images = bytes_images(16, 16)

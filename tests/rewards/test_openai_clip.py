@@ -60,12 +60,14 @@ def both(pair: Pair, paths: list[Path], prompt: str = PROMPT) -> tuple[torch.Ten
     return torch.tensor(theirs), torch.tensor(ours)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["aes", "clipscore"])
 def test_scores_are_the_packages_within_a_few_hundredths_of_their_spread(scorers, tmp_path, name):
     theirs, ours = both(scorers[name], files(tmp_path, RESIZED))
     assert (ours - theirs).abs().max() < 0.05 * theirs.std()
 
 
+@pytest.mark.slow
 def test_aes_crops_the_pixels_that_the_package_crops(scorers, tmp_path):
     theirs, ours = both(scorers["aes"], files(tmp_path, AS_THEY_ARE))
     assert (ours - theirs).abs().max() < 1e-4 * theirs.std()

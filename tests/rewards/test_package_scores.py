@@ -52,6 +52,7 @@ def test_hpsv2s_raw_scale_is_the_cosine(weights):
         assert torch.allclose(100 * raw, load("hpsv2", weights["hpsv2"]).score(media, prompts), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_hpsv2_at_full_size_has_the_names_number_and_shapes_of_the_published_weights():
     with torch.device("meta"):
         model = compat.open_clip().create_model("ViT-H-14", device="meta")
@@ -60,6 +61,7 @@ def test_hpsv2_at_full_size_has_the_names_number_and_shapes_of_the_published_wei
     assert PUBLISHED.items() <= sizes.items()
 
 
+@pytest.mark.slow
 def test_imagereward_is_the_packages_own_score(weights):
     reward = load("imagereward", weights["imagereward"])
     same_size, *others = pictures((224, 224), *SIZES)
@@ -73,6 +75,7 @@ def test_imagereward_is_the_packages_own_score(weights):
     assert max(ranked) - min(ranked) > 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pickscore", "clipscore"])
 def test_clip_rewards_are_transformers_own_scores_on_pillow(weights, name):
     directory = weights[name]
@@ -93,6 +96,7 @@ def pixels_of(directory: Path, image) -> torch.Tensor:
         return CLIPImageProcessor.from_pretrained(directory)(image, return_tensors="pt")["pixel_values"]
 
 
+@pytest.mark.slow
 def test_aes_is_laions_predictor_as_image_reward_ships_it(weights):
     directory = weights["aes"]
     compat.image_reward()

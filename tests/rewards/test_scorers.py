@@ -17,6 +17,7 @@ RANDOM = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_gradient_reaches_every_picture_and_is_that_of_finite_differences(weights, name):
     reward = load(name, weights[name])
@@ -66,6 +67,7 @@ def test_a_batch_of_32_goes_through_the_network_a_chunk_at_a_time(weights, name)
     assert sum(seen) == 32 and max(seen) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_with_a_gradient_too_one_chunk_is_in_memory_and_the_gradient_is_the_same(weights, name):
     media, prompts = batch(6)
@@ -88,6 +90,7 @@ def test_with_a_gradient_too_one_chunk_is_in_memory_and_the_gradient_is_the_same
     assert torch.allclose(same, slope, rtol=1e-3, atol=1e-5 * slope.abs().max().item())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_small_weight_does_not_lose_the_gradient_in_float16(weights, name):
     media, prompts = batch(3)
@@ -103,6 +106,7 @@ def test_a_small_weight_does_not_lose_the_gradient_in_float16(weights, name):
     assert torch.allclose(ratio, torch.ones(3), atol=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "half"])
 @pytest.mark.parametrize("name", NAMES)
 def test_half_precision_scores_in_float32_close_to_full(weights, name, dtype):
@@ -165,6 +169,7 @@ def test_at_full_size_parameters_are_the_published_ones_and_scores_and_gradients
     assert (scores, slope) == ((1,), media.shape)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_at_full_width_with_one_layer_random_weights_score_and_steer_without_a_network(
     name, tmp_path, monkeypatch

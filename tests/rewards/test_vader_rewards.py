@@ -113,6 +113,7 @@ def test_scores_are_transformers_own_path_within_2_levels_of_rounding(built, nam
     assert expected.std() > 1e-3
 
 
+@pytest.mark.slow
 def test_over_mean_is_vaders_confidence_of_each_frame(built):
     media, prompts = batch("objects", 6)
     processor = YolosImageProcessorPil.from_pretrained(built["objects"])
@@ -281,6 +282,7 @@ def test_at_full_size_parameters_are_the_published_ones_and_scores_and_gradients
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_at_full_width_with_one_layer_random_weights_score_and_steer_without_a_network(
     name, tmp_path, monkeypatch

@@ -35,6 +35,7 @@ def trained(out: Path, dcot: bool = True) -> CellDir:
     return cell(out, "ddpo")
 
 
+@pytest.mark.slow
 def test_every_third_of_the_chain_sees_its_prompt_and_the_reward_the_original(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

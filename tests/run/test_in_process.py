@@ -44,6 +44,7 @@ def test_cells_in_this_process_give_the_numbers_of_worker_processes(tmp_path: Pa
     assert one.stdout.count("out of luck") >= 2
 
 
+@pytest.mark.slow
 def test_failing_cell_does_not_keep_the_next_ones_from_running(tmp_path: Path, plugin: None) -> None:
     assert run_here(tmp_path, "broken.at=1", methods="broken,push") == 1
     states = {cell.id.partition("-")[0]: cell.status().state for cell in ResultsDir(tmp_path).cells()}

@@ -43,6 +43,7 @@ def no_lora(directory: Path) -> Path:
     return directory
 
 
+@pytest.mark.slow
 def test_sample_writes_no_black_picture_of_a_network_that_is_not_finite(tmp_path: Path) -> None:
     model = broken(pipeline_dir(), tmp_path / "model")
     options = ("--model", f"path:{model}", "--prompt", "a cat", "--n", 1, "--set", "model.steps=2")
@@ -54,6 +55,7 @@ def test_sample_writes_no_black_picture_of_a_network_that_is_not_finite(tmp_path
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_sample_writes_no_black_picture_of_a_lora_that_is_not_finite(tmp_path: Path) -> None:
     options = ("--model", f"path:{pipeline_dir()}", "--prompt", "a cat", "--n", 1, "--set", "model.steps=2")
     done = here("sample", *options, "--lora", no_lora(tmp_path / "lora"), "--out", tmp_path / "out")
@@ -69,6 +71,7 @@ def test_sample_refuses_noise_levels_at_which_the_prediction_has_no_meaning(tmp_
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not all(map(find_spec, mp4.PACKAGES)), reason="pip install -e '.[vbench]'")
 def test_vbench_generate_writes_no_black_video_of_a_network_that_is_not_finite(tmp_path: Path) -> None:
     model, out = broken(video_dir(), tmp_path / "model"), tmp_path / "videos"
@@ -80,6 +83,7 @@ def test_vbench_generate_writes_no_black_video_of_a_network_that_is_not_finite(t
     assert not list(out.glob("*.mp4"))
 
 
+@pytest.mark.slow
 def test_decoder_that_is_not_finite_is_not_blamed_on_its_precision(tmp_path: Path) -> None:
     model = broken(pipeline_dir(), tmp_path / "model", "vae/diffusion_pytorch_model.safetensors")
     chain = ImageChain.load(ModelConfig(path=model, steps=2), CPU)

@@ -59,6 +59,7 @@ def python(module: str, function: str, differentiable: bool = False) -> Choice:
     return Choice(name=f"python:{module}.{function}", config=config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
@@ -101,6 +102,7 @@ def test_part_without_weight_files_is_named(part: str, tmp_path: Path) -> None:
     assert found.startswith(f"{tmp_path / 'sd' / part}: no weight files")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("function", "differentiable", "told"),
     [
@@ -119,12 +121,14 @@ def test_reward_of_ones_own_is_called_once(
     assert told in found and f"{functions}.{function}" in found
 
 
+@pytest.mark.slow
 def test_good_reward_gets_pictures_of_the_models_size(functions: str) -> None:
     assert tried(TINY, python(functions, "wants_64"), python(functions, "mean", True)) == []
     (found,) = tried(TINY.model_copy(update={"resolution": 72}), python(functions, "wants_64"))
     assert "72, 72" in found
 
 
+@pytest.mark.slow
 def test_every_mistake_is_told_at_once(functions: str) -> None:
     trials = [
         Trial(TINY.model_copy(update={"steps": 2000}), (), "emoji"),

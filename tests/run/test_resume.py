@@ -38,13 +38,14 @@ from tests.support.running import (
 )
 from tests.support.watched import watched
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = ("train.eval_every=2", "push.inner=2", "eval.samples=1")
 
 
 IDLE = ("doodl.steps=2", "eval.prompts=3", "eval.images_per_prompt=2", "eval.batch=4", "eval.samples=1")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "settings", "files"),
     [
@@ -64,7 +65,6 @@ def test_killed_at_any_write_the_same_command_ends_in_the_same_numbers(
     assert all(any(file in kind for kind in kinds) for file in files)
 
 
-@pytest.mark.slow
 def test_run_killed_at_random_moments_ends_in_the_same_numbers(tmp_path: Path, plugin: None) -> None:
     every = "train.eval_every=15"
     train_dots(tmp_path / "whole", every, steps=40, seeds="0,1")
@@ -93,7 +93,6 @@ def test_run_killed_at_random_moments_ends_in_the_same_numbers(tmp_path: Path, p
         assert numbers(cell(tmp_path / "killed", prefix)) == numbers(cell(tmp_path / "whole", prefix))
 
 
-@pytest.mark.slow
 def test_interrupt_checkpoints_says_how_to_continue_and_continuing_gives_the_same_numbers(
     tmp_path: Path, plugin: None
 ) -> None:
@@ -121,7 +120,6 @@ def test_interrupt_checkpoints_says_how_to_continue_and_continuing_gives_the_sam
     assert numbers(cell(out, "push")) == numbers(cell(tmp_path / "whole", "push"))
 
 
-@pytest.mark.slow
 def test_timeout_ends_a_cell_with_a_checkpoint_and_the_same_command_goes_on(
     tmp_path: Path, plugin: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,7 +141,6 @@ def test_timeout_ends_a_cell_with_a_checkpoint_and_the_same_command_goes_on(
     assert numbers(CellDir(work.directory.path)) == numbers(cell(tmp_path / "whole", "push"))
 
 
-@pytest.mark.slow
 def test_cell_that_hangs_beyond_its_time_is_killed(
     tmp_path: Path, plugin: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,7 +204,6 @@ def test_cells_do_not_depend_on_how_often_they_are_checkpointed(tmp_path: Path, 
     assert numbers(rarely) == numbers(often)
 
 
-@pytest.mark.slow
 def test_two_processes_give_the_numbers_of_one_to_rounding(tmp_path: Path, plugin: None) -> None:
     train_dots(tmp_path / "one", methods="truncated_bp")
     done = run_dots(tmp_path / "two", "--methods", "truncated_bp", "--processes", 2, "--jobs", 1)
@@ -221,7 +217,6 @@ def test_two_processes_give_the_numbers_of_one_to_rounding(tmp_path: Path, plugi
     assert [row["samples"] for row in two] == [row["samples"] for row in one]
 
 
-@pytest.mark.slow
 def test_second_identical_run_starts_and_writes_nothing_and_says_so(tmp_path: Path, plugin: None) -> None:
     train_dots(tmp_path)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
@@ -234,7 +229,6 @@ def test_second_identical_run_starts_and_writes_nothing_and_says_so(tmp_path: Pa
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
-@pytest.mark.slow
 def test_force_runs_a_finished_cell_again_from_its_start(tmp_path: Path, plugin: None) -> None:
     train_dots(tmp_path)
     before = numbers(cell(tmp_path, "push"))

@@ -50,6 +50,7 @@ def test_pictures_of_any_size_are_scored_as_the_reward_scores_them(tmp_path: Pat
     assert "colourfulness" in shown.export_text()
 
 
+@pytest.mark.slow
 def test_what_sample_drew_can_be_scored_as_it_lies(tmp_path: Path) -> None:
     write_samples("a cat & [red] hat", "tiny", None, 1, 0, tmp_path / "x", ("model.steps=1",))
     out = tmp_path / "scores.jsonl"
@@ -100,6 +101,7 @@ def test_a_cell_scored_again_repeats_its_run_and_other_rewards_go_beside_it(
     assert trained.evaluations.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_what_is_no_cell_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BenchError, match=r"no config\.yaml there"):
         score.score_cells(console(), [tmp_path], score.ScoringRequest("jpeg"))

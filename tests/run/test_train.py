@@ -9,6 +9,7 @@ from bench.run.process import Exit
 from tests.support.running import ROOT, cell, numbers, run_dots, status, train_dots
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "message"),
     [
@@ -47,6 +48,7 @@ def test_a_cell_that_dies_is_failed_and_does_not_stop_the_others(
     assert [p.name[:8] for p in (cell(tmp_path, "broken").path / "checkpoint").iterdir()] == ["00000002"]
 
 
+@pytest.mark.slow
 def test_evaluating_more_often_does_not_change_training(tmp_path: Path, plugin: None) -> None:
     train_dots(tmp_path / "never")
     train_dots(tmp_path / "always", "train.eval_every=1")
@@ -56,12 +58,14 @@ def test_evaluating_more_often_does_not_change_training(tmp_path: Path, plugin: 
     assert {row["step"] for row in read_rows(never.evaluations)} == {6}
 
 
+@pytest.mark.slow
 def test_training_raises_the_reward_that_it_is_told_to_raise(tmp_path: Path, plugin: None) -> None:
     train_dots(tmp_path, "train.lr=3e-2", "reward.target=0.2", steps=40)
     rows = read_rows(cell(tmp_path, "push").metrics)
     assert rows[-1]["reward_mean"] > rows[0]["reward_mean"] + 0.02
 
 
+@pytest.mark.slow
 def test_seed_decides_the_numbers_and_seeds_share_the_base_model(tmp_path: Path, plugin: None) -> None:
     assert train_dots(tmp_path, seeds="0,1") == [Exit.DONE] * 3
     first, second = (cell(tmp_path, f"push-dots-brightness-s{seed}") for seed in (0, 1))
@@ -79,6 +83,7 @@ def test_base_model_is_evaluated_on_the_same_noise_and_not_trained(tmp_path: Pat
     assert {row["step"] for row in read_rows(base.evaluations)} == {0}
 
 
+@pytest.mark.slow
 def test_clipping_bounds_the_step_and_logs_the_norm_before_it(tmp_path: Path, plugin: None) -> None:
     train_dots(tmp_path / "clipped", "train.clip_norm=1e-3", "push.strength=100")
     train_dots(tmp_path / "free", "push.strength=100")
@@ -95,6 +100,7 @@ def test_methods_that_use_a_batch_twice_count_steps_batches_and_samples(tmp_path
     assert status(cell(tmp_path, "push"))["step"] == 6
 
 
+@pytest.mark.slow
 def test_every_logged_key_is_documented(tmp_path: Path, plugin: None) -> None:
     train_dots(tmp_path)
     text = (ROOT / "docs" / "results.md").read_text()

@@ -76,6 +76,7 @@ DAMAGE: list[tuple[str, Callable[[Path], object]]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "spoil"), DAMAGE)
 def test_damaged_file_is_listed_and_a_repaired_cell_ends_in_the_same_numbers(
     name: str, spoil: Callable[[Path], None], done: Path
@@ -99,12 +100,14 @@ def test_damaged_file_is_listed_and_a_repaired_cell_ends_in_the_same_numbers(
     assert trained.status().state is WorkState.DONE
 
 
+@pytest.mark.slow
 def test_whole_directory_verifies_and_is_not_touched(done: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in done.rglob("*") if p.is_file()}
     assert here("verify", done, "--repair").returncode == 0
     assert {p: p.stat().st_mtime_ns for p in done.rglob("*") if p.is_file()} == before
 
 
+@pytest.mark.slow
 def test_damaged_status_costs_one_cell_of_a_run_and_of_the_status_command(done: Path) -> None:
     trained = cell(done, "push")
     emptied(trained.path / "status.json")
@@ -144,6 +147,7 @@ def test_damaged_status_is_never_written_over(tmp_path: Path) -> None:
         CellDir(tmp_path).write_status(WorkState.RUNNING)
 
 
+@pytest.mark.slow
 def test_torn_evaluation_is_made_again_when_a_cell_goes_on(done: Path) -> None:
     trained = cell(done, "push")
     rows = read_rows(trained.evaluations)
@@ -153,6 +157,7 @@ def test_torn_evaluation_is_made_again_when_a_cell_goes_on(done: Path) -> None:
     assert read_rows(trained.evaluations) == rows
 
 
+@pytest.mark.slow
 def test_torn_evaluation_whose_parameters_are_gone_is_an_error_and_not_a_gap(done: Path) -> None:
     trained = cell(done, "push")
     rows = [row for row in read_rows(trained.evaluations) if row["step"] == 2]

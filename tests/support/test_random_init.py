@@ -17,6 +17,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> StableDiffusionPipelin
     return load_pipeline(directory)
 
 
+@pytest.mark.slow
 def test_random_pipeline_generates_and_listens_to_the_prompt(pipeline: StableDiffusionPipeline) -> None:
     pictures = [
         sample(pipeline, [prompt], guidance, steps=3)
@@ -32,6 +33,7 @@ def test_random_pipeline_generates_and_listens_to_the_prompt(pipeline: StableDif
     assert not torch.allclose(pictures[0], pictures[2], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_random_pipeline_has_the_settings_asked_for(pipeline: StableDiffusionPipeline) -> None:
     assert isinstance(pipeline.scheduler, DDIMScheduler)
     assert pipeline.scheduler.config["prediction_type"] == "v_prediction"
@@ -40,6 +42,7 @@ def test_random_pipeline_has_the_settings_asked_for(pipeline: StableDiffusionPip
     assert sum(p.numel() for p in pipeline.unet.parameters()) < 60_000
 
 
+@pytest.mark.slow
 def test_weights_depend_on_the_seed_alone(tmp_path: Path) -> None:
     first = CLIPModel.from_pretrained(build_random_clip(tmp_path / "a", seed=1))
     torch.manual_seed(11)

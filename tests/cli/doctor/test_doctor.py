@@ -66,6 +66,7 @@ def test_on_a_bare_machine_it_ends_well_in_the_width_and_neither_loads_nor_asks_
         assert f" {name} " in done.stdout
 
 
+@pytest.mark.slow
 def test_a_model_that_is_not_here_says_what_to_type(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(runnable, "room", lambda: runnable.Room(gpu=False, gib=16.0))
@@ -76,6 +77,7 @@ def test_a_model_that_is_not_here_says_what_to_type(monkeypatch: pytest.MonkeyPa
     assert "gradients" not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [("sd41", None, None), (None, "clop", None), (None, None, "dppo")])
 def test_an_unknown_name_is_one_message(names: tuple[str | None, ...]) -> None:
     with pytest.raises(BenchError, match="unknown"):
@@ -104,6 +106,7 @@ def test_with_a_torch_that_cannot_be_loaded_the_rest_is_still_examined(
     assert done.returncode in (1, 2)
 
 
+@pytest.mark.slow
 def test_lost_embedded_weights_end_in_exit_code_1(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sources, "EMBEDDED", tmp_path)
     code, text = printed()
@@ -112,6 +115,7 @@ def test_lost_embedded_weights_end_in_exit_code_1(monkeypatch: pytest.MonkeyPatc
     assert "no weights at" in text
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_in_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*anything: object) -> None:
         raise BenchError("only 3 MiB free")

@@ -95,12 +95,14 @@ def printed(model: str, reward: str | None, *settings: str) -> str:
     return captured.get()
 
 
+@pytest.mark.slow
 def test_a_place_without_weights_is_told_and_nothing_is_said_to_help_against_it(tmp_path: Path) -> None:
     text = printed(f"path:{tmp_path / 'none'}", "clip")
     assert "bench fetch" not in text
     assert "not a directory" in " ".join(text.split())
 
 
+@pytest.mark.slow
 def test_the_table_is_of_the_named_rewards_and_the_list_of_all_that_a_run_loads(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

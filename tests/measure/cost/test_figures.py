@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from bench.measure.cost import figures
 from bench.measure.cost.figures import Setting
 from bench.measure.cost.ledger import COMPONENTS, SIZE, Point, nothing
@@ -15,6 +17,7 @@ def test_every_component_belongs_to_one_entry_of_the_legend_and_nothing_is_lost(
     assert {figures.group(name) for name in COMPONENTS} == set(figures.GROUPS)
 
 
+@pytest.mark.slow
 def test_only_figures_that_the_rows_allow_are_drawn(tmp_path: Path) -> None:
     parts = {"weights unet": 2 * 10**9, "activations unet": 10**9}
     rows = [Setting("rlr", "staged", 50, 2, 3 * 10**9, 1e12, components=parts)]

@@ -15,6 +15,8 @@ from bench.measure.cost.usage import Usage
 from tests.measure.cost.cells import planned
 from tests.support.pipelines import pipeline_dir
 
+pytestmark = pytest.mark.slow
+
 STEPS = 6  # room for the longest preset
 # Every method class, and the presets that hold other tensors than their class.
 NAMES = [
@@ -49,7 +51,6 @@ def cell(
     return found.cells[0].config
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_simulated_and_measured_memory_agree_within_2_percent(name: str, simulate: Simulator) -> None:
     config = cell(name, "train.reward_chunk=1")  # so that the peak is not decoder's and reward's
@@ -61,14 +62,12 @@ def test_simulated_and_measured_memory_agree_within_2_percent(name: str, simulat
         assert simulated.of(kind) == measured.of(kind)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("settings", [["model.guidance=4"], ["model.gradient_checkpointing=true"]])
 def test_simulated_and_measured_memory_agree_with_options(settings: list[str], simulate: Simulator) -> None:
     config = cell("rlr", *settings)
     assert simulate(config).device == pytest.approx(measure(config, CPU).device, rel=0.02)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("graphs", ["staged", "joint"])
 def test_offload_is_simulated_as_measured_on_the_device_and_in_main_memory(
     graphs: str, simulate: Simulator
@@ -81,7 +80,6 @@ def test_offload_is_simulated_as_measured_on_the_device_and_in_main_memory(
     assert simulate(cell("full_bp", graphs=graphs, steps=3)).host == 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("graphs", ["staged", "joint"])
 @pytest.mark.parametrize("name", ["rlr", "full_bp", "alignprop", "zo", "refl"])
 def test_rehearsed_calls_take_what_running_every_call_takes(
@@ -99,7 +97,6 @@ def grown(few: Usage, many: Usage) -> float:
     return many.device - many.of("latents") - (few.device - few.of("latents"))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["rlr", "full_bp", "ddpo", "zo"])
 def test_staged_peaks_do_not_grow_with_steps_beyond_stored_latents(name: str, simulate: Simulator) -> None:
     together = ("rlr.one_start=true",) if name == "rlr" else ()  # else steps are of one sample or of two
@@ -107,13 +104,11 @@ def test_staged_peaks_do_not_grow_with_steps_beyond_stored_latents(name: str, si
     assert abs(grown(few, many)) < 0.005 * few.device
 
 
-@pytest.mark.slow
 def test_staged_peaks_do_not_grow_with_h(simulate: Simulator) -> None:
     few, many = (simulate(cell("rlr", f"rlr.h={h}", "rlr.one_start=true", steps=8)) for h in (2, 5))
     assert abs(grown(few, many)) < 0.02 * few.device  # one step's graph is 0.12 of it
 
 
-@pytest.mark.slow
 def test_joint_peaks_grow_by_one_graph_for_every_step_that_has_one(simulate: Simulator) -> None:
     h = [simulate(cell("rlr", f"rlr.h={h}", steps=8, graphs="joint")).device for h in (2, 3, 4)]
     full = [simulate(cell("full_bp", steps=t, graphs="joint")).device for t in (4, 6, 8)]
@@ -122,7 +117,6 @@ def test_joint_peaks_grow_by_one_graph_for_every_step_that_has_one(simulate: Sim
     assert (full[1] - full[0]) / 2 == pytest.approx(h[1] - h[0], rel=0.1)
 
 
-@pytest.mark.slow
 def test_half_means_float16_as_on_a_gpu(simulate: Simulator) -> None:
     usage = simulate(cell("zo", "model.dtype=half", steps=2))
     assert usage.dtype == "float16"
@@ -136,7 +130,6 @@ def test_a_simulation_leaves_nothing_behind() -> None:
     assert torch.nn.Linear(2, 2).double().weight.dtype is torch.float64
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("reward", ["hpsv2", "pickscore", "clipscore", "colourfulness", "jpeg"])
 def test_rewards_are_simulated_in_their_true_size_without_their_weights(
     reward: str, simulate: Simulator

@@ -30,6 +30,8 @@ from tests.measure.gradients.running import (
 )
 from tests.support.running import DOTS, ROOT, bench, cell, environment, train_dots
 
+pytestmark = pytest.mark.slow
+
 DOCS = (ROOT / "docs" / "gradients.md").read_text()
 KEYS = {"method", "model", "reward_name", "at", "seed"}
 
@@ -56,7 +58,6 @@ def documented() -> Iterator[tuple[str, set[str]]]:
             yield file, names
 
 
-@pytest.mark.slow
 def test_run_ends_with_the_documented_tables_the_figures_and_the_page(tmp_path: Path) -> None:
     more = ("--methods", "truncated_bp,rlr-h1", "--set", "model.steps=3", "--draws", 12, "--jobs", 2)
     done = bench(*arguments(tmp_path / "out", *more))
@@ -77,7 +78,6 @@ def test_run_ends_with_the_documented_tables_the_figures_and_the_page(tmp_path: 
     assert "full_bp: done after 12 draws" in done.stdout and "[3/3]" in done.stdout
 
 
-@pytest.mark.slow
 def test_methods_and_samplers_of_equal_settings_are_measured_once_and_named_together(
     tmp_path: Path, here: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -89,7 +89,6 @@ def test_methods_and_samplers_of_equal_settings_are_measured_once_and_named_toge
     assert "2 profiles, " in capsys.readouterr().out
 
 
-@pytest.mark.slow
 def test_reference_runs_without_noise_whatever_the_asked_full_bp_does(
     tmp_path: Path, here: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,7 +99,6 @@ def test_reference_runs_without_noise_whatever_the_asked_full_bp_does(
     assert table["reference"].to_dict() == {"full_bp (eta=0.0)": True, "full_bp (eta=1.0)": False}
 
 
-@pytest.mark.slow
 def test_second_identical_command_draws_nothing_and_more_draws_are_added(
     tmp_path: Path, here: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -115,7 +113,6 @@ def test_second_identical_command_draws_nothing_and_more_draws_are_added(
     assert sums(probe(tmp_path, "zo")) == before
 
 
-@pytest.mark.slow
 def test_method_that_fails_is_told_with_exit_code_1_and_the_others_go_on(
     tmp_path: Path, here: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -129,7 +126,6 @@ def test_method_that_fails_is_told_with_exit_code_1_and_the_others_go_on(
     assert set(pd.read_csv(tmp_path / "gradients.csv")["method"]) == {"full_bp", "truncated_bp"}
 
 
-@pytest.mark.slow
 def test_profile_that_another_process_writes_is_left_alone(
     tmp_path: Path, here: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -140,7 +136,6 @@ def test_profile_that_another_process_writes_is_left_alone(
     assert probe(tmp_path, "full_bp").status().step == 6
 
 
-@pytest.mark.slow
 def test_profiles_at_a_trained_cell_have_a_table_of_their_own(
     tmp_path: Path, here: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,7 +157,6 @@ def test_profiles_at_a_trained_cell_have_a_table_of_their_own(
     assert cell_ids == lora_ids and moved.id in cell_ids
 
 
-@pytest.mark.slow
 def test_image_model_is_measured_at_the_lora_of_a_trained_cell(tmp_path: Path) -> None:
     from tests.support.random_init import build_random_pipeline
 

@@ -20,6 +20,8 @@ from bench.run.work import Work
 from tests.measure.gradients.running import drawn, gradients, planned, probe, sums, two_prompts
 from tests.support.running import PATIENCE, PAUSE, ROOT, environment
 
+pytestmark = pytest.mark.slow
+
 # By method: what makes its gradient depend on what it has learnt from earlier batches.
 STATEFUL = {
     "leaning": (),
@@ -30,7 +32,6 @@ STATEFUL = {
 LONGER = "model.steps=4"  # more than one block
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", STATEFUL)
 def test_profile_that_goes_on_has_the_sums_of_one_that_never_stopped(
     method: str, tmp_path: Path, plugin: None
@@ -44,7 +45,6 @@ def test_profile_that_goes_on_has_the_sums_of_one_that_never_stopped(
         assert sums(probe(tmp_path / "parts", base)) == sums(probe(tmp_path / "whole", base))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", STATEFUL)
 def test_methods_of_that_test_would_show_a_lost_state(
     method: str, tmp_path: Path, plugin: None, monkeypatch: pytest.MonkeyPatch
@@ -62,7 +62,6 @@ def test_methods_of_that_test_would_show_a_lost_state(
     assert sums(directory)[0] != sums(whole)[0]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("when", "draws", "least"), [("writes", 3, 25), ("moments", 40, 2)])
 def test_killed_profile_ends_in_the_same_sums(
     when: str, draws: int, least: int, tmp_path: Path, plugin: None
@@ -88,7 +87,6 @@ def test_killed_profile_ends_in_the_same_sums(
     assert int(done.stdout.split()[-2]) >= least
 
 
-@pytest.mark.slow
 def test_damaged_checkpoint_falls_back_and_two_damaged_ones_fail_clearly(
     tmp_path: Path, plugin: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,7 +121,6 @@ def test_sums_of_another_version_are_one_clear_message(
     assert "another version" in message and "occupancy" in message and "--force" in message
 
 
-@pytest.mark.slow
 def test_interrupt_writes_tables_of_what_there_is_and_the_same_command_goes_on(
     tmp_path: Path, plugin: None
 ) -> None:

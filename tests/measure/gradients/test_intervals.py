@@ -26,6 +26,7 @@ def misses(make: Callable[[np.random.Generator], Interval], truth: float) -> int
     return sum(not i.low <= truth + 1e-9 or not truth <= i.high for i in found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("squared", [0.0, 0.03, 0.3, 3.0])
 @pytest.mark.parametrize("dim", [1, 4, 100])
 @pytest.mark.parametrize("decay", [0.0, 1.5])
@@ -44,6 +45,7 @@ def test_squared_norms_interval_holds_the_truth_whatever_the_noise(
     assert misses(make, squared) <= WORST
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bias", [0.0, 0.1, 0.8])
 def test_relative_bias_holds_the_truth_when_estimate_and_target_share_their_noise(bias: float) -> None:
     dim, target = 20, np.full(20, 1 / math.sqrt(20))
@@ -58,6 +60,7 @@ def test_relative_bias_holds_the_truth_when_estimate_and_target_share_their_nois
     assert misses(make, bias) <= WORST
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("angle", [0.0, 0.5])
 def test_sine_of_the_angle_does_not_feel_a_rescaling(angle: float) -> None:
     dim = 10

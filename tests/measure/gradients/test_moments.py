@@ -72,6 +72,7 @@ def test_variance_of_a_gradient_is_that_of_its_draws() -> None:
     assert moments.estimate.spread() == pytest.approx(float(gradients.var(0).sum()), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_steps_and_terms_have_the_mean_without_noise_and_the_variance() -> None:
     moments = filled(400)
     steps = {(p.name, p.step): p for p in step_parts(moments, norm=1.0)}

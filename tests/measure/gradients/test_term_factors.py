@@ -32,6 +32,7 @@ def filled(count: int) -> Moments:
     return moments
 
 
+@pytest.mark.slow
 def test_weights_and_errors_are_those_of_the_known_means_and_variances() -> None:
     found = {w.batch: w for w in least_squares(filled(4000), BATCH, (BATCH, 100 * BATCH))}
     ho, fo = STEP_MEANS[:2].sum(0).numpy(), STEP_MEANS[2].numpy()
@@ -47,6 +48,7 @@ def test_weights_and_errors_are_those_of_the_known_means_and_variances() -> None
         assert measured.error_at_one == pytest.approx(np.trace(spread) / (g @ g), rel=0.1)
 
 
+@pytest.mark.slow
 def test_noisy_term_counts_more_in_larger_batches_and_never_more_than_fully() -> None:
     found = least_squares(filled(1000), BATCH, tuple(8 * 4**k for k in range(8)))
     factors = [w.factors[Kind.HO] for w in found]

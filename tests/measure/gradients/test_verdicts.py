@@ -28,6 +28,8 @@ from bench.measure.gradients.verdict import Verdict
 from examples.linear_gaussian import LinearGaussianChain, QuadraticReward, exact_gradient
 from tests.support import fast_streams
 
+pytestmark = pytest.mark.slow
+
 STEPS = 6  # the least that every preset fits
 MARGIN = 0.08
 SHARP = {"eta": 1.0, "scale": 0.5}
@@ -68,7 +70,6 @@ def judged() -> list[str]:
     return [*classes, "rlr-no-zo", "rlr-fo", "rlr-antithetic", "rlr-resampled", "rlr-cv", "reinforce-cv"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", judged())
 def test_every_method_is_found_to_be_what_it_declares(name: str) -> None:
     method = honest(name)
@@ -126,14 +127,12 @@ def _gradient(p: torch.nn.Parameter) -> Tensor:
     return p.grad
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["sign flipped", "last step counted twice", "1/p forgotten"])
 def test_wrong_estimator_is_found_out(fault: str) -> None:
     found = measured(Wrong(fault))
     assert found.own.verdict is Verdict.BIASED, found.own.relative
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("factor", [-1.0, 0.5])
 def test_full_backpropagation_with_a_wrong_factor_is_not_taken_for_the_exact_gradient(factor: float) -> None:
     settings = {"h": 0, "completion": "none", "fo_steps": STEPS, "weights": {"fo": factor}, "eta": 1.0}
@@ -143,7 +142,6 @@ def test_full_backpropagation_with_a_wrong_factor_is_not_taken_for_the_exact_gra
     assert found.own.scale == pytest.approx(factor, abs=0.01)
 
 
-@pytest.mark.slow
 def test_the_same_estimator_without_its_fault_passes() -> None:
     assert measured(Wrong("none"), size=4 * SIZE).own.verdict is Verdict.UNBIASED
 
@@ -160,7 +158,6 @@ def test_exact_gradients_mean_is_the_closed_form(eta: float) -> None:
     assert found.own.norm == pytest.approx(float(expected.norm()), rel=0.05)
 
 
-@pytest.mark.slow
 def test_cosine_variance_and_scale_are_those_of_the_draws() -> None:
     found = measured(honest("truncated_bp"))
     assert found.own.scale == pytest.approx(1 - found.own.relative.value, abs=0.15)
@@ -168,7 +165,6 @@ def test_cosine_variance_and_scale_are_those_of_the_draws() -> None:
     assert 0 < found.noise.relative < 0.1
 
 
-@pytest.mark.slow
 def test_ddpos_direction_is_unbiased_although_its_scale_is_not() -> None:
     settings = {"per_prompt": False, "advantage_clamp": 100, "log_prob": "sum", "clip": 0.9, **SHARP}
     settings = {k: v for k, v in settings.items() if k != "scale"}

@@ -85,6 +85,7 @@ def test_a_dry_run_counts_and_writes_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_videos_of_two_kinds_are_not_mixed(chain: VideoToy, tmp_path: Path) -> None:
     run("--subset", "1", "--out", str(tmp_path / "videos"))
     with pytest.raises(BenchError, match="made with another seed, fps"):
@@ -98,6 +99,7 @@ def test_a_model_of_pictures_is_refused_before_it_is_loaded(kind: str, tmp_path:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_record_without_a_video_binds_nobody(chain: VideoToy, tmp_path: Path) -> None:
     chain.pictures = True
     with pytest.raises(BenchError, match="makes pictures, not videos"):
@@ -106,6 +108,7 @@ def test_a_record_without_a_video_binds_nobody(chain: VideoToy, tmp_path: Path) 
     assert not run("--subset", "1", "--out", str(tmp_path / "videos"), "--seed", "1").exit_code
 
 
+@pytest.mark.slow
 def test_force_leaves_no_video_of_another_kind(
     chain: VideoToy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,6 +144,7 @@ def test_a_process_stops_when_another_makes_other_videos_there(
     assert not digests(tmp_path / "videos")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["{", "[]"])
 def test_a_damaged_record_is_named(chain: VideoToy, tmp_path: Path, text: str) -> None:
     run("--subset", "1", "--per-prompt", "1", "--out", str(tmp_path / "videos"))
@@ -149,6 +153,7 @@ def test_a_damaged_record_is_named(chain: VideoToy, tmp_path: Path, text: str) -
         run("--subset", "1", "--out", str(tmp_path / "videos"))
 
 
+@pytest.mark.slow
 def test_what_differs_in_weights_or_decomposition_is_another_kind(
     chain: VideoToy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,6 +168,7 @@ def test_what_differs_in_weights_or_decomposition_is_another_kind(
         run(*options)
 
 
+@pytest.mark.slow
 def test_a_lora_is_loaded_and_recorded(chain: VideoToy, tmp_path: Path) -> None:
     adapter = tmp_path / "cell" / "lora"
     adapter.mkdir(parents=True)

@@ -32,6 +32,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job_process, "LATE", 0.1)
 
 
+@pytest.mark.slow
 @encodes
 def test_a_part_makes_its_videos_and_goes_on_where_it_was_stopped(
     tmp_path: Path, chain: VideoToy, monkeypatch: pytest.MonkeyPatch

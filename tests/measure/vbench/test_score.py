@@ -71,6 +71,7 @@ def test_packages_that_are_missing_in_the_other_environment(tmp_path: Path, cach
     assert "environment of its own" in found.output
 
 
+@pytest.mark.slow
 def test_two_dimensions_at_a_time_and_a_forced_one(tmp_path: Path, cache: Path) -> None:
     for file in ("amt_model/amt-s.pth", "pyiqa_model/musiq_spaq_ckpt-358bb6af.pth"):
         empty_videos((cache / file).parent, Path(file).name)

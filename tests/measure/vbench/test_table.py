@@ -150,6 +150,7 @@ def test_models_have_colours_of_their_own_and_methods_keep_theirs() -> None:
     assert found["rlr"] == "#D55E00"
 
 
+@pytest.mark.slow
 def test_help_imports_neither_torch_nor_pandas() -> None:
     code = (
         "import sys; from typer.testing import CliRunner; from bench.cli.main import app; "

@@ -45,6 +45,7 @@ def trained(videos: Path, count: Any) -> None:
     record.place(videos).write_text(json.dumps({"trained_on": {"prompts": "vbench", "of_suite": count}}))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not all(map(find_spec, mp4.PACKAGES)), reason="pip install -e '.[vbench]'")
 def test_videos_say_what_their_model_was_trained_on(
     chain: VideoToy, cell: SimpleNamespace, tmp_path: Path

@@ -22,6 +22,8 @@ from scripts.embedded.evaluate import Judge
 from scripts.embedded.export import make_video_scheduler
 from scripts.embedded.tokenizer import MAX_LENGTH
 
+pytestmark = pytest.mark.slow
+
 STEPS = 12  # of sampling: enough for what is to be seen
 
 
@@ -62,7 +64,6 @@ def test_no_prompt_is_cut_off(pipeline: TextToVideoSDPipeline) -> None:
     assert len(pipeline.tokenizer(longest).input_ids) <= MAX_LENGTH
 
 
-@pytest.mark.slow
 def test_clips_show_the_objects_of_their_captions(clips: Tensor) -> None:
     judge = Judge.load(CLIP_DIR)
     texts = list(SHOWN)
@@ -82,7 +83,6 @@ def test_clips_are_steady_and_things_that_are_to_move_do(clips: Tensor) -> None:
     assert reward.score(clips[:4], SHOWN[:4]).min() > 0.5  # left, right, up and down as said
 
 
-@pytest.mark.slow
 def test_most_held_out_clips_move_as_their_captions_say(pipeline: TextToVideoSDPipeline) -> None:
     texts = heldout_clip_prompts()[:16]
     reward = MotionReward(MotionConfig(), torch.device("cpu"))

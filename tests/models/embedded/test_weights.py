@@ -77,6 +77,7 @@ def test_scheduler_is_stable_diffusions(pipeline: StableDiffusionPipeline) -> No
     assert config.prediction_type == "epsilon"
 
 
+@pytest.mark.slow
 def test_every_prompt_fits_into_the_text_encoder(judge: Judge, pipeline: StableDiffusionPipeline) -> None:
     texts = (
         train_prompts() + heldout_prompts() + [f"a {w} {c}" for w in placement_words() for c in concepts()]
@@ -85,6 +86,7 @@ def test_every_prompt_fits_into_the_text_encoder(judge: Judge, pipeline: StableD
     assert judge.tokenizer(texts[:200]).input_ids == pipeline.tokenizer(texts[:200]).input_ids
 
 
+@pytest.mark.slow
 def test_reward_prefers_the_own_prompt_of_samples(pipeline: StableDiffusionPipeline, judge: Judge) -> None:
     texts = train_prompts()[:12]
     with torch.no_grad():

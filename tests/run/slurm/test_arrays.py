@@ -72,6 +72,7 @@ def test_places_are_dealt_out_by_size(kinds: dict[str, CellWork]) -> None:
     assert [a.parallel for a in arrays(todo, Profile.model_validate(BLOCKS), 8, 99)] == [6, 2]
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)  # a busy machine is no fault
 @given(
     names=st.lists(st.sampled_from(METHODS), min_size=1, max_size=40),

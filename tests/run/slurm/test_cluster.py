@@ -56,6 +56,7 @@ def test_times_are_minutes(text: object, expected: int) -> None:
     assert minutes(text) == expected
 
 
+@pytest.mark.slow
 @given(st.integers(0, 9), st.integers(0, 23), st.integers(0, 59), st.integers(0, 59))
 def test_slurms_own_times_are_read_and_rounded_up(days: int, hours: int, mins: int, seconds: int) -> None:
     exact = ((days * 24 + hours) * 60 + mins) * 60 + seconds

@@ -20,6 +20,7 @@ def inside(tmp_path: Path, plugin: None, monkeypatch: pytest.MonkeyPatch) -> Sim
     return enter_a_job(tmp_path, monkeypatch)
 
 
+@pytest.mark.slow
 def test_cell_runs_to_its_end_and_is_free_and_says_where_it_ran(tmp_path: Path) -> None:
     work = planned(tmp_path / "out")
     assert cell_job(work)() == f"{work.id}: done"
@@ -44,6 +45,7 @@ def test_job_that_lost_its_claim_does_nothing(tmp_path: Path, owner: str | None)
     assert {path: path.read_bytes() for path in work.directory.path.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_failing_cell_fails_its_job_and_is_free_with_its_own_traceback(tmp_path: Path) -> None:
     work = planned(tmp_path / "out", "broken.at=1", methods="broken")
     with pytest.raises(CellFailed, match=rf"{work.id}: failed: RuntimeError: out of luck"):
@@ -53,6 +55,7 @@ def test_failing_cell_fails_its_job_and_is_free_with_its_own_traceback(tmp_path:
     assert "RuntimeError: out of luck" in (work.directory.path / "traceback.txt").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("counted", "cause"), [(0, Cause.KILLED), (1, Cause.OUT_OF_MEMORY)])
 def test_killed_cell_ran_out_of_memory_if_the_kernel_counted_a_kill(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: int, cause: Cause
@@ -70,6 +73,7 @@ def test_killed_cell_ran_out_of_memory_if_the_kernel_counted_a_kill(
     assert free(work)
 
 
+@pytest.mark.slow
 def test_cell_killed_at_the_limit_of_its_job_is_out_of_time(tmp_path: Path) -> None:
     work = planned(tmp_path / "out", "broken.how=kill", "broken.at=1", methods="broken")
     with pytest.raises(CellFailed, match="killed at the job's time limit"):
@@ -79,6 +83,7 @@ def test_cell_killed_at_the_limit_of_its_job_is_out_of_time(tmp_path: Path) -> N
     assert free(work)
 
 
+@pytest.mark.slow
 def test_machines_other_than_the_first_keep_no_records(tmp_path: Path, inside: SimpleNamespace) -> None:
     work = planned(tmp_path / "out")
     inside.global_rank = 1
@@ -107,6 +112,7 @@ def test_dead_process_of_another_machine_fails_its_task(tmp_path: Path, inside: 
         cell_job(work)()
 
 
+@pytest.mark.slow
 def test_job_starts_again_on_a_cell_that_was_done_before_it(tmp_path: Path) -> None:
     work = planned(tmp_path / "out")
     job_ = cell_job(work)

@@ -25,6 +25,8 @@ from tests.run.slurm.jobs import (
 )
 from tests.support.running import PAUSE, cell, numbers, train_dots
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def inside(tmp_path: Path, plugin: None, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
@@ -40,7 +42,6 @@ def slowly() -> Iterator[pytest.MonkeyPatch]:
         yield patch
 
 
-@pytest.mark.slow
 def test_warning_stops_the_cell_with_a_checkpoint_and_puts_the_job_back_to_the_same_numbers(
     tmp_path: Path, slowly: pytest.MonkeyPatch
 ) -> None:
@@ -95,7 +96,6 @@ def test_time_limit_without_a_step_is_a_timeout_and_not_queued_again(
     assert free(work)
 
 
-@pytest.mark.slow
 def test_batch_longer_than_the_warning_costs_the_steps_since_the_checkpoint_and_nothing_else(
     tmp_path: Path, slowly: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -108,6 +108,7 @@ def test_several_submitters_at_once_share_one_copy(checkout: Path, tmp_path: Pat
         assert len(list((out / "slurm" / "code").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_job_runs_the_copy_although_it_starts_in_a_checkout(tmp_path: Path) -> None:
     code, content = snapshot.take(ResultsDir(tmp_path / "it's here"))
     program = (

@@ -84,6 +84,7 @@ def test_status_of_500_cells_opens_five_files_of_each_and_asks_slurm_once(
     assert len(record.started) == 1 and len(programs.calls("squeue")) == 2
 
 
+@pytest.mark.slow
 def test_status_on_80_columns_is_whole_and_shows_every_cell(
     tmp_path: Path, plugin: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

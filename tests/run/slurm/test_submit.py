@@ -16,6 +16,8 @@ from bench.run.work import CellWork
 from tests.run.slurm.fakes import SBATCH, Programs
 from tests.support.running import DOTS, command, environment, plan_dots
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def todo(tmp_path: Path, plugin: None) -> list[CellWork]:
@@ -184,7 +186,6 @@ def test_without_slurm_it_is_one_message(tmp_path: Path, arguments: tuple[str, .
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
 def test_dry_run_shows_the_arrays_where_there_is_no_slurm_and_writes_nothing(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     arguments = ("submit", "--profile", "local", "--dry-run", "--model", DOTS, "--methods", "push")

@@ -63,6 +63,7 @@ def make(tmp_path: Path, *cells: str) -> None:
             (tmp_path / "videos" / video.name).write_bytes(b"video")
 
 
+@pytest.mark.slow
 def test_videos_are_shared_out_and_sent_once(tmp_path: Path, programs: Programs) -> None:
     found = generate(tmp_path)
     assert found.exit_code == 0, found.output
@@ -78,6 +79,7 @@ def test_videos_are_shared_out_and_sent_once(tmp_path: Path, programs: Programs)
     assert len(submissions(tmp_path / "videos.jobs")) == 1
 
 
+@pytest.mark.slow
 def test_cells_of_another_division_share_the_work(tmp_path: Path, programs: Programs) -> None:
     """Each video is locked by who makes it, so that more cells are more hands."""
     generate(tmp_path)
@@ -86,6 +88,7 @@ def test_cells_of_another_division_share_the_work(tmp_path: Path, programs: Prog
     assert "3 cells sent in 1 array" in few.output  # no more than there are videos
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_sent_again_and_what_others_made_counts(
     tmp_path: Path, programs: Programs
 ) -> None:
@@ -101,6 +104,7 @@ def test_what_is_missing_is_sent_again_and_what_others_made_counts(
     assert "2 cells are done: nothing to send" in generate(tmp_path).output
 
 
+@pytest.mark.slow
 def test_retry_finds_that_others_made_the_videos(tmp_path: Path, programs: Programs) -> None:
     generate(tmp_path)
     results = ResultsDir(tmp_path / "videos.jobs")
@@ -114,6 +118,7 @@ def test_retry_finds_that_others_made_the_videos(tmp_path: Path, programs: Progr
     assert len(submissions(results.path)) == 1
 
 
+@pytest.mark.slow
 def test_force_begins_anew_but_not_under_running_cells(tmp_path: Path, programs: Programs) -> None:
     generate(tmp_path)
     make(tmp_path, "scene-subset2-1of2", "scene-subset2-2of2")

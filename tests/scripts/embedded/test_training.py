@@ -93,6 +93,7 @@ def _run(directory: Path, tokenizer: CLIPTokenizer, killed_at: int | None) -> Tr
     return training
 
 
+@pytest.mark.slow
 def test_resume_after_kill_is_bit_exact(tmp_path: Path, tokenizer: CLIPTokenizer) -> None:
     whole = _run(tmp_path / "whole", tokenizer, killed_at=None)
     with pytest.raises(Killed):
@@ -145,6 +146,7 @@ def maker() -> Iterator[BatchMaker]:
         yield BatchMaker(Library(pictures, rows), build_vae(channels=(8, 8, 8, 8)), seed=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hard", [False, True])
 def test_batches_hold_true_captions_and_repeat_with_their_generators(maker: BatchMaker, hard: bool) -> None:
     batches = [

@@ -46,6 +46,7 @@ def texts() -> CLIPTextModel:
     )
 
 
+@pytest.mark.slow
 def test_but_for_the_frames_places_a_fresh_video_model_gives_what_the_image_model_gives(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -70,6 +71,7 @@ def test_a_fresh_video_model_knows_all_frames_but_the_middle_ones_from_one_anoth
     assert apart[~torch.eye(len(known), dtype=torch.bool)].min() > 0.01 * frames.std()
 
 
+@pytest.mark.slow
 def test_every_layer_over_time_learns_and_frames_come_to_depend_on_one_another() -> None:
     model = VideoModel(grow_unet(image_unet()), texts())
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
@@ -167,6 +169,7 @@ class Reading(torch.nn.Module):
         return self.inner(noisy, timestep, ids) + 0.5 * wrong.view(-1, 1, 1, 1, 1)
 
 
+@pytest.mark.slow
 def test_the_direction_test_is_the_rise_of_the_error() -> None:
     rows = [Picture("0", name, (), "noto") for name in CONCEPTS]
     library = Library(torch.rand(len(rows), 4, 64, 64, generator=torch.Generator().manual_seed(0)), rows)
