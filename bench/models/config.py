@@ -101,8 +101,7 @@ class ModelConfig(Strict):
     )
     compile: bool = Field(
         default=False,
-        description="torch.compile the UNet: minutes at the start, faster steps; steps with per-sample "
-        "perturbations (zeroth order) run uncompiled",
+        description="torch.compile the UNet: minutes at the start, counted apart, and perhaps faster steps",
     )
 
     @model_validator(mode="after")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 from torch.nn.utils import clip_grad_norm_
 
+from bench.base.compiling import clock, compile_seconds
 from bench.base.errors import BenchError, Damaged
 from bench.base.files import Record, append_rows, cut_rows, read_rows, write_atomically
 from bench.base.media import files
@@ -46,7 +46,8 @@ class Counters:
     step: int = 0  # optimizer steps
     batch: int = 0
     samples: int = 0
-    seconds: float = 0.0
+    seconds: float = 0.0  # without compile_seconds
+    compile_seconds: float = 0.0
     nfe_forward: int = 0
     nfe_backward: int = 0
     evaluated: int = -1  # step of the newest evaluation
@@ -176,7 +177,7 @@ class Trainer:
 
     def _batch(self) -> None:
         """One batch of samples and the optimizer steps that its method makes of it."""
-        started = time.perf_counter()
+        started, compiled = clock(), compile_seconds()
         prompts = self.sampler.batch(
             self.counters.batch,
             seed=self.seed,
@@ -188,9 +189,10 @@ class Trainer:
         self.counters.samples += len(prompts)
         for report in self.method.updates(self.engine, batch):
             norm = self._take_step(report, prompts)
-            now = time.perf_counter()
+            now, so_far = clock(), compile_seconds()
             self.counters.seconds += now - started
-            started = now
+            self.counters.compile_seconds += so_far - compiled
+            started, compiled = now, so_far
             if self.session.world.is_main:
                 append_rows(self.session.cell.metrics, [self._row(report, prompts, norm)])
 

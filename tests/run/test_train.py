@@ -1,3 +1,4 @@
+import itertools
 import math
 import re
 from pathlib import Path
@@ -5,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench.base.files import read_rows
+from bench.run import train
 from bench.run.process import Exit
 from tests.support.running import ROOT, cell, numbers, run_dots, status, train_dots
 
@@ -124,3 +126,14 @@ def test_environment_names_versions_commit_and_command(tmp_path: Path, plugin: N
     assert found["git"] is None or len(found["git"]["commit"]) == 40
     assert found["command"]
     assert math.isfinite(found["memory"])
+
+
+def test_seconds_of_compiling_are_on_record_apart(
+    tmp_path: Path, plugin: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = itertools.count()
+    monkeypatch.setattr(train, "compile_seconds", lambda: 100.0 * next(asked))
+    train_dots(tmp_path)
+    rows = read_rows(cell(tmp_path, "push").metrics)
+    assert rows[-1]["compile_seconds"] == 100.0 * len(rows)
+    assert rows[-1]["seconds"] < 50

@@ -148,11 +148,11 @@ class Replay:
         return held
 
     def gradients(self, known: Rehearsed) -> list[Tensor]:
-        """Empty gradients of the differentiable inputs that have one: hundreds, so not by the dispatcher, which
-        takes ten times as long."""
+        """Empty gradients of the differentiable inputs that have one: hundreds, so without the dispatcher, by
+        which they would take ten times as long."""
         shapes = [shape for shape in known.grads if shape is not None]
         with _disable_current_modes():
-            made = [FakeTensor(self.mode, shape.make("meta"), CPU) for shape in shapes]
+            made: list[Tensor] = [FakeTensor(self.mode, shape.make("meta"), CPU) for shape in shapes]
         self.tracker.see(made)
         return made
 

@@ -16,6 +16,7 @@ from itertools import count
 import torch
 from torch import Tensor
 
+from bench.base.compiling import clock
 from bench.base.errors import BenchError
 from bench.engine.batch import Batch, Trajectory
 from bench.engine.chain import Chain
@@ -119,11 +120,11 @@ class Probe:
         self.last_reward, self.last_norm = draw.reward, float(draw.gradient.norm())
 
     def _gradient(self, batch: Batch) -> tuple[Draw, Trajectory]:
-        started = time.perf_counter()
+        started = clock()
         updates = self.method.updates(self.engine, batch)
         report = next(iter(updates))
         self._synchronize()
-        seconds = time.perf_counter() - started
+        seconds = clock() - started
         flat = -flattened([p.grad for p in self.parameters], self.parameters)
         trajectory = self.recorder.trajectory
         if trajectory is None:
