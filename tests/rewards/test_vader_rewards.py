@@ -1,6 +1,5 @@
 """Action, objects and X-CLIP: gradients, agreement with transformers' own path, and what users get wrong."""
 
-import math
 import shutil
 import warnings
 from pathlib import Path
@@ -21,8 +20,6 @@ from bench.base.media import to_pil
 from bench.data.need import needs_of
 from rewards.shared.frames import with_frames
 from rewards.shared.yolos_image import DetectorImages
-from tests.rewards.test_scorers import no_network
-from tests.support.full_size import one_layer, shapes
 from tests.support.vader_scorers import (
     ACTIONS,
     CLASSES,
@@ -43,6 +40,7 @@ CASES = [
     ("objects", {"over": "mean", "threshold": 0.0, "objects": list(CLASSES), "present": True}),
     ("xclip", {}),
 ]
+
 
 TOLERANCE = {"action": 2e-2, "objects": 1e-2, "xclip": 2e-3}  # a pixel rounded to 8 bits moves scores so far
 
@@ -268,44 +266,3 @@ def test_a_checkpoint_that_is_not_here_says_how_to_get_it(name, monkeypatch):
     assert needs_of(cls.Config(source=cls.Config.random_source), name, name) == ()
     with pytest.raises(ValueError, match="random:nano"):
         cls.Config(source="random:nano")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-def test_at_full_size_parameters_are_the_published_ones_and_scores_and_gradients_have_their_shapes(name):
-    media, prompts = batch(name, 1)
-    source = registry.load("reward", name).Config.random_source
-    assert shapes(source, name, media, prompts) == (
-        registry.load("reward", name).parameters,
-        (1,),
-        media.shape,
-    )
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-def test_at_full_width_with_one_layer_random_weights_score_and_steer_without_a_network(
-    name, tmp_path, monkeypatch
-):
-    scores_and_steers(name, monkeypatch, **one_layer(name, tmp_path, monkeypatch))
-
-
-@pytest.mark.full_size
-@pytest.mark.parametrize("name", NAMES)
-def test_at_full_size_random_weights_score_and_steer_without_a_network(name, monkeypatch):
-    reward = scores_and_steers(name, monkeypatch)
-    assert sum(p.numel() for p in reward.model.parameters()) == registry.load("reward", name).parameters
-
-
-def scores_and_steers(name, monkeypatch, **settings):
-    monkeypatch.setattr("socket.socket.connect", no_network)
-    cls = registry.load("reward", name)
-    size = {"size": 128} if name == "objects" else {}
-    reward = cls(cls.Config(source=cls.Config.random_source, **size, **settings), CPU)
-    media, prompts = batch(name, 1)
-    media.requires_grad_()
-    score = reward.score(media, prompts)
-    (slope,) = torch.autograd.grad(score.sum(), media)
-    assert math.isfinite(score.item()) and torch.isfinite(slope).all()
-    assert slope.norm() > 0
-    return reward
