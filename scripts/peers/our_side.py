@@ -109,7 +109,7 @@ def main() -> None:
     """As `task.arguments` says."""
     asked = task.arguments()
     made, several = subject(asked.method, asked.steps, asked.batch), batches(asked.batch)
-    made.engine.graphs.keep = "auto"  # as in training; what measures costs works staged
+    made.engine.graphs.keep = asked.graphs
     task.timed(lambda: step(made, next(several)), asked.count).write(asked.out)
 
 

@@ -54,5 +54,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=3, help="optimizer steps")
     parser.add_argument("--steps", type=int, default=50, help="T")
     parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--graphs", default="auto", help="ours: what train.graphs is")
     parser.add_argument("--record", type=Path, help="trajectory and gradient of one step, instead")
     return parser.parse_args()
