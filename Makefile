@@ -36,7 +36,7 @@ demo: $(STAMP)
 test: $(STAMP) $(SCORERS)
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder -r sfE
 
-# For the everyday loop: no training, no process of its own, nothing that takes a second.
+# For the everyday loop: no training, no process of its own, nothing that takes a third of a second.
 test-fast: $(STAMP)
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "not slow" -q
 

@@ -87,7 +87,7 @@ def cells(rounds: int) -> None:
     for _, count in itertools.product(range(rounds), CELLS):
         seeds = ",".join(map(str, range(count)))
         with tempfile.TemporaryDirectory() as out:
-            command = [sys.executable, "-m", "bench", "run", "--methods", "truncated_bp", "--steps", "1"]
+            command = [sys.executable, "-m", "bench", "run", "--methods", "full_bp", "--steps", "1"]
             command += ["--seeds", seeds, "--no-report", "--jobs", "1", "--out", out]
             command += [word for setting in CHEAP for word in ("--set", setting)]
             environment = os.environ | {"OMP_NUM_THREADS": "1"}
