@@ -199,10 +199,9 @@ class Trainer:
     def _tell_graphs(self, tell: Callable[[str], None]) -> None:
         """Say, where it changes, how many of the steps that are pulled back had their graph kept."""
         kept = self.engine.graphs.kept
-        share = (kept.kept, kept.steps)
-        if kept.kept and share != self._graphs_told:
+        if kept.kept and (kept.kept, kept.steps) != self._graphs_told:
             tell(str(kept))
-        self._graphs_told = share
+        self._graphs_told = (kept.kept, kept.steps)
 
     def _take_step(self, report: Report, prompts: Sequence[str]) -> float:
         """Clip, step the optimizer; returns the gradient's norm. Raises BenchError for what is not finite."""

@@ -5,7 +5,7 @@ from bench.base import registry
 from bench.base.errors import BenchError
 from bench.data.need import needs_of
 from rewards.shared.checkpoint import HashTokenizer, torch_dtype
-from tests.support.full_size import one_layer, shapes
+from tests.support.full_size import one_layer, scores_and_steers, shapes
 from tests.support.scorers import NAMES, batch, core, load
 
 RANDOM = {
@@ -174,29 +174,13 @@ def test_at_full_size_parameters_are_the_published_ones_and_scores_and_gradients
 def test_at_full_width_with_one_layer_random_weights_score_and_steer_without_a_network(
     name, tmp_path, monkeypatch
 ):
-    scores_and_steers(name, monkeypatch, **one_layer(name, tmp_path, monkeypatch))
+    steered(name, monkeypatch, **one_layer(name, tmp_path, monkeypatch))
 
 
 @pytest.mark.full_size
 @pytest.mark.parametrize("name", NAMES)
 def test_at_full_size_random_weights_score_and_steer_without_a_network(name, monkeypatch):
-    scores_and_steers(name, monkeypatch)
-
-
-def scores_and_steers(name, monkeypatch, **settings):
-    monkeypatch.setattr("socket.socket.connect", no_network)
-    cls = registry.load("reward", name)
-    reward = cls(cls.Config(source=RANDOM[name], **settings), torch.device("cpu"))
-    media, prompts = batch(1, side=64)
-    media.requires_grad_()
-    score = reward.score(media, prompts)
-    (slope,) = torch.autograd.grad(score.sum(), media)
-    assert score.shape == (1,) and torch.isfinite(score).all()
-    assert torch.isfinite(slope).all() and (slope.flatten(1).norm(dim=1) > 0).all()
-
-
-def no_network(*_: object) -> None:
-    raise AssertionError("random weights went to the network")
+    steered(name, monkeypatch)
 
 
 def test_describe_shows_every_scorer(capsys):
@@ -208,3 +192,7 @@ def test_describe_shows_every_scorer(capsys):
         show(Console(width=120), name)
     shown = capsys.readouterr().out
     assert "HPS_v2.1_compressed.pt" in shown and "x100" in shown
+
+
+def steered(name, monkeypatch, **settings):
+    scores_and_steers(name, RANDOM[name], *batch(1, side=64), monkeypatch, **settings)

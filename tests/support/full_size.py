@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from torch import Tensor
 
 from bench.base import registry
 from bench.experiment.settings import Choice
@@ -37,6 +38,31 @@ def shapes(source: str, name: str, media: torch.Tensor, prompts: list[str]) -> t
     networks = {id(network): network for _, network in networks_in(reward)}.values()
     parameters = {id(p): p.numel() for network in networks for p in network.parameters()}
     return sum(parameters.values()), scores.shape, slope.shape
+
+
+def no_network(*_: object) -> None:
+    """Stands for connecting a socket."""
+    raise AssertionError("random weights went to the network")
+
+
+def scores_and_steers(
+    name: str,
+    source: str,
+    media: Tensor,
+    prompts: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    **settings: Any,
+) -> Any:
+    """The reward with random weights, whose scores [B] and gradients of every picture are finite numbers."""
+    monkeypatch.setattr("socket.socket.connect", no_network)
+    cls = registry.load("reward", name)
+    reward = cls(cls.Config(source=source, **settings), torch.device("cpu"))
+    media.requires_grad_()
+    score = reward.score(media, prompts)
+    (slope,) = torch.autograd.grad(score.sum(), media)
+    assert score.shape == (len(prompts),) and torch.isfinite(score).all()
+    assert torch.isfinite(slope).all() and (slope.flatten(1).norm(dim=1) > 0).all()
+    return reward
 
 
 def one_layer(name: str, directory: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:

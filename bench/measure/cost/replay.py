@@ -153,7 +153,8 @@ class Replay:
         shapes = [shape for shape in known.grads if shape is not None]
         with _disable_current_modes():
             made: list[Tensor] = [FakeTensor(self.mode, shape.make("meta"), CPU) for shape in shapes]
-        self.tracker.see(made)
+        for gradient in made:
+            self.tracker.see(gradient)
         return made
 
     def _rehearse(self, leaves: list[Any], spec: TreeSpec) -> Rehearsed:

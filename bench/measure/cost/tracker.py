@@ -56,11 +56,11 @@ class Tracker(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         self._count(func, args, kwargs or {}, out)
         if isinstance(out, Tensor):
-            self._see(out)
+            self.see(out)
         else:
             for leaf in tree_leaves(out):
                 if isinstance(leaf, Tensor):
-                    self._see(leaf)
+                    self.see(leaf)
         return out
 
     # What happens, told from outside
@@ -113,16 +113,11 @@ class Tracker(TorchDispatchMode):
         """Log what came and went in something that was rehearsed."""
         self.log.entries.append(Entry(curve, 0, self.stage))
 
-    def see(self, tensors: Iterable[Tensor]) -> None:
-        """Log tensors that were made without the dispatcher."""
-        for tensor in tensors:
-            self._see(tensor)
-
     def mark(self, tensors: Iterable[Tensor | None], label: str, host: bool = False) -> None:
         """Say what tensors are, also of those that were there before. host: they stand for the host's."""
         for tensor in tensors:
             if tensor is not None:
-                self._see(tensor)
+                self.see(tensor)
                 block, _ = self._known[tensor.untyped_storage()._cdata]
                 block.label, block.host = label, block.host or host
 
@@ -154,7 +149,8 @@ class Tracker(TorchDispatchMode):
 
     # What was made
 
-    def _see(self, tensor: Tensor) -> None:
+    def see(self, tensor: Tensor) -> None:
+        """Log a tensor's storage, unless it is known; for what was made without the dispatcher, too."""
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key in self._known:

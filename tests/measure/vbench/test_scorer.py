@@ -17,7 +17,7 @@ from bench.measure.vbench.scorer import Missing, Watch, check_packages, checked
 from rewards.shared import compat
 
 REQUEST = {"dimension": "scene", "source": "/videos", "count": 2}
-ROWS = [{"video_path": f"/work/a-{n}.mp4", "video_results": 0.5} for n in (0, 1)]
+ROWS = [{"video_path": f"/videos/a-{n}.mp4", "video_results": 0.5} for n in (0, 1)]
 
 
 def outcome(results: list[Any], *, watch: Watch | None = None, **changes: Any) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def test_results_name_the_videos_where_they_lie() -> None:
 
 
 def test_static_copies_are_traced_back() -> None:
-    copies = {"/work/a-0.mp4": "/links/a-7.mp4"}
+    copies = {"/videos/a-0.mp4": "/links/a-7.mp4"}
     found = checked(dict(REQUEST), [0.5, [dict(ROWS[0])]], copies, None)
     assert found["results"][1][0]["video_path"] == "/videos/a-7.mp4"
 
