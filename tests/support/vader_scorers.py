@@ -61,7 +61,9 @@ def load(name: str, directory: Path, **settings: Any) -> Any:
     return cls(cls.Config(**values), CPU)
 
 
-def batch(name: str, count: int = 3, frames: int = FRAMES, height: int = 40, width: int = 52) -> Any:
+def batch(
+    name: str, count: int = 3, frames: int = FRAMES, height: int = 40, width: int = 52
+) -> tuple[torch.Tensor, list[str]]:
     """(smooth videos or images with a border to clipping, a prompt for each)."""
     generator = torch.Generator().manual_seed(2)
     shape = (count, frames, 3, 6, 6) if name in VIDEO else (count, 1, 3, 6, 6)
