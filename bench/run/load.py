@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -20,10 +21,13 @@ from bench.engine.world import World
 from bench.models.config import ModelConfig
 from bench.models.lora_place import weights_file
 
+GARBAGE = (700, 10, 10)  # how often Python looks for it: a cycle of objects can hold a graph
+
 
 def start(threads: int) -> tuple[World, torch.device]:
     """This process's place among those that share its cell (alone without any), and its device."""
     torch.set_num_threads(threads)
+    gc.set_threshold(*GARBAGE)
     state = PartialState(cpu=not torch.cuda.is_available())
     device = torch.device(state.device or "cpu")
     if device.type == "cpu":

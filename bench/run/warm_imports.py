@@ -1,16 +1,22 @@
 """What every cell imports: the server of warm starts imports this module (`bench.run.warm`)."""
 
+import gc
 import os
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # as in bench.cli.main
 os.environ.setdefault("TQDM_DISABLE", "1")  # as in `bench cell`; it is looked at when tqdm is imported
 
-import gc
 
-import torch._dynamo  # the first optimizer imports it  # noqa: F401
+def _import() -> None:
+    gc.disable()
+    import torch._dynamo  # the first optimizer imports it  # noqa: F401
 
-import bench.models.image
-import bench.run.cell  # noqa: F401
+    import bench.models.image
+    import bench.run.cell  # noqa: F401
 
-gc.collect()
-gc.freeze()  # a copy that looked through all this for garbage would take half a second, and the memory that is shared
+    gc.collect()
+    gc.freeze()  # looking through all this for garbage would take every copy half a second
+    gc.enable()
+
+
+_import()
