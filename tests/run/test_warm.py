@@ -1,5 +1,6 @@
 """Warm starts: copies of a process that has imported everything."""
 
+import gc
 import os
 import signal
 import time
@@ -79,10 +80,16 @@ def _bar_is_off() -> bool:
     return tqdm(range(1)).disable
 
 
-def test_a_copy_shows_no_progress_bars() -> None:
-    """They would fill the output of its cell."""
+def _garbage() -> tuple[bool, int, int]:
+    return gc.isenabled(), gc.get_freeze_count(), len(gc.get_objects())
+
+
+def test_a_copy_shows_no_progress_bars_and_does_not_search_imports_for_garbage() -> None:
+    """Bars would fill the output of its cell, and a search takes half a second."""
     with ProcessPoolExecutor(1, mp_context=warm.context()) as process:
         assert process.submit(_bar_is_off).result(PATIENCE)
+        enabled, frozen, searched = process.submit(_garbage).result(PATIENCE)
+    assert enabled and frozen > 100_000 > searched
 
 
 def test_one_piece_of_work_and_a_machine_with_a_gpu_start_cold(monkeypatch: pytest.MonkeyPatch) -> None:
