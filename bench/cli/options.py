@@ -31,6 +31,10 @@ Seeds = Annotated[
     str | None, Option(metavar="NUMBERS", help="numbers with commas between them", show_default="0")
 ]
 Steps = Annotated[int | None, Option(min=1, metavar="N", help="optimizer steps of every method")]
+Budget = Annotated[
+    str | None,
+    Option(metavar="AMOUNT", help="instead of --steps: forward equivalents (20000) or training time (10m)"),
+]
 Config = Annotated[str | None, Option(metavar="NAME", help="an experiment: a YAML file or a shipped name")]
 Settings = Annotated[
     list[str] | None,

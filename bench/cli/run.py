@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from rich.console import Console
 from typer import Option
@@ -11,6 +11,9 @@ from typer import Option
 from bench.base.console import plain, progress, without_bars
 from bench.base.errors import BenchError
 from bench.cli import options
+
+if TYPE_CHECKING:
+    from bench.experiment.request import Experiment, Options
 
 console = Console()
 Jobs = Annotated[
@@ -35,6 +38,7 @@ def run(
     prompts: options.Prompts = None,
     seeds: options.Seeds = None,
     steps: options.Steps = None,
+    budget: options.Budget = None,
     config: options.Config = None,
     settings: options.Settings = None,
     out: options.NamedOut = None,
@@ -47,21 +51,24 @@ def run(
     ] = False,
     weights: options.Weights = None,
     dcot: options.Dcot = None,
+    tuned: Annotated[
+        Path | None, Option(metavar="DIR", help="each method with the settings that `tune` chose there")
+    ] = None,
     report: Annotated[bool, Option(help="tables and figures at the end")] = True,
     force: options.Again = False,
     in_process: InProcess = False,
     slurm: Slurm = None,
 ) -> None:
     """Fine-tune a model by several methods and compare them. Without options: the demo."""
-    from bench.experiment.request import Options, build
+    from bench.experiment.request import Options
     from bench.run import experiment
     from bench.run.process import HowToRun
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise BenchError("start `run` itself only once: `--processes N` makes every cell data-parallel")
     asked = Options(
-        methods=methods, model=model, reward=reward, prompts=prompts, seeds=seeds, steps=steps, config=config,
-        settings=settings or (), weights=weights, dcot=dcot, threads=threads, out=out,
+        methods=methods, model=model, reward=reward, prompts=prompts, seeds=seeds, steps=steps, budget=budget,
+        config=config, settings=settings or (), weights=weights, dcot=dcot, threads=threads, out=out,
     )  # fmt: skip
     if slurm is not None:
         from bench.run.slurm import sweep
@@ -73,7 +80,7 @@ def run(
         )
     if in_process and (processes > 1 or jobs is not None):
         raise BenchError("--in-process runs one cell at a time in one process: leave --jobs and --processes")
-    planned = experiment.plan(build(asked), force, fetch=not dry_run, processes=processes)
+    planned = experiment.plan(_tuned(asked, tuned), force, fetch=not dry_run, processes=processes)
     if dry_run:
         experiment.show(console, planned)
         return
@@ -83,6 +90,19 @@ def run(
 
         write_report(planned.results.path, console)
     sys.exit(ended.tell(console))
+
+
+def _tuned(asked: "Options", directory: Path | None) -> "Experiment":
+    """The experiment, with what `tune` chose below what was typed."""
+    from bench.experiment.request import build
+
+    experiment = build(asked)
+    if directory is None:
+        return experiment
+    from bench.protocol.tune import tuned
+
+    methods = {m for part in experiment.combinations for m in part.methods or ()}
+    return experiment.over(tuned(directory, sorted(methods)))
 
 
 def cell(directory: Path, timeout: options.Timeout = None, with_parent: options.WithParent = False) -> None:

@@ -23,6 +23,7 @@ def submit(
     prompts: options.Prompts = None,
     seeds: options.Seeds = None,
     steps: options.Steps = None,
+    budget: options.Budget = None,
     settings: options.Settings = None,
     weights: options.Weights = None,
     threads: options.Threads = None,
@@ -41,8 +42,8 @@ def submit(
     from bench.run.slurm import sweep
 
     asked = Options(
-        methods=methods, model=model, reward=reward, prompts=prompts, seeds=seeds, steps=steps, config=config,
-        settings=settings or (), weights=weights, dcot=dcot, threads=threads, out=out,
+        methods=methods, model=model, reward=reward, prompts=prompts, seeds=seeds, steps=steps, budget=budget,
+        config=config, settings=settings or (), weights=weights, dcot=dcot, threads=threads, out=out,
     )  # fmt: skip
     how = sweep.SweepRequest(profile, tuple(changes or ()), max_parallel, wait, dry_run, force)
     sys.exit(sweep.submit(console, asked, how))

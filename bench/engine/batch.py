@@ -125,6 +125,7 @@ class Trajectory:
 
     kinds, rewards (raw scores [B]) and signed (the same, higher is better) are of the whole batch, over all
     processes; micros are this process's. forward: the rollout's network evaluations of the whole batch.
+    used: a gradient was taken, so the parameters may have changed since.
     """
 
     batch: Batch
@@ -133,6 +134,7 @@ class Trajectory:
     rewards: torch.Tensor
     signed: torch.Tensor
     forward: int
+    used: bool = False
 
     @property
     def rows(self) -> int:
@@ -142,10 +144,15 @@ class Trajectory:
 
 @dataclass
 class Evaluations:
-    """Network evaluations of this process, counted per sample."""
+    """Evaluations of the network by this process, counted per sample.
+
+    forward and backward are what the estimator needs. again: forwards whose results were there before and
+    that were run again to save memory, which is how this program does it and no cost of the method.
+    """
 
     forward: int = 0
     backward: int = 0
+    again: int = 0
 
 
 @dataclass(frozen=True)
@@ -162,16 +169,17 @@ class Report:
     """What one gradient was made of. The gradient itself (of -E[R]) is in `.grad` of the chain's parameters.
 
     rewards: raw scores [B] of the whole batch. terms: by kind ("fo", "ho", "zo"), as weighted in the sum.
-    forward / backward: network evaluations of the whole batch, counted per sample. half_order_norms: chain
-    step → norm of one sample's HO gradient there (root mean square over the batch), unweighted, where
-    measured. control_fits: what a control variate learns from, by chain step, over all processes. extra: what
-    a method wants logged.
+    forward / backward / again: evaluations of the network for the whole batch, as in `Evaluations`; the
+    rollout's are in the first report of a batch. half_order_norms: chain step → norm of one sample's HO
+    gradient there (root mean square over the batch), unweighted, where measured. control_fits: what a control
+    variate learns from, by chain step, over all processes. extra: what a method wants logged.
     """
 
     rewards: torch.Tensor
     terms: dict[str, Term]
     forward: int
     backward: int
+    again: int = 0
     half_order_norms: dict[int, float] = field(default_factory=dict)
     control_fits: dict[int, Sums] = field(default_factory=dict)
     extra: dict[str, float] = field(default_factory=dict)

@@ -127,7 +127,7 @@ class HalfOrder:
             with torch.enable_grad():
                 x0 = chain.predict_x0(State(x), i + 1, cond, x_path_only=not network)
             (slope,) = torch.autograd.grad(x0, x, slope)
-            self.evaluations.forward += 0 if network else each
+            self.evaluations.again += each
             self.evaluations.backward += each if network else 0
         return Surrogate(slope, (std * noise * slope).flatten(1).sum(1), value)
 

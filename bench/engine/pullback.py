@@ -134,6 +134,9 @@ class Pullback:
                 cotangent = x
                 if kind is Kind.HO and half_order is not None:
                     cotangent = _half_order_cotangent(half_order, micro, i, some, x)
+                count = len(some) * self.chain.evaluations_per_step
+                evaluations.again += 0 if (i, tuple(some)) in micro.graphs else count
+                evaluations.backward += 0 if kind is Kind.PASS else count
                 with stage(HALF_ORDER if kind is Kind.HO else FIRST_ORDER):
                     found = self.step(
                         micro,
@@ -145,7 +148,6 @@ class Pullback:
                         need_input=bool(onward),
                         need_parameters=add is not None,
                     )
-                evaluations.backward += len(some) * self.chain.evaluations_per_step
                 if add is not None and kind is not Kind.PASS:
                     add(kind, i, some, found.parameters)
                 if onward:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ class Options:
     prompts: str | None = None
     seeds: str | None = None
     steps: int | None = None
+    budget: str | None = None
     threads: int | None = None
     config: str | None = None
     settings: Sequence[str] = ()
@@ -51,6 +52,19 @@ class Experiment:
     overrides: list[Override]
     out: Path
     weights: str | None = None
+
+    def over(self, settings: Override) -> Experiment:
+        """The same with settings over its file's and below what was typed."""
+        place = sum(not override.typed for override in self.overrides)
+        parts = [
+            replace(part, overrides=_at(part.overrides, settings, sum(not o.typed for o in part.overrides)))
+            for part in self.combinations
+        ]
+        return replace(self, combinations=parts, overrides=list(_at(self.overrides, settings, place)))
+
+
+def _at(overrides: Sequence[Override], one: Override, place: int) -> tuple[Override, ...]:
+    return (*overrides[:place], one, *overrides[place:])
 
 
 def build(options: Options) -> Experiment:
@@ -74,7 +88,11 @@ def build(options: Options) -> Experiment:
     request = merged.build(Request)
     over = typed(options.settings)
     if options.steps is not None:
-        over.insert(0, Override(f"--steps {options.steps}", {"train": {"steps": options.steps}}))
+        limit = {"steps": options.steps, "budget": None}
+        over.insert(0, Override(f"--steps {options.steps}", {"train": limit}))
+    if options.budget is not None:
+        budget = int(options.budget) if options.budget.isdecimal() else options.budget
+        over.insert(0, Override(f"--budget {options.budget}", {"train": {"budget": budget}}))
     stand_in = frozenset[str]()
     if options.model is not None and name is not None:
         stand_in = frozenset(k for k in ("reward", "prompts") if getattr(options, k) is None)

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from bench.base.errors import BenchError
 from bench.base.strict import LARGEST, Strict
-from bench.base.units import size
+from bench.base.units import duration, size
 from bench.data.prompts.dcot import DcotConfig
 from bench.models.config import ModelConfig
 
@@ -24,15 +24,33 @@ def _bytes(value: Any) -> Any:
         raise ValueError(str(error)) from error
 
 
+def _time(value: str) -> str:
+    """`10m`, checked."""
+    try:
+        duration(value, "budget")
+    except BenchError as error:
+        raise ValueError(str(error)) from error
+    return value
+
+
 AtOnce = Annotated[int, Field(ge=1)] | Literal["auto"]
 Size = Annotated[int, BeforeValidator(_bytes), Field(ge=0)]
+Budget = Annotated[int, Field(gt=0)] | Annotated[str, AfterValidator(_time)]
 
 
 class TrainConfig(Strict):
     """The loop around a method: how many samples, which optimizer, how often to look."""
 
-    steps: int = Field(
-        default=50, ge=0, description="optimizer steps; whole batches; 0 for methods that train nothing"
+    steps: int | None = Field(
+        default=50,
+        ge=0,
+        description="optimizer steps; whole batches; 0 for methods that train nothing; null with a budget",
+    )
+    budget: Budget | None = Field(
+        default=None,
+        description="what training may spend, in the place of `steps`: forward equivalents (a forward of "
+        "the network for a sample counts 1, with guidance 2, and its backward twice as much), or a time of "
+        "training alone, such as 10m",
     )
     prompts_per_step: int = Field(default=4, ge=1, description="different prompts in one batch")
     samples_per_prompt: int = Field(default=2, ge=1, description="samples of each prompt in one batch")
@@ -71,7 +89,12 @@ class TrainConfig(Strict):
     weight_decay: float = Field(default=0.0, ge=0, description="weight decay")
     clip_norm: float | None = Field(default=None, gt=0, description="largest gradient norm; null: any")
     eval_every: int | None = Field(
-        default=None, ge=1, description="steps between evaluations; null: at the end"
+        default=None,
+        ge=1,
+        description="steps between evaluations, besides those of `evaluations`; null with a budget",
+    )
+    evaluations: int = Field(
+        default=1, ge=1, description="so many evaluations, evenly over the training, the last at its end"
     )
     checkpoint_every: int = Field(default=10, ge=1, description="optimizer steps between checkpoints")
 
@@ -90,6 +113,20 @@ class TrainConfig(Strict):
         if size % each:
             raise ValueError(f"batch_size {size} is no multiple of samples_per_prompt {each}")
         return {**tree, "prompts_per_step": size // each, "samples_per_prompt": each}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _budget_or_steps(cls, tree: Any) -> Any:
+        """A budget stands over what files give in steps."""
+        if isinstance(tree, Mapping) and tree.get("budget") is not None:
+            return {**tree, "steps": None, "eval_every": None}
+        return tree
+
+    @model_validator(mode="after")
+    def _ends(self) -> "TrainConfig":
+        if self.steps is None and self.budget is None:
+            raise ValueError("neither `steps` nor a `budget`: say how far training goes")
+        return self
 
     @model_validator(mode="after")
     def _rollouts_hold_micro_batches(self) -> "TrainConfig":
@@ -180,7 +217,7 @@ class CellConfig(Strict):
     @property
     def trains(self) -> bool:
         """Whether there are optimizer steps: not for the base model, nor for methods that train nothing."""
-        return self.training is not None and self.training.train.steps > 0
+        return self.training is not None and self.training.train.steps != 0
 
     @property
     def label(self) -> str:

@@ -27,6 +27,7 @@ from bench.run import launch, preflight, warm
 from bench.run.forecast import Earlier
 from bench.run.process import HowToRun, Outcome
 from bench.run.progress import watcher
+from bench.run.spent import Limit
 from bench.run.store import ResultsDir, WorkState
 from bench.run.titles import titles
 from bench.run.work import CellWork
@@ -90,13 +91,13 @@ def plan(
 def show(console: Console, planned: PlannedRun) -> None:
     """The cells, what state they are in, and how long they will take as far as that was ever measured."""
     table = Table(title=f"{len(planned.cells)} cells in {planned.results.path}", title_justify="left")
-    for header in ("cell", "state", "steps", "batch", "time"):
+    for header in ("cell", "state", "length", "batch", "time"):
         table.add_column(header, overflow="fold", no_wrap=header != "cell")
     waiting, earlier = {work.id for work in planned.todo}, Earlier(planned.results.path.parent)
     names = titles([cell.config for cell in planned.cells])
     for cell, title in zip(planned.cells, names, strict=True):
-        status = planned.results.cell(cell.id).status()
-        training = cell.config.training
+        directory, training = planned.results.cell(cell.id), cell.config.training
+        status = directory.status()
         state = f"{status.state} at {status.step}" if status.step else str(status.state)
         shown = f"({title})" if cell.absent else cell.id
         if training is None:
@@ -107,9 +108,9 @@ def show(console: Console, planned: PlannedRun) -> None:
         table.add_row(
             shown,
             state,
-            str(train.steps),
+            str(Limit(train)) if cell.config.trains else "-",
             batch,
-            _time(earlier, cell, status.step) if cell.id in waiting else "-",
+            _time(earlier, cell, directory.metrics) if cell.id in waiting else "-",
         )
     console.print(table)
     console.print(
@@ -132,12 +133,9 @@ def _show_stand_ins(console: Console, planned: PlannedRun) -> None:
             console.print(f"On {model} its own stand in: {pairs}.", highlight=False)
 
 
-def _time(earlier: Earlier, cell: Cell, done: int) -> str:
-    per_step = earlier.seconds_per_step(cell.config)
-    training = cell.config.training
-    if per_step is None or training is None:
-        return "unknown"
-    return f"{per_step * max(0, training.train.steps - done):.0f} s"
+def _time(earlier: Earlier, cell: Cell, so_far: Path) -> str:
+    left = earlier.seconds_left(cell.config, so_far)
+    return "unknown" if left is None else f"{left:.0f} s"
 
 
 def run(
@@ -188,7 +186,7 @@ def _further(planned: PlannedRun) -> list[str]:
     found: list[str] = []
     for cell in planned.cells:
         step, training = planned.results.cell(cell.id).status().step, cell.config.training
-        if training is not None and step > training.train.steps:
+        if training is not None and training.train.steps is not None and step > training.train.steps:
             found.append(f"{cell.id} is done at step {step}, beyond the {training.train.steps} asked for")
     return found
 

@@ -13,6 +13,7 @@ from bench.engine.at_once import least
 from bench.experiment.model_files import model_file
 from bench.experiment.settings import CellConfig, Training
 from bench.models.sizes import Batches, Memory, Use, memory
+from bench.run.spent import Counters, Limit
 from bench.run.store import CellDir
 
 
@@ -36,12 +37,18 @@ class Earlier:
                 found[_key(config, config.training)] = rows[-1]
         return found
 
-    def seconds_per_step(self, config: CellConfig) -> float | None:
-        """From the newest cell with the same method, model and batch; None if there is none."""
-        key = None if config.training is None else _key(config, config.training)
-        if key not in self._last:
+    def seconds_left(self, config: CellConfig, so_far: Path) -> float | None:
+        """Of training, from the newest cell with the same method, model and batch; None if there is none.
+
+        so_far: the cell's metrics.jsonl.
+        """
+        training = config.training
+        key = None if training is None else _key(config, training)
+        if training is None or key not in self._last:
             return None
-        return self._last[key]["seconds"] / self._last[key]["step"]
+        limit, known, rows = Limit(training.train), Counters.of(self._last[key]), read_rows(so_far)
+        done = limit.position(Counters.of(rows[-1])) if rows else 0
+        return known.seconds / limit.position(known) * max(0, limit.end - done)
 
 
 def _key(config: CellConfig, training: Training) -> str:

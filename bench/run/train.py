@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -34,23 +34,10 @@ from bench.run.evaluate import Evaluation, Improve, evaluate
 from bench.run.evaluations import incomplete
 from bench.run.load import load_chain, schedule_texts
 from bench.run.noise_choice import NoiseChooser, Stopped
+from bench.run.spent import Counters, Limit
 from bench.run.store import CellDir, WorkState
 
 Stop = Callable[[], WorkState | None]
-
-
-@dataclass
-class Counters:
-    """How far a cell is. All are sums since its beginning."""
-
-    step: int = 0  # optimizer steps
-    batch: int = 0
-    samples: int = 0
-    seconds: float = 0.0  # without compile_seconds
-    compile_seconds: float = 0.0
-    nfe_forward: int = 0
-    nfe_backward: int = 0
-    evaluated: int = -1  # step of the newest evaluation
 
 
 class Session:
@@ -109,7 +96,7 @@ class Trainer:
 
     def __init__(self, session: Session, training: Training) -> None:
         self.session, self.settings = session, training.train
-        self.counters = session.counters
+        self.counters, self.limit = session.counters, Limit(training.train)
         self.reward_name = training.reward.name
         self.reward = session.rewards[self.reward_name]
         self.method = load_method(training.method, session.chain.steps)
@@ -133,23 +120,24 @@ class Trainer:
         self.checkpoints = Checkpoints(session.cell.path / "checkpoint")
 
     def run(self, stop: Stop, tell: Callable[[str], None]) -> WorkState:
-        """Train to the last step or until `stop` names a state to leave in; always ends with a checkpoint."""
+        """Train to the limit or until `stop` names a state to leave in; always ends with a checkpoint."""
         self._restore(tell)
         if isinstance(self.method, InferenceMethod):
             return self._infer(self.method, stop)
-        every, saving, last = self.settings.eval_every, self.settings.checkpoint_every, self.settings.steps
-        while self.counters.step < last:
+        counters, saving = self.counters, self.settings.checkpoint_every
+        while not self.limit.reached(counters):
             if (reason := self._agreed(stop())) is not None:
                 self._save()
                 return reason
-            before = self.counters.step
+            before = replace(counters)
             self._batch()
             self._tell_graphs(tell)
-            if every is not None and self.counters.step // every > before // every:
+            self.limit.check(counters)
+            if self.limit.passed(before, counters):
                 self.session.evaluate()
-            if self.counters.step // saving > before // saving:
+            if counters.step // saving > before.step // saving:
                 self._save()
-        if self.counters.evaluated != self.counters.step:
+        if counters.evaluated != counters.step:
             self.session.evaluate()
         self._save()
         return WorkState.DONE
@@ -221,13 +209,13 @@ class Trainer:
         self.counters.step = step
         self.counters.nfe_forward += report.forward
         self.counters.nfe_backward += report.backward
+        self.counters.nfe_again += report.again
         return norm
 
     def _row(self, report: Report, prompts: Sequence[str], norm: float) -> Record:
         rewards = report.rewards.double()
-        counters = {key: value for key, value in asdict(self.counters).items() if key != "evaluated"}
         return {
-            **counters,
+            **self.counters.row(),
             "reward_mean": float(rewards.mean()),
             "reward_std": float(rewards.std(correction=0)),
             "grad_norm": norm,

@@ -111,7 +111,7 @@ class CellWork(Work):
 
     @property
     def total(self) -> int | None:
-        """The optimizer steps; None for the base model."""
+        """The optimizer steps; None for the base model and with a budget."""
         return None if self.config.training is None else self.config.training.train.steps
 
     @property

@@ -21,7 +21,7 @@ def test_layers_win_in_the_order_that_is_documented(plugin: None, tmp_path: Path
         "methods: [push]\nsettings:\n  train: {lr: 0.5, steps: 7}\n  push: {strength: 3, train: {lr: 0.25}}\n"
     )
 
-    def settings(**options: object) -> tuple[float, int, float]:
+    def settings(**options: object) -> tuple[float, int | None, float]:
         found = (
             planned(methods=None, config=str(file), out=tmp_path / "x", **options).cells[1].config.training
         )

@@ -190,7 +190,7 @@ def test_a_kept_graph_saves_an_evaluation(graphs: Keep, expected: int) -> None:
     method = Rlr(RlrConfig(h=2, one_start=True), 4)
     report = next(iter(method.updates(engine, batch_of(4))))
     assert len(calls) == expected
-    assert (report.forward, report.backward) == (4 * 4 * 2, 4 * 3 * 2)
+    assert (report.forward, report.backward, report.again) == (4 * 4 * 2, 4 * 3 * 2, 4 * (expected - 4) * 2)
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 import bench.engine.rollout
-from bench.engine.batch import Batch, Evaluations, Perturbation
+from bench.engine.batch import Batch, Evaluations, Perturbation, Report
 from bench.engine.control_variate import Control, ControlMode, Scale, Sums, scale_of
 from bench.engine.engine import Engine
 from bench.engine.likelihood_ratio import HalfOrder
@@ -67,16 +67,20 @@ def test_evaluations_of_the_control_variate_are_counted() -> None:
     chain = image_chain(steps=3)
     engine = engine_of(chain, Pattern(), micro_batch=2)
     plan = tiled([Kind.HO] * 3, [1.0] * 3)
-    trajectory = engine.rollout([plan] * 4, batch_of(4))
-    plain = engine.gradient(trajectory, trajectory.signed)
-    with_network = engine.gradient(trajectory, trajectory.signed, control=Control((Scale(1.0),) * 3))
-    linear = engine.gradient(trajectory, trajectory.signed, control=Control((Scale(1.0),) * 3, mode="linear"))
+
+    def report(control: Control | None = None) -> Report:
+        trajectory = engine.rollout([plan] * 4, batch_of(4))
+        return engine.gradient(trajectory, trajectory.signed, control=control)
+
+    plain, with_network = report(), report(Control((Scale(1.0),) * 3))
+    linear = report(Control((Scale(1.0),) * 3, mode="linear"))
     each = 4 * 2 * chain.evaluations_per_step  # the last step's mean is its own prediction
     assert with_network.forward - plain.forward == each
     assert with_network.backward - plain.backward == each
-    assert linear.forward - plain.forward == 2 * each
+    assert with_network.again - plain.again == each  # to have its graph when the reward's is gone
+    assert (linear.forward - plain.forward, linear.again - plain.again) == (each, each)
     assert linear.backward == plain.backward
-    value = engine.gradient(trajectory, trajectory.signed, control=Control((Scale(1.0),) * 3, mode="value"))
+    value = report(Control((Scale(1.0),) * 3, mode="value"))
     assert (value.forward - plain.forward, value.backward) == (each, plain.backward)
 
 
