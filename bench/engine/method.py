@@ -20,6 +20,7 @@ class Method(ABC):
     look: ClassVar[tuple[str, str, str] | None] = None  # in figures: colour, marker, line; None: a spare one
     Config: ClassVar[type[Strict]]
     trains: ClassVar[bool] = True  # False: `InferenceMethod`, no optimizer steps
+    estimates: ClassVar[bool] = True  # False: the gradient is none of the reward, and is not profiled
     biased: bool  # for its own objective, with its settings (smoothing by perturbation aside)
     needs_reward_grad: bool  # the reward must be differentiable
     reward_frames: int | None = None  # frames of a video that are drawn and rewarded; None: all

@@ -65,8 +65,8 @@ def honest(name: str) -> Method:
 
 def judged() -> list[str]:
     """Every method class, and the presets that work in another way than their class."""
-    found = registry.entries("method").items()
-    classes = [name for name, entry in found if entry.base is None and entry.load().trains]
+    found = {name: e.load() for name, e in registry.entries("method").items() if e.base is None}
+    classes = [name for name, cls in found.items() if cls.trains and cls.estimates]
     return [*classes, "rlr-no-zo", "rlr-fo", "rlr-antithetic", "rlr-resampled", "rlr-cv", "reinforce-cv"]
 
 
