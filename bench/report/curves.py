@@ -11,11 +11,11 @@ from bench.report.groups import Contest, Group
 from bench.report.load import CellResults
 from bench.report.summary import at_step, term_norms
 
-SPENT = ["steps", "seconds", "evaluations"]
+SPENT = ["steps", "seconds", "forward_equivalents"]
 
 
 def held_out(contest: Contest, group: Group) -> pd.DataFrame:
-    """One row per evaluation: steps, seconds, evaluations (of the network), mean, se; the base model first.
+    """One row per evaluation: steps, seconds, forward_equivalents, mean, se; the base model first.
 
     mean: held-out score. se: of the gain over base on the same pictures (of the score, without a base).
     Seeds are matched evaluation by evaluation, the latest with the latest; what they spent is averaged.
@@ -27,7 +27,7 @@ def held_out(contest: Contest, group: Group) -> pd.DataFrame:
     found = [_point(contest, group, rank) for rank in ranks]
     if contest.base_scores(contest.reward) is not None and found[0]["steps"] > 0:
         base = contest.score(contest.base, contest.reward).mean if contest.base else float("nan")
-        found.insert(0, {"steps": 0.0, "seconds": 0.0, "evaluations": 0.0, "mean": base, "se": 0.0})
+        found.insert(0, {**dict.fromkeys(SPENT, 0.0), "mean": base, "se": 0.0})
     return pd.DataFrame(found)
 
 
@@ -41,8 +41,8 @@ def _point(contest: Contest, group: Group, rank: int) -> dict[str, float]:
 
 def _spent(cell: CellResults, step: int) -> dict[str, float]:
     counters = at_step(cell, step)
-    evaluations = counters["nfe_forward"] + counters["nfe_backward"]
-    return {"steps": float(step), "seconds": counters["seconds"], "evaluations": evaluations}
+    equivalents = counters["nfe_forward"] + 2 * counters["nfe_backward"]
+    return {"steps": float(step), "seconds": counters["seconds"], "forward_equivalents": equivalents}
 
 
 def training(cells: Sequence[CellResults]) -> pd.DataFrame:

@@ -18,7 +18,11 @@ from bench.report.panels import logarithmic_panels
 from bench.report.stats import Estimate
 from bench.report.summary import DIVERSITY
 
-AXES = {"steps": "optimizer steps", "seconds": "training seconds", "evaluations": "network evaluations"}
+AXES = {
+    "steps": "optimizer steps",
+    "seconds": "training seconds",
+    "forward_equivalents": "forward equivalents",
+}
 BESIDE = 16  # letters of a legend that there is room for beside a figure of one panel
 
 
@@ -62,7 +66,7 @@ def _panels(
         axes.set_xlabel(AXES[axis])
         axes.set_xlim(left=0)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=axis == "steps"))
-        if axis == "evaluations":
+        if axis == "forward_equivalents":
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     panels[0].set_ylabel(f"held-out {contest.reward}")
     legend(figure, list(measured), look, beside=BESIDE if len(which) == 1 else 0)

@@ -17,6 +17,8 @@ from bench.report.load import BASE, CellResults, Results
 from bench.report.stats import NOTHING, Estimate, by_picture, estimate, side_by_side
 from bench.run.store import WorkState
 
+NULL = "random-direction"  # the method whose gains are chance
+
 
 @dataclass(frozen=True, eq=False)
 class Group:
@@ -46,13 +48,14 @@ class Group:
         steps = sorted({c.eval_steps[-1] for c in self.cells})
         return f"{', '.join(sorted({c.status for c in self.cells}))} @{'–'.join(map(str, steps))}"
 
+    def by_seed(self, reward: str, rank: int = -1) -> dict[int | None, pd.Series]:
+        """Seed → the scores by picture at the rank-th evaluation (-1: the latest); None: the base model."""
+        rows = {cell.seed: cell.scored(reward, cell.eval_steps[rank]) for cell in self.cells}
+        return {seed: by_picture(found) for seed, found in rows.items() if not found.empty}
+
     def scores(self, reward: str, rank: int = -1) -> list[pd.Series]:
-        """Per seed, the scores by picture at the rank-th evaluation (-1: the latest)."""
-        return [
-            by_picture(cell.scored(reward, cell.eval_steps[rank]))
-            for cell in self.cells
-            if not cell.scored(reward, cell.eval_steps[rank]).empty
-        ]
+        """Those of all seeds."""
+        return list(self.by_seed(reward, rank).values())
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +93,18 @@ class Contest:
         """Mean difference to the base model on the same pictures."""
         runs, base = group.scores(reward, rank), self.base_scores(reward)
         return estimate(side_by_side(runs, base), interval) if runs and base is not None else NOTHING
+
+    @cached_property
+    def null(self) -> Group | None:
+        """The null row: the group of random directions with the most seeds."""
+        found = [group for group in self.groups if group.method == NULL and group.cells]
+        return max(found, key=lambda group: len(group.cells), default=None)
+
+    def difference(self, group: Group, other: Group, reward: str) -> Estimate:
+        """Mean of the scores of a group minus those of another, on the same pictures, seed by seed."""
+        left, right = group.by_seed(reward), other.by_seed(reward)
+        runs = [left[seed].sub(right[seed]).dropna() for seed in left if seed in right]
+        return estimate(side_by_side(runs)) if runs else NOTHING
 
     def ranked(self) -> list[Group]:
         """Groups from the highest held-out reward down; those without an evaluation last."""

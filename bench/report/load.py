@@ -28,6 +28,7 @@ METRICS = [
     "seconds",
     "nfe_forward",
     "nfe_backward",
+    "nfe_again",
     "memory",
     "terms",
 ]
@@ -78,6 +79,11 @@ class CellResults:
     def method(self) -> str:
         """The registry name of its method, or `base`."""
         return self.training["method"]["name"] if self.training else BASE
+
+    @property
+    def seed(self) -> int | None:
+        """Of its training; None for the base model."""
+        return self.training["seed"] if self.training else None
 
     @property
     def eval_steps(self) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -13,10 +13,10 @@ import pandas as pd
 
 from bench.report.groups import Contest, Group, contests
 from bench.report.load import CellResults, Results
-from bench.report.stats import NOTHING, Estimate, probability_of_improvement, side_by_side
+from bench.report.stats import NOTHING, Estimate, holm, probability_of_improvement, side_by_side
 
 DIVERSITY = "diversity"  # evaluated like a reward, shown in a column of its own
-COUNTERS = ["step", "samples", "nfe_forward", "nfe_backward", "seconds", "memory"]
+COUNTERS = ["step", "samples", "nfe_forward", "nfe_backward", "nfe_again", "seconds", "memory"]
 
 
 class Inference(NamedTuple):
@@ -31,23 +31,32 @@ class Inference(NamedTuple):
 class Cost:
     """Means over the seeds that count, at the step of the evaluation shown. nan: not recorded.
 
-    forward, backward: network evaluations counted per sample. seconds: of training alone. memory: peak bytes.
-    picture: of one held-out picture, before it is drawn, by methods that work at inference.
+    forward, backward, again: evaluations of the network, as in `bench.engine.batch.Evaluations`. seconds: of
+    training alone. memory: peak bytes. picture: of one held-out picture, before it is drawn, by methods that
+    work at inference.
     """
 
     steps: float
     samples: float
     forward: float
     backward: float
+    again: float
     seconds: float
     memory: float
     picture: Inference
+
+    @property
+    def forward_equivalents(self) -> float:
+        """What budgets count (`bench.run.spent`)."""
+        return self.forward + 2 * self.backward
 
 
 @dataclass(frozen=True)
 class Line:
     """A line of the summary. gains: per scored reward (the trained one first), diversity excluded.
 
+    claim: what is claimed of the method: its mean difference in the trained reward to the null row, or to the
+    base model where there is none. p: of that being zero, adjusted for all lines (Holm); nan: no claim.
     diversity_change: its mean difference to the base model.
     term, share: the gradient term with the largest share of the summed norms, and that share over all steps.
     """
@@ -57,6 +66,8 @@ class Line:
     is_base: bool
     score: Estimate
     gains: dict[str, Estimate]
+    claim: Estimate
+    p: float
     diversity: Estimate
     diversity_change: Estimate
     cost: Cost
@@ -73,23 +84,35 @@ def contest_lines(results: Results) -> list[tuple[Contest, list[Line]]]:
 def lines(contest: Contest) -> list[Line]:
     """The base model, then the methods from the best down."""
     base = [_line(contest, contest.base, is_base=True)] if contest.base else []
-    return base + [_line(contest, group, is_base=False) for group in contest.ranked()]
+    found = base + [_line(contest, group, is_base=False) for group in contest.ranked()]
+    claimed = [k for k, line in enumerate(found) if line.claim.claims]
+    adjusted = dict(zip(claimed, holm([found[k].claim.p for k in claimed]), strict=True))
+    return [replace(line, p=adjusted[k]) if k in adjusted else line for k, line in enumerate(found)]
 
 
 def _line(contest: Contest, group: Group, is_base: bool) -> Line:
     term, share = steering_term(group.cells)
+    gains = {r: NOTHING if is_base else contest.gain(group, r) for r in contest.rewards if r != DIVERSITY}
     return Line(
         contest=contest,
         group=group,
         is_base=is_base,
         score=contest.score(group, contest.reward),
-        gains={r: NOTHING if is_base else contest.gain(group, r) for r in contest.rewards if r != DIVERSITY},
+        gains=gains,
+        claim=NOTHING if is_base else _claim(contest, group, gains[contest.reward]),
+        p=math.nan,
         diversity=contest.score(group, DIVERSITY),
         diversity_change=NOTHING if is_base else contest.gain(group, DIVERSITY),
         cost=cost(group.cells),
         term=term,
         share=share,
     )
+
+
+def _claim(contest: Contest, group: Group, gain: Estimate) -> Estimate:
+    if contest.null is None:
+        return gain
+    return NOTHING if group is contest.null else contest.difference(group, contest.null, contest.reward)
 
 
 def cost(cells: Sequence[CellResults]) -> Cost:

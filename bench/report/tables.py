@@ -14,7 +14,7 @@ from bench.base.units import MIB
 from bench.report.stats import Estimate
 from bench.report.summary import Line
 
-CLEAR = 3.0  # standard errors from which a gain is called clear, and is coloured
+CLEAR = 0.05  # p below which a difference is called one, and is coloured
 
 
 @dataclass(frozen=True)
@@ -31,39 +31,56 @@ def column_groups(lines: Sequence[Line]) -> tuple[Column, list[ColumnGroup]]:
     others = [r for r in lines[0].gains if r != trained]
     reached = [
         estimates(f"{trained} ± SE", [line.score for line in lines], signed=False),
-        *_gain_columns("gain ± SE", [line.gains[trained] for line in lines], detailed=True),
+        *_trained_columns(lines),
     ]
     if any(not line.group.finished for line in lines):
         reached.insert(0, texts("state", [line.group.status for line in lines], left=True))
-    beside = [c for r in others for c in _gain_columns(f"{r} gain", [line.gains[r] for line in lines])]
+    beside = [_coloured(f"{r} gain", [line.gains[r] for line in lines]) for r in others]
     if any(line.diversity.units for line in lines):
         column = estimates("diversity", [line.diversity for line in lines], signed=False, se=False)
         beside.append(replace(column, tones=tuple(tone(line.diversity_change) for line in lines)))
     groups = [
         ColumnGroup("Held-out reward", tuple(reached)),
         ColumnGroup("Besides the trained reward", tuple(beside)),
-        ColumnGroup("Cost; forward and backward in network evaluations", tuple(_cost_columns(lines))),
+        ColumnGroup("Cost of training", tuple(_cost_columns(lines))),
     ]
     return texts("method", [line.group.label for line in lines], left=True), [g for g in groups if g.columns]
 
 
-def _gain_columns(header: str, gains: Sequence[Estimate], detailed: bool = False) -> list[Column]:
-    columns = [estimates(header, gains, signed=True)]
-    if detailed:
-        digits = decimals(gains)
-        ratios = [f"{g.in_se:+.1f}" if math.isfinite(g.in_se) else NONE for g in gains]
-        spans = [
-            f"{g.low:+.{digits}f} … {g.high:+.{digits}f}" if math.isfinite(g.low) else NONE for g in gains
-        ]
-        columns += [texts("in SE", ratios), replace(texts("95 % interval", spans), optional=True)]
-    return [replace(c, tones=tuple(tone(g) for g in gains)) for c in columns]
+def _trained_columns(lines: Sequence[Line]) -> list[Column]:
+    """The gain in the trained reward, and what is claimed of it."""
+    gains, null = [line.gains[lines[0].contest.reward] for line in lines], lines[0].contest.null
+    of = "" if any(gain.seeds > 1 for gain in gains) else " (prompts only)"
+    found = [replace(estimates(f"gain ± SE{of}", gains, signed=True), tones=tuple(map(verdict, lines)))]
+    if null is not None:
+        found.append(estimates(f"over {null.label}", [line.claim for line in lines], signed=True))
+    if any(line.claim.claims for line in lines):
+        found.append(texts("p", [_probability(line.p) for line in lines]))
+    digits = decimals(gains)
+    spans = [f"{g.low:+.{digits}f} … {g.high:+.{digits}f}" if math.isfinite(g.low) else NONE for g in gains]
+    return [*found, replace(texts(f"95 % interval{of}", spans), optional=True)]
 
 
-def tone(gain: Estimate) -> int:
-    """+1 for a clear gain, -1 for a clear loss, 0 for what may be chance."""
-    if not abs(gain.in_se) >= CLEAR:
+def _probability(p: float) -> str:
+    return NONE if not math.isfinite(p) else "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def verdict(line: Line) -> int:
+    """+1 for a gain that is claimed, -1 for a loss, 0 for what may be chance or one run's luck."""
+    if not line.p < CLEAR:
         return 0
-    return 1 if gain.mean > 0 else -1
+    return 1 if line.claim.mean > 0 else -1
+
+
+def _coloured(header: str, found: Sequence[Estimate]) -> Column:
+    return replace(estimates(header, found, signed=True), tones=tuple(map(tone, found)))
+
+
+def tone(found: Estimate) -> int:
+    """+1 for a mean above zero, -1 below, 0 for what may be chance or one run's luck."""
+    if not (found.claims and found.p < CLEAR):
+        return 0
+    return 1 if found.mean > 0 else -1
 
 
 def _cost_columns(lines: Sequence[Line]) -> list[Column]:
@@ -71,8 +88,8 @@ def _cost_columns(lines: Sequence[Line]) -> list[Column]:
     steering = [f"{line.term} {line.share:.0%}" if line.term else NONE for line in lines]
     shown = [
         texts("steps", [short_count(c.steps) for c in costs]),
-        texts("forward", [short_count(c.forward) for c in costs]),
-        texts("backward", [short_count(c.backward) for c in costs]),
+        texts("forwards", [short_count(c.forward_equivalents) for c in costs]),
+        texts("run again", [short_count(c.again) for c in costs]),
         texts("train s", [_fixed(c.seconds, 0) for c in costs]),
         texts("peak MiB", [_fixed(c.memory / MIB, 0) for c in costs]),
         texts("steering term", steering),
@@ -153,9 +170,12 @@ def _record(line: Line) -> dict[str, object]:
     }
     for reward, gain in line.gains.items():
         name = "gain" if reward == trained else f"gain_{reward}"
-        record |= {name: gain.mean, f"{name}_se": gain.se, f"{name}_in_se": gain.in_se}
+        record |= {name: gain.mean, f"{name}_se": gain.se, f"{name}_p": gain.p}
         record |= {f"{name}_low": gain.low, f"{name}_high": gain.high}
     return record | {
+        "claim": line.claim.mean,
+        "claim_se": line.claim.se,
+        "claim_p_holm": line.p,
         "diversity": line.diversity.mean,
         "diversity_change": line.diversity_change.mean,
         "diversity_change_se": line.diversity_change.se,
@@ -163,6 +183,8 @@ def _record(line: Line) -> dict[str, object]:
         "samples": line.cost.samples,
         "nfe_forward": line.cost.forward,
         "nfe_backward": line.cost.backward,
+        "nfe_again": line.cost.again,
+        "forward_equivalents": line.cost.forward_equivalents,
         "train_seconds": line.cost.seconds,
         "peak_memory_bytes": line.cost.memory,
         **{f"inference_{name}": value for name, value in line.cost.picture._asdict().items()},

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from bench.report.stats import LEAST_UNITS
 from bench.report.summary import Line
-from bench.report.tables import CLEAR, decimals, tone
+from bench.report.tables import CLEAR, decimals, verdict
 
 PER_PICTURE = (
     " Per picture: what a method that trains nothing does to each held-out picture before it is drawn; every "
@@ -30,15 +30,34 @@ def headline(lines: Sequence[Line]) -> str:
         )
     if not measured:
         return "No method has an evaluation to compare with the base model's yet."
-    clear = [line for line in measured if tone(line.gains[trained]) > 0]
-    worse = [line for line in measured if tone(line.gains[trained]) < 0]
-    text = f"{len(clear)} of {len(methods)} methods raise held-out {trained} by more than {CLEAR:g} SE"
-    if worse:
-        text += f", {len(worse)} {'lowers' if len(worse) == 1 else 'lower'} it by more than that"
     best = max(measured, key=lambda line: line.gains[trained].mean)
     gain = best.gains[trained]
     digits = decimals([gain])
-    return f"{text}. Largest gain: {best.group.label}, {gain.mean:+.{digits}f} ± {gain.se:.{digits}f}."
+    largest = f"Largest gain: {best.group.label}, {gain.mean:+.{digits}f} ± {gain.se:.{digits}f}"
+    return f"{_counted(lines, measured)} {largest}{'' if gain.seeds > 1 else ' over prompts only'}."
+
+
+def _counted(lines: Sequence[Line], measured: Sequence[Line]) -> str:
+    """What is claimed of how many methods."""
+    contest = lines[0].contest
+    claimed = [line for line in measured if math.isfinite(line.p)]
+    if not claimed:
+        return (
+            "No claim is made of any method: that takes two seeds or more of each"
+            + ("" if contest.null is None else f", {contest.null.label} included")
+            + " (--seeds 0,1,2)."
+        )
+    above, below = (sum(verdict(line) == sign for line in claimed) for sign in (1, -1))
+    yardstick = "that of the base model" if contest.null is None else f"that of {contest.null.label}"
+    text = f"{above} of {len(claimed)} methods raise held-out {contest.reward} above {yardstick}"
+    if below:
+        text += f", {below} {'lowers' if below == 1 else 'lower'} it below"
+    text += (
+        f" (p < {CLEAR:g} for all {len(claimed)} claims together)."
+        if len(claimed) > 1
+        else f" (p < {CLEAR:g})."
+    )
+    return text if contest.null is not None else f"{text} There is no null row (random-direction)."
 
 
 def legend(lines: Sequence[Line]) -> str:
@@ -52,9 +71,12 @@ def legend(lines: Sequence[Line]) -> str:
     )
     return (
         f"Over {over}. Gain: mean difference to the base model on the same prompts and starting noise; "
-        "SE: its standard error, prompts (and seeds) being the units; in SE: gain / SE, coloured from "
-        f"{CLEAR:g} on. Other rewards were scored, not trained on. Diversity: higher is more varied. "
-        "Cost: of training alone; forward and backward count network evaluations, each sample for itself; "
+        "SE: its standard error, prompts and seeds being the units; with one seed over prompts only, which "
+        "says nothing about another run. p: that the difference to the null row (without one: to the base "
+        f"model) is zero, adjusted for the number of methods; coloured below {CLEAR:g}. Other rewards were "
+        "scored, not trained on. Diversity: higher is more varied. Cost: of training alone; forwards: of the "
+        "network, each sample for itself, a backward counting as two (forward equivalents); run again: "
+        "forwards repeated to save memory, which are not among them; "
         "steering term: the largest term of the gradient and its mean share of the summed norms."
         + (PER_PICTURE if any(math.isfinite(line.cost.picture.seconds) for line in lines) else "")
     )

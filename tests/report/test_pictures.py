@@ -30,7 +30,7 @@ def test_curves_begin_at_the_base_model_and_end_at_the_table(contest: Contest) -
     assert points["se"].iloc[-1] == contest.gain(vader, "clip").se
     fight = fake.FIGHTS["vader"]
     assert points["seconds"].iloc[-1] == pytest.approx(60 * fight.seconds)
-    assert points["evaluations"].iloc[-1] == 60 * (fight.forward + fight.backward)
+    assert points["forward_equivalents"].iloc[-1] == 60 * (fight.forward + 2 * fight.backward)
 
 
 def test_methods_keep_their_look_whoever_else_takes_part() -> None:

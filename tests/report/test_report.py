@@ -14,7 +14,7 @@ from bench.report import contests as module
 from bench.report.report import write_report
 from tests.report import fake
 
-FIGURES = ["reward", "reward_vs_steps", "reward_vs_seconds", "reward_vs_evaluations"]
+FIGURES = ["reward", "reward_vs_steps", "reward_vs_seconds", "reward_vs_forward_equivalents"]
 FIGURES += ["gains", "training_reward", "term_norms"]
 
 

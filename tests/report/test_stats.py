@@ -1,15 +1,20 @@
 """Paired statistics against numbers worked out by hand, and against simulation."""
 
+import itertools
 import math
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from bench.report.stats import (
     NOTHING,
     by_picture,
     estimate,
+    half_width,
+    holm,
+    p_value,
     probability_of_improvement,
     side_by_side,
     standard_error,
@@ -30,9 +35,11 @@ def test_gain_matches_the_hand_computed_mean_and_standard_error() -> None:
     # By prompt: a 0.5, b 1.0, c 0.5. Mean 2/3, variance 1/12, over three prompts 1/36.
     assert gain.mean == pytest.approx(2 / 3)
     assert gain.se == pytest.approx(1 / 6)
-    assert gain.in_se == pytest.approx(4.0)
     assert (gain.units, gain.seeds) == (3, 1)
-    assert 0.5 <= gain.low < gain.mean < gain.high <= 1.0
+    half = pytest.approx(stats.t.ppf(0.975, 2) / 6)
+    assert (gain.high - gain.mean, gain.mean - gain.low) == (half, half)
+    assert gain.p == pytest.approx(2 * stats.t.sf(4.0, 2))
+    assert not gain.claims  # of the method: one seed is one run
 
 
 def test_pairing_goes_by_prompt_and_image_and_not_by_order() -> None:
@@ -87,7 +94,7 @@ def test_squared_standard_error_is_the_variance_of_the_mean(seeds: int) -> None:
     values = rng.normal(size=(runs, units, 1)) + rng.normal(scale=0.7, size=(runs, units, seeds))
     if seeds > 1:
         values += rng.normal(scale=0.4, size=(runs, 1, seeds))
-    claimed = np.mean([standard_error(v) ** 2 for v in values])
+    claimed = np.mean(standard_error(values) ** 2)
     assert claimed == pytest.approx(values.mean(axis=(1, 2)).var(), rel=0.12)
 
 
@@ -104,10 +111,37 @@ def test_probability_of_improvement_counts_wins_and_half_the_ties() -> None:
     assert probability_of_improvement(a, b, higher_is_better=False).mean == pytest.approx(0.5 / 6)
 
 
-@pytest.mark.silent
-@pytest.mark.parametrize(("prompts", "known"), [(2, False), (3, True)])
-def test_two_held_out_prompts_give_no_ratio_to_the_standard_error(prompts: int, known: bool) -> None:
-    table = pd.DataFrame([[-0.500 - 0.01 * n] for n in range(prompts)])
+@pytest.mark.parametrize(("prompts", "seeds", "claims"), [(2, 2, False), (3, 1, False), (3, 2, True)])
+def test_a_claim_takes_three_prompts_and_two_seeds(prompts: int, seeds: int, claims: bool) -> None:
+    table = pd.DataFrame([[-0.5 - 0.01 * n * (1 + k) for k in range(seeds)] for n in range(prompts)])
     table.index = pd.MultiIndex.from_tuples([(f"p{n}", 0) for n in range(prompts)], names=["prompt", "image"])
     found = estimate(table)
-    assert found.se > 0 and math.isfinite(found.in_se) is known
+    assert found.se > 0 and found.claims is claims
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_p_is_where_the_interval_reaches_zero(seeds: int) -> None:
+    values = 0.2 + np.random.default_rng(5).normal(size=(9, seeds))
+    level = 1 - p_value(values)
+    assert half_width(values, level) == pytest.approx(abs(values.mean()), rel=1e-6)
+
+
+def test_holm_multiplies_the_smallest_by_the_number_of_claims_and_never_falls() -> None:
+    assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
+    assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
+
+
+# Standard deviations of units, seeds, and both together; 64 units at most, as an evaluation has.
+SPREADS = [(1.0, 0.0, 1.0), (1.0, 0.25, 1.0), (1.0, 0.5, 0.5), (1.0, 1.0, 1.0), (0.5, 2.0, 1.0)]
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_intervals_cover_the_mean_as_often_as_they_say(seeds: int) -> None:
+    """10,000 replicates leave 0.2 % of standard error."""
+    rng, covered = np.random.default_rng(seeds), []
+    for units, (unit, seed, rest) in itertools.product((8, 32), SPREADS):
+        parts = (unit, units, 1), (seed, 1, seeds), (rest, units, seeds)
+        values = np.asarray(sum(scale * rng.normal(size=(10_000, *shape)) for scale, *shape in parts))
+        covered.append(np.mean(half_width(values) >= abs(values.mean(axis=(1, 2)))))
+    assert min(covered) > 0.94 and max(covered) < (0.99 if seeds == 2 else 0.98)
+    assert 0.95 <= np.mean(covered) <= (0.975 if seeds == 2 else 0.97)
