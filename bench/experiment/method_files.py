@@ -1,7 +1,8 @@
 """configs/methods/*.yaml: the settings that a method class or a preset ships with, by model.
 
-A file has a block `default` and blocks for models. A preset's file (key `base`) lies over its base's: base
-`default`, base's model, preset `default`, preset's model, each over the one before.
+A file has a block `default` and blocks for models, and `search` for tuning (`bench.experiment.search`). A
+preset's file (key `base`) lies over its base's: base `default`, base's model, preset `default`, preset's
+model, each over the one before.
 """
 
 from collections.abc import Mapping
@@ -45,7 +46,7 @@ def file_blocks(name: str, model: str) -> tuple[Block, ...]:
     if name not in files:
         return ()
     file = readable(files[name])
-    tree = {key: value for key, value in read_yaml(files[name]).items() if key != "base"}
+    tree = {key: value for key, value in read_yaml(files[name]).items() if key not in ("base", "search")}
     known = ["default", *shipped("models")]
     for key, value in tree.items():
         if key not in known:

@@ -1,0 +1,102 @@
+"""What tuning may change of a method, and from which laws: `search` in configs/methods/<name>.yaml.
+
+    search:
+      train.lr: {log: [1.0e-4, 1.0e-2]}
+      k: {choice: [1, 3, 5]}
+
+A space belongs to the method and is the same for all workloads, models and rewards. A preset that declares
+none has its base's. A method without a space has nothing to tune.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, model_validator
+from scipy.stats import qmc
+
+from bench.base import registry
+from bench.base.layers import Layers, Tree, read_yaml, readable, shipped
+from bench.base.strict import Strict
+from bench.engine.random_streams import derived_seed
+
+MOST_KNOBS = 4  # the learning rate and three of the method's own
+
+
+class Law(Strict):
+    """How a setting is drawn; exactly one of the four."""
+
+    log: tuple[float, float] | None = Field(default=None, description="log-uniformly between two numbers")
+    uniform: tuple[float, float] | None = Field(default=None, description="uniformly between two numbers")
+    integer: tuple[int, int] | None = Field(default=None, description="a whole number, both ends included")
+    choice: tuple[Any, ...] | None = Field(default=None, min_length=1, description="one of these")
+
+    @model_validator(mode="after")
+    def _one(self) -> Law:
+        given = [name for name in ("log", "uniform", "integer", "choice") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError("say exactly one of log, uniform, integer and choice")
+        ends = self.log or self.uniform or self.integer
+        if ends is not None and not ends[0] < ends[1]:
+            raise ValueError(f"{given[0]} goes from the smaller number to the larger")
+        if self.log is not None and self.log[0] <= 0:
+            raise ValueError("log takes positive numbers")
+        return self
+
+    def at(self, u: float) -> Any:
+        """The setting at u in [0, 1); numbers to three digits, so that they can be read and typed."""
+        if self.choice is not None:
+            return self.choice[int(u * len(self.choice))]
+        if self.integer is not None:
+            low, high = self.integer
+            return low + int(u * (high - low + 1))
+        if self.log is not None:
+            low, high = self.log
+            return float(f"{low * (high / low) ** u:.3g}")
+        low, high = self.uniform or (0.0, 1.0)
+        return float(f"{low + (high - low) * u:.3g}")
+
+
+class Space(Strict):
+    """A method's whole space: dotted setting (`train.lr`, or one of the method's own) → law."""
+
+    search: dict[str, Law] = Field(max_length=MOST_KNOBS)
+
+
+def space(method: str) -> dict[str, Law]:
+    """The space of a method or preset; empty if it has none. Raises BenchError for a faulty file."""
+    entry, files = registry.find("method", method), shipped("methods")
+    for name in (method, entry.base):
+        if name is None or name not in files:
+            continue
+        tree = read_yaml(files[name])
+        if "search" in tree:
+            found = Layers().add(readable(files[name]), "", {"search": tree["search"]}).build(Space)
+            return found.search
+    return {}
+
+
+def draws(method: str, trials: int, study: int) -> list[Tree]:
+    """Settings of so many trials, from a scrambled Halton sequence that the method and the study key.
+
+    Each is what `--set METHOD.…` would say, as a tree. All are empty for a method without a space.
+    """
+    laws = space(method)
+    if not laws:
+        return [{} for _ in range(trials)]
+    seed = derived_seed("tune", method, study) % 2**32
+    points = qmc.Halton(len(laws), scramble=True, rng=seed).random(trials)
+    return [
+        _tree({key: law.at(float(u)) for (key, law), u in zip(laws.items(), row, strict=True)})
+        for row in points
+    ]
+
+
+def _tree(settings: Tree) -> Tree:
+    found = Layers()
+    for key, value in settings.items():
+        tree: Any = value
+        for part in reversed(key.split(".")):
+            tree = {part: tree}
+        found.add("search", "", tree)
+    return found.tree

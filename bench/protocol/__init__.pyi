@@ -1,0 +1,3 @@
+from .workload import Workload, workload
+
+__all__ = ["Workload", "workload"]

@@ -1,0 +1,164 @@
+"""Tuning with equal effort: the same number of trials for every method, drawn from its own search space.
+
+A trial is an ordinary cell with the workload's budget, on seeds and held-out prompts that no comparison
+reports. So tuning is resumed, parallel and sent to SLURM like any run. A study is so many trials of one seed;
+its choice is the trial with the best held-out reward. A trial that diverges is a miss. A method without a
+search space has a seed of its own in every trial instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from bench.base import registry
+from bench.base.errors import BenchError
+from bench.base.files import read_rows, write_atomically
+from bench.base.layers import Tree, dump_yaml, read_yaml
+from bench.base.reward_names import registered
+from bench.experiment.combinations import Combination, combinations
+from bench.experiment.overrides import Override
+from bench.experiment.request import Experiment
+from bench.experiment.resolve import resolve
+from bench.experiment.search import draws, space
+from bench.experiment.settings import Request
+from bench.protocol.workload import Workload, workload
+from bench.run.store import CellDir, ResultsDir, WorkState
+
+FIRST_SEED = 1000  # of tuning; comparisons start at 0
+RECORD, CHOSEN = "trials.csv", "tuned.yaml"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One draw of a method's settings. settings: as `--set METHOD.…` says them."""
+
+    method: str
+    study: int
+    number: int
+    seed: int
+    settings: Tree
+    combination: Combination
+    cell: str
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """All trials of a tuning, in the order of methods, studies and numbers, and the runs that they are."""
+
+    name: str
+    workload: Workload
+    trials: tuple[Trial, ...]
+    experiment: Experiment
+
+
+def plan(name: str, methods: Sequence[str], trials: int, studies: int, out: Path | None) -> Tuning:
+    """The trials of methods on a workload. Raises BenchError for what cannot take part."""
+    origin, load = workload(name)
+    for method in methods:
+        if not load.takes(method):
+            raise BenchError(
+                f"method '{method}' needs the gradient of the reward, and {load.reward} has none"
+            )
+    found = [
+        _trial(load, origin, method, study, number, settings)
+        for method in methods
+        for study in range(studies)
+        for number, settings in enumerate(draws(method, trials, study))
+    ]
+    request = Request(
+        methods=tuple(methods), model=(load.model,), reward=(load.reward,), prompts=(load.prompts,)
+    )
+    place = out or Path("results") / f"tune-{Path(name).stem}"
+    runs = list({trial.cell: trial.combination for trial in found}.values())
+    return Tuning(name, load, tuple(found), Experiment(request, runs, load.overrides(origin, True), place))
+
+
+def _trial(load: Workload, origin: str, method: str, study: int, number: int, settings: Tree) -> Trial:
+    seed = FIRST_SEED + study if space(method) else FIRST_SEED + 100 * (number + 1) + study
+    request = Request(
+        methods=(method,),
+        model=(load.model,),
+        reward=(load.reward,),
+        prompts=(load.prompts,),
+        seeds=(seed,),
+    )
+    drawn = Override(f"trial {number} of study {study}", {method: settings} if settings else {})
+    (combination,) = combinations(request, origin, [*load.overrides(origin, True), drawn], None, frozenset())
+    cell = resolve(combination)[-1].id
+    return Trial(method, study, number, seed, settings, combination, cell)
+
+
+def record(tuning: Tuning) -> list[Tree]:
+    """A line per trial: its settings, how it ended, and its held-out reward (None: none, or a miss)."""
+    results = ResultsDir(tuning.experiment.out)
+    return [
+        {
+            "method": trial.method,
+            "study": trial.study,
+            "trial": trial.number,
+            "seed": trial.seed,
+            "settings": trial.settings,
+            "cell": trial.cell,
+            **_ended(results.cell(trial.cell), tuning.workload.reward),
+        }
+        for trial in tuning.trials
+    ]
+
+
+def _ended(cell: CellDir, reward: str) -> Tree:
+    """State and held-out reward of a trial; no reward of one that is not done."""
+    state = cell.status().state
+    rows = read_rows(cell.evaluations) if state is WorkState.DONE else []
+    last = max((row["step"] for row in rows), default=None)
+    scores = [row["score"] for row in rows if row["step"] == last and row["reward"] == reward]
+    return {"state": str(state), "score": sum(scores) / len(scores) if scores else None}
+
+
+def choose(tuning: Tuning) -> dict[str, list[Tree]]:
+    """Method → the line of each study's best trial; a study of misses alone has none.
+
+    Raises BenchError while trials are left.
+    """
+    found = record(tuning)
+    left = [line for line in found if line["state"] not in (WorkState.DONE, WorkState.FAILED)]
+    if left:
+        raise BenchError(f"{len(left)} of {len(found)} trials are left: the same command goes on")
+    chosen: dict[str, list[Tree]] = {trial.method: [] for trial in tuning.trials}
+    for method, study in dict.fromkeys((trial.method, trial.study) for trial in tuning.trials):
+        lines = [line for line in found if (line["method"], line["study"]) == (method, study)]
+        chosen[method] += _best(lines, tuning.workload.reward)
+    return chosen
+
+
+def _best(lines: Sequence[Tree], reward: str) -> list[Tree]:
+    """The line with the best score, the first of equals; none if there are misses alone."""
+    sign = 1 if registry.load("reward", registered(reward)).higher_is_better else -1
+    hits = [line for line in lines if line["score"] is not None]
+    return [max(hits, key=lambda line: sign * line["score"])] if hits else []
+
+
+def write(tuning: Tuning) -> dict[str, list[Tree]]:
+    """Write trials.csv, all trials, and tuned.yaml, the choices; returns these."""
+    out, chosen = tuning.experiment.out, choose(tuning)
+    write_atomically(out / RECORD, pd.DataFrame(record(tuning)).to_csv(index=False, lineterminator="\n"))
+    content = {"workload": tuning.name, "reward": tuning.workload.reward, "methods": chosen}
+    write_atomically(out / CHOSEN, dump_yaml(content))
+    return chosen
+
+
+def tuned(directory: Path, methods: Sequence[str]) -> Override:
+    """What `--tuned DIRECTORY` says: each method's settings from its best trial. Raises BenchError."""
+    path = directory / CHOSEN
+    if not path.exists():
+        raise BenchError(f"--tuned {directory}: there is no {CHOSEN}: python -m bench tune writes it")
+    content = read_yaml(path)
+    choices = {method: content["methods"].get(method, ()) for method in methods}
+    absent = [method for method in methods if not choices[method]]
+    if absent:
+        raise BenchError(f"--tuned {directory}: no settings of {absent[0]} were chosen there")
+    best = {method: _best(lines, content["reward"])[0] for method, lines in choices.items()}
+    return Override(str(path), {m: line["settings"] for m, line in best.items() if line["settings"]})

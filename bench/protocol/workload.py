@@ -1,0 +1,83 @@
+"""Workloads: what methods are compared on. configs/workloads/<name>.yaml, or a file of one's own.
+
+A workload is a model, a reward, prompts, a budget and a target. Budget and target are fixed in the file, from
+pilot runs of baselines, before any comparison; tuning sees held-out prompts that no comparison reports.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from bench.base import registry
+from bench.base.errors import BenchError, did_you_mean
+from bench.base.layers import Tree, load_config, shipped
+from bench.base.reward_names import registered
+from bench.base.strict import Strict
+from bench.experiment.method_files import shipped_config
+from bench.experiment.model_files import model_settings
+from bench.experiment.overrides import Override
+from bench.experiment.settings import Budget
+
+
+class Slice(Strict):
+    """Some of the held-out prompts."""
+
+    skip: int = Field(ge=0, description="so many are passed over first")
+    prompts: int = Field(ge=3, description="so many are drawn")
+
+
+class Workload(Strict):
+    """One workload."""
+
+    model: str = Field(description="a shipped model, or path:directory")
+    reward: str = Field(description="what is trained on")
+    prompts: str = Field(description="prompt set or file")
+    budget: Budget = Field(description="of one training, as `train.budget`")
+    target: float = Field(description="held-out mean reward that counts as reached, raw")
+    evaluations: int = Field(default=4, ge=1, description="so many in a training, the last at its end")
+    reported: Slice = Field(description="held-out prompts of the comparison")
+    tuning: Slice = Field(description="held-out prompts of the tuning; none of the reported ones")
+    images_per_prompt: int = Field(default=2, ge=1, description="pictures of each prompt")
+    untouched: tuple[str, ...] = Field(default=(), description="rewards scored and not trained on")
+    settings: dict[str, Any] = Field(
+        default_factory=dict, description="as --set: train, model, sampler, reward"
+    )
+
+    def overrides(self, origin: str, tuning: bool) -> list[Override]:
+        """What it says over the settings of its model and of methods, lowest first."""
+        part = self.tuning if tuning else self.reported
+        train: Tree = {"budget": self.budget, "evaluations": 1 if tuning else self.evaluations}
+        evaluation: Tree = {
+            "skip": part.skip,
+            "prompts": part.prompts,
+            "images_per_prompt": self.images_per_prompt,
+            "rewards": [self.reward] if tuning else [self.reward, *self.untouched],
+        }
+        return [Override(origin, self.settings), Override(origin, {"train": train, "eval": evaluation})]
+
+    def takes(self, method: str) -> bool:
+        """Whether a method can take part: not one that needs the gradient of a reward that has none."""
+        if registry.load("reward", registered(self.reward)).differentiable:
+            return True
+        cls, steps = registry.load("method", method), model_settings(self.model, ()).steps
+        return not cls(shipped_config(method, self.model), steps).needs_reward_grad
+
+
+def workload(name: str) -> tuple[str, Workload]:
+    """(file for messages, workload) of a shipped name or a YAML file. Raises BenchError."""
+    known = shipped("workloads")
+    if name not in known and not name.endswith((".yaml", ".yml")):
+        raise BenchError(
+            f"--workload {name}: unknown.{did_you_mean(name, list(known))} Known: {', '.join(known)}"
+        )
+    path = known[name] if name in known else Path(name)
+    found = load_config(path, Workload)
+    own, tuning = (range(s.skip, s.skip + s.prompts) for s in (found.reported, found.tuning))
+    if set(own) & set(tuning):
+        raise BenchError(
+            f"{name}: tuning uses held-out prompts that are reported: set tuning.skip to {own.stop} or more"
+        )
+    return str(path), found

@@ -1,0 +1,148 @@
+"""Search spaces, workloads and tuning."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from pydantic import ValidationError
+
+from bench.base import registry
+from bench.base.errors import BenchError
+from bench.base.layers import Tree, read_yaml, shipped
+from bench.experiment.choices import load_method
+from bench.experiment.method_files import shipped_config
+from bench.experiment.search import MOST_KNOBS, Law, draws, space
+from bench.experiment.settings import Choice, TrainConfig
+from bench.protocol import tune
+from bench.protocol.workload import workload
+from bench.run.store import ResultsDir
+from tests.support.running import DOTS, PATIENCE, bench, command, environment, here, run_dots
+
+SEARCHED = [name for name in registry.entries("method") if space(name)]
+
+
+@pytest.mark.parametrize(
+    ("law", "low", "middle", "high"),
+    [
+        (Law(log=(1e-4, 1e-2)), 1e-4, 1e-3, 1e-2),
+        (Law(uniform=(0, 2)), 0.0, 1.0, 2.0),
+        (Law(integer=(1, 3)), 1, 2, 3),
+        (Law(choice=("a", "b", "c")), "a", "b", "c"),
+    ],
+)
+def test_a_law_goes_from_end_to_end(law: Law, low: object, middle: object, high: object) -> None:
+    assert [law.at(u) for u in (0.0, 0.5, 1 - 1e-9)] == [low, middle, high]
+
+
+@pytest.mark.parametrize("wrong", [{}, {"log": (1, 2), "choice": (1,)}, {"log": (0, 1)}, {"integer": (3, 1)}])
+def test_a_law_is_one_law_from_small_to_large(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Law(**wrong)
+
+
+@pytest.mark.parametrize("name", SEARCHED)
+def test_every_shipped_space_is_of_settings_that_the_method_has(name: str) -> None:
+    """And of a learning rate and three more at most, the rate from the same law for all."""
+    laws = space(name)
+    assert 1 <= len(laws) <= MOST_KNOBS
+    assert laws["train.lr"] == space("full_bp")["train.lr"]
+    for tree in draws(name, 5, 0):
+        TrainConfig.model_validate({"steps": 1, **tree.pop("train")})
+        config = shipped_config(name, "tiny", tree)
+        load_method(Choice(name=registry.find("method", name).base or name, config=config.model_dump()), 20)
+
+
+def test_draws_are_the_same_each_time_and_of_their_own_in_every_study() -> None:
+    rates = [[tree["train"]["lr"] for tree in draws("ddpo", 8, study)] for study in (0, 0, 1)]
+    assert rates[0] == rates[1] != rates[2]
+    assert len({*rates[0], *rates[2]}) == 16
+    assert (
+        sum(rate < 3e-3 for rate in rates[0]) == 4
+    )  # the middle of the law: spread more evenly than by chance
+
+
+@pytest.mark.parametrize("name", sorted(shipped("workloads")))
+def test_shipped_workloads_can_be_read_and_tune_on_prompts_that_are_not_reported(name: str) -> None:
+    _, load = workload(name)
+    assert load.tuning.skip >= load.reported.skip + load.reported.prompts
+    assert load.takes("random-direction") and load.takes("ddpo")
+
+
+def test_methods_that_need_a_gradient_sit_out_where_the_reward_has_none() -> None:
+    assert not workload("emoji-jpeg")[1].takes("truncated_bp")
+    with pytest.raises(
+        BenchError, match="'truncated_bp' needs the gradient of the reward, and jpeg has none"
+    ):
+        tune.plan("emoji-jpeg", ["ddpo", "truncated_bp"], 1, 1, None)
+
+
+def written(folder: Path, **changes: object) -> Path:
+    """A workload on the test model."""
+    content: Tree = {
+        "model": str(DOTS),
+        "reward": "brightness",
+        "prompts": "emoji",
+        "budget": 200,
+        "target": 0.6,
+        "reported": {"skip": 0, "prompts": 3},
+        "tuning": {"skip": 3, "prompts": 4},
+        **changes,
+    }
+    path = folder / "dots-workload.yaml"
+    path.write_text(str(content))
+    return path
+
+
+def test_tuning_on_reported_prompts_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, tuning={"skip": 2, "prompts": 3})
+    with pytest.raises(
+        BenchError, match=r"held-out prompts that are reported: set tuning\.skip to 3 or more"
+    ):
+        workload(str(path))
+
+
+@pytest.mark.slow
+def test_a_tuning_that_was_killed_chooses_the_same_with_as_many_trials_for_all(tmp_path: Path) -> None:
+    words = ["tune", "--methods", "full_bp,random-direction", "--trials", 3, "--workload", written(tmp_path)]
+    done = bench(*words, "--out", tmp_path / "whole")
+    assert done.returncode == 0, done.stderr
+    killed = tmp_path / "killed"
+    process = subprocess.Popen(
+        command(*words, "--out", killed), env=environment(), stdout=subprocess.DEVNULL, start_new_session=True
+    )
+    deadline = time.monotonic() + PATIENCE
+    while not any(cell.metrics.exists() for cell in ResultsDir(killed).cells()):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (killed / tune.CHOSEN).exists()
+    done = bench(*words, "--out", killed)
+    assert done.returncode == 0, done.stderr
+    assert (killed / tune.CHOSEN).read_bytes() == (tmp_path / "whole" / tune.CHOSEN).read_bytes()
+    trials = pd.read_csv(killed / tune.RECORD)
+    assert trials.groupby("method").size().to_dict() == {"full_bp": 3, "random-direction": 3}
+    assert min(trials["seed"]) >= tune.FIRST_SEED
+    best = trials.loc[trials.groupby("method")["score"].idxmax()].set_index("method")
+    chosen = read_yaml(killed / tune.CHOSEN)["methods"]
+    assert {name: lines[0]["trial"] for name, lines in chosen.items()} == best["trial"].to_dict()
+
+    done = run_dots(tmp_path / "used", "--methods", "full_bp", "--tuned", killed, "--steps", 1)
+    assert done.returncode == 0, done.stderr
+    (cell,) = (c for c in ResultsDir(tmp_path / "used").cells() if c.id.startswith("full_bp"))
+    training = cell.config().training
+    assert training is not None
+    assert training.train.lr == chosen["full_bp"][0]["settings"]["train"]["lr"]
+    done = here("run", "--methods", "push", "--model", DOTS, "--tuned", killed)
+    assert done.returncode == 2 and "no settings of push were chosen there" in done.stderr
+
+
+def test_a_trial_that_diverges_is_a_miss_and_a_study_of_misses_chooses_nothing() -> None:
+    lines: list[Tree] = [{"trial": 0, "score": None}, {"trial": 1, "score": 0.2}, {"trial": 2, "score": 0.1}]
+    assert tune._best(lines, "clip") == [lines[1]]
+    assert tune._best(lines[:1], "clip") == []
