@@ -7,7 +7,9 @@ about 1/std, a little less in small batches) and later updates are clipped, so t
 
 Differs from the authors' code: log-probabilities can be summed over latent dimensions (`log_prob: sum`, the
 true likelihood ratio) or averaged (`mean`, theirs, hence their clip of 1e-4); x is kept in float32, so the
-first ratio is 1; all steps of a batch are pulled back before the optimizer moves.
+first ratio is 1; all steps of a batch are pulled back before the optimizer moves; steps are summed, where
+theirs average over them, so that their gradient norm of 1 is T here. `group` takes the statistics of a prompt
+from the batch alone, as GRPO does (Shao et al. 2024): running ones come alive with few prompts (theirs: 45).
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from pydantic import Field
 from bench.base.errors import BenchError
 from bench.base.lazy import torch
 from bench.base.strict import Strict
-from bench.engine.advantages import whiten
+from bench.engine.advantages import group_statistics, whiten
 from bench.engine.batch import Batch, Report
 from bench.engine.likelihood_ratio import Ppo
 from bench.engine.method import Method
@@ -41,6 +43,11 @@ class DdpoConfig(Strict):
     minibatches: int = Field(default=1, ge=1, description="optimizer steps per pass")
     advantage_clamp: float = Field(default=5.0, gt=0, description="whitened advantages are cut off there")
     per_prompt: bool = Field(default=True, description="whiten with a prompt's own statistics when known")
+    group: bool = Field(
+        default=False,
+        description="whiten with the statistics of the prompt's samples in the batch, for prompt sets too "
+        "large to meet a prompt often; takes train.samples_per_prompt of 2 or more",
+    )
     buffer: int = Field(default=32, ge=2, description="rewards kept per prompt")
     min_count: int = Field(
         default=16, ge=2, description="rewards needed before a prompt's own statistics count"
@@ -67,6 +74,8 @@ class Ddpo(Method):
                 f"ddpo needs a batch of at least 2 samples that divides into ddpo.minibatches="
                 f"{c.minibatches}; it has {count} (train.prompts_per_step × train.samples_per_prompt)"
             )
+        if c.group and count == len(set(batch.prompts)):
+            raise BenchError("ddpo.group compares samples of a prompt: raise train.samples_per_prompt")
         plan = tiled([Kind.HO] * self.steps, [c.eta] * self.steps)
         trajectory = engine.rollout([plan] * count, batch, keep_graphs=c.minibatches == 1)
         advantage = self._advantages(trajectory.signed, batch.prompts)
@@ -82,6 +91,11 @@ class Ddpo(Method):
         seen: dict[str, list[float]] = self.state
         mean = torch.full_like(rewards, float(rewards.mean()))
         std = torch.full_like(rewards, float(rewards.std(unbiased=False)))
+        if c.group:
+            number = {prompt: n for n, prompt in enumerate(dict.fromkeys(prompts))}
+            return whiten(
+                rewards, *group_statistics(rewards, [number[p] for p in prompts]), c.advantage_clamp
+            )
         if c.per_prompt:
             for prompt, reward in zip(prompts, rewards.tolist(), strict=True):
                 seen[prompt] = [*seen.setdefault(prompt, []), reward][-c.buffer :]

@@ -7,6 +7,9 @@ batch-whitened advantages at weight 1e-3, and a step that is drawn twice counts 
 paper's Eq. 6 is dead code there. Noise on all steps but the last. Biased: nothing estimates the steps that
 are not drawn, and the weights are not those of any tiling. `rlr` is the paper's estimator.
 
+The presets `rlr-authors-aesthetic` (n = 2, eta 0.05) and `rlr-authors-hps` (n = 1, eta 1, PPO at weight 1)
+are what they published; n = 5 and eta 1 at weight 1e-3, this class's defaults, are neither.
+
 Differs from the authors' code in three defects that are not reproduced: they also draw the last step, which
 has no noise, so the PPO term becomes NaN and is dropped; they de-normalise images twice before the reward;
 their PickScore compares every image with the batch's first prompt. Advantages are not clamped; x is kept in

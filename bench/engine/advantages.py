@@ -40,6 +40,17 @@ def advantages(
     return centred - (_by(group, centred) - _by(unit, centred)) / count
 
 
+def group_statistics(rewards: torch.Tensor, group: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation (of the group itself, not an estimate) of each sample's group, both [B].
+
+    group: the number of each sample's group.
+    """
+    label = torch.tensor(group, device=rewards.device)
+    count = _by(label, torch.ones_like(rewards))
+    mean = _by(label, rewards) / count
+    return mean, (_by(label, (rewards - mean) ** 2) / count).sqrt()
+
+
 def _by(label: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     """For every sample, the sum of the values [B] with its label [B]."""
     sums = torch.zeros(int(label.max()) + 1, dtype=values.dtype, device=values.device)

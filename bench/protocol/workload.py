@@ -36,7 +36,9 @@ class Workload(Strict):
     reward: str = Field(description="what is trained on")
     prompts: str = Field(description="prompt set or file")
     budget: Budget = Field(description="of one training, as `train.budget`")
-    target: float = Field(description="held-out mean reward that counts as reached, raw")
+    target: float | None = Field(
+        default=None, description="held-out mean reward, raw, that counts as reached; null: not fixed yet"
+    )
     evaluations: int = Field(default=4, ge=1, description="so many in a training, the last at its end")
     reported: Slice = Field(description="held-out prompts of the comparison")
     tuning: Slice = Field(description="held-out prompts of the tuning; none of the reported ones")

@@ -1,6 +1,8 @@
 """Which steps the backpropagating methods keep."""
 
 import random
+from collections import Counter
+from statistics import NormalDist
 from typing import Any
 
 import pytest
@@ -52,14 +54,25 @@ def test_weighted_truncation_covers_step_k_with_its_survival_probability_and_wei
         make("truncated-bp-weighted", k_min=11)
 
 
-def test_alignprop_cuts_the_chain_around_its_mean_and_always_keeps_the_last_step() -> None:
-    method = make("alignprop", cut_mean=0.7, cut_std=0.2)
-    plans = [kinds(p) for p in drawn(method)]
-    lengths = [p.count(FO) for p in plans]
-    assert all(p == [SKIP] * (STEPS - n) + [FO] * n for p, n in zip(plans, lengths, strict=True))
-    assert min(lengths) == 1
-    assert 2.5 < sum(lengths) / len(lengths) < 3.7
-    assert not method.estimator().one_plan
+def test_alignprop_draws_its_cut_as_the_authors_code_for_the_whole_batch() -> None:
+    """N(42, 5) of 50, rounded down and drawn again until it is one of 1 to 49."""
+    cls = registry.load("method", "alignprop")
+    method, law, count = cls(cls.Config(), 50), NormalDist(42, 5), 4000
+    plans = [kinds(p) for p in drawn(method, count)]
+    lengths = Counter(p.count(FO) for p in plans)
+    assert all(p == sorted(p, key=(SKIP, FO).index) for p in plans)
+    for k, found in lengths.items():
+        share = (law.cdf(51 - k) - law.cdf(50 - k)) / (law.cdf(50) - law.cdf(1))
+        assert abs(found - count * share) < 4 * (count * share) ** 0.5 + 1
+    assert 0.02 < lengths[1] / count < 0.034  # the last step alone
+    assert method.estimator().one_plan
+
+
+def test_alignprop_backpropagates_a_chain_of_one_step_and_refuses_a_cut_outside_of_the_chain() -> None:
+    cls = registry.load("method", "alignprop")
+    assert kinds(drawn(cls(cls.Config(), 1))[0]) == [FO]
+    with pytest.raises(BenchError, match=r"cut_mean 1 and cut_std 0 hardly ever cut a chain of 10 steps"):
+        make("alignprop", cut_mean=1.0, cut_std=0.0)
 
 
 def test_alignprops_mask_keeps_step_i_with_probability_i_over_t_for_the_whole_batch() -> None:

@@ -52,6 +52,20 @@ def test_prompts_own_statistics_count_once_there_are_enough() -> None:
     assert method.state["a"] == [2.0, 3.0, 6.0, 7.0]
 
 
+def test_groups_are_whitened_by_themselves_and_leave_nothing_behind() -> None:
+    method = ddpo(group=True)
+    found = method._advantages(torch.tensor([1.0, 3.0, 8.0, 8.0, 2.0]), ("a", "a", "b", "b", "a"))
+    a = torch.tensor([1.0, 3.0, 2.0])
+    expected = (a - 2) / a.std(unbiased=False)
+    assert found[[0, 1, 4]].tolist() == pytest.approx(expected.tolist())
+    assert found[2:4].tolist() == [0, 0]  # equal rewards say nothing
+    assert method.state == {}
+    with pytest.raises(
+        BenchError, match=r"ddpo\.group compares samples of a prompt: raise train\.samples_per"
+    ):
+        next(iter(method.updates(engine_of(ToyChain(2, 1)), Batch(("a", "b"), 0))))
+
+
 @pytest.mark.parametrize("count", [1, 6])
 def test_batch_that_does_not_divide_is_refused(count: int) -> None:
     settings = {"minibatches": 4} if count > 1 else {}
