@@ -1,7 +1,8 @@
 """The commands of the fair fight: tune."""
 
 import sys
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 from rich.console import Console
 from typer import Option
@@ -11,7 +12,10 @@ from bench.base.columns import print_columns, texts
 from bench.base.console import plain
 from bench.base.errors import BenchError
 from bench.cli import options
-from bench.cli.run import Jobs
+from bench.cli.run import Jobs, Slurm
+
+if TYPE_CHECKING:
+    from bench.protocol.tune import Tuning
 
 console = Console()
 Workload = Annotated[str, Option(metavar="NAME", help="a shipped workload, or a YAML file")]
@@ -24,6 +28,7 @@ def tune(
     studies: Annotated[int, Option(min=1, metavar="N", help="each with a seed and trials of its own")] = 1,
     out: options.NamedOut = None,
     jobs: Jobs = None,
+    slurm: Slurm = None,
     dry_run: Annotated[
         bool, Option("--dry-run", help="check everything, print the trials, run nothing")
     ] = False,
@@ -37,13 +42,28 @@ def tune(
     if not names:
         raise BenchError("--methods: names no method")
     found = tuning.plan(workload, names, trials, studies, out)
-    planned = experiment.plan(found.experiment, force=False, fetch=not dry_run)
-    if dry_run:
-        experiment.show(console, planned)
-        return
-    ended = experiment.run(console, planned, jobs, HowToRun(1, None))
-    if ended.tell(console) not in (0, 1):
-        sys.exit(ended.code)
+    if slurm is not None:
+        from bench.run.slurm import sweep
+
+        request = sweep.SweepRequest(slurm, (), jobs, False, dry_run, False, "--slurm")
+        code = sweep.submit(console, found.experiment, request)
+        if code or dry_run or tuning.left(found):
+            sys.exit(code)
+    else:
+        planned = experiment.plan(found.experiment, force=False, fetch=not dry_run)
+        if dry_run:
+            experiment.show(console, planned)
+            return
+        ended = experiment.run(console, planned, jobs, HowToRun(1, None))
+        if ended.tell(console) not in (0, 1):
+            sys.exit(ended.code)
+    _tell(found, names, studies)
+
+
+def _tell(found: "Tuning", names: Sequence[str], studies: int) -> None:
+    """Write and print what was chosen, and end."""
+    from bench.protocol import tune as tuning
+
     chosen = tuning.write(found)
     lines = [line for choices in chosen.values() for line in choices]
     missed = [method for method in names if len(chosen[method]) < studies]

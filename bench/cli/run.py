@@ -70,17 +70,16 @@ def run(
         methods=methods, model=model, reward=reward, prompts=prompts, seeds=seeds, steps=steps, budget=budget,
         config=config, settings=settings or (), weights=weights, dcot=dcot, threads=threads, out=out,
     )  # fmt: skip
+    what = _tuned(asked, tuned)
     if slurm is not None:
         from bench.run.slurm import sweep
 
         sys.exit(
-            sweep.submit(
-                console, asked, sweep.SweepRequest(slurm, (), jobs, False, dry_run, force, "--slurm")
-            )
+            sweep.submit(console, what, sweep.SweepRequest(slurm, (), jobs, False, dry_run, force, "--slurm"))
         )
     if in_process and (processes > 1 or jobs is not None):
         raise BenchError("--in-process runs one cell at a time in one process: leave --jobs and --processes")
-    planned = experiment.plan(_tuned(asked, tuned), force, fetch=not dry_run, processes=processes)
+    planned = experiment.plan(what, force, fetch=not dry_run, processes=processes)
     if dry_run:
         experiment.show(console, planned)
         return

@@ -38,7 +38,7 @@ def submit(
     force: options.Again = False,
 ) -> None:
     """Send an experiment's cells to SLURM: those that are neither done, nor queued, nor running."""
-    from bench.experiment.request import Options
+    from bench.experiment.request import Options, build
     from bench.run.slurm import sweep
 
     asked = Options(
@@ -46,7 +46,7 @@ def submit(
         config=config, settings=settings or (), weights=weights, dcot=dcot, threads=threads, out=out,
     )  # fmt: skip
     how = sweep.SweepRequest(profile, tuple(changes or ()), max_parallel, wait, dry_run, force)
-    sys.exit(sweep.submit(console, asked, how))
+    sys.exit(sweep.submit(console, build(asked), how))
 
 
 def status(

@@ -118,15 +118,19 @@ def _ended(cell: CellDir, reward: str) -> Tree:
     return {"state": str(state), "score": sum(scores) / len(scores) if scores else None}
 
 
+def left(tuning: Tuning) -> int:
+    """How many trials have not ended yet."""
+    return sum(line["state"] not in (WorkState.DONE, WorkState.FAILED) for line in record(tuning))
+
+
 def choose(tuning: Tuning) -> dict[str, list[Tree]]:
     """Method → the line of each study's best trial; a study of misses alone has none.
 
     Raises BenchError while trials are left.
     """
-    found = record(tuning)
-    left = [line for line in found if line["state"] not in (WorkState.DONE, WorkState.FAILED)]
-    if left:
-        raise BenchError(f"{len(left)} of {len(found)} trials are left: the same command goes on")
+    found, waiting = record(tuning), left(tuning)
+    if waiting:
+        raise BenchError(f"{waiting} of {len(found)} trials are left: the same command goes on")
     chosen: dict[str, list[Tree]] = {trial.method: [] for trial in tuning.trials}
     for method, study in dict.fromkeys((trial.method, trial.study) for trial in tuning.trials):
         lines = [line for line in found if (line["method"], line["study"]) == (method, study)]

@@ -36,6 +36,13 @@ def test_every_pass_splits_the_batch_into_its_minibatches() -> None:
     assert len({tuple(mask.tolist()) for mask in seen}) > 2
 
 
+def test_a_batch_counts_its_rollout_once_and_later_updates_their_forwards() -> None:
+    """A step of a later update runs at new parameters; one of the first because its graph was not kept."""
+    first, second = ddpo(minibatches=2).updates(engine_of(ToyChain(2, 1)), batch_of(8))
+    assert (first.forward, first.backward, first.again) == (8 * 2, 4 * 2, 4 * 2)
+    assert (second.forward, second.backward, second.again) == (4 * 2, 4 * 2, 0)
+
+
 def test_prompts_own_statistics_count_once_there_are_enough() -> None:
     method = ddpo(min_count=3, buffer=4)
     first = method._advantages(torch.tensor([1.0, 2.0, 5.0, 8.0]), ("a", "a", "b", "b"))

@@ -21,6 +21,7 @@ from bench.experiment.settings import Choice, TrainConfig
 from bench.protocol import tune
 from bench.protocol.workload import workload
 from bench.run.store import ResultsDir
+from tests.protocol.workloads import written
 from tests.support.running import DOTS, PATIENCE, bench, command, environment, here, run_dots
 
 SEARCHED = [name for name in registry.entries("method") if space(name)]
@@ -79,23 +80,6 @@ def test_methods_that_need_a_gradient_sit_out_where_the_reward_has_none() -> Non
         BenchError, match="'truncated_bp' needs the gradient of the reward, and jpeg has none"
     ):
         tune.plan("emoji-jpeg", ["ddpo", "truncated_bp"], 1, 1, None)
-
-
-def written(folder: Path, **changes: object) -> Path:
-    """A workload on the test model."""
-    content: Tree = {
-        "model": str(DOTS),
-        "reward": "brightness",
-        "prompts": "emoji",
-        "budget": 200,
-        "target": 0.6,
-        "reported": {"skip": 0, "prompts": 3},
-        "tuning": {"skip": 3, "prompts": 4},
-        **changes,
-    }
-    path = folder / "dots-workload.yaml"
-    path.write_text(str(content))
-    return path
 
 
 def test_tuning_on_reported_prompts_is_refused(tmp_path: Path) -> None:

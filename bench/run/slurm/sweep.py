@@ -11,8 +11,7 @@ from rich.console import Console
 from bench.base.console import plain
 from bench.base.errors import BenchError
 from bench.base.layers import profiles
-from bench.experiment import request
-from bench.experiment.request import Options
+from bench.experiment.request import Experiment
 from bench.run import experiment
 from bench.run.slurm import cluster, control, record, scheduler, status
 from bench.run.slurm import submit as sending
@@ -45,14 +44,14 @@ class SweepRequest:
     option: str = "--profile"  # that named the profile
 
 
-def submit(console: Console, options: Options, asked: SweepRequest) -> int:
+def submit(console: Console, what: Experiment, asked: SweepRequest) -> int:
     """Plan an experiment and send what is left of it. Returns the exit code."""
     if asked.profile is None:
         raise BenchError("--profile: name a profile, one of: " + ", ".join(profiles()))
     chosen = cluster.load(asked.profile, asked.changes, asked.option)
     if not asked.dry_run:
         sending.require_slurm()
-    planned = experiment.plan(request.build(options), asked.force, fetch=not asked.dry_run, here=False)
+    planned = experiment.plan(what, asked.force, fetch=not asked.dry_run, here=False)
     if asked.dry_run:
         experiment.show(console, planned)
         return dry(console, planned.todo, chosen, asked)

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from bench.protocol import tune
 from bench.run.store import ResultsDir
-from tests.run.slurm.sweeps import jobs, profile, states, submit
+from tests.protocol.workloads import written
+from tests.run.slurm.sweeps import jobs, profile, states, submit, until
 from tests.support.running import DOTS, PATIENCE, bench, command, environment, numbers
 
 GRID = ("--methods", "push,leaning", "--seeds", "0,1", "--reward", "brightness,colourfulness", "--steps", "3")
@@ -88,3 +90,17 @@ def test_cell_on_two_machines_gives_the_numbers_of_one_to_rounding(cluster: None
         for directory in (one, two)
     ]
     assert rewards[1] == pytest.approx(rewards[0], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_trials_of_a_tuning_on_slurm_choose_what_those_here_do(cluster: None, tmp_path: Path) -> None:
+    words = ["tune", "--methods", "full_bp,random-direction", "--trials", 2, "--workload", written(tmp_path)]
+    send = (*words, "--out", tmp_path / "swept", "--slurm", profile(tmp_path))
+    sent = bench(*send)
+    assert sent.returncode == 0 and "5 cells sent" in sent.stdout, sent.stdout + sent.stderr
+    until(lambda: {one["state"] for one in states(tmp_path / "swept").values()} == {"done"})
+    again = bench(*send)
+    assert again.returncode == 0 and "nothing to send" in again.stdout, again.stdout + again.stderr
+    assert bench(*words, "--out", tmp_path / "here").returncode == 0
+    swept, here = ((tmp_path / place / tune.CHOSEN).read_bytes() for place in ("swept", "here"))
+    assert swept == here
