@@ -53,7 +53,7 @@ def _trained_columns(lines: Sequence[Line]) -> list[Column]:
     of = "" if any(gain.seeds > 1 for gain in gains) else " (prompts only)"
     found = [replace(estimates(f"gain ± SE{of}", gains, signed=True), tones=tuple(map(verdict, lines)))]
     if null is not None:
-        found.append(estimates(f"over {null.label}", [line.claim for line in lines], signed=True))
+        found.append(estimates("over null", [line.claim for line in lines], signed=True))
     if any(line.claim.claims for line in lines):
         found.append(texts("p", [_probability(line.p) for line in lines]))
     digits = decimals(gains)
