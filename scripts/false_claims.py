@@ -1,11 +1,11 @@
 """How often a random walk would be taken for a method: docs/protocol.md.
 
-    python -m bench run --methods random-direction --seeds $(seq -s, 0 19) --steps 30 --out results/null --no-report
+    python -m bench run --methods random-direction --seeds $(seq -s, 0 19) --out results/null --no-report
     python -m scripts.false_claims results/null
 
-Splits the seeds at random into a "method" and a null row of so many seeds each, and counts at which p < 0.05 the
-report would claim a difference; and, as a comparison, how many single runs lie more than three standard errors
-over prompts from the base model, which is the rule that counted walks as gains.
+Splits the seeds at random into a "method" and a null row of so many seeds each, and counts at which p < 0.05
+the report would claim a difference; and, as a comparison, how many single runs lie more than three standard
+errors over prompts from the base model, which is the rule that counted walks as gains.
 """
 
 from __future__ import annotations
