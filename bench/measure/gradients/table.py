@@ -41,7 +41,7 @@ def _keys(row: ProfileRow) -> dict[str, object]:
 def _record(row: ProfileRow) -> dict[str, object]:
     config, moments, own, other = row.config, row.moments, row.own, row.deployed
     relative, draws = row.noise.relative, max(moments.draws, 1)
-    evaluations = (moments.forward + moments.backward) / draws
+    equivalents = (moments.forward + 2 * moments.backward) / draws
     pathwise, cost = row.noise.pathwise, relative * row.seconds
     return {
         **_keys(row),
@@ -79,7 +79,7 @@ def _record(row: ProfileRow) -> dict[str, object]:
         "peak_memory_mb": moments.peak_memory / MIB,
         "idle_memory_mb": moments.idle_memory / MIB,
         "variance_x_seconds": cost,
-        "variance_x_evals": relative * evaluations,
+        "variance_x_evals": relative * equivalents,
         "effective_per_second": config.batch * pathwise / cost if cost > 0 else math.nan,
         "norm": own.norm,
         "deployed_norm": other.norm,
