@@ -57,18 +57,15 @@ def resolve(combination: Combination, fetch: bool = True) -> list[Cell]:
 
 
 def only_trained(cells: Iterable[Cell], named: bool) -> list[Cell]:
-    """The cells with optimizer steps that estimate a gradient. Raises BenchError if there are none.
+    """The cells with optimizer steps. Raises BenchError if there are none.
 
-    named: the methods were named, so that one without a gradient to look at is an error, and not left out.
+    named: the methods were named, so that one that trains nothing is an error, and not left out.
     """
     found = [cell for cell in cells if cell.config.training is not None]
     idle = [cell.config.label for cell in found if not cell.config.trains]
     if idle and (named or len(idle) == len(found)):
         raise BenchError(f"method '{idle[0]}' trains nothing: it has no gradient step to look at")
-    null = [cell.config.label for cell in found if not registry.load("method", cell.config.label).estimates]
-    if null and named:
-        raise BenchError(f"method '{null[0]}' estimates nothing: it has no gradient of a reward to look at")
-    return [cell for cell in found if cell.config.trains and cell.config.label not in null]
+    return [cell for cell in found if cell.config.trains]
 
 
 class _Resolver:

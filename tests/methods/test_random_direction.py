@@ -11,6 +11,7 @@ from bench.engine.engine import Engine
 from bench.engine.reward import Reward
 from bench.experiment.request import Options, build
 from bench.experiment.resolve import only_trained, resolve_all
+from bench.measure.gradients.plan import estimating
 from methods.random_direction import RandomDirection, RandomDirectionConfig
 from tests.support.toy import ToyChain
 from tests.support.toys import Bowl, Pattern, batch_of, gradient
@@ -48,6 +49,7 @@ def test_it_takes_a_rollout_and_no_backward() -> None:
 def test_there_is_no_gradient_to_profile(tmp_path: Path) -> None:
     experiment = build(Options(methods="random-direction,ddpo", model="tiny", out=tmp_path))
     cells = resolve_all(experiment.combinations)
-    assert [cell.config.label for cell in only_trained(cells, named=False)] == ["ddpo"]
+    trained = only_trained(cells, named=True)
+    assert [cell.config.label for cell in estimating(trained, named=False)] == ["ddpo"]
     with pytest.raises(BenchError, match="'random-direction' estimates nothing"):
-        only_trained(cells, named=True)
+        estimating(trained, named=True)

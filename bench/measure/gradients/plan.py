@@ -57,7 +57,8 @@ def plan(experiment: Experiment, places: Sequence[str], limits: Limits, jobs: in
         methods = (REFERENCE, *methods)
     layers = (Override(origin, {"train": file.gradients}), *asked.overrides)
     part = replace(asked, methods=methods, overrides=layers)
-    cells = only_trained(resolve(part), named=methods is not None)
+    named = methods is not None
+    cells = estimating(only_trained(resolve(part), named), named)
     reference = next(cell for cell in cells if cell.config.label == REFERENCE)
     wanted = [cell for cell in cells if _asked(cell, asked)]
     cells = [_deterministic(reference), *wanted]
@@ -100,6 +101,14 @@ def _only(parts: Sequence[Combination]) -> Combination:
     if len(parts) > 1:
         raise BenchError("a profile is of one model with one reward and one prompt set: name one of each")
     return parts[0]
+
+
+def estimating(cells: Sequence[Cell], named: bool) -> list[Cell]:
+    """Those whose gradient is the reward's. Raises BenchError if one is not and the methods were named."""
+    null = [c.config.label for c in cells if not registry.load("method", c.config.label).estimates]
+    if null and named:
+        raise BenchError(f"method '{null[0]}' estimates nothing: it has no gradient of a reward to look at")
+    return [cell for cell in cells if cell.config.label not in null]
 
 
 def _asked(cell: Cell, part: Combination) -> bool:
