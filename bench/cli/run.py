@@ -93,6 +93,7 @@ def run(
 
 def _tuned(asked: "Options", directory: Path | None) -> "Experiment":
     """The experiment, with what `tune` chose below what was typed."""
+    from bench.base import registry
     from bench.experiment.request import build
 
     experiment = build(asked)
@@ -100,7 +101,7 @@ def _tuned(asked: "Options", directory: Path | None) -> "Experiment":
         return experiment
     from bench.protocol.tune import tuned
 
-    methods = {m for part in experiment.combinations for m in part.methods or ()}
+    methods = {m for part in experiment.combinations for m in part.methods or registry.entries("method")}
     return experiment.over(tuned(directory, sorted(methods)))
 
 

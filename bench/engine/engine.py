@@ -194,18 +194,10 @@ class Engine:
         gradient, report = terms.summed(self.world)
         for p, g in zip(parameters, gradient.split([p.numel() for p in parameters]), strict=True):
             p.grad = -g.reshape(p.shape).to(p.dtype)
-        forward, backward, again = self._over_processes(evaluations)
-        if trajectory.used:
-            forward, again = forward + again, 0  # the steps of the rollout, at parameters that are new
-        else:
-            forward += trajectory.forward
-        trajectory.used = True
         return Report(
             trajectory.rewards,
             report,
-            forward,
-            backward,
-            again,
+            *self._counted(trajectory, evaluations),
             half_order_norms=terms.half_order_norms(self.chain.steps, self.world),
             control_fits={} if control is None else self._fits(half_order.fits),
         )
@@ -285,10 +277,13 @@ class Engine:
             if pert.shared:
                 wanted.difference_update(active)
 
-    def _over_processes(self, evaluations: Evaluations) -> tuple[int, int, int]:
+    def _counted(self, trajectory: Trajectory, evaluations: Evaluations) -> tuple[int, int, int]:
+        """forward, backward, again of a gradient, over all processes. The rollout counts with its first one;
+        for later ones the parameters are new, so that its steps are run because the method needs them."""
         counts = torch.tensor(astuple(evaluations), dtype=torch.float64, device=self.chain.device)
         forward, backward, again = (int(n) for n in self.world.sum(counts))
-        return forward, backward, again
+        first, trajectory.used = not trajectory.used, True
+        return (forward + trajectory.forward, backward, again) if first else (forward + again, backward, 0)
 
     def _fits(self, fits: Mapping[int, Sums]) -> dict[int, Sums]:
         """What a control variate learns from, over all processes: each must learn the same."""

@@ -1,6 +1,6 @@
 """The typed settings of a run and of one cell of it. `bench.base.layers` fills them from files and flags."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -14,22 +14,21 @@ from bench.models.config import ModelConfig
 SCHEMA_VERSION = 1  # of the results directory; docs/results.md
 
 
-def _bytes(value: Any) -> Any:
-    """`4GB` as bytes."""
-    if not isinstance(value, str):
-        return value
+def _parsed(parse: Callable[[str, str], float], text: str, what: str) -> float:
     try:
-        return size(value, "size")
+        return parse(text, what)
     except BenchError as error:
         raise ValueError(str(error)) from error
+
+
+def _bytes(value: Any) -> Any:
+    """`4GB` as bytes."""
+    return _parsed(size, value, "size") if isinstance(value, str) else value
 
 
 def _time(value: str) -> str:
     """`10m`, checked."""
-    try:
-        duration(value, "budget")
-    except BenchError as error:
-        raise ValueError(str(error)) from error
+    _parsed(duration, value, "budget")
     return value
 
 
@@ -123,13 +122,9 @@ class TrainConfig(Strict):
         return tree
 
     @model_validator(mode="after")
-    def _ends(self) -> "TrainConfig":
+    def _fits_together(self) -> "TrainConfig":
         if self.steps is None and self.budget is None:
             raise ValueError("neither `steps` nor a `budget`: say how far training goes")
-        return self
-
-    @model_validator(mode="after")
-    def _rollouts_hold_micro_batches(self) -> "TrainConfig":
         if self.rollout_batch not in (None, "auto") and self.rollout_batch < self.at_once:
             raise ValueError(
                 f"rollout_batch {self.rollout_batch} is smaller than micro_batch {self.micro_batch}: "

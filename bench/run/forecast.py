@@ -48,7 +48,8 @@ class Earlier:
             return None
         limit, known, rows = Limit(training.train), Counters.of(self._last[key]), read_rows(so_far)
         done = limit.position(Counters.of(rows[-1])) if rows else 0
-        return known.seconds / limit.position(known) * max(0, limit.end - done)
+        pace = limit.position(known)  # of a plugin that counts no evaluations 0
+        return known.seconds / pace * max(0, limit.end - done) if pace else None
 
 
 def _key(config: CellConfig, training: Training) -> str:
