@@ -13,8 +13,9 @@ Noise is injected only at the block's last step, so the target is the mixture, o
 them ("w/o ZO", biased). `resampled` is ours: blocks of h tile the chain with noise at every block's end, one
 block (or `drawn` of them) is drawn and weighted by 1/p, which is unbiased without any perturbation.
 
-Ours too: first order on the last `fo_steps` steps instead of one; `mirrored` pairs of samples with opposite
-noise; `control`, a control variate for the half-order term (`bench.engine.likelihood_ratio`), the reward's
+Ours too: first order on the last `fo_steps` steps instead of one; blocks in the first `until` of the chain
+alone, where the noise of likelihood ratios is small; `balance`, term weights from earlier batches
+(`bench.engine.balance`); `mirrored` pairs of samples with opposite noise; `control`, a control variate for the half-order term (`bench.engine.likelihood_ratio`), the reward's
 gradient through the one-step prediction, whose scale at every step is fitted to earlier batches.
 
 Without a differentiable reward set `fo: false`: the last step is then handled like the others (ZO; or part of
@@ -34,6 +35,7 @@ from pydantic import Field
 from bench.base.errors import BenchError
 from bench.base.strict import Strict
 from bench.engine.advantages import Baseline
+from bench.engine.balance import Balance
 from bench.engine.batch import Perturbation
 from bench.engine.control_variate import Control
 from bench.engine.plan import Kind, Plan, Segment
@@ -70,6 +72,9 @@ class RlrConfig(Strict):
     start_range: tuple[int, int] | None = Field(
         default=None, description="first and last allowed start, 0 being the noisiest step; null: all"
     )
+    until: float = Field(
+        default=1.0, gt=0, le=1, description="blocks start in this share of the chain, from the noisiest step on"
+    )
     temperature: float = Field(default=1.0, gt=0, description="of the softmax over norms (1: the paper's)")
     one_start: bool = Field(default=False, description="one block for the whole batch; false: one per sample")
     eta: float = Field(default=0.1, gt=0, description="noise scale where the half-order term needs noise")
@@ -88,6 +93,11 @@ class RlrConfig(Strict):
     )
     baseline: Baseline = Field(default="loo", description="none (the paper's form), loo, or loo_prompt")
     weights: TermWeights = TermWeights()
+    balance: Balance = Field(
+        default="none",
+        description="term weights that earlier batches give, times `weights`: norms makes terms as long as the "
+        "first-order one, signal shrinks each by its share of noise (two micro-batches are needed)",
+    )
 
 
 @final
@@ -110,11 +120,13 @@ class Rlr(PlanMethod):
             raise BenchError("rlr.completion=resampled needs blocks: set rlr.h to 1 or more")
         if config.h == 0 and config.completion == "none" and not config.fo:
             raise BenchError("rlr: h 0, completion none and fo false leave nothing to estimate")
+        if config.balance != "none" and not config.fo:
+            raise BenchError("rlr.balance compares terms with the first-order one, which fo=false leaves out")
         self.starts = self._starts()
         self.drawn = len(self.starts) if config.drawn is None else config.drawn
         if self.drawn > 1:
             self._check_drawn()
-        weighted = config.weights != TermWeights()
+        weighted = config.weights != TermWeights() or config.balance != "none"
         partly = config.completion == "resampled" and len(self.starts) < len(self._tiles())
         whole = config.fo and config.h == self.before  # block and last steps are the chain
         surrogate = config.control != "none" and config.control_weight != 1
@@ -160,6 +172,7 @@ class Rlr(PlanMethod):
             perturbation=Perturbation(c.scale, c.shared, c.antithetic, c.mirrored),
             baseline=c.baseline,
             weights={Kind.FO: c.weights.fo, Kind.HO: c.weights.ho, Kind.ZO: c.weights.zo},
+            balance=c.balance,
             one_plan=c.one_start,
             stratified=c.stratified,
             half_order_norms=c.start == "norms",
@@ -194,7 +207,7 @@ class Rlr(PlanMethod):
         ]
         if self.config.fo:
             segments.append(Segment(Kind.FO, self.before, self.steps))
-        ends = {stop - 1 for _, stop in tiles}
+        ends = {stop - 1 for start, stop in tiles if start in self.starts}
         return Plan(tuple(segments), tuple(self.config.eta if i in ends else 0.0 for i in range(self.steps)))
 
     def _tiles(self) -> list[tuple[int, int]]:
@@ -208,7 +221,7 @@ class Rlr(PlanMethod):
         else:
             known = list(range(self.before - self.config.h + 1))
         low, high = self.config.start_range or (known[0], known[-1])
-        allowed = [j for j in known if low <= j <= high]
+        allowed = [j for j in known if low <= j <= high and j < self.config.until * self.steps]
         if not allowed:
             raise BenchError(
                 f"rlr.start_range {[low, high]} holds no block start; there are {known[0]} to {known[-1]}"

@@ -9,6 +9,7 @@ from dataclasses import astuple, dataclass, field
 from typing import TYPE_CHECKING
 
 from bench.engine.advantages import Baseline, advantages
+from bench.engine.balance import Balance, balanced, learn
 from bench.engine.batch import Batch, Perturbation, Report
 from bench.engine.control_variate import Control, Scale, Sums, scale_of
 from bench.engine.method import Method
@@ -27,13 +28,14 @@ class Estimator:
 
     one_plan: the whole batch shares one draw of the plan, instead of one draw per sample. stratified: the
     first random() of the samples' plans is spread evenly over [0, 1) within a batch (each is still uniform).
-    half_order_norms: keep a running mean of HO gradient norms by chain step in `state`. control: a control
-    variate for HO.
+    balance: how earlier batches change the weights (`bench.engine.balance`). half_order_norms: keep a running
+    mean of HO gradient norms by chain step in `state`. control: a control variate for HO.
     """
 
     perturbation: Perturbation = field(default_factory=Perturbation)
     baseline: Baseline = "loo"
     weights: Mapping[Kind, float] = field(default_factory=lambda: UNIT_WEIGHTS)
+    balance: Balance = "none"
     one_plan: bool = False
     stratified: bool = False
     half_order_norms: bool = False
@@ -94,13 +96,16 @@ class PlanMethod(Method):
         if any(p.has(Kind.HO, Kind.ZO) for p in plans):
             paired = settings.perturbation.paired
             advantage = advantages(trajectory.signed, batch.prompts, settings.baseline, antithetic=paired)
+        weights = balanced(settings.weights, settings.balance, self.state)
         report = engine.gradient(
             trajectory,
             advantage,
-            weights=settings.weights,
+            weights=weights,
             control=settings.control,
             half_order_norms=settings.half_order_norms,
         )
+        if settings.balance != "none":
+            learn(report.terms, weights, settings.balance, self.state)
         for i, norm in report.half_order_norms.items():  # a running mean, for laws of the block's start
             self.state[i] = 0.9 * self.state[i] + 0.1 * norm if i in self.state else norm
         for i, fit in report.control_fits.items():  # running sums, for the control variate's scales
