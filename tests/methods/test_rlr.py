@@ -117,6 +117,17 @@ def test_start_range_is_inclusive() -> None:
     assert {block(p)[0] for p in drawn(rlr(h=1, start_range=(1, 3)))} == {1, 2, 3}
 
 
+@pytest.mark.parametrize("fo", [True, False])
+def test_blocks_lie_in_the_first_part_of_the_chain_and_only_they_have_noise(fo: bool) -> None:
+    method = rlr(h=1, completion="resampled", fo=fo, until=0.5, drawn=None)
+    for plan in drawn(method, 3):
+        assert [s.start for s in plan.segments if s.kind is Kind.HO] == [0, 1, 2]
+        assert [i for i, eta in enumerate(plan.eta) if eta > 0] == [0, 1, 2]
+        assert plan.segment_at(3).kind is Kind.SKIP
+    assert method.biased
+    assert {block(p)[0] for p in drawn(rlr(h=2, until=0.4))} == {0, 1, 2}
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
