@@ -9,7 +9,8 @@ import pandas as pd
 
 from bench.report.groups import Contest, Group
 from bench.report.load import CellResults
-from bench.report.summary import at_step, term_norms
+from bench.report.spent import at_step, forward_equivalents
+from bench.report.summary import term_norms
 
 SPENT = ["steps", "seconds", "forward_equivalents"]
 
@@ -41,7 +42,7 @@ def _point(contest: Contest, group: Group, rank: int) -> dict[str, float]:
 
 def _spent(cell: CellResults, step: int) -> dict[str, float]:
     counters = at_step(cell, step)
-    equivalents = counters["nfe_forward"] + 2 * counters["nfe_backward"]
+    equivalents = forward_equivalents(counters)
     return {"steps": float(step), "seconds": counters["seconds"], "forward_equivalents": equivalents}
 
 

@@ -14,6 +14,7 @@ from bench.base.labels import told_apart
 from bench.data.prompts.dcot import THIRDS
 from bench.experiment.identity import essential
 from bench.report.load import BASE, CellResults, Results
+from bench.report.over_optimised import distances
 from bench.report.stats import NOTHING, Estimate, by_picture, estimate, side_by_side
 from bench.run.store import WorkState
 
@@ -84,6 +85,11 @@ class Contest:
         found = self.base.scores(reward) if self.base else []
         return found[0] if found else None
 
+    @property
+    def base_cell(self) -> CellResults | None:
+        """The untuned model's cell, if it was evaluated."""
+        return self.base.cells[0] if self.base and self.base.cells else None
+
     def score(self, group: Group, reward: str, rank: int = -1) -> Estimate:
         """Mean held-out score of a group."""
         runs = group.scores(reward, rank)
@@ -93,6 +99,13 @@ class Contest:
         """Mean difference to the base model on the same pictures."""
         runs, base = group.scores(reward, rank), self.base_scores(reward)
         return estimate(side_by_side(runs, base), interval) if runs and base is not None else NOTHING
+
+    def distance(self, group: Group) -> Estimate:
+        """Mean distance of a group's pictures from the base model's of the same prompt and noise."""
+        base = self.base_cell
+        tables = [distances(cell, base, cell.eval_steps[-1]) for cell in group.cells] if base else []
+        runs = [by_picture(rows) for rows in tables if not rows.empty]
+        return estimate(side_by_side(runs), interval=False) if runs else NOTHING
 
     @cached_property
     def null(self) -> Group | None:

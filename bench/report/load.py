@@ -11,10 +11,11 @@ from typing import Any, cast
 
 import pandas as pd
 
-from bench.base.errors import REPAIR, BenchError
+from bench.base.errors import REPAIR, BenchError, Damaged
 from bench.base.files import Record, read_json, read_rows
 from bench.base.filmstrip import broken_picture
 from bench.base.layers import read_yaml
+from bench.run import features
 from bench.run.store import CellDir, ResultsDir, Status, WorkState
 
 BASE = "base"  # what the cell of the untuned model is called
@@ -50,7 +51,8 @@ class CellResults:
 
     status: what status.json says, or `unreadable`. step: optimizer steps taken. problem: why it is not done,
     in one line, if known. config, env: empty if not there. metrics, evals, inference: with the columns above
-    at least, possibly without rows. pictures: of the last evaluation.
+    at least, possibly without rows. pictures: of the last evaluation. features: files of pictures' features
+    by the step of their evaluation, those that can be read.
     """
 
     id: str
@@ -64,6 +66,7 @@ class CellResults:
     evals: pd.DataFrame
     inference: pd.DataFrame = field(default_factory=lambda: _frame([], INFERENCE))
     pictures: Pictures = field(default_factory=lambda: Pictures(0, {}))
+    features: dict[int, Path] = field(default_factory=dict)
 
     @property
     def done(self) -> bool:
@@ -89,6 +92,10 @@ class CellResults:
     def eval_steps(self) -> list[int]:
         """Steps at which it was evaluated, in order."""
         return sorted({int(step) for step in self.evals["step"]})
+
+    def pictures_at(self, step: int) -> pd.MultiIndex:
+        """(prompt, image) of every picture of an evaluation, in the order in which they were drawn."""
+        return _pictures_at(self.evals, step)
 
     def scored(self, reward: str, step: int) -> pd.DataFrame:
         """The lines of one reward at one evaluation."""
@@ -152,6 +159,7 @@ def _cell(cell: CellDir, notes: list[str]) -> CellResults:
     except BenchError as error:
         metrics, evals = _frame([], METRICS), _frame([], EVALS)
         return CellResults(cell.id, cell.path, UNREADABLE, 0, str(error), {}, {}, metrics, evals)
+    scores, done = _frame(evals, EVALS), status.state is WorkState.DONE
     return CellResults(
         id=cell.id,
         path=cell.path,
@@ -161,9 +169,10 @@ def _cell(cell: CellDir, notes: list[str]) -> CellResults:
         config=config,
         env=env,
         metrics=_frame(metrics, METRICS),
-        evals=_frame(evals, EVALS),
+        evals=scores,
         inference=_frame(inference, INFERENCE),
         pictures=latest_pictures(cell.path / "samples", notes),
+        features=_kept_features(cell.features, scores, done, notes),
     )
 
 
@@ -195,6 +204,33 @@ def latest_pictures(samples: Path, notes: list[str]) -> Pictures:
         if found:
             return Pictures(step, {n: path for n, path in found.items() if n not in broken})
     return Pictures(0, {})
+
+
+def _kept_features(folder: Path, evals: pd.DataFrame, done: bool, notes: list[str]) -> dict[int, Path]:
+    """Files of features that can be read, by evaluation. Notes the others, and where the last one is gone."""
+    steps, found = sorted({int(step) for step in evals["step"]}), dict[int, Path]()
+    for step, file in features.files_by_step(folder).items():
+        if step not in steps:
+            continue
+        name, pictures = f"{folder.parent.name}/features/{file.name}", len(_pictures_at(evals, step))
+        try:
+            count = len(features.read(file).values)
+        except Damaged as error:
+            notes.append(f"{name} was left out: {str(error).removeprefix(f'{file}: ')}")
+            continue
+        if count != pictures:
+            notes.append(f"{name} was left out: features of {count} pictures, not of {pictures}.")
+            continue
+        found[step] = file
+    if done and steps and features.lost(folder, steps[-1]) is not None:
+        name = f"{folder.parent.name}/features"
+        notes.append(f"{name} lacks the file of the last evaluation: no distance is shown. {REPAIR}")
+    return found
+
+
+def _pictures_at(evals: pd.DataFrame, step: int) -> pd.MultiIndex:
+    rows = evals.loc[evals["step"] == step, ["prompt", "image"]].dropna().drop_duplicates()
+    return pd.MultiIndex.from_frame(rows.astype({"image": int}))
 
 
 def _frame(rows: list[Record], columns: list[str]) -> pd.DataFrame:

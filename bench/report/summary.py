@@ -13,10 +13,10 @@ import pandas as pd
 
 from bench.report.groups import Contest, Group, contests
 from bench.report.load import CellResults, Results
+from bench.report.over_optimised import Collapse, collapse
+from bench.report.spent import COUNTERS, at_step
 from bench.report.stats import NOTHING, Estimate, holm, probability_of_improvement, side_by_side
-
-DIVERSITY = "diversity"  # evaluated like a reward, shown in a column of its own
-COUNTERS = ["step", "samples", "nfe_forward", "nfe_backward", "nfe_again", "seconds", "memory"]
+from bench.run.evaluations import DIVERSITY  # evaluated like a reward, shown in a column of its own
 
 
 class Inference(NamedTuple):
@@ -57,7 +57,8 @@ class Line:
 
     claim: what is claimed of the method: its mean difference in the trained reward to the null row, or to the
     base model where there is none. p: of that being zero, adjusted for all lines (Holm); nan: no claim.
-    diversity_change: its mean difference to the base model.
+    diversity_change: its mean difference to the base model. distance: mean of the pictures from the base
+    model's. collapses: of every run that counts where it collapsed, or None; empty if diversity is not known.
     term, share: the gradient term with the largest share of the summed norms, and that share over all steps.
     """
 
@@ -70,6 +71,8 @@ class Line:
     p: float
     diversity: Estimate
     diversity_change: Estimate
+    distance: Estimate
+    collapses: tuple[Collapse | None, ...]
     cost: Cost
     term: str
     share: float
@@ -103,6 +106,8 @@ def _line(contest: Contest, group: Group, is_base: bool) -> Line:
         p=math.nan,
         diversity=contest.score(group, DIVERSITY),
         diversity_change=NOTHING if is_base else contest.gain(group, DIVERSITY),
+        distance=NOTHING if is_base else contest.distance(group),
+        collapses=() if is_base else _collapses(contest, group),
         cost=cost(group.cells),
         term=term,
         share=share,
@@ -113,6 +118,13 @@ def _claim(contest: Contest, group: Group, gain: Estimate) -> Estimate:
     if contest.null is None:
         return gain
     return NOTHING if group is contest.null else contest.difference(group, contest.null, contest.reward)
+
+
+def _collapses(contest: Contest, group: Group) -> tuple[Collapse | None, ...]:
+    base, base_scores = contest.base_cell, contest.base_scores(DIVERSITY)
+    if base is None or base_scores is None or not group.scores(DIVERSITY):
+        return ()
+    return tuple(collapse(cell, base) for cell in group.cells)
 
 
 def cost(cells: Sequence[CellResults]) -> Cost:
@@ -126,16 +138,6 @@ def cost(cells: Sequence[CellResults]) -> Cost:
 
 def _mean(values: Sequence[float]) -> float:
     return float(np.mean(np.asarray(values, dtype=float))) if values else math.nan
-
-
-def at_step(cell: CellResults, step: int) -> dict[str, float]:
-    """The cell's counters after `step` optimizer steps; zeros before the first. Memory: the peak so far."""
-    until = cell.metrics[cell.metrics["step"] <= step]
-    if until.empty:
-        peak = max(map(float, cell.inference["memory"].tolist()), default=0.0)
-        return {**dict.fromkeys(COUNTERS, 0.0), "memory": peak}
-    # All counters only ever grow, so the largest is the latest.
-    return {name: float(np.max(np.asarray(until[name], dtype=float))) for name in COUNTERS}
 
 
 def term_norms(cell: CellResults) -> pd.DataFrame:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import median
 
 import pandas as pd
 from rich.console import Console
 
 from bench.base.columns import NONE, Column, as_text, print_columns, texts
 from bench.base.units import MIB
+from bench.report.over_optimised import Collapse
 from bench.report.stats import Estimate
 from bench.report.summary import Line
 
@@ -39,12 +41,30 @@ def column_groups(lines: Sequence[Line]) -> tuple[Column, list[ColumnGroup]]:
     if any(line.diversity.units for line in lines):
         column = estimates("diversity", [line.diversity for line in lines], signed=False, se=False)
         beside.append(replace(column, tones=tuple(tone(line.diversity_change) for line in lines)))
+    if any(line.distance.units for line in lines):
+        beside.append(estimates("distance", [line.distance for line in lines], signed=False))
+    if any(map(collapsed, lines)):
+        beside.append(texts("collapse", [_collapse(line) for line in lines]))
     groups = [
         ColumnGroup("Held-out reward", tuple(reached)),
         ColumnGroup("Besides the trained reward", tuple(beside)),
         ColumnGroup("Cost of training", tuple(_cost_columns(lines))),
     ]
     return texts("method", [line.group.label for line in lines], left=True), [g for g in groups if g.columns]
+
+
+def collapsed(line: Line) -> list[Collapse]:
+    """The collapses of those of its runs that did."""
+    return [found for found in line.collapses if found is not None]
+
+
+def _collapse(line: Line) -> str:
+    """`2 of 3 runs, from 40`: the median step."""
+    found, runs = collapsed(line), len(line.collapses)
+    if not runs:
+        return NONE
+    text = f"{len(found)} of {runs} run{'' if runs == 1 else 's'}"
+    return f"{text}, from {median(c.step for c in found):g}" if found else text
 
 
 def _trained_columns(lines: Sequence[Line]) -> list[Column]:
@@ -158,6 +178,7 @@ def frame(lines: Sequence[Line]) -> pd.DataFrame:
 
 def _record(line: Line) -> dict[str, object]:
     contest, trained, step = line.contest, line.contest.reward, [c.eval_steps[-1] for c in line.group.cells]
+    fallen = collapsed(line)
     record: dict[str, object] = {
         "model": contest.model,
         "reward": trained,
@@ -179,6 +200,11 @@ def _record(line: Line) -> dict[str, object]:
         "diversity": line.diversity.mean,
         "diversity_change": line.diversity_change.mean,
         "diversity_change_se": line.diversity_change.se,
+        "distance": line.distance.mean,
+        "distance_se": line.distance.se,
+        "collapsed": len(fallen) if line.collapses else None,
+        "collapse_step": median(c.step for c in fallen) if fallen else None,
+        "collapse_forward_equivalents": median(c.forward_equivalents for c in fallen) if fallen else None,
         "steps": line.cost.steps,
         "samples": line.cost.samples,
         "nfe_forward": line.cost.forward,

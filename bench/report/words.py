@@ -5,13 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from bench.report.over_optimised import COLLAPSED
 from bench.report.stats import LEAST_UNITS
 from bench.report.summary import Line
-from bench.report.tables import CLEAR, decimals, verdict
+from bench.report.tables import CLEAR, collapsed, decimals, verdict
 
 PER_PICTURE = (
     " Per picture: what a method that trains nothing does to each held-out picture before it is drawn; every "
     "further picture costs it again."
+)
+FROM_BASE = (
+    " Distance: of a picture from the base model's of the same prompt and noise, 0 for the same picture."
+)
+COLLAPSE = (
+    f" Collapse: runs whose diversity stays below {COLLAPSED:.0%} of the base model's up to the last "
+    "evaluation, and from which step on (the median of these runs)."
 )
 
 
@@ -74,7 +82,10 @@ def legend(lines: Sequence[Line]) -> str:
         "SE: its standard error, prompts and seeds being the units; with one seed over prompts only, which "
         "says nothing about another run. p: that the difference to the null row (without one: to the base "
         f"model) is zero, adjusted for the number of methods; coloured below {CLEAR:g}. Other rewards were "
-        "scored, not trained on. Diversity: higher is more varied. Cost: of training alone; forwards: of the "
+        "scored, not trained on. Diversity: higher is more varied."
+        + (FROM_BASE if any(line.distance.units for line in lines) else "")
+        + (COLLAPSE if any(map(collapsed, lines)) else "")
+        + " Cost: of training alone; forwards: of the "
         "network, each sample for itself, a backward counting as two (forward equivalents); run again: "
         "forwards repeated to save memory, which are not among them; "
         "steering term: the largest term of the gradient and its mean share of the summed norms."

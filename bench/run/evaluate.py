@@ -8,7 +8,8 @@ Diversity is reported next to the rewards, as rows named "diversity": the mean d
 other pictures of its prompt. It falls when a model collapses to one picture per prompt; no reward shows that.
 Distance is 1 - cosine of image features (0 equal, 1 unrelated) if one of the rewards has features, as `clip`
 has; else the root-mean-square difference of the pictures averaged down to 8×8 pixels, in [0, 1]. Every such
-row says which under "features": the reward's name, or "pixels".
+row says which under "features": the reward's name, or "pixels". The features themselves are part of what is
+found: how far training has moved a picture from the base model's is their distance, across cells.
 
 All of this holds for videos, too: a reward of pictures scores a video by the mean over its frames, features
 are those of the frames, averaged, and pixels are those of all frames.
@@ -22,9 +23,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d, normalize
+from torch.nn.functional import adaptive_avg_pool2d
 
 from bench.base.errors import BenchError
 from bench.base.files import Record
@@ -36,8 +38,8 @@ from bench.engine.finite import check_latents
 from bench.engine.random_streams import normal
 from bench.engine.reward import Reward, scores
 from bench.run.evaluations import DIVERSITY
+from bench.run.features import PIXELS, Features, distance
 
-PIXELS = "pixels"
 POOLED = 8  # pixels per side that pictures are averaged down to for their distance
 
 Improve = Callable[[Start], Tensor]  # → noise [B, *latent_shape] of the same pictures
@@ -64,7 +66,7 @@ class _Part(NamedTuple):
 
     pictures: int
     scores: dict[str, Tensor]
-    features: Tensor | None
+    features: Tensor
     kept: list[Tensor]
 
 
@@ -74,18 +76,20 @@ class Evaluation:
 
     rows: {"prompt", "index", "reward", "score"} per picture and reward, index counting a prompt's pictures;
     diversity rows come last and also have "features". images: uint8 [kept, 3, H, W], the first picture of
-    each of the first prompts; of videos [kept, F, 3, H, W].
+    each of the first prompts; of videos [kept, F, 3, H, W]. features: of all pictures, in the order of rows.
     """
 
     rows: list[Record]
     images: Tensor
+    features: Features
 
-    def summary(self) -> dict[str, Summary]:
-        """Per reward, and for diversity."""
-        scores: dict[str, dict[str, list[float]]] = {}
-        for row in self.rows:
-            scores.setdefault(row["reward"], {}).setdefault(row["prompt"], []).append(row["score"])
-        return {reward: _summary(list(by_prompt.values())) for reward, by_prompt in scores.items()}
+
+def summary(rows: Sequence[Record]) -> dict[str, Summary]:
+    """Of an evaluation's rows, per reward and for diversity."""
+    scores: dict[str, dict[str, list[float]]] = {}
+    for row in rows:
+        scores.setdefault(row["reward"], {}).setdefault(row["prompt"], []).append(row["score"])
+    return {reward: _summary(list(by_prompt.values())) for reward, by_prompt in scores.items()}
 
 
 def evaluate(
@@ -102,8 +106,8 @@ def evaluate(
     """Make images_per_prompt pictures of each prompt, `batch` at a time, and score them by every reward.
 
     batch: `auto` is all of them, fewer where memory runs out. keep: how many prompts' first picture to keep.
-    improve: chooses other starting noise. No gradient. Raises BenchError on a score that is not finite, and
-    without a prompt or with one that occurs twice (rows could not be distinguished).
+    improve: chooses other starting noise. No gradient. Raises BenchError on a score or features that are not
+    finite, and without a prompt or with one that occurs twice (rows could not be distinguished).
     """
     if not prompts or len(set(prompts)) < len(prompts):
         raise BenchError("evaluation needs at least one prompt, and no prompt twice")
@@ -121,7 +125,7 @@ def evaluate(
             x = improve(Start(tuple(texts), x, seed, tuple(part)))
         media = sample_images(chain, texts, x)
         table = {name: checked_scores(name, reward, media, texts) for name, reward in rewards.items()}
-        features = embed(media).cpu() if images_per_prompt > 1 else None
+        features = _checked_features(embedder, embed(media), texts)
         first = [m for m, (p, k) in zip(media, part, strict=True) if k == 0 and p < keep]
         return _Part(len(part), table, features, [to_bytes(m) for m in first])
 
@@ -131,16 +135,16 @@ def evaluate(
             parts.append(at_once.run(len(pictures) - done, look))
             done += parts[-1].pictures
     table = {name: torch.cat([part.scores[name] for part in parts]).tolist() for name in rewards}
-    features = [part.features for part in parts if part.features is not None]
+    features = Features(embedder, torch.cat([part.features for part in parts]).numpy())
     kept = [image for part in parts for image in part.kept]
     rows = [
         {"prompt": prompts[p], "index": k, "reward": name, "score": table[name][n]}
         for n, (p, k) in enumerate(pictures)
         for name in rewards
     ]
-    if features:
-        rows += _diversity_rows(torch.cat(features), prompts, images_per_prompt, embedder)
-    return Evaluation(rows, torch.stack(kept) if kept else torch.empty(0, dtype=torch.uint8))
+    if images_per_prompt > 1:
+        rows += _diversity_rows(features, prompts)
+    return Evaluation(rows, torch.stack(kept) if kept else torch.empty(0, dtype=torch.uint8), features)
 
 
 def noise(chain: Chain, seed: int, pictures: Sequence[tuple[int, int]]) -> Tensor:
@@ -203,23 +207,28 @@ def _pixels(media: Tensor) -> Tensor:
     return pooled.flatten(1) / math.sqrt(pooled[0].numel())
 
 
-def pairwise_distance(features: Tensor, embedder: str) -> Tensor:
-    """Distances [K, K] between rows of features [K, D]: 1 - cosine, or Euclidean for pixels."""
-    if embedder == PIXELS:
-        return torch.cdist(features, features, compute_mode="donot_use_mm_for_euclid_dist")
-    unit = normalize(features.double(), dim=1)
-    return 1 - unit @ unit.T
+def _checked_features(name: str, features: Tensor, texts: Sequence[str]) -> Tensor:
+    """Features [B, D] on the CPU, float32. Raises BenchError unless they are that, and finite."""
+    if features.ndim != 2 or len(features) != len(texts):
+        raise BenchError(
+            f"'{name}' returned image features {list(features.shape)} for {len(texts)} images, not [B, D]"
+        )
+    features = features.float().cpu()
+    bad = (~torch.isfinite(features)).any(dim=1).nonzero()[:, 0].tolist()
+    if bad:
+        raise BenchError(f"image features of '{name}' are not finite on a picture of {texts[bad[0]]!r}")
+    return features
 
 
-def _diversity_rows(features: Tensor, prompts: Sequence[str], per_prompt: int, embedder: str) -> list[Record]:
+def _diversity_rows(features: Features, prompts: Sequence[str]) -> list[Record]:
     """One row per picture: its mean distance to the others of its prompt."""
+    name, values = features
     rows: list[Record] = []
-    for prompt, group in zip(prompts, features.split(per_prompt), strict=True):
-        others = ~torch.eye(per_prompt, dtype=torch.bool)
-        distance = (pairwise_distance(group, embedder) * others).sum(dim=1) / (per_prompt - 1)
+    for prompt, group in zip(prompts, np.split(values, len(prompts)), strict=True):
+        apart = distance(group[:, None], group[None], name).sum(axis=1) / (len(group) - 1)
         rows += [
-            {"prompt": prompt, "index": k, "reward": DIVERSITY, "score": d, "features": embedder}
-            for k, d in enumerate(distance.tolist())
+            {"prompt": prompt, "index": k, "reward": DIVERSITY, "score": score, "features": name}
+            for k, score in enumerate(apart.tolist())
         ]
     return rows
 

@@ -31,7 +31,7 @@ from bench.experiment.choices import load_reward
 from bench.experiment.ingredients import ALL, Ingredient, reward_ingredient, reward_list
 from bench.experiment.overrides import Override, typed
 from bench.experiment.settings import CellConfig, Choice
-from bench.run.evaluate import Evaluation
+from bench.run.evaluate import summary
 from bench.run.evaluations import DIVERSITY
 from bench.run.load import find_lora, load_lora, start
 from bench.run.noise_choice import kept
@@ -183,7 +183,7 @@ def _show(console: Console, title: str, rows: list[Record]) -> None:
     table.add_column("mean ± SE", no_wrap=True, justify="right")
     table.add_column("n", no_wrap=True, justify="right")
     table.add_column("scale", overflow="fold")
-    for name, (mean, se) in Evaluation(rows, torch.empty(0)).summary().items():
+    for name, (mean, se) in summary(rows).items():
         count = sum(row["reward"] == name for row in rows)
         scale = DISTANCE if name == DIVERSITY else registry.load("reward", name).scale
         error = "" if math.isnan(se) else f" ± {se:.2g}"

@@ -171,6 +171,11 @@ class CellDir(WorkDir):
         return self.path / "eval.jsonl"
 
     @property
+    def features(self) -> Path:
+        """Where the features of held-out pictures are stored, one file per evaluation."""
+        return self.path / "features"
+
+    @property
     def inference(self) -> Path:
         """One line per held-out picture whose noise a method chose."""
         return self.path / "inference.jsonl"

@@ -28,6 +28,7 @@ from bench.engine.world import World
 from bench.experiment.cell_digests import check_unchanged
 from bench.experiment.choices import load_method, load_reward
 from bench.experiment.settings import CellConfig, TrainConfig, Training
+from bench.run import features
 from bench.run.checkpoints import Checkpoints
 from bench.run.environment import peak_memory
 from bench.run.evaluate import Evaluation, Improve, evaluate
@@ -71,7 +72,10 @@ class Session:
         )
 
     def evaluate(self) -> None:
-        """Score the held-out prompts and keep the first pictures. Every process makes all of them."""
+        """Score the held-out prompts, keep the first pictures and the features of all, then the scores.
+
+        Every process makes all of them.
+        """
         found = self.held_out()
         step = self.counters.step
         if self.world.is_main:
@@ -79,6 +83,7 @@ class Session:
             for n, image in enumerate(found.images):
                 for suffix, data in files(image).items():
                     write_atomically(folder / f"{n:02d}{suffix}", data)
+            features.write(self.cell.features, step, found.features)
             append_rows(
                 self.cell.evaluations, ({"step": step, "image": r.pop("index"), **r} for r in found.rows)
             )
@@ -89,6 +94,7 @@ class Session:
         if self.world.is_main:
             cut_rows(self.cell.metrics, self.counters.step)
             cut_rows(self.cell.evaluations, self.counters.evaluated)
+            features.cut(self.cell.features, self.counters.evaluated)
 
 
 class Trainer:

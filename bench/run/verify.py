@@ -21,7 +21,7 @@ from bench.base.files import Record, read_json, read_rows, write_rows
 from bench.base.filmstrip import broken_picture
 from bench.base.layers import read_yaml
 from bench.experiment.settings import CellConfig
-from bench.run import claims
+from bench.run import claims, features
 from bench.run.checkpoints import Checkpoints
 from bench.run.evaluations import first_incomplete
 from bench.run.store import CellDir, CellInUse, WorkDir, WorkState
@@ -182,7 +182,9 @@ def _cell(cell: CellDir, config: CellConfig) -> Iterator[Damage]:
     if lost is not None:
         what = problem or "lines are missing"
         yield _again(cell, cell.evaluations, f"{what}, in the evaluation at step {lost}", lost, lost + 1)
-    yield from _pictures(cell, max([reached, *(row["step"] for row in rows)]))
+    last = max([reached, *(row["step"] for row in rows)])
+    yield from _pictures(cell, last)
+    yield from _features(cell, last, status.state is WorkState.DONE)
     for file in (*sorted(cell.path.glob("lora/*.safetensors")), *sorted(cell.latents.glob("*.safetensors"))):
         if (problem := _broken_tensors(file)) is not None:
             yield _again(cell, file, problem, reached + 1, reached + 1, remove=file)
@@ -197,6 +199,23 @@ def _pictures(cell: CellDir, last: int) -> Iterator[Damage]:
             yield Damage(file, problem, "removed; it was drawn before later training", file.unlink)
         else:
             yield _again(cell, file, problem, step, step + 1, remove=file)
+
+
+def _features(cell: CellDir, last: int, done: bool) -> Iterator[Damage]:
+    """The last evaluation can be made again; of an earlier one the parameters are gone, and its distances."""
+    for step, file in features.files_by_step(cell.features).items():
+        try:
+            features.read(file)
+        except Damaged as error:
+            what = _reason(file, error)
+            if step == last:
+                yield _again(cell, file, what, step, step + 1, remove=file)
+            else:
+                remedy = "removed; the distance from the base model at that step is lost, and nothing else"
+                yield Damage(file, what, remedy, file.unlink)
+    gone = features.lost(cell.features, last) if done else None
+    if gone is not None:
+        yield _again(cell, gone, "missing", last, last + 1, remove=gone)
 
 
 def _broken_tensors(file: Path) -> str | None:
@@ -221,7 +240,7 @@ def _again(
 
     def repair() -> None:
         if remove is not None:
-            remove.unlink()
+            remove.unlink(missing_ok=True)
         for log in (cell.metrics, cell.evaluations):
             if log == file or (remove is not None and log == cell.evaluations):
                 write_rows(log, [row for row in _readable(log)[0] if row["step"] < lost])

@@ -13,6 +13,8 @@ import numpy as np
 import yaml
 from PIL import Image, ImageDraw
 
+from bench.run import features
+
 PROMPTS = [
     "a dog face on a blue background, twemoji style",
     "a red apple on a yellow background",
@@ -53,6 +55,7 @@ class Fight:
     diversity: float = 0.0
 
 
+DRIFT = 0.02  # of a picture's features from the base model's at each step, in units of their own length
 FIGHTS = {
     "rlr": Fight(-0.03, 30.0, 1.6, 176, 24, {"fo": 0.04, "ho": 7.0, "zo": 14.0}),
     "ddpo": Fight(0.028, 40.0, 2.0, 320, 160, {"ho": 3.0}, -0.02),
@@ -206,11 +209,20 @@ def _cell(
         (path / "traceback.txt").write_text(
             "Traceback (most recent call last):\nRuntimeError: NaN reward at step 31\n"
         )
-    if pictures:
-        for step in sorted({r["step"] for r in evals}):
+    for step in sorted({r["step"] for r in evals}):
+        features.write(path / "features", step, features.Features("clip", _features(step)))
+        if pictures:
             _draw(path / "samples" / f"{step:06d}", hash_of(name, step) % 97)
     if state != "pending":
         (path / "status.json").write_text(json.dumps({"state": state, "step": len(metrics)}))
+
+
+def _features(step: int) -> np.ndarray:
+    """[pictures, 6]: orthogonal to what training adds to them."""
+    rng = np.random.default_rng(3)
+    base = rng.normal(size=(2 * len(PROMPTS), 5))
+    added = DRIFT * step * np.linalg.norm(base, axis=1, keepdims=True)
+    return np.hstack([base, added]).astype(np.float32)
 
 
 def _draw(folder: Path, jitter: int) -> None:

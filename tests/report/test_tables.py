@@ -60,7 +60,7 @@ def test_a_complete_run_needs_no_state_column(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_rewards_that_were_not_trained_on_are_shown_with_their_gain(lines: list[Line]) -> None:
     headers = [c.header for c in tables.column_groups(lines)[1][1].columns]
-    assert headers == ["colourfulness gain", "jpeg gain", "diversity"]
+    assert headers == ["colourfulness gain", "jpeg gain", "diversity", "distance"]
 
 
 @pytest.mark.slow

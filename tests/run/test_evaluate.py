@@ -3,6 +3,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -11,7 +12,8 @@ from bench.base.errors import BenchError
 from bench.base.strict import Strict
 from bench.engine.chain import State, Transition
 from bench.engine.reward import Reward
-from bench.run.evaluate import DIVERSITY, Evaluation, evaluate, noise, pairwise_distance, sample_images
+from bench.run.evaluate import DIVERSITY, Evaluation, evaluate, noise, sample_images, summary
+from bench.run.features import distance
 from tests.support.toy import ToyChain
 
 PROMPTS = ["a", "bb", "ccc", "dddd", "eeeee"]
@@ -176,12 +178,52 @@ def test_a_collapsed_model_has_no_diversity():
         def decode(self, x: Tensor, frames: Tensor | None = None) -> Tensor:
             return torch.full((len(x), 3, 2, 2), 0.25)
 
-    assert run(Collapsed()).summary()[DIVERSITY] == pytest.approx((0, 0))
-    assert pairwise_distance(torch.ones(3, 4), "clip").abs().max() < 1e-12
+    assert summary(run(Collapsed()).rows)[DIVERSITY] == (0, 0)
 
 
-def test_one_picture_per_prompt_has_no_diversity_figure():
-    assert DIVERSITY not in run(Pictures(), per_prompt=1).summary()
+def test_one_picture_per_prompt_has_features_and_no_diversity_figure():
+    found = run(Pictures(), per_prompt=1)
+    assert DIVERSITY not in summary(found.rows)
+    assert found.features.name == "pixels"
+    assert len(found.features.values) == len(PROMPTS)
+
+
+def test_features_are_those_of_every_picture_in_the_order_of_the_rows():
+    chain = Pictures()
+    rewards = {"brightness": Brightness(), "clip": Embedding()}
+    name, values = evaluate(chain, rewards, PROMPTS, seed=0, batch=4, images_per_prompt=3).features
+    pictures = [(p, k) for p in range(len(PROMPTS)) for k in range(3)]
+    media = sample_images(chain, [PROMPTS[p] for p, _ in pictures], noise(chain, 0, pictures))
+    assert name == "clip" and values.dtype == np.float32
+    assert values == pytest.approx(Embedding().image_features(media).detach().numpy(), abs=1e-6)
+
+
+def test_distance_is_one_minus_the_cosine_and_of_pixels_the_root_mean_square_difference():
+    a, b = np.random.default_rng(0).normal(size=(2, 4, 12)).astype(np.float32)
+    cosine = torch.cosine_similarity(torch.tensor(a).double(), torch.tensor(b).double(), dim=1)
+    assert distance(a, b, "clip") == pytest.approx((1 - cosine).numpy(), rel=1e-9)
+    assert distance(a, 3 * a, "clip") == pytest.approx(np.zeros(4), abs=1e-12)
+    assert distance(a, -a, "clip") == pytest.approx(np.full(4, 2.0))
+    black, white = np.zeros((1, 12)), np.full((1, 12), 1 / math.sqrt(12))
+    assert distance(black, white, "pixels") == pytest.approx([1.0])
+    for name in ("clip", "pixels"):
+        assert distance(a, a, name).tolist() == [0.0] * 4
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (torch.zeros(2), r"'x' returned image features \[2\] for 2 images, not \[B, D\]"),
+        (torch.tensor([[0.0], [math.inf]]), "image features of 'x' are not finite on a picture of 'bb'"),
+    ],
+)
+def test_features_that_are_misshapen_or_not_finite_are_an_error_that_names_the_reward(value, message):
+    class Faulty(Brightness):
+        def image_features(self, media: Tensor) -> Tensor:
+            return value
+
+    with pytest.raises(BenchError, match=message):
+        evaluate(Pictures(), {"x": Faulty()}, PROMPTS[:2], seed=0, batch=2, images_per_prompt=1)
 
 
 def test_the_standard_error_is_over_prompts():
@@ -190,12 +232,9 @@ def test_the_standard_error_is_over_prompts():
         for p, scores in (("a", (1.0, 3.0)), ("b", (5.0, 7.0)))
         for k, s in enumerate(scores)
     ]
-    images = torch.empty(0)
-    assert Evaluation(rows, images).summary()["x"] == pytest.approx((4.0, 2.0))  # prompt means 2 and 6
-    assert Evaluation(rows[:2], images).summary()["x"] == pytest.approx(
-        (2.0, 1.0)
-    )  # one prompt: its pictures
-    mean, se = Evaluation(rows[:1], images).summary()["x"]
+    assert summary(rows)["x"] == pytest.approx((4.0, 2.0))  # prompt means 2 and 6
+    assert summary(rows[:2])["x"] == pytest.approx((2.0, 1.0))  # one prompt: its pictures
+    mean, se = summary(rows[:1])["x"]
     assert mean == 1.0 and math.isnan(se)
 
 

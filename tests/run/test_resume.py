@@ -49,7 +49,7 @@ IDLE = ("doodl.steps=2", "eval.prompts=3", "eval.images_per_prompt=2", "eval.bat
 @pytest.mark.parametrize(
     ("method", "settings", "files"),
     [
-        ("push", SETTINGS, ("status.json", "metrics.jsonl", "eval.jsonl", ".png", "checkpoint/")),
+        ("push", SETTINGS, ("status.json", "metrics.jsonl", "eval.jsonl", ".npz", ".png", "checkpoint/")),
         ("doodl", IDLE, ("status.json", "inference.jsonl", "eval.jsonl", ".png", "latents/")),
     ],
 )

@@ -1,5 +1,6 @@
 """A damaged file of a results directory costs one cell, is listed, and can be repaired."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -56,6 +57,12 @@ def truncated_tensors(file: Path) -> None:
     file.write_bytes(save({"a": torch.ones(3)})[:-4])
 
 
+def flipped(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
 DAMAGE: list[tuple[str, Callable[[Path], object]]] = [
     ("status.json", emptied),
     ("status.json", foreign),
@@ -67,6 +74,10 @@ DAMAGE: list[tuple[str, Callable[[Path], object]]] = [
     ("metrics.jsonl", emptied),
     ("samples/000004/00.png", picture),
     ("samples/000002/00.png", picture),
+    ("features/000004.npz", picture),
+    ("features/000004.npz", flipped),
+    ("features/000004.npz", Path.unlink),
+    ("features/000002.npz", emptied),
     ("lora/weights.safetensors", truncated_tensors),
     ("latents/000000-00.safetensors", truncated_tensors),
     ("checkpoint/*.pt", cut),
@@ -95,6 +106,9 @@ def test_damaged_file_is_listed_and_a_repaired_cell_ends_in_the_same_numbers(
     after = numbers(trained)
     if name.startswith("samples/000002"):
         assert after[:2] == before[:2]
+    elif name.startswith("features/000002"):  # its parameters are gone: what is lost is this file alone
+        assert after[:4] == before[:4]
+        assert after[4] == {file: data for file, data in before[4].items() if file != "000002.npz"}
     else:
         assert after == before
     assert trained.status().state is WorkState.DONE
@@ -145,6 +159,27 @@ def test_damaged_status_is_never_written_over(tmp_path: Path) -> None:
     foreign(tmp_path / "status.json")
     with pytest.raises(BenchError, match="no status of schema version 1"):
         CellDir(tmp_path).write_status(WorkState.RUNNING)
+
+
+@pytest.mark.slow
+def test_features_of_the_base_model_that_are_gone_are_made_again(done: Path) -> None:
+    base = cell(done, "base")
+    before = numbers(base)
+    (base.path / "features" / "000000.npz").unlink()
+    assert "features/000000.npz: missing" in here("verify", done).stdout
+    assert here("verify", done, "--repair").returncode == 0
+    train_dots(done, *SETTINGS, steps=4)
+    assert numbers(base) == before
+
+
+@pytest.mark.slow
+def test_cells_of_before_features_were_kept_are_whole(done: Path) -> None:
+    for trained in (cell(done, "push"), cell(done, "base")):
+        shutil.rmtree(trained.features)
+    assert here("verify", done).returncode == 0
+    train_dots(done, *SETTINGS, steps=6)
+    assert [file.name for file in cell(done, "push").features.iterdir()] == ["000006.npz"]
+    assert here("verify", done).returncode == 0
 
 
 @pytest.mark.slow

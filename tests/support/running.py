@@ -94,7 +94,7 @@ def cell(out: Path, prefix: str) -> CellDir:
 
 
 def numbers(directory: CellDir) -> tuple[Any, ...]:
-    """Everything a cell measured, but times and memory; and the bytes of what it trained."""
+    """Everything a cell measured, but times and memory; the bytes of what it drew, trained and embedded."""
     metrics = [
         {k: v for k, v in row.items() if k not in UNREPEATABLE}
         for log in (directory.metrics, directory.inference)
@@ -102,7 +102,8 @@ def numbers(directory: CellDir) -> tuple[Any, ...]:
     ]
     samples = {p.relative_to(directory.path): p.read_bytes() for p in directory.path.glob("samples/*/*.png")}
     lora = {p.name: p.read_bytes() for p in directory.path.glob("lora/*")}
-    return metrics, read_rows(directory.evaluations), samples, lora
+    features = {p.name: p.read_bytes() for p in directory.features.iterdir()}
+    return metrics, read_rows(directory.evaluations), samples, lora, features
 
 
 def status(directory: CellDir) -> dict[str, Any]:
