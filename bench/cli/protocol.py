@@ -18,14 +18,17 @@ if TYPE_CHECKING:
     from bench.protocol.tune import Tuning
 
 console = Console()
+Methods = Annotated[str, Option(metavar="NAMES", help="with commas between them")]
+Trials = Annotated[int, Option(min=1, metavar="N", help="of every method in every study")]
+Studies = Annotated[int, Option(min=1, metavar="N", help="each with a seed and trials of its own")]
 Workload = Annotated[str, Option(metavar="NAME", help="a shipped workload, or a YAML file")]
 
 
 def tune(
-    methods: Annotated[str, Option(metavar="NAMES", help="with commas between them")],
+    methods: Methods,
     workload: Workload,
-    trials: Annotated[int, Option(min=1, metavar="N", help="of every method in every study")] = 4,
-    studies: Annotated[int, Option(min=1, metavar="N", help="each with a seed and trials of its own")] = 1,
+    trials: Trials = 4,
+    studies: Studies = 1,
     out: options.NamedOut = None,
     jobs: Jobs = None,
     slurm: Slurm = None,
@@ -41,14 +44,16 @@ def tune(
     names = units.names(methods)
     if not names:
         raise BenchError("--methods: names no method")
-    found = tuning.plan(workload, names, trials, studies, out)
+    found = tuning.plan(workload, names, trials, studies, out, fetch=not dry_run)
     if slurm is not None:
         from bench.run.slurm import sweep
 
         request = sweep.SweepRequest(slurm, (), jobs, False, dry_run, False, "--slurm")
-        code = sweep.submit(console, found.experiment, request)
-        if code or dry_run or tuning.left(found):
-            sys.exit(code)
+        left = tuning.unfinished(found)
+        if dry_run or left.combinations:
+            code = sweep.submit(console, left, request)
+            if code or dry_run or tuning.waiting(found):
+                sys.exit(code)
     else:
         planned = experiment.plan(found.experiment, force=False, fetch=not dry_run)
         if dry_run:
