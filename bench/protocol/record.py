@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import pandas as pd
 
 from bench.base.errors import BenchError
-from bench.base.files import Record, read_json, write_atomically
+from bench.base.files import Record, write_atomically
 from bench.base.layers import Tree, dump_yaml, read_yaml
 from bench.experiment.search import space
 from bench.protocol import tune
@@ -24,7 +24,7 @@ from bench.report.load import CellResults, load
 from bench.report.summary import at_step
 from bench.run.evaluations import incomplete
 from bench.run.spent import Counters
-from bench.run.store import CellDir, ResultsDir
+from bench.run.store import ResultsDir
 
 FORMAT = 1
 SUITE, TRIALS, CHOSEN, RUNS = "suite.yaml", "trials.csv", "chosen.yaml", "runs.csv"
@@ -39,28 +39,27 @@ WHOLE = dict.fromkeys(("study", "seed", "step", *COUNTS), "Int64")
 
 def write(suite: Suite) -> Path:
     """Write all tables as far as the suite is, and of tunings that have ended what they chose. The folder."""
-    folder, ran = suite.out / RECORD, list[CellDir]()
+    folder, ran = suite.out / RECORD, list[CellResults]()
     for part in suite.parts:
         if not tune.waiting(part.tuning):
             tune.write(part.tuning)
-        found = runs(suite, part)
-        for name, text in tables(part, found).items():
+        found, final, trials = runs(suite, part), _stored(part.results), _stored(part.tuning.results)
+        for name, text in tables(part, found, final).items():
             write_atomically(folder / part.name / name, text)
-        ran += _directories(part, found)
+        ran += [trials[trial.cell] for trial in part.tuning.trials if trial.cell in trials]
+        ran += [final[run.cell] for run in found if run.cell in final]
     write_atomically(folder / SUITE, dump_yaml(description(suite, ran)))
     return folder
 
 
 def write_again(suite: Suite) -> Path:
     """The same at any later time. Raises BenchError where nothing was ever run."""
-    if not any(_directories(part, runs(suite, part)) for part in suite.parts):
-        raise BenchError(
-            f"--out {suite.out}: nothing of this suite was run there: name the directory of its run"
-        )
+    if not any(part.tuning.results.cells() or part.results.cells() for part in suite.parts):
+        raise BenchError(f"--out {suite.out}: nothing was run there: name the directory of the suite's run")
     return write(suite)
 
 
-def description(suite: Suite, ran: Sequence[CellDir]) -> Tree:
+def description(suite: Suite, ran: Sequence[CellResults]) -> Tree:
     """suite.yaml. ran: the cells that tell what it ran on."""
     return {
         "format": FORMAT,
@@ -78,11 +77,10 @@ def description(suite: Suite, ran: Sequence[CellDir]) -> Tree:
     }
 
 
-def environment(ran: Sequence[CellDir]) -> Tree:
+def environment(ran: Sequence[CellResults]) -> Tree:
     """What cells ran on: version, commit, packages, hardware. Where they differ, a list of all."""
-    found = [facts for cell in ran if (facts := read_json(cell.path / "env.json")) is not None]
     values: dict[str, dict[Any, None]] = {}
-    for facts in found:
+    for facts in (cell.env for cell in ran if cell.env):
         for key, value in _told(facts).items():
             values.setdefault(key, {})[value] = None
     return {
@@ -104,11 +102,11 @@ def _told(facts: Record) -> Tree:
     }
 
 
-def tables(part: Part, found: Sequence[Run]) -> dict[str, str]:
-    """The files of one workload, by name."""
-    stored = _stored(part.results)
+def tables(part: Part, found: Sequence[Run], stored: Mapping[str, CellResults]) -> dict[str, str]:
+    """The files of one workload, by name. stored: what there is of its final runs, by cell."""
     lines = [_run_line(part, run, stored.get(run.cell or "")) for run in found]
-    evaluated = [(run, stored[run.cell]) for run in found if run.cell in stored]
+    known = [(run, stored[run.cell]) for run in found if run.cell is not None and run.cell in stored]
+    evaluated = [(run, cell) for run, cell in known if not cell.evals.empty]
     curves = [line for run, cell in evaluated for line in _curve(part, run, cell)]
     scores = [line for run, cell in evaluated if cell.done for line in _scores(part, run, cell)]
     return {
@@ -121,16 +119,8 @@ def tables(part: Part, found: Sequence[Run]) -> dict[str, str]:
 
 
 def _stored(results: ResultsDir) -> dict[str, CellResults]:
-    """The final runs that were started, by cell."""
+    """The cells that were started, by id."""
     return {cell.id: cell for cell in load(results.path).cells} if results.cells() else {}
-
-
-def _directories(part: Part, found: Sequence[Run]) -> list[CellDir]:
-    """Those of all trials and final runs that there are so far."""
-    tuning = ResultsDir(part.tuning.experiment.out)
-    cells = [tuning.cell(trial.cell) for trial in part.tuning.trials]
-    cells += [part.results.cell(run.cell) for run in found if run.cell is not None]
-    return [cell for cell in cells if cell.path.is_dir()]
 
 
 def _csv(lines: Sequence[Tree], columns: Sequence[str]) -> str:

@@ -53,6 +53,11 @@ class Tuning:
     trials: tuple[Trial, ...]
     experiment: Experiment
 
+    @property
+    def results(self) -> ResultsDir:
+        """Of the trials."""
+        return ResultsDir(self.experiment.out)
+
 
 def plan(
     name: str, methods: Sequence[str], trials: int, studies: int, out: Path | None, fetch: bool = True
@@ -91,7 +96,6 @@ def _trial(
 
 def record(tuning: Tuning) -> list[Tree]:
     """A line per trial: its settings, how it ended, and its held-out reward (None: none, or a miss)."""
-    results = ResultsDir(tuning.experiment.out)
     return [
         {
             "method": trial.method,
@@ -100,7 +104,7 @@ def record(tuning: Tuning) -> list[Tree]:
             "seed": trial.seed,
             "settings": trial.settings,
             "cell": trial.cell,
-            **_ended(results.cell(trial.cell), tuning.workload.reward),
+            **_ended(tuning.results.cell(trial.cell), tuning.workload.reward),
         }
         for trial in tuning.trials
     ]
@@ -123,8 +127,7 @@ def has_ended(status: Status) -> bool:
 
 def waiting(tuning: Tuning) -> tuple[Trial, ...]:
     """The trials that have not ended yet."""
-    results = ResultsDir(tuning.experiment.out)
-    return tuple(trial for trial in tuning.trials if not has_ended(results.cell(trial.cell).status()))
+    return tuple(trial for trial in tuning.trials if not has_ended(tuning.results.cell(trial.cell).status()))
 
 
 def unfinished(tuning: Tuning) -> Experiment:
