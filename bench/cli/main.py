@@ -98,6 +98,7 @@ def fetch(
 
 COMMANDS = (
     *(run.run, gradients.gradients, run.sample, run.report, run.verify, doctor, fetch, run.evaluate, new.new),
+    protocol.suite,
     protocol.tune,
     *(slurm.submit, slurm.status, slurm.cancel, slurm.retry, slurm.logs, cost.profile, cost.plan),
 )

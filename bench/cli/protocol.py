@@ -1,7 +1,8 @@
-"""The commands of the fair fight: tune."""
+"""The commands of the fair fight: tune, suite."""
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from rich.console import Console
@@ -9,7 +10,7 @@ from typer import Option
 
 from bench.base import units
 from bench.base.columns import print_columns, texts
-from bench.base.console import plain
+from bench.base.console import plain, progress
 from bench.base.errors import BenchError
 from bench.cli import options
 from bench.cli.run import Jobs, Slurm
@@ -18,14 +19,17 @@ if TYPE_CHECKING:
     from bench.protocol.tune import Tuning
 
 console = Console()
+Methods = Annotated[str, Option(metavar="NAMES", help="with commas between them")]
+Trials = Annotated[int, Option(min=1, metavar="N", help="of every method in every study")]
+Studies = Annotated[int, Option(min=1, metavar="N", help="each with a seed and trials of its own")]
 Workload = Annotated[str, Option(metavar="NAME", help="a shipped workload, or a YAML file")]
 
 
 def tune(
-    methods: Annotated[str, Option(metavar="NAMES", help="with commas between them")],
+    methods: Methods,
     workload: Workload,
-    trials: Annotated[int, Option(min=1, metavar="N", help="of every method in every study")] = 4,
-    studies: Annotated[int, Option(min=1, metavar="N", help="each with a seed and trials of its own")] = 1,
+    trials: Trials = 4,
+    studies: Studies = 1,
     out: options.NamedOut = None,
     jobs: Jobs = None,
     slurm: Slurm = None,
@@ -41,14 +45,16 @@ def tune(
     names = units.names(methods)
     if not names:
         raise BenchError("--methods: names no method")
-    found = tuning.plan(workload, names, trials, studies, out)
+    found = tuning.plan(workload, names, trials, studies, out, fetch=not dry_run)
     if slurm is not None:
         from bench.run.slurm import sweep
 
         request = sweep.SweepRequest(slurm, (), jobs, False, dry_run, False, "--slurm")
-        code = sweep.submit(console, found.experiment, request)
-        if code or dry_run or tuning.left(found):
-            sys.exit(code)
+        left = tuning.unfinished(found)
+        if dry_run or left.combinations:
+            code = sweep.submit(console, left, request)
+            if code or dry_run or tuning.waiting(found):
+                sys.exit(code)
     else:
         planned = experiment.plan(found.experiment, force=False, fetch=not dry_run)
         if dry_run:
@@ -87,3 +93,49 @@ def _said(settings: dict[str, object], above: str = "") -> str:
         for key, value in settings.items()
     ]
     return " ".join(said) or "as shipped"
+
+
+def suite(
+    methods: Methods,
+    workloads: Annotated[
+        str | None,
+        Option(metavar="NAMES", help="shipped ones, or YAML files", show_default="all that ship"),
+    ] = None,
+    trials: Trials = 4,
+    studies: Studies = 2,
+    seeds: Annotated[int, Option(min=1, max=1000, metavar="N", help="final runs of every method")] = 4,
+    out: options.Out = Path("results/suite"),
+    jobs: Jobs = None,
+    slurm: Slurm = None,
+    dry_run: Annotated[
+        bool, Option("--dry-run", help="check everything, say what would run and what it costs, run nothing")
+    ] = False,
+    record_only: Annotated[
+        bool, Option("--record-only", help="write the tables as far as the suite is, run nothing")
+    ] = False,
+) -> None:
+    """Run the whole protocol: tune methods on every workload, then compare them; the same command goes on."""
+    names, files = units.names(methods), None if workloads is None else units.names(workloads)
+    if not names:
+        raise BenchError("--methods: names no method")
+    if files == []:
+        raise BenchError("--workloads: names no workload; leave it out for all that ship")
+    if record_only and dry_run:
+        raise BenchError("--record-only writes tables, and --dry-run writes nothing: say one of them")
+    progress("suite: planning")
+    from bench.protocol import execution, record
+    from bench.protocol.suite import Effort, plan
+
+    found = plan(names, files, Effort(trials, studies, seeds), out, fetch=not dry_run)
+    if record_only:
+        plain(console, f"record: {record.write_again(found)}")
+        return
+    if dry_run:
+        execution.show(console, found)
+    if slurm is not None:
+        from bench.run.slurm.sweep import SweepRequest
+
+        request = SweepRequest(slurm, (), jobs, False, dry_run, False, "--slurm")
+        sys.exit(execution.submit(console, found, request))
+    if not dry_run:
+        sys.exit(execution.run(console, found, jobs))

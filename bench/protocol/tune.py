@@ -9,7 +9,7 @@ search space has a seed of its own in every trial instead.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -19,14 +19,13 @@ from bench.base.errors import BenchError
 from bench.base.files import read_rows, write_atomically
 from bench.base.layers import Tree, dump_yaml, read_yaml
 from bench.base.reward_names import registered
-from bench.experiment.combinations import Combination, combinations
+from bench.experiment.combinations import Combination
 from bench.experiment.overrides import Override
 from bench.experiment.request import Experiment
 from bench.experiment.resolve import resolve
 from bench.experiment.search import draws, space
-from bench.experiment.settings import Request
 from bench.protocol.workload import Workload, workload
-from bench.run.store import CellDir, ResultsDir, WorkState
+from bench.run.store import Cause, CellDir, ResultsDir, Status, WorkState
 
 FIRST_SEED = 1000  # of tuning; comparisons start at 0
 RECORD, CHOSEN = "trials.csv", "tuned.yaml"
@@ -54,9 +53,19 @@ class Tuning:
     trials: tuple[Trial, ...]
     experiment: Experiment
 
+    @property
+    def results(self) -> ResultsDir:
+        """Of the trials."""
+        return ResultsDir(self.experiment.out)
 
-def plan(name: str, methods: Sequence[str], trials: int, studies: int, out: Path | None) -> Tuning:
-    """The trials of methods on a workload. Raises BenchError for what cannot take part."""
+
+def plan(
+    name: str, methods: Sequence[str], trials: int, studies: int, out: Path | None, fetch: bool = True
+) -> Tuning:
+    """The trials of methods on a workload. Raises BenchError for what cannot take part.
+
+    fetch: get what is not on this machine; without it, the cells of trials that need it have no final name.
+    """
     origin, load = workload(name)
     for method in methods:
         if not load.takes(method):
@@ -64,37 +73,29 @@ def plan(name: str, methods: Sequence[str], trials: int, studies: int, out: Path
                 f"method '{method}' needs the gradient of the reward, and {load.reward} has none"
             )
     found = [
-        _trial(load, origin, method, study, number, settings)
+        _trial(load, origin, method, study, number, settings, fetch)
         for method in methods
         for study in range(studies)
         for number, settings in enumerate(draws(method, trials, study))
     ]
-    request = Request(
-        methods=tuple(methods), model=(load.model,), reward=(load.reward,), prompts=(load.prompts,)
-    )
     place = out or Path("results") / f"tune-{Path(name).stem}"
     runs = list({trial.cell: trial.combination for trial in found}.values())
-    return Tuning(name, load, tuple(found), Experiment(request, runs, load.overrides(origin, True), place))
+    experiment = Experiment(load.request(methods), runs, load.overrides(origin, True), place)
+    return Tuning(name, load, tuple(found), experiment)
 
 
-def _trial(load: Workload, origin: str, method: str, study: int, number: int, settings: Tree) -> Trial:
+def _trial(
+    load: Workload, origin: str, method: str, study: int, number: int, settings: Tree, fetch: bool
+) -> Trial:
     seed = FIRST_SEED + study if space(method) else FIRST_SEED + 100 * (number + 1) + study
-    request = Request(
-        methods=(method,),
-        model=(load.model,),
-        reward=(load.reward,),
-        prompts=(load.prompts,),
-        seeds=(seed,),
-    )
     drawn = Override(f"trial {number} of study {study}", {method: settings} if settings else {})
-    (combination,) = combinations(request, origin, [*load.overrides(origin, True), drawn], None, frozenset())
-    cell = resolve(combination)[-1].id
+    combination = load.combination(origin, True, (method,), seed, drawn)
+    cell = resolve(combination, fetch)[-1].id
     return Trial(method, study, number, seed, settings, combination, cell)
 
 
 def record(tuning: Tuning) -> list[Tree]:
     """A line per trial: its settings, how it ended, and its held-out reward (None: none, or a miss)."""
-    results = ResultsDir(tuning.experiment.out)
     return [
         {
             "method": trial.method,
@@ -103,7 +104,7 @@ def record(tuning: Tuning) -> list[Tree]:
             "seed": trial.seed,
             "settings": trial.settings,
             "cell": trial.cell,
-            **_ended(results.cell(trial.cell), tuning.workload.reward),
+            **_ended(tuning.results.cell(trial.cell), tuning.workload.reward),
         }
         for trial in tuning.trials
     ]
@@ -118,24 +119,48 @@ def _ended(cell: CellDir, reward: str) -> Tree:
     return {"state": str(state), "score": sum(scores) / len(scores) if scores else None}
 
 
-def left(tuning: Tuning) -> int:
-    """How many trials have not ended yet."""
-    return sum(line["state"] not in (WorkState.DONE, WorkState.FAILED) for line in record(tuning))
+def has_ended(status: Status) -> bool:
+    """Whether it is done, or a miss: it failed by itself. What was killed or lost is still to be done."""
+    own = status.cause in (None, Cause.OUT_OF_MEMORY)
+    return status.state is WorkState.DONE or (status.state is WorkState.FAILED and own)
 
 
-def choose(tuning: Tuning) -> dict[str, list[Tree]]:
-    """Method → the line of each study's best trial; a study of misses alone has none.
+def waiting(tuning: Tuning) -> tuple[Trial, ...]:
+    """The trials that have not ended yet."""
+    return tuple(trial for trial in tuning.trials if not has_ended(tuning.results.cell(trial.cell).status()))
 
-    Raises BenchError while trials are left.
-    """
-    found, waiting = record(tuning), left(tuning)
-    if waiting:
-        raise BenchError(f"{waiting} of {len(found)} trials are left: the same command goes on")
-    chosen: dict[str, list[Tree]] = {trial.method: [] for trial in tuning.trials}
-    for method, study in dict.fromkeys((trial.method, trial.study) for trial in tuning.trials):
-        lines = [line for line in found if (line["method"], line["study"]) == (method, study)]
-        chosen[method] += _best(lines, tuning.workload.reward)
-    return chosen
+
+def unfinished(tuning: Tuning) -> Experiment:
+    """The trials that have not ended, as an experiment of their own: misses are not tried again."""
+    runs = {trial.cell: trial.combination for trial in waiting(tuning)}
+    return replace(tuning.experiment, combinations=list(runs.values()))
+
+
+def choices(tuning: Tuning) -> dict[tuple[str, int], Tree | None]:
+    """(Method, study) → the line of its best trial, None if all missed; studies with trials left are not in
+    it."""
+    open_studies = {(trial.method, trial.study) for trial in waiting(tuning)}
+    lines: dict[tuple[str, int], list[Tree]] = {}
+    for line in record(tuning):
+        lines.setdefault((line["method"], line["study"]), []).append(line)
+    return {
+        study: next(iter(_best(trials, tuning.workload.reward)), None)
+        for study, trials in lines.items()
+        if study not in open_studies
+    }
+
+
+def trials_table(tuning: Tuning) -> str:
+    """trials.csv: all trials, as far as they are."""
+    return pd.DataFrame(record(tuning)).to_csv(index=False, lineterminator="\n")
+
+
+def chosen_tree(tuning: Tuning) -> Tree:
+    """tuned.yaml: what the studies that have ended chose; a study of misses alone has no line."""
+    methods: dict[str, list[Tree]] = {trial.method: [] for trial in tuning.trials}
+    for (method, _), line in choices(tuning).items():
+        methods[method] += [] if line is None else [line]
+    return {"workload": tuning.name, "reward": tuning.workload.reward, "methods": methods}
 
 
 def _best(lines: Sequence[Tree], reward: str) -> list[Tree]:
@@ -146,12 +171,16 @@ def _best(lines: Sequence[Tree], reward: str) -> list[Tree]:
 
 
 def write(tuning: Tuning) -> dict[str, list[Tree]]:
-    """Write trials.csv, all trials, and tuned.yaml, the choices; returns these."""
-    out, chosen = tuning.experiment.out, choose(tuning)
-    write_atomically(out / RECORD, pd.DataFrame(record(tuning)).to_csv(index=False, lineterminator="\n"))
-    content = {"workload": tuning.name, "reward": tuning.workload.reward, "methods": chosen}
-    write_atomically(out / CHOSEN, dump_yaml(content))
-    return chosen
+    """Write trials.csv, all trials, and tuned.yaml, the choices; returns these, by method.
+
+    Raises BenchError while trials are left.
+    """
+    if left := len(waiting(tuning)):
+        raise BenchError(f"{left} of {len(tuning.trials)} trials are left: the same command goes on")
+    out, chosen = tuning.experiment.out, chosen_tree(tuning)
+    write_atomically(out / RECORD, trials_table(tuning))
+    write_atomically(out / CHOSEN, dump_yaml(chosen))
+    return chosen["methods"]
 
 
 def tuned(directory: Path, methods: Sequence[str]) -> Override:

@@ -6,6 +6,7 @@ pilot runs of baselines, before any comparison; tuning sees held-out prompts tha
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from bench.base.errors import BenchError, did_you_mean
 from bench.base.layers import Tree, load_config, shipped
 from bench.base.reward_names import registered
 from bench.base.strict import Strict
+from bench.experiment.combinations import Combination, combinations
 from bench.experiment.method_files import shipped_config
 from bench.experiment.model_files import model_settings
 from bench.experiment.overrides import Override
-from bench.experiment.settings import Budget
+from bench.experiment.settings import Budget, Request
 
 
 class Slice(Strict):
@@ -48,6 +50,24 @@ class Workload(Strict):
         default_factory=dict, description="as --set: train, model, sampler, reward"
     )
 
+    def request(self, methods: Sequence[str], seeds: Sequence[int] = (0,)) -> Request:
+        """What `run` would be asked for."""
+        return Request(
+            methods=tuple(methods),
+            model=(self.model,),
+            reward=(self.reward,),
+            prompts=(self.prompts,),
+            seeds=tuple(seeds),
+        )
+
+    def combination(
+        self, origin: str, tuning: bool, methods: Sequence[str], seed: int, settings: Override
+    ) -> Combination:
+        """Methods with one seed, and the base model; settings lie over the workload's own."""
+        asked, above = self.request(methods, (seed,)), [*self.overrides(origin, tuning), settings]
+        (found,) = combinations(asked, origin, above, None, frozenset())
+        return found
+
     def overrides(self, origin: str, tuning: bool) -> list[Override]:
         """What it says over the settings of its model and of methods, lowest first."""
         part = self.tuning if tuning else self.reported
@@ -73,7 +93,7 @@ def workload(name: str) -> tuple[str, Workload]:
     known = shipped("workloads")
     if name not in known and not name.endswith((".yaml", ".yml")):
         raise BenchError(
-            f"--workload {name}: unknown.{did_you_mean(name, list(known))} Known: {', '.join(known)}"
+            f"unknown workload '{name}'.{did_you_mean(name, list(known))} Known: {', '.join(known)}"
         )
     path = known[name] if name in known else Path(name)
     found = load_config(path, Workload)
