@@ -15,8 +15,9 @@ block (or `drawn` of them) is drawn and weighted by 1/p, which is unbiased witho
 
 Ours too: first order on the last `fo_steps` steps instead of one; blocks in the first `until` of the chain
 alone, where the noise of likelihood ratios is small; `balance`, term weights from earlier batches
-(`bench.engine.balance`); `mirrored` pairs of samples with opposite noise; `control`, a control variate for the half-order term (`bench.engine.likelihood_ratio`), the reward's
-gradient through the one-step prediction, whose scale at every step is fitted to earlier batches.
+(`bench.engine.balance`); `mirrored` pairs of samples with opposite noise; `control`, a control variate for
+the half-order term (`bench.engine.likelihood_ratio`), the reward's gradient through the one-step prediction,
+whose scale at every step is fitted to earlier batches.
 
 Without a differentiable reward set `fo: false`: the last step is then handled like the others (ZO; or part of
 the tiling with `resampled`; with `none` it is dropped too).
@@ -73,7 +74,7 @@ class RlrConfig(Strict):
         default=None, description="first and last allowed start, 0 being the noisiest step; null: all"
     )
     until: float = Field(
-        default=1.0, gt=0, le=1, description="blocks start in this share of the chain, from the noisiest step on"
+        default=1.0, gt=0, le=1, description="blocks start in this share of the chain, at its noisy end"
     )
     temperature: float = Field(default=1.0, gt=0, description="of the softmax over norms (1: the paper's)")
     one_start: bool = Field(default=False, description="one block for the whole batch; false: one per sample")
@@ -95,8 +96,8 @@ class RlrConfig(Strict):
     weights: TermWeights = TermWeights()
     balance: Balance = Field(
         default="none",
-        description="term weights that earlier batches give, times `weights`: norms makes terms as long as the "
-        "first-order one, signal shrinks each by its share of noise (two micro-batches are needed)",
+        description="factors of `weights` from earlier batches: norms makes terms as long as the first-order "
+        "one, signal shrinks each by its share of noise (a batch then has two micro-batches or more)",
     )
 
 

@@ -3,10 +3,10 @@
 The terms of a plan estimate different parts of the gradient and differ in length by orders of magnitude; with
 unit weights the longest, which is noise, steers alone. `norms` makes every term as long as the first-order
 one. `signal` multiplies each by S / (S + N), where S is the squared length of its mean and N its variance:
-of all multiples of an unbiased estimate that one has the least squared error. Both are relative to
-the first-order term, whose weight stays as it is (the optimizer's own scale is left alone), and `signal` never
-makes a term longer than `norms` does. Weights depend on earlier batches alone, so they are independent of
-the gradient that they multiply; other weights than one leave it biased.
+of all multiples of an unbiased estimate that one has the least squared error. Both are relative to the
+first-order term, whose weight stays as it is, since an optimizer such as Adam takes out a common scale;
+`signal` never makes a term longer than `norms` does. Weights depend on earlier batches alone, so they are
+independent of the gradient that they multiply; other weights than one leave it biased.
 """
 
 from __future__ import annotations
@@ -24,9 +24,7 @@ FORGET = 0.9  # per batch, of the sums
 LEAST = 1e-6  # of a weight, relative to the first-order term's: a term without a weight could not be measured
 
 
-def balanced(
-    weights: Mapping[Kind, float], balance: Balance, state: Mapping[Any, Any]
-) -> dict[Kind, float]:
+def balanced(weights: Mapping[Kind, float], balance: Balance, state: Mapping[Any, Any]) -> dict[Kind, float]:
     """The weights of the next batch, from those of the settings and the sums in `state`.
 
     Before anything is known of a term, its weight is LEAST times the settings'.
@@ -53,7 +51,10 @@ def _factor(balance: Balance, own: tuple[float, float], first: tuple[float, floa
 
 
 def learn(
-    terms: Mapping[str, Term], weights: Mapping[Kind, float], balance: Balance, state: MutableMapping[Any, Any]
+    terms: Mapping[str, Term],
+    weights: Mapping[Kind, float],
+    balance: Balance,
+    state: MutableMapping[Any, Any],
 ) -> None:
     """Add a batch's terms, which were weighted by `weights`, to the sums in `state`.
 

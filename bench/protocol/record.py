@@ -21,7 +21,8 @@ from bench.experiment.search import space
 from bench.protocol import tune
 from bench.protocol.suite import RECORD, Part, Run, Suite, runs, state
 from bench.report.load import CellResults, load
-from bench.report.summary import at_step
+from bench.report.over_optimised import distances
+from bench.report.spent import at_step
 from bench.run.evaluations import incomplete
 from bench.run.spent import Counters
 from bench.run.store import ResultsDir
@@ -106,9 +107,10 @@ def tables(part: Part, found: Sequence[Run], stored: Mapping[str, CellResults]) 
     """The files of one workload, by name. stored: what there is of its final runs, by cell."""
     lines = [_run_line(part, run, stored.get(run.cell or "")) for run in found]
     known = [(run, stored[run.cell]) for run in found if run.cell is not None and run.cell in stored]
-    evaluated = [(run, cell) for run, cell in known if not cell.evals.empty]
-    curves = [line for run, cell in evaluated for line in _curve(part, run, cell)]
-    scores = [line for run, cell in evaluated if cell.done for line in _scores(part, run, cell)]
+    base = stored.get(part.base)
+    evaluated = [(run, cell, _evaluations(part, cell, base)) for run, cell in known if not cell.evals.empty]
+    curves = [line for run, cell, rows in evaluated for line in _curve(run, cell, rows)]
+    scores = [line for run, cell, rows in evaluated if cell.done for line in _scores(run, rows)]
     return {
         TRIALS: tune.trials_table(part.tuning),
         CHOSEN: dump_yaml(tune.chosen_tree(part.tuning) | {"workload": part.name}),
@@ -153,14 +155,17 @@ def _cost(cell: CellResults) -> Tree:
     }
 
 
-def _evaluations(part: Part, cell: CellResults) -> pd.DataFrame:
-    """The whole evaluations of a cell: step, prompt, image, reward (diversity among them), score.
+def _evaluations(part: Part, cell: CellResults, base: CellResults | None) -> pd.DataFrame:
+    """The whole evaluations of a cell: step, prompt, image, reward, score; diversity and distance among them.
 
-    One that is just being written is left out. What is measured of pictures beside eval.jsonl joins here.
+    One that is just being written is left out.
     """
     rows = [{str(key): value for key, value in row.items()} for row in cell.evals.to_dict("records")]
     torn = incomplete(rows, part.results.cell(cell.id).config())
-    return cast(pd.DataFrame, cell.evals[~cell.evals["step"].isin(torn)])
+    whole = cast(pd.DataFrame, cell.evals[~cell.evals["step"].isin(torn)])
+    if base is None or cell is base:
+        return whole
+    return pd.concat([whole, *(distances(cell, base, int(step)) for step in whole["step"].unique())])
 
 
 def _means(evaluations: pd.DataFrame, by: Sequence[str]) -> list[Tree]:
@@ -169,17 +174,16 @@ def _means(evaluations: pd.DataFrame, by: Sequence[str]) -> list[Tree]:
     return [{str(key): value for key, value in row.items()} for row in means.to_dict("records")]
 
 
-def _curve(part: Part, run: Run, cell: CellResults) -> list[Tree]:
+def _curve(run: Run, cell: CellResults, evaluations: pd.DataFrame) -> list[Tree]:
     found: list[Tree] = []
-    for line in _means(_evaluations(part, cell), ("step", "reward")):
+    for line in _means(evaluations, ("step", "reward")):
         spent = Counters.of(at_step(cell, line["step"]))
         costs = {"forwards": spent.forward_equivalents, "seconds": spent.seconds}
         found.append({**_who(run), **line, **costs})
     return found
 
 
-def _scores(part: Part, run: Run, cell: CellResults) -> list[Tree]:
+def _scores(run: Run, evaluations: pd.DataFrame) -> list[Tree]:
     """At the end of a training: an evaluation on the way is no result of the budget."""
-    evaluations = _evaluations(part, cell)
     last = cast(pd.DataFrame, evaluations[evaluations["step"] == evaluations["step"].max()])
     return [{**_who(run), **line} for line in _means(last, ("prompt", "reward"))]
