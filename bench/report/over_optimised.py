@@ -44,7 +44,7 @@ def distances(cell: CellResults, base: CellResults, step: int) -> pd.DataFrame:
     pictures = cell.pictures_at(step)
     place = base.pictures_at(origin).get_indexer(pictures)
     common = place >= 0
-    found = pictures[common].to_frame(index=False)
+    found = pictures.to_frame(index=False)[common]
     score = features.distance(ours.values[common], theirs.values[place[common]], ours.name)
     marked = found.assign(step=step, reward=DISTANCE, score=score, features=ours.name)
     return cast(pd.DataFrame, marked[nothing.columns])

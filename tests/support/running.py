@@ -102,7 +102,7 @@ def numbers(directory: CellDir) -> tuple[Any, ...]:
     ]
     samples = {p.relative_to(directory.path): p.read_bytes() for p in directory.path.glob("samples/*/*.png")}
     lora = {p.name: p.read_bytes() for p in directory.path.glob("lora/*")}
-    features = {p.name: p.read_bytes() for p in directory.features.iterdir()}
+    features = {p.name: p.read_bytes() for p in directory.features.glob("*.npz")}
     return metrics, read_rows(directory.evaluations), samples, lora, features
 
 
