@@ -93,15 +93,25 @@ def _spaces(record: Record) -> Iterator[Fault]:
 
 
 def across(records: Sequence[Record], others: Sequence[Record] = ()) -> list[Fault]:
-    """Where the base model of a record differs from another's: they are to be the same weights, prompts and
-    noise. others: more records to compare with."""
+    """Where a record differs from another in what is to be the same for all: how many trials, studies and
+    seeds, and the base model with its weights, prompts and noise. others: more records to compare with."""
     found = list[Fault]()
     for n, record in enumerate(records):
+        if earlier := (*others, *records[:n]):
+            found += _effort(record, earlier[0])
         for name in record.tables:
             first = next((other for other in (*others, *records[:n]) if name in other.tables), None)
             if first is not None:
                 found += _base_models(name, record, first)
     return found
+
+
+def _effort(record: Record, other: Record) -> Iterator[Fault]:
+    for key in ("trials", "studies", "seeds"):
+        ours, theirs = getattr(record.suite, key), getattr(other.suite, key)
+        if ours != theirs:
+            where = f"{at(record.folder / SUITE)}: {key}"
+            yield Fault(where, f"{ours}, and {theirs} in {other.folder}", "run the suite with as many")
 
 
 def _base_models(name: str, record: Record, other: Record) -> Iterator[Fault]:

@@ -135,13 +135,10 @@ class Maker:
                     scores += [
                         _score(method, study, seed, p, reward, x) for p, x in zip(prompts, last, strict=True)
                     ]
-                    for n in range(1, EVALUATIONS + 1):
-                        mean = np.mean(hard[reward]) + n / EVALUATIONS * (
-                            np.mean(last) - np.mean(hard[reward])
-                        )
-                        curves.append(
-                            _point(method, study, seed, 3 * n, 5900 * n / EVALUATIONS, reward, mean)
-                        )
+                    first, end = float(np.mean(hard[reward])), float(np.mean(last))
+                    for part in (n / EVALUATIONS for n in range(1, EVALUATIONS + 1)):
+                        mean = first + part * (end - first)
+                        curves.append(_point(method, study, seed, int(12 * part), 5900 * part, reward, mean))
         table(folder / RUNS, runs)
         table(folder / SCORES, scores)
         table(folder / CURVES, curves)

@@ -246,14 +246,18 @@ def test_a_table_without_a_column_and_a_suite_of_another_format_are_refused(reco
         read_record(record)
 
 
-def test_base_models_of_two_records_are_to_be_the_same(tmp_path: Path) -> None:
+def test_base_models_and_effort_of_two_records_are_to_be_the_same(tmp_path: Path) -> None:
     one, two = (read_record(maker(workloads=SOME, noise=n).write(tmp_path / str(n))) for n in (1, 2))
     assert across([one, two]) == []
-    other = maker(workloads=SOME)
+    other = maker(workloads=SOME, trials=3)
     other.base["clip"] = 0.62
     three = read_record(other.write(tmp_path / "3"))
-    (fault,) = [f for f in across([three], [one, two]) if "easy" in f.where]
-    assert "the base model's clip is 0.6" in str(fault) and str(tmp_path / "1") in str(fault)
+    effort, easy, no_gradient = across([three], [one, two])
+    assert str(effort).endswith(
+        f"suite.yaml: trials: 3, and 2 in {tmp_path / '1'}: run the suite with as many"
+    )
+    assert "easy/scores.csv: the base model's clip is 0.6" in str(easy) and str(tmp_path / "1") in str(easy)
+    assert "no-gradient/scores.csv: the base model's clip is 0.6" in str(no_gradient)
 
 
 def test_methods_without_a_search_space_tune_nothing(tmp_path: Path) -> None:
