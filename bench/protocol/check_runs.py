@@ -63,6 +63,7 @@ def _run(suite: Suite, tables: Tables, workload: Workload, run: Run) -> Iterator
     where = at(tables.folder / RUNS, run.line)
     if run.state not in ENDED:
         yield Fault(where, f"{_named(run)}: {run.state}", GO_ON, missing=True)
+        return
     if run.method == BASE:
         return
     if run.study != (run.seed or 0) % suite.studies:

@@ -33,7 +33,8 @@ def tuning_faults(suite: Suite, name: str, tables: Tables, workload: Workload) -
         for study in range(suite.studies):
             trials = [t for t in tables.trials if (t.method, t.study) == (method, study)]
             yield from _study(suite, tables, method, study, trials)
-            if tables.chosen is not None:
+            ended = len(trials) == suite.trials and all(trial.state in ENDED for trial in trials)
+            if tables.chosen is not None and ended:
                 yield from _choice(tables, method, study, trials, direction(workload.reward))
 
 
@@ -92,12 +93,15 @@ def _study(suite: Suite, tables: Tables, method: str, study: int, trials: Sequen
 
 
 def _choice(tables: Tables, method: str, study: int, trials: Sequence[Trial], sign: int) -> Iterator[Fault]:
-    """A study's choice is its best trial, as it stands in trials.csv; of misses alone there is none."""
+    """The choice of a study that has ended is its best trial, as trials.csv has it; of misses alone there is
+    none."""
     assert tables.chosen is not None  # called only then
     where = f"{tables.folder / CHOSEN}: methods.{method}, study {study}"
     found = [c for c in tables.chosen.methods.get(method, ()) if c.study == study]
     best = max((sign * t.score for t in trials if t.score is not None), default=None)
-    if len(found) != (best is not None):
+    if not found and best is not None:
+        yield Fault(where, "nothing is chosen yet", GO_ON, missing=True)
+    elif len(found) > (best is not None):
         what = f"{len(found)} choices, and {'a trial has' if best is not None else 'no trial has'} a score"
         yield Fault(where, what, ANEW)
         return

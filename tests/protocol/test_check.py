@@ -162,6 +162,35 @@ def _chosen(changes: Tree, tree: Tree) -> None:
     tree["methods"]["truncated_bp"][0].update(changes)
 
 
+def test_a_study_that_goes_on_has_chosen_nothing_and_its_runs_have_no_settings(record: Path) -> None:
+    def later(rows: list[Row]) -> None:
+        of(rows, method="ddpo", study=1).update(state="running", score="")
+
+    def left(rows: list[Row]) -> None:
+        for row in rows:
+            if row["method"] == "ddpo" and row["study"] == "1":
+                row |= {
+                    "state": "left",
+                    "settings": "",
+                    "cell": "",
+                    "forwards": "",
+                    "steps": "",
+                    "seconds": "",
+                }
+
+    def drop(rows: list[Row]) -> None:
+        rows[:] = [row for row in rows if not (row["method"] == "ddpo" and row["study"] == "1")]
+
+    change(record / "easy" / TRIALS, later)
+    change(record / "easy" / RUNS, left)
+    change(record / "easy" / CURVES, drop)
+    change(record / "easy" / SCORES, drop)
+    change_yaml(record / "easy" / CHOSEN, lambda tree: tree["methods"]["ddpo"].pop())
+    found = check(read_record(record), SOME)
+    assert all(fault.missing for fault in found), found
+    assert [Path(fault.where.partition(":")[0]).name for fault in found] == [TRIALS, RUNS, RUNS]
+
+
 def test_what_is_only_not_there_yet_is_told_from_what_is_wrong(record: Path) -> None:
     def lose(rows: list[Row]) -> None:
         rows[:] = [row for row in rows if (row["method"], row["seed"]) != ("ddpo", "2")]
