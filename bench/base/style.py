@@ -19,6 +19,7 @@ from bench.base.files import write_atomically
 
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 BLUE, VERMILLION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#6E6E6E"
+SILVER = "#9A9A9A"
 DPI = 200
 
 
@@ -39,6 +40,7 @@ COLOURS = {
     "blue": BLUE,
     "vermillion": VERMILLION,
     "purple": PURPLE,
+    "silver": SILVER,
 }
 LINES: dict[str, Any] = {"solid": "-", "dashed": DASHED, "dotted": DOTTED, "mixed": MIXED}
 SPARE = [

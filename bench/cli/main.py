@@ -11,7 +11,7 @@ from typer import Option
 
 from bench.base.console import plain
 from bench.base.errors import BenchError
-from bench.cli import cost, gradients, new, options, protocol, run, slurm, vbench
+from bench.cli import cost, gradients, leaderboard, new, options, protocol, run, slurm, vbench
 
 app = typer.Typer(
     help="Benchmark of gradient estimators for fine-tuning diffusion models on rewards.",
@@ -100,6 +100,7 @@ COMMANDS = (
     *(run.run, gradients.gradients, run.sample, run.report, run.verify, doctor, fetch, run.evaluate, new.new),
     protocol.suite,
     protocol.tune,
+    leaderboard.leaderboard,
     *(slurm.submit, slurm.status, slurm.cancel, slurm.retry, slurm.logs, cost.profile, cost.plan),
 )
 for command in COMMANDS:

@@ -56,6 +56,18 @@ class Law(Strict):
         low, high = self.uniform or (0.0, 1.0)
         return float(f"{low + (high - low) * u:.3g}")
 
+    def holds(self, value: Any) -> bool:
+        """Whether the law can give this setting: one of its choices, or a number between its ends."""
+        if self.choice is not None:
+            return any(
+                value == one and isinstance(value, bool) is isinstance(one, bool) for one in self.choice
+            )
+        ends = self.integer or self.log or self.uniform or (0.0, 1.0)
+        number = isinstance(value, int) if self.integer is not None else isinstance(value, int | float)
+        # Numbers are drawn to three digits, which may lie just outside the ends.
+        low, high = (float(f"{end:.3g}") if self.integer is None else end for end in ends)
+        return number and not isinstance(value, bool) and min(low, ends[0]) <= value <= max(high, ends[1])
+
 
 class Space(Strict):
     """A method's whole space: dotted setting (`train.lr`, or one of the method's own) → law."""

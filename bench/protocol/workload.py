@@ -22,6 +22,7 @@ from bench.experiment.method_files import shipped_config
 from bench.experiment.model_files import model_settings
 from bench.experiment.overrides import Override
 from bench.experiment.settings import Budget, Request
+from bench.run.evaluations import DIVERSITY
 
 
 class Slice(Strict):
@@ -80,12 +81,23 @@ class Workload(Strict):
         }
         return [Override(origin, self.settings), Override(origin, {"train": train, "eval": evaluation})]
 
+    @property
+    def scored(self) -> tuple[str, ...]:
+        """What a comparison has scores of: the trained reward, the untouched ones, and diversity if any."""
+        diversity = (DIVERSITY,) if self.images_per_prompt > 1 else ()
+        return (self.reward, *self.untouched, *diversity)
+
     def takes(self, method: str) -> bool:
         """Whether a method can take part: not one that needs the gradient of a reward that has none."""
         if registry.load("reward", registered(self.reward)).differentiable:
             return True
         cls, steps = registry.load("method", method), model_settings(self.model, ()).steps
         return not cls(shipped_config(method, self.model), steps).needs_reward_grad
+
+
+def all_workloads() -> dict[str, Workload]:
+    """Those that ship, by name. Raises BenchError for a faulty file."""
+    return {name: workload(name)[1] for name in shipped("workloads")}
 
 
 def workload(name: str) -> tuple[str, Workload]:

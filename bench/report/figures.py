@@ -61,8 +61,9 @@ def _panels(
     for axes, axis in zip(panels, which, strict=True):
         for label, points in measured.items():
             x, y, se = (np.asarray(points[name], dtype=float) for name in (axis, "mean", "se"))
-            _line(axes, x, y, np.nan_to_num(se), look[label])
-        _base_line(axes, base, "base" if axes is panels[-1] else "")
+            line(axes, x, y, np.nan_to_num(se), look[label])
+        if base is not None and math.isfinite(base.mean):
+            level(axes, base.mean, "base" if axes is panels[-1] else "")
         axes.set_xlabel(AXES[axis])
         axes.set_xlim(left=0)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=axis == "steps"))
@@ -73,18 +74,18 @@ def _panels(
     return figure
 
 
-def _line(axes: Axes, x: np.ndarray, y: np.ndarray, se: np.ndarray, look: Look) -> None:
+def line(axes: Axes, x: np.ndarray, y: np.ndarray, se: np.ndarray, look: Look) -> None:
+    """A method's line through y [points] at x, with a band of se to both sides."""
     axes.fill_between(x, y - se, y + se, color=look.colour, alpha=0.15, linewidth=0)
     axes.plot(x, y, color=look.colour, marker=look.marker, linestyle=look.line, markeredgewidth=0)
 
 
-def _base_line(axes: Axes, base: Estimate | None, name: str) -> None:
-    if base is None or not math.isfinite(base.mean):
-        return
-    axes.axhline(base.mean, color=GREY, linewidth=1.1, linestyle=(0, (2, 2)), zorder=1)
+def level(axes: Axes, value: float, name: str) -> None:
+    """A grey line at a value across the axes, named on the right of them."""
+    axes.axhline(value, color=GREY, linewidth=1.1, linestyle=(0, (2, 2)), zorder=1)
     axes.annotate(
         name,
-        (1, base.mean),
+        (1, value),
         xycoords=("axes fraction", "data"),
         xytext=(4, 0),
         textcoords="offset points",

@@ -75,13 +75,14 @@ def _trained_columns(lines: Sequence[Line]) -> list[Column]:
     if null is not None:
         found.append(estimates("over null", [line.claim for line in lines], signed=True))
     if any(line.claim.claims for line in lines):
-        found.append(texts("p", [_probability(line.p) for line in lines]))
+        found.append(texts("p", [probability(line.p) for line in lines]))
     digits = decimals(gains)
     spans = [f"{g.low:+.{digits}f} … {g.high:+.{digits}f}" if math.isfinite(g.low) else NONE for g in gains]
     return [*found, replace(texts(f"95 % interval{of}", spans), optional=True)]
 
 
-def _probability(p: float) -> str:
+def probability(p: float) -> str:
+    """A p value; – where nothing is claimed."""
     return NONE if not math.isfinite(p) else "<0.001" if p < 0.001 else f"{p:.3f}"
 
 

@@ -40,6 +40,21 @@ def test_a_law_goes_from_end_to_end(law: Law, low: object, middle: object, high:
     assert [law.at(u) for u in (0.0, 0.5, 1 - 1e-9)] == [low, middle, high]
 
 
+@pytest.mark.parametrize(
+    ("law", "inside", "outside"),
+    [
+        (Law(log=(1e-4, 1e-2)), [1e-4, 3e-3, 0.01], [9e-5, 0.011, "0.001", True]),
+        (Law(uniform=(0, 1.2345)), [0, 0.5, 1.23], [-0.1, 1.24, None]),
+        (Law(integer=(1, 3)), [1, 3], [0, 4, 2.0, True]),
+        (Law(choice=(1, "a", False, [2])), [1, "a", False, [2]], [0, "b", True, [3]]),
+    ],
+)
+def test_a_law_holds_what_it_can_give(law: Law, inside: list[Any], outside: list[Any]) -> None:
+    assert [value for value in inside if not law.holds(value)] == []
+    assert [value for value in outside if law.holds(value)] == []
+    assert all(law.holds(law.at(u / 50)) for u in range(50))
+
+
 @pytest.mark.parametrize("wrong", [{}, {"log": (1, 2), "choice": (1,)}, {"log": (0, 1)}, {"integer": (3, 1)}])
 def test_a_law_is_one_law_from_small_to_large(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):

@@ -1,0 +1,42 @@
+"""What is against the protocol in a record, in one line each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+GO_ON = "the same `bench suite` command goes on"
+ANEW = "let `bench suite` write the record anew, and change nothing in it"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """where: a file, with the line if there is one. what: is wrong. do: to mend it.
+
+    missing: it is only not there yet; a leaderboard shows such a record, and marks it.
+    """
+
+    where: str
+    what: str
+    do: str
+    missing: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}: {self.do}"
+
+
+def at(path: Path, line: int | None = None) -> str:
+    """Where something is, as messages say it."""
+    return str(path) if line is None else f"{path}:{line}"
+
+
+def same(left: Any, right: Any) -> bool:
+    """Whether two settings are equal; numbers to the six digits that a record has."""
+    if isinstance(left, Mapping) and isinstance(right, Mapping):
+        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
+    if isinstance(left, float) and isinstance(right, int | float):
+        return math.isclose(left, right, rel_tol=1e-5)
+    return left == right

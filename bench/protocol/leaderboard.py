@@ -1,0 +1,232 @@
+"""The leaderboard: all records together, workload by workload, and over workloads.
+
+A method is measured within its own record, against the base model and the null row that ran on the same
+machine; across records it is compared by what does not depend on a machine. Claims of one workload's table
+are adjusted together, whichever record they come from.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from bench.protocol.measures import (
+    Collapse,
+    collapses,
+    direction,
+    gain,
+    improves,
+    integral,
+    median_time,
+    over,
+    over_optimised,
+    ratios,
+    scored,
+    times,
+)
+from bench.protocol.reading import DONE, Record, Tables
+from bench.protocol.workload import Workload
+from bench.report.groups import NULL
+from bench.report.stats import NOTHING, Estimate, holm
+from bench.run.evaluations import DIVERSITY
+
+DISTANCE = "distance"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One method of one record on one workload: a line of the workload's table.
+
+    runs, finished: how many were to be made, and how many have scores. gain: over the base model. claim: over
+    the null row (NOTHING for that itself); p: of it being zero, adjusted for all claims of the table (Holm),
+    nan where there is no claim. times: to target, of the runs that have ended; time: their median. untouched:
+    gains in rewards that were not trained on. diversity: change to the base model. distance: from it.
+    steps, seconds: means over finished runs.
+    """
+
+    label: str
+    record: str
+    method: str
+    runs: int
+    finished: int
+    gain: Estimate
+    claim: Estimate
+    p: float
+    times: tuple[float, ...]
+    untouched: dict[str, Estimate]
+    diversity: Estimate
+    distance: Estimate
+    collapse: Collapse
+    over_optimised: bool
+    steps: float
+    seconds: float
+
+    @property
+    def null(self) -> bool:
+        """Whether it is the null row."""
+        return self.method == NULL
+
+    @property
+    def time(self) -> float:
+        """Median time to target in forward equivalents; nan without a target or a run that has ended."""
+        return median_time(self.times)
+
+
+@dataclass(frozen=True)
+class Table:
+    """One workload: its standings, the best gain first, and the labels of the methods that sit out."""
+
+    name: str
+    workload: Workload
+    standings: tuple[Standing, ...]
+    sits_out: tuple[str, ...]
+
+    def improved(self, standing: Standing) -> bool:
+        """Whether a gain over the null row is claimed of it."""
+        return improves(standing.claim, standing.p, self.workload.reward)
+
+
+@dataclass(frozen=True)
+class Total:
+    """One method over all workloads. integral: of its performance profile, nan if no workload was solved.
+
+    solved: on how many its median time is finite. improved: on how many a gain over the null row is claimed.
+    """
+
+    label: str
+    method: str
+    ratios: tuple[float, ...]
+    integral: float
+    solved: int
+    improved: int
+
+    @property
+    def null(self) -> bool:
+        """Whether it is the null row."""
+        return self.method == NULL
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """Everything that the page shows. unsolved, targetless: workloads that no profile counts, because nobody
+    solves them, or because they have no target."""
+
+    records: tuple[Record, ...]
+    tables: tuple[Table, ...]
+    totals: tuple[Total, ...]
+    unsolved: tuple[str, ...]
+    targetless: tuple[str, ...]
+
+
+def leaderboard(records: Sequence[Record], workloads: Mapping[str, Workload]) -> Leaderboard:
+    """What the records say of all workloads that any of them has, in the order of `workloads`."""
+    ordered = sorted(records, key=lambda record: record.name)
+    labels = _labels(ordered)
+    names = [name for name in workloads if any(name in record.suite.workloads for record in ordered)]
+    tables = tuple(_table(name, workloads[name], ordered, labels) for name in names)
+    known = [table for table in tables if table.workload.target is not None]
+    found = {label: _times(label, known) for label in labels.values()}
+    compared = ratios(found)
+    solved = {name for table in compared.values() for name in table}
+    return Leaderboard(
+        tuple(ordered),
+        tables,
+        tuple(_totals(tables, labels, found, compared)),
+        tuple(table.name for table in known if table.name not in solved),
+        tuple(table.name for table in tables if table.workload.target is None),
+    )
+
+
+def _labels(records: Sequence[Record]) -> dict[tuple[str, str], str]:
+    """(record, method) → the method, with the record behind it where several have the method."""
+    counts = Counter(method for record in records for method in record.suite.methods)
+    return {
+        (record.name, method): method if counts[method] == 1 else f"{method} ({record.name})"
+        for record in records
+        for method in record.suite.methods
+    }
+
+
+def _table(
+    name: str, workload: Workload, records: Sequence[Record], labels: Mapping[tuple[str, str], str]
+) -> Table:
+    found = [
+        _standing(labels[record.name, method], record, record.tables[name], workload, method)
+        for record in records
+        if name in record.tables
+        for method in record.suite.takes_part(name)
+    ]
+    out = [
+        labels[record.name, method]
+        for record in records
+        for method in record.suite.methods
+        if name in record.suite.workloads and method not in record.suite.takes_part(name)
+    ]
+    sign = direction(workload.reward)
+    ranked = sorted(
+        found, key=lambda s: (math.isnan(s.gain.mean), -sign * s.gain.mean if s.gain.units else 0.0, s.label)
+    )
+    return Table(name, workload, tuple(_adjusted(ranked)), tuple(out))
+
+
+def _adjusted(found: Sequence[Standing]) -> list[Standing]:
+    """With the p of all claims, adjusted together."""
+    claimed = [k for k, standing in enumerate(found) if standing.claim.claims]
+    p = dict(zip(claimed, holm([found[k].claim.p for k in claimed]), strict=True))
+    return [replace(s, p=p[k]) if k in p else s for k, s in enumerate(found)]
+
+
+def _standing(label: str, record: Record, tables: Tables, workload: Workload, method: str) -> Standing:
+    seeds, reward = record.suite.seeds, workload.reward
+    done = [run for run in tables.of(method) if run.state == DONE]
+    trained = gain(tables, method, reward, seeds)
+    untouched = {name: gain(tables, method, name, seeds) for name in workload.untouched}
+    return Standing(
+        label=label,
+        record=record.name,
+        method=method,
+        runs=seeds,
+        finished=len(done),
+        gain=trained,
+        claim=NOTHING if method == NULL else over(tables, method, NULL, reward, seeds),
+        p=math.nan,
+        times=() if workload.target is None else tuple(times(tables, method, reward, workload.target)),
+        untouched=untouched,
+        diversity=gain(tables, method, DIVERSITY, seeds),
+        distance=scored(tables, method, DISTANCE),
+        collapse=collapses(tables, method),
+        over_optimised=over_optimised(trained, untouched, reward),
+        steps=_mean([run.steps for run in done]),
+        seconds=_mean([run.seconds for run in done]),
+    )
+
+
+def _mean(values: Sequence[float | None]) -> float:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else math.nan
+
+
+def _times(label: str, tables: Sequence[Table]) -> dict[str, float]:
+    """Workload → median time; infinite where the method has no line."""
+    return {
+        table.name: next((s.time for s in table.standings if s.label == label), math.inf) for table in tables
+    }
+
+
+def _totals(
+    tables: Sequence[Table],
+    labels: Mapping[tuple[str, str], str],
+    found: Mapping[str, Mapping[str, float]],
+    compared: Mapping[str, Mapping[str, float]],
+) -> list[Total]:
+    totals = []
+    for (_, method), label in labels.items():
+        lines = [(t, s) for t in tables for s in t.standings if s.label == label]
+        own = tuple(compared[label].values())
+        solved = sum(math.isfinite(time) for time in found[label].values())
+        improved = sum(table.improved(standing) for table, standing in lines)
+        totals.append(Total(label, method, own, integral(own), solved, improved))
+    # nan (nothing solved) is the same for all; then claims decide, then names.
+    return sorted(totals, key=lambda t: (-t.integral if t.ratios else 0.0, -t.improved, t.label))
