@@ -21,21 +21,7 @@ from scipy import stats
 from tabulate import tabulate
 
 from bench.report.load import CellResults, load
-
-
-def mean_score(cell: CellResults, reward: str, step: int) -> float:
-    """Held-out mean of one evaluation."""
-    return float(np.mean(cell.scored(reward, step)["score"].to_numpy(dtype=float)))
-
-
-def first_crossing(cell: CellResults, reward: str, target: float) -> tuple[float, int] | None:
-    """(training seconds, optimizer steps) at the first evaluation that reaches the target; None if none
-    does."""
-    seconds = dict(zip(cell.metrics["step"], cell.metrics["seconds"], strict=True))
-    for step in cell.eval_steps:
-        if mean_score(cell, reward, step) >= target:
-            return float(seconds[step]), step
-    return None
+from bench.report.target import first_crossing, mean_score
 
 
 def summary(cells: Sequence[CellResults], reward: str, target: float) -> list[object]:

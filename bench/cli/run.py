@@ -154,12 +154,15 @@ def report(
     out: Annotated[
         Path | None, Option(metavar="DIR", help="directory for the report", show_default="DIR/report")
     ] = None,
+    paper: Annotated[
+        bool, Option("--paper", help="the RLR paper's tables beside these cells, and what is missing of them")
+    ] = False,
 ) -> None:
     """Build the tables and figures of a results directory again, and print the summary."""
     progress(f"report: looking at {directory}")
     from bench.report.report import write_report
 
-    write_report(directory, console, out)
+    write_report(directory, console, out, paper)
 
 
 def verify(

@@ -15,7 +15,7 @@ from rich.console import Console
 from bench.base.console import plain, progress
 from bench.base.errors import BenchError
 from bench.base.files import existing, write_atomically
-from bench.report import contests, overview, unfinished
+from bench.report import contests, overview, paper_section, unfinished
 from bench.report.load import Results, has_profiles, load
 from bench.report.page import render_page
 from bench.report.section import Section
@@ -43,11 +43,12 @@ SECTIONS: tuple[Callable[[Results], Section | None], ...] = (
 )
 
 
-def write_report(results_dir: Path, console: Console, out: Path | None = None) -> Path:
+def write_report(results_dir: Path, console: Console, out: Path | None = None, paper: bool = False) -> Path:
     """Print the summary and write report/, and gradients*.csv beside it. Returns the path of report.html.
 
-    out: where all files go instead. Works on what is there: unfinished and failed cells and gradient profiles
-    are shown as such. Raises BenchError if nothing can be shown, or nothing written.
+    out: where all files go instead. paper: the RLR paper's tables beside the cells, which are printed instead
+    of the summary, and stand first on the page. Works on what is there: unfinished and failed cells and
+    gradient profiles are shown as such. Raises BenchError if nothing can be shown, or nothing written.
     """
     folder = ResultsDir(results_dir).report if out is None else out
     _check_writable(folder)
@@ -56,8 +57,9 @@ def write_report(results_dir: Path, console: Console, out: Path | None = None) -
         if kind.not_reported is not None:
             raise BenchError(f"{results_dir}: {kind.not_reported}")
     results = load(results_dir)
-    sections = [section for make in SECTIONS if (section := make(results)) is not None]
-    for section in sections:
+    beside = [paper_section.section(results)] if paper else []
+    sections = [*beside, *(section for make in SECTIONS if (section := make(results)) is not None)]
+    for section in beside or sections:
         section.show(console)
     if not any(section.has_results for section in sections):
         raise BenchError(f"{results_dir}: {_nothing(results)} can be read yet")

@@ -179,3 +179,14 @@ def _units(table: pd.DataFrame) -> np.ndarray:
     if prompts.nunique() >= 2:
         table = cast(pd.DataFrame, table.groupby(level="prompt", sort=True).mean())
     return table.to_numpy(dtype=float)
+
+
+def over_seeds(values: Sequence[float]) -> Estimate:
+    """Mean of one value per run, with Student's interval over runs; without one if there is a single run."""
+    array = np.asarray(values, dtype=float)
+    se, half = math.nan, math.nan
+    if len(array) >= LEAST_SEEDS:
+        se = float(array.std(ddof=1)) / math.sqrt(len(array))
+        half = float(stats.t.ppf((1 + LEVEL) / 2, len(array) - 1)) * se
+    mean = float(array.mean())
+    return Estimate(mean, se, mean - half, mean + half, math.nan, 1, len(array))

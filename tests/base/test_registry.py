@@ -131,5 +131,5 @@ def test_packages_are_listed_by_name() -> None:
         for top in ("bench", "methods", "rewards")
         for path in (ROOT / top).rglob("*.py")
     }
-    assert listed == found | {"bench.configs", "bench.slurm"}
+    assert listed == found | {"bench.configs", "bench.results", "bench.slurm"}
     assert all((ROOT / Path(*name.split(".")) / "__init__.py").is_file() for name in found)
