@@ -169,7 +169,7 @@ def test_table_4_restricts_the_block_to_the_papers_steps_where_dcot_is_on() -> N
 
 
 def test_every_experiment_that_ships_is_one_of_the_tested() -> None:
-    assert set(shipped("experiments")) == {*PAPER, "table3", "demo", "tuning", "race"}
+    assert set(shipped("experiments")) == {*PAPER, "table3", "demo", "race"}
 
 
 def test_weights_from_another_repository_are_not_sought_at_the_commit_of_the_models_own() -> None:
