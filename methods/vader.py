@@ -16,6 +16,8 @@ Differs from the authors' code: frames and steps are drawn from streams of the r
 and frames anew for every sample; an image model has none to draw from. The score is maximised as it is
 (docs/rewards.md has their losses). Their LoRA is on queries, keys and values, has alpha 8 at rank 16 (so
 scale 1/2) and dropout 0.01; here it is what the model's settings say, on output layers too, without dropout.
+Guidance belongs to the model as well, so that all methods share it: 7.5 for videocrafter2 as shipped, theirs
+with `--set model.guidance=12`.
 """
 
 import random
