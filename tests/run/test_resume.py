@@ -20,6 +20,7 @@ from bench.run import launch, warm
 from bench.run.cell import run_cell
 from bench.run.process import Exit, HowToRun, Outcome
 from bench.run.progress import Lines
+from bench.run.spent import Counters
 from bench.run.store import CellDir, WorkState
 from bench.run.warm import WarmProcess
 from bench.run.work import Work
@@ -91,6 +92,32 @@ def test_run_killed_at_random_moments_ends_in_the_same_numbers(tmp_path: Path, p
     for seed in (0, 1):
         prefix = f"push-dots-brightness-s{seed}"
         assert numbers(cell(tmp_path / "killed", prefix)) == numbers(cell(tmp_path / "whole", prefix))
+
+
+def test_a_budget_of_seconds_goes_on_where_a_kill_left_it(tmp_path: Path, plugin: None) -> None:
+    """What was spent before the last checkpoint counts; what came after it is spent again."""
+    arguments = ["--model", str(DOTS), "--methods", "full_bp", "--budget", "1s"]
+    arguments += ["--set", "train.samples_per_prompt=128", "--set", "train.micro_batch=512"]
+    run = ["run", "--no-report", "--out", str(tmp_path), *arguments]
+    process = WarmProcess(run, tmp_path / "output", environment() | {PAUSE: "0.05"})
+    while len(read_rows(log := cell(tmp_path, "full_bp").metrics)) < 5 if _begun(tmp_path) else True:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    while process.poll() is None:
+        time.sleep(0.01)
+    before = read_rows(log)
+    assert run_dots(tmp_path, *arguments[2:]).returncode == 0
+    rows = read_rows(log)
+    common = [old["seconds"] == new["seconds"] for old, new in zip(before, rows, strict=False)]
+    assert any(common) and common == sorted(common, reverse=True)  # those up to the checkpoint are kept
+    last = Counters.of(rows[-1])
+    assert last.seconds * (1 + 1 / last.batch) > 1
+    assert status(cell(tmp_path, "full_bp"))["state"] == WorkState.DONE
+
+
+def _begun(out: Path) -> bool:
+    return bool(list(out.glob("cells/full_bp*/metrics.jsonl")))
 
 
 def test_interrupt_checkpoints_says_how_to_continue_and_continuing_gives_the_same_numbers(
