@@ -253,4 +253,4 @@ def _record(record: Record, missing: Mapping[str, int]) -> str:
         f"    python -m bench suite --methods {methods or NULL} --workloads {','.join(suite.workloads)} \\\n"
         f"        --trials {suite.trials} --studies {suite.studies} --seeds {suite.seeds}"
     )
-    return f"### {record.name}\n\n{listed(suite.environment)}.{state}\n\n{command}"
+    return f"### {record.name}\n\n{_folded(listed(suite.environment) + '.' + state)}\n\n{command}"
