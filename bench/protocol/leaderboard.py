@@ -29,10 +29,9 @@ from bench.protocol.measures import (
 from bench.protocol.reading import DONE, Record, Tables
 from bench.protocol.workload import Workload
 from bench.report.groups import NULL
+from bench.report.over_optimised import DISTANCE
 from bench.report.stats import NOTHING, Estimate, holm
 from bench.run.evaluations import DIVERSITY
-
-DISTANCE = "distance"
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,11 @@ from bench.base.files import write_atomically
 from bench.base.labels import flat, listed
 from bench.protocol.leaderboard import Leaderboard, Standing, Table, leaderboard
 from bench.protocol.leaderboard_figures import PROFILE, figures
-from bench.protocol.measures import COLLAPSED, LARGEST_RATIO, direction
+from bench.protocol.measures import LARGEST_RATIO, direction
 from bench.protocol.reading import Record
 from bench.protocol.workload import Workload
 from bench.report.groups import NULL
+from bench.report.over_optimised import COLLAPSED
 from bench.report.stats import Estimate
 from bench.report.tables import CLEAR, decimals, estimates, probability, short_count
 

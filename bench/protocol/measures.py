@@ -23,12 +23,12 @@ from bench.base import registry
 from bench.base.reward_names import registered
 from bench.protocol.reading import DONE, ENDED, Point, Tables
 from bench.report.load import BASE
+from bench.report.over_optimised import collapse_step
 from bench.report.stats import NOTHING, Estimate, estimate, side_by_side
 from bench.report.tables import CLEAR, tone
 from bench.run.evaluations import DIVERSITY
 
 LARGEST_RATIO = 4.0  # τ up to which a profile is integrated: AlgoPerf's
-COLLAPSED = 0.5  # of the base model's diversity: below it, a run has collapsed
 
 Times = Mapping[str, float]  # workload → median time of a method
 
@@ -147,20 +147,6 @@ def integral(found: Sequence[float], largest: float = LARGEST_RATIO) -> float:
     if not found:
         return math.nan
     return sum(max(0.0, largest - ratio) for ratio in found) / (largest - 1) / len(found)
-
-
-def collapse_step(diversity: Mapping[int, float], base: float) -> int | None:
-    """The evaluation from which on to the last one diversity is below COLLAPSED times the base model's.
-
-    diversity: of every evaluation of one run, by step. None: the last one is not below it, or there is none;
-    so a dip is no collapse.
-    """
-    found = None
-    for step in sorted(diversity, reverse=True):
-        if not diversity[step] < COLLAPSED * base:
-            break
-        found = step
-    return found
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from bench.protocol.measures import (
-    collapse_step,
     collapses,
     gain,
     integral,
@@ -109,20 +108,6 @@ def test_profiles_where_nobody_solves_anything() -> None:
 
 def test_no_time_at_all_is_the_best_one() -> None:
     assert ratios({"a": {"w": 0}, "b": {"w": 3}}) == {"a": {"w": 1}, "b": {"w": NEVER}}
-
-
-@pytest.mark.parametrize(
-    ("diversity", "step"),
-    [
-        ({10: 0.6, 20: 0.4, 30: 0.3}, 20),
-        ({10: 0.4, 20: 0.6, 30: 0.7}, None),  # a dip
-        ({10: 0.4, 20: 0.6, 30: 0.3}, 30),
-        ({10: 0.5}, None),
-        ({}, None),
-    ],
-)
-def test_a_collapse_lasts_to_the_end(diversity: dict[int, float], step: int | None) -> None:
-    assert collapse_step(diversity, 1.0) == step
 
 
 def test_collapsed_runs_are_counted_with_their_median_step(tmp_path: Path) -> None:
