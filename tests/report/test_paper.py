@@ -195,7 +195,9 @@ def test_a_stand_in_has_gains_beside_gains_and_no_difference(tmp_path: Path) -> 
     assert found.gain.mean == pytest.approx(0.1) and not found.difference.units
     text = " ".join(shown(made).split())
     assert "Not the paper's model: tiny stands in for sd14; clip for pickscore, hpsv2, imagereward" in text
-    assert "hpsv2 (clip)" in text and "+7.14" in text and "difference ±" not in text
+    assert "hpsv2 (clip)" in text and "+7.14" in text
+    headers = [column.header for view in made.views for block in view.blocks for column in block.columns]
+    assert any("gain" in header for header in headers) and not any("difference" in h for h in headers)
     (view,) = made.views
     assert view.command == f"python -m bench run --config table5 --model tiny --out {tmp_path}"
     assert view.typed_before == at["command"]
@@ -268,6 +270,17 @@ def test_two_settings_of_one_number_are_two_lines_that_say_what_differs(tmp_path
     labels = [line.label for line in only(tmp_path).lines if line.entries]
     assert sorted(labels) == ["rlr (lr=0.0005)", "rlr (lr=0.001)"]
     assert "lr = 0.001 (0.0005): rlr (lr=0.001)" in " ".join(shown(section(load(tmp_path))).split())
+
+
+def test_runs_that_differ_in_their_weights_alone_are_two_lines(tmp_path: Path) -> None:
+    for digest, score in (("0" * 16, 27.0), ("1" * 16, 28.0)):
+        cell(tmp_path, None, BASE, digest=digest)
+        cell(tmp_path, "rlr", {"hpsv2": score}, settings=rlr(), digest=digest)
+    lines = [line for line in only(tmp_path).lines if line.entries]
+    assert {line.label: round(line.entries["hpsv2"].ours.mean, 6) for line in lines} == {
+        "rlr, number 1": 27.0,
+        "rlr, number 2": 28.0,
+    }
 
 
 def test_cells_made_for_another_table_are_taken_where_the_table_has_none_of_its_own(tmp_path: Path) -> None:
