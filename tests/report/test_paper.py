@@ -12,10 +12,12 @@ from rich.console import Console
 from scipy import stats
 
 from bench.base.errors import BenchError
+from bench.report import contests
 from bench.report.load import load
 from bench.report.paper import Entry, View, number, published, their_gain, views
 from bench.report.paper_section import Paper, section
 from bench.report.paper_tables import TABLES
+from bench.report.report import write_report
 from tests.report.fake_paper import PROMPTS, SPREAD, cell, rlr
 
 BASE = {"pickscore": 16.0, "hpsv2": 22.0, "aes": 4.5, "imagereward": 0.1}
@@ -337,3 +339,26 @@ def test_nothing_is_wider_than_the_terminal_but_commands(tmp_path: Path) -> None
     cell(tmp_path, "rlr", BETTER, settings=rlr(), command="bench run --config table2", seed=1)
     lines = shown(section(load(tmp_path))).splitlines()
     assert all(len(line) <= 80 for line in lines if not line.startswith("  "))
+
+
+@pytest.mark.slow
+def test_the_report_prints_the_papers_tables_alone_and_has_them_first_on_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell(tmp_path, None, BASE)
+    cell(tmp_path, "rlr", BETTER, settings=rlr())
+    monkeypatch.setattr(contests, "all_figures", lambda contest: [])
+    stream = io.StringIO()
+    page = write_report(tmp_path, Console(file=stream, width=80), paper=True).read_text()
+    assert "Table 5: RLR without its terms" in stream.getvalue()
+    assert "steering term" not in stream.getvalue()
+    assert 0 < page.index("Beside the RLR paper") < page.index("sd14, trained on hpsv2")
+    assert "-2.22" in page and "--methods" not in page[page.index("Reproduce") :]
+    assert {path.name for path in (tmp_path / "report").glob("paper.*")} == {
+        "paper.csv",
+        "paper.md",
+        "paper.tex",
+    }
+    write_report(tmp_path, Console(file=io.StringIO(), width=80))
+    assert not list((tmp_path / "report").glob("paper.*"))
+    assert "Beside the RLR paper" not in (tmp_path / "report" / "report.html").read_text()
