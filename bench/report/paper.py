@@ -164,7 +164,7 @@ def _lines(
     stand_in: StandIn | None,
     agreeing: Mapping[str, Sequence[Candidate]],
 ) -> list[ViewLine]:
-    """A line for each setting that was measured, told apart by what differs; else a bare one."""
+    """A line for each setting that was measured, told apart by what differs; without any a bare one."""
     settings: dict[str, dict[str, Any]] = {}
     entries: dict[str, dict[str, Entry]] = {}
     differing: dict[str, tuple[str, ...]] = {}
@@ -172,6 +172,8 @@ def _lines(
         for candidate in agreeing[quantity.column]:
             if candidate.finished:
                 key = repr(candidate.setting)
+                while quantity.column in entries.get(key, {}):  # they differ in digests alone
+                    key += " again"
                 settings[key] = candidate.setting
                 entry = _entry(table, line, quantity, candidate, stand_in)
                 entries.setdefault(key, {})[quantity.column] = entry
@@ -179,6 +181,8 @@ def _lines(
     if not settings:
         return [ViewLine(line.label, line, {}, ())]
     labels = told_apart(line.label, list(settings.values()))
+    if len(set(labels)) < len(labels):
+        labels = [f"{label}, number {n}" for n, label in enumerate(labels, start=1)]
     return [
         ViewLine(label, line, entries[key], differing[key])
         for label, key in zip(labels, settings, strict=True)

@@ -78,7 +78,7 @@ def _group(view: View, quantity: Quantity) -> ColumnGroup:
     ]
     if any(entry is not None and entry.difference.units for entry in found):
         differences = [entry.difference if entry else None for entry in found]
-        columns.append(texts(f"difference {OWN}", _estimates(differences, signed=True, digits=digits)))
+        columns.append(texts("difference", _estimates(differences, signed=True, digits=digits)))
     return ColumnGroup(quantity.header, (seeds, *columns))
 
 

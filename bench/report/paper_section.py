@@ -216,6 +216,7 @@ def _titled(block: paper_columns.Block) -> str:
     return f"**{block.title.rstrip(', ')}**\n\n{table}" if block.title else table
 
 
+FILES = ("paper.csv", "paper.md", "paper.tex")
 COLUMNS = (
     *("table", "line", "model", "stands_in", "quantity", "reward", "prompts", "state", "seeds", "cells"),
     *("ours", "ours_low", "ours_high", "theirs", "difference", "difference_low", "difference_high"),

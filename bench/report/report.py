@@ -86,10 +86,11 @@ def _check_writable(folder: Path) -> None:
 
 
 def _write(results: Results, sections: list[Section], folder: Path, beside: Path) -> Path:
-    """All files, the page last. Pictures of an earlier report go: they may be of other cells."""
+    """All files, the page last. Pictures and the paper's tables of an earlier report go: they may be of other
+    cells."""
     if beside == results.path or (folder / PAGE).is_file():  # else they are nobody's report
-        for old in (*folder.glob("*.png"), *folder.glob("*.svg")):
-            old.unlink()
+        for old in (*folder.glob("*.png"), *folder.glob("*.svg"), *(folder / f for f in paper_section.FILES)):
+            old.unlink(missing_ok=True)
     for n, section in enumerate(sections, start=1):
         progress(f"part {n} of {len(sections)}")
         section.write(folder, beside)

@@ -80,7 +80,7 @@ def cell(
         | {"nfe_forward": n, "nfe_backward": n, "nfe_again": 0, "reward_mean": 0.0, "reward_std": 1.0}
         for n in range(1, at[-1][0] + 1)
     ]
-    marks = f"{model}-{prompts}-{reward}-{solver}-{dcot}-{lr}-{json.dumps(settings)}-{command}"
+    marks = f"{model}-{prompts}-{reward}-{solver}-{dcot}-{lr}-{json.dumps(settings)}-{command}-{digest}"
     path = (
         root
         / "cells"

@@ -12,10 +12,12 @@ from rich.console import Console
 from scipy import stats
 
 from bench.base.errors import BenchError
+from bench.report import contests
 from bench.report.load import load
 from bench.report.paper import Entry, View, number, published, their_gain, views
 from bench.report.paper_section import Paper, section
 from bench.report.paper_tables import TABLES
+from bench.report.report import write_report
 from tests.report.fake_paper import PROMPTS, SPREAD, cell, rlr
 
 BASE = {"pickscore": 16.0, "hpsv2": 22.0, "aes": 4.5, "imagereward": 0.1}
@@ -195,7 +197,9 @@ def test_a_stand_in_has_gains_beside_gains_and_no_difference(tmp_path: Path) -> 
     assert found.gain.mean == pytest.approx(0.1) and not found.difference.units
     text = " ".join(shown(made).split())
     assert "Not the paper's model: tiny stands in for sd14; clip for pickscore, hpsv2, imagereward" in text
-    assert "hpsv2 (clip)" in text and "+7.14" in text and "difference ±" not in text
+    assert "hpsv2 (clip)" in text and "+7.14" in text
+    headers = [column.header for view in made.views for block in view.blocks for column in block.columns]
+    assert any("gain" in header for header in headers) and not any("difference" in h for h in headers)
     (view,) = made.views
     assert view.command == f"python -m bench run --config table5 --model tiny --out {tmp_path}"
     assert view.typed_before == at["command"]
@@ -270,6 +274,17 @@ def test_two_settings_of_one_number_are_two_lines_that_say_what_differs(tmp_path
     assert "lr = 0.001 (0.0005): rlr (lr=0.001)" in " ".join(shown(section(load(tmp_path))).split())
 
 
+def test_runs_that_differ_in_their_weights_alone_are_two_lines(tmp_path: Path) -> None:
+    for digest, score in (("0" * 16, 27.0), ("1" * 16, 28.0)):
+        cell(tmp_path, None, BASE, digest=digest)
+        cell(tmp_path, "rlr", {"hpsv2": score}, settings=rlr(), digest=digest)
+    lines = [line for line in only(tmp_path).lines if line.entries]
+    assert {line.label: round(line.entries["hpsv2"].ours.mean, 6) for line in lines} == {
+        "rlr, number 1": 27.0,
+        "rlr, number 2": 28.0,
+    }
+
+
 def test_cells_made_for_another_table_are_taken_where_the_table_has_none_of_its_own(tmp_path: Path) -> None:
     cell(tmp_path, None, BASE)
     cell(tmp_path, "rlr", {"hpsv2": 27.0}, settings=rlr(), command="bench run --config table2")
@@ -324,3 +339,26 @@ def test_nothing_is_wider_than_the_terminal_but_commands(tmp_path: Path) -> None
     cell(tmp_path, "rlr", BETTER, settings=rlr(), command="bench run --config table2", seed=1)
     lines = shown(section(load(tmp_path))).splitlines()
     assert all(len(line) <= 80 for line in lines if not line.startswith("  "))
+
+
+@pytest.mark.slow
+def test_the_report_prints_the_papers_tables_alone_and_has_them_first_on_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell(tmp_path, None, BASE)
+    cell(tmp_path, "rlr", BETTER, settings=rlr())
+    monkeypatch.setattr(contests, "all_figures", lambda contest: [])
+    stream = io.StringIO()
+    page = write_report(tmp_path, Console(file=stream, width=80), paper=True).read_text()
+    assert "Table 5: RLR without its terms" in stream.getvalue()
+    assert "steering term" not in stream.getvalue()
+    assert 0 < page.index("Beside the RLR paper") < page.index("sd14, trained on hpsv2")
+    assert "-2.22" in page and "--methods" not in page[page.index("Reproduce") :]
+    assert {path.name for path in (tmp_path / "report").glob("paper.*")} == {
+        "paper.csv",
+        "paper.md",
+        "paper.tex",
+    }
+    write_report(tmp_path, Console(file=io.StringIO(), width=80))
+    assert not list((tmp_path / "report").glob("paper.*"))
+    assert "Beside the RLR paper" not in (tmp_path / "report" / "report.html").read_text()
