@@ -100,24 +100,20 @@ def test_a_budget_of_seconds_goes_on_where_a_kill_left_it(tmp_path: Path, plugin
     arguments += ["--set", "train.samples_per_prompt=128", "--set", "train.micro_batch=512"]
     run = ["run", "--no-report", "--out", str(tmp_path), *arguments]
     process = WarmProcess(run, tmp_path / "output", environment() | {PAUSE: "0.05"})
-    while len(read_rows(log := cell(tmp_path, "full_bp").metrics)) < 5 if _begun(tmp_path) else True:
+    while not (logs := list(tmp_path.glob("cells/full_bp*/metrics.jsonl"))) or len(read_rows(logs[0])) < 5:
         assert process.poll() is None
         time.sleep(0.01)
     process.kill()
     while process.poll() is None:
         time.sleep(0.01)
-    before = read_rows(log)
+    before = read_rows(logs[0])
     assert run_dots(tmp_path, *arguments[2:]).returncode == 0
-    rows = read_rows(log)
+    rows = read_rows(logs[0])
     common = [old["seconds"] == new["seconds"] for old, new in zip(before, rows, strict=False)]
     assert any(common) and common == sorted(common, reverse=True)  # those up to the checkpoint are kept
     last = Counters.of(rows[-1])
     assert last.seconds * (1 + 1 / last.batch) > 1
     assert status(cell(tmp_path, "full_bp"))["state"] == WorkState.DONE
-
-
-def _begun(out: Path) -> bool:
-    return bool(list(out.glob("cells/full_bp*/metrics.jsonl")))
 
 
 def test_interrupt_checkpoints_says_how_to_continue_and_continuing_gives_the_same_numbers(
