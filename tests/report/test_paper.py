@@ -245,7 +245,7 @@ def test_dcot_is_compared_with_the_cells_that_have_it(tmp_path: Path) -> None:
     command = "bench run --config table4"
     for dcot, aes in ((False, 5.0), (True, 5.5)):
         cell(tmp_path, None, BASE, prompts="hand", dcot=dcot, command=command)
-        more = {"start_range": [9, 19]} if dcot else {}
+        more: dict[str, Any] = {"start_range": [9, 19]} if dcot else {}
         settings = rlr(**more)
         cell(
             tmp_path,
