@@ -3,15 +3,19 @@
 The terms of a plan estimate different parts of the gradient and differ in length by orders of magnitude; with
 unit weights the longest, which is noise, steers alone. `norms` makes every term as long as the first-order
 one. `signal` multiplies each by S / (S + N), where S is the squared length of its mean and N its variance:
-of all multiples of an unbiased estimate that one has the least squared error. Both are relative to the
-first-order term, whose weight stays as it is, since an optimizer such as Adam takes out a common scale;
-`signal` never makes a term longer than `norms` does. Weights depend on earlier batches alone, so they are
-independent of the gradient that they multiply; other weights than one leave it biased.
+of all multiples of an unbiased estimate that one has the least squared error. S is measured, too, and of a
+term that is nearly all noise it is mostly the error of that measurement. So it counts as far as it exceeds
+two standard errors, and a term of which no signal can be seen is as good as left out.
+
+Both are relative to the first-order term, whose weight stays as it is, since an optimizer such as Adam takes
+out a common scale; `signal` never makes a term longer than `norms` does. Weights depend on earlier batches
+alone, so they are independent of the gradient that they multiply; other weights than one leave it biased.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
+from dataclasses import astuple, dataclass
 from typing import Any, Literal
 
 from bench.base.errors import BenchError
@@ -20,8 +24,33 @@ from bench.engine.plan import Kind
 
 Balance = Literal["none", "norms", "signal"]
 
-FORGET = 0.9  # per batch, of the sums
+FORGET = 0.95  # per batch, of the sums
+ERRORS = 2.0  # standard errors that a signal has to exceed
 LEAST = 1e-6  # of a weight, relative to the first-order term's: a term without a weight could not be measured
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Sums over earlier batches: their number, a term's squared length, the part of it that is signal, and
+    that part squared."""
+
+    batches: float = 0.0
+    square: float = 0.0
+    signal: float = 0.0
+    signal_square: float = 0.0
+
+    def after(self, square: float, signal: float) -> Seen:
+        """With one more batch."""
+        new = (1.0, square, signal, signal**2)
+        return Seen(*(FORGET * old + value for old, value in zip(astuple(self), new, strict=True)))
+
+    def share(self, errors: float = 0.0) -> float:
+        """S / (S + N), with S less so many standard errors; 0 where nothing is left of it."""
+        if self.batches <= 1 or self.square <= 0:
+            return 0.0
+        mean = self.signal / self.batches
+        spread = max(0.0, self.signal_square / self.batches - mean**2) / (self.batches - 1)
+        return max(0.0, mean - errors * spread**0.5) * self.batches / self.square
 
 
 def balanced(weights: Mapping[Kind, float], balance: Balance, state: Mapping[Any, Any]) -> dict[Kind, float]:
@@ -31,23 +60,21 @@ def balanced(weights: Mapping[Kind, float], balance: Balance, state: Mapping[Any
     """
     if balance == "none":
         return dict(weights)
-    first = _sums(state, Kind.FO)
+    first = _seen(state, Kind.FO)
     return {
-        kind: weight * (1.0 if kind is Kind.FO else _factor(balance, _sums(state, kind), first))
+        kind: weight * (1.0 if kind is Kind.FO else _factor(balance, _seen(state, kind), first))
         for kind, weight in weights.items()
     }
 
 
-def _factor(balance: Balance, own: tuple[float, float], first: tuple[float, float]) -> float:
-    """own, first: sums of squared lengths and of their signal."""
-    if not (own[0] > 0 and first[0] > 0):
+def _factor(balance: Balance, own: Seen, first: Seen) -> float:
+    if not (own.square > 0 and first.square > 0):
         return LEAST
-    equal = (first[0] / own[0]) ** 0.5
+    equal = (first.square / own.square) ** 0.5
     if balance == "norms":
         return equal
-    if first[1] <= 0:  # as good as no signal is known of either
-        return LEAST
-    return min(max((own[1] / own[0]) / (first[1] / first[0]), LEAST), equal)
+    known = first.share()
+    return min(max(own.share(ERRORS) / known, LEAST), equal) if known > 0 else LEAST
 
 
 def learn(
@@ -69,15 +96,14 @@ def learn(
                 "balance=signal measures noise between micro-batches, and each batch has one alone: set "
                 "train.micro_batch to half of a batch's samples, or less"
             )
-        square, old = term.norm**2 / weight**2, _sums(state, kind)
+        square = term.norm**2 / weight**2
         signal = square - (term.variance or 0.0) / weight**2
-        state[_key(kind)] = [FORGET * old[0] + square, FORGET * old[1] + signal]
+        state[_key(kind)] = astuple(_seen(state, kind).after(square, signal))  # plain, as checkpoints want it
 
 
 def _key(kind: Kind) -> str:
     return f"balance {kind.value}"
 
 
-def _sums(state: Mapping[Any, Any], kind: Kind) -> tuple[float, float]:
-    square, signal = state.get(_key(kind), (0.0, 0.0))
-    return square, signal
+def _seen(state: Mapping[Any, Any], kind: Kind) -> Seen:
+    return Seen(*state.get(_key(kind), ()))
