@@ -19,6 +19,7 @@ from bench.base.files import Record, write_atomically
 from bench.base.layers import Tree, dump_yaml, read_yaml
 from bench.experiment.search import space
 from bench.protocol import tune
+from bench.protocol.reading import CHOSEN, CURVES, RUNS, SCORES, SUITE, TRIALS
 from bench.protocol.suite import RECORD, Part, Run, Suite, runs, state
 from bench.report.load import CellResults, load
 from bench.report.over_optimised import distances
@@ -27,9 +28,6 @@ from bench.run.evaluations import incomplete
 from bench.run.spent import Counters
 from bench.run.store import ResultsDir
 
-FORMAT = 1
-SUITE, TRIALS, CHOSEN, RUNS = "suite.yaml", "trials.csv", "chosen.yaml", "runs.csv"
-CURVES, SCORES = "curves.csv", "scores.csv"
 WHO = ["method", "study", "seed"]
 COUNTS = ["steps", "samples", "forwards", "again", "memory"]  # whole numbers
 RUN_COLUMNS = [*WHO, "state", "cell", "settings", *COUNTS[:-1], "seconds", "memory"]
@@ -63,7 +61,7 @@ def write_again(suite: Suite) -> Path:
 def description(suite: Suite, ran: Sequence[CellResults]) -> Tree:
     """suite.yaml. ran: the cells that tell what it ran on."""
     return {
-        "format": FORMAT,
+        "format": 1,
         "methods": list(suite.methods),
         **suite.effort._asdict(),
         "workloads": {part.name: read_yaml(Path(part.origin)) for part in suite.parts},

@@ -29,6 +29,7 @@ from bench.run.store import Cause, CellDir, ResultsDir, Status, WorkState
 
 FIRST_SEED = 1000  # of tuning; comparisons start at 0
 RECORD, CHOSEN = "trials.csv", "tuned.yaml"
+IN_RECORD = "chosen.yaml"  # what CHOSEN is called in the record of a suite
 
 
 @dataclass(frozen=True)
@@ -184,10 +185,17 @@ def write(tuning: Tuning) -> dict[str, list[Tree]]:
 
 
 def tuned(directory: Path, methods: Sequence[str]) -> Override:
-    """What `--tuned DIRECTORY` says: each method's settings from its best trial. Raises BenchError."""
-    path = directory / CHOSEN
-    if not path.exists():
-        raise BenchError(f"--tuned {directory}: there is no {CHOSEN}: python -m bench tune writes it")
+    """What `--tuned DIRECTORY` says: each method's settings from its best trial. Raises BenchError.
+
+    directory: of a tuning, or of a workload in a record.
+    """
+    files = [path for name in (CHOSEN, IN_RECORD) if (path := directory / name).exists()]
+    if not files:
+        raise BenchError(
+            f"--tuned {directory}: there is no {CHOSEN}, which python -m bench tune writes, and no "
+            f"{IN_RECORD} of a record"
+        )
+    path = files[0]
     content = read_yaml(path)
     choices = {method: content["methods"].get(method, ()) for method in methods}
     absent = [method for method in methods if not choices[method]]
