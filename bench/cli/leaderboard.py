@@ -30,6 +30,7 @@ def leaderboard(
     progress("reading records")
     from bench.protocol.check import across
     from bench.protocol.check import check as faults_of
+    from bench.protocol.faults import told
     from bench.protocol.leaderboard_page import write
     from bench.protocol.reading import read_record
     from bench.protocol.workload import all_workloads
@@ -40,8 +41,8 @@ def leaderboard(
     found = {record.name: faults_of(record, workloads) for record in records}
     faults = [*(fault for some in found.values() for fault in some), *across(records, others)]
     if check or not all(fault.missing for fault in faults):
-        for fault in faults:
-            plain(console, str(fault), "yellow" if fault.missing else "red")
+        for line in told(faults):
+            plain(console, line)
         nothing = "nothing is against the protocol"
         refused = "nothing is written: a leaderboard takes records that keep the protocol"
         plain(console, refused if not check else f"{len(faults)} faults" if faults else nothing)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,25 @@ class Fault:
     do: str
     missing: bool = False
 
+    @property
+    def file(self) -> str:
+        """`where` without the line, or the place in it."""
+        return self.where.partition(":")[0]
+
     def __str__(self) -> str:
         return f"{self.where}: {self.what}: {self.do}"
+
+
+def told(faults: Sequence[Fault]) -> list[str]:
+    """A line for each; of what is only not there yet the first of each file, and how many more there are."""
+    missing: dict[str, list[Fault]] = {}
+    for fault in faults:
+        if fault.missing:
+            missing.setdefault(fault.file, []).append(fault)
+    lines = [str(fault) for fault in faults if not fault.missing]
+    for first, *others in missing.values():
+        lines.append(f"{first} ({len(others)} more of this file)" if others else str(first))
+    return lines
 
 
 def at(path: Path, line: int | None = None) -> str:
