@@ -110,7 +110,8 @@ def measured(method: Method, *, batches: int = 16, multistep: float = 0.0) -> Co
     error of 5 %, or where the method says it is biased, a difference that is none by chance."""
     chain, size = ToyChain(method.steps, 1, noise=0.7, multistep=multistep), LEAST
     while True:
-        result = compare(engine_of(chain, micro_batch=size), first_update(method), batches=batches, size=size)
+        engine = engine_of(chain, micro_batch=size // 2)  # two, which `balance` measures noise between
+        result = compare(engine, first_update(method), batches=batches, size=size)
         short = (result.relative_error / SHARP_ENOUGH) ** 2
         if size == MOST or (not result.agrees if method.biased else short <= 1):
             return result
