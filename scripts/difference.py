@@ -25,7 +25,9 @@ def main() -> None:
         workload = record.suite.workloads[name]
         if set(asked.methods) <= set(record.suite.takes_part(name)):
             d = over(tables, *asked.methods, workload.reward, record.suite.seeds)
-            print(f"{name:14} {d.mean:+.4f} ± {d.se:.4f}   95 %: {d.low:+.4f} … {d.high:+.4f}   p = {d.p:.3f}")
+            print(
+                f"{name:14} {d.mean:+.4f} ± {d.se:.4f}   95 %: {d.low:+.4f} … {d.high:+.4f}   p = {d.p:.3f}"
+            )
 
 
 if __name__ == "__main__":
