@@ -20,11 +20,12 @@ def main() -> None:
     parser.add_argument("record", type=Path)
     parser.add_argument("methods", nargs=2, metavar="METHOD")
     asked = parser.parse_args()
+    one, other = asked.methods
     record = read_record(asked.record)
     for name, tables in record.tables.items():
         workload = record.suite.workloads[name]
-        if set(asked.methods) <= set(record.suite.takes_part(name)):
-            d = over(tables, *asked.methods, workload.reward, record.suite.seeds)
+        if {one, other} <= set(record.suite.takes_part(name)):
+            d = over(tables, one, other, workload.reward, record.suite.seeds)
             print(
                 f"{name:14} {d.mean:+.4f} ± {d.se:.4f}   95 %: {d.low:+.4f} … {d.high:+.4f}   p = {d.p:.3f}"
             )
