@@ -17,7 +17,7 @@ LATER: Tree = {"dcot": None}
 LATER_OF_TRAIN: Tree = {"reward_chunk": None, "rollout_batch": None, "budget": None, "evaluations": 1}
 SAME_NUMBERS = {"graphs": ("auto", "staged")}  # to the last bit; `joint` differs by rounding
 NO_NUMBERS = ("graph_budget",)
-LATER_OF_METHODS: Tree = {"frames": "all", "group": False}
+LATER_OF_METHODS: Tree = {"frames": "all", "group": False, "until": 1.0, "balance": "none"}
 LATER_OF_MODELS: Tree = {
     "channels_last": False,
     "compile": False,

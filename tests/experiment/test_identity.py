@@ -18,7 +18,7 @@ def ids(**options: object) -> list[str]:
 
 def test_ids_of_results_from_before_real_models_are_still_the_same() -> None:
     """Written by the version before DCoT, variants and compiled networks were settings."""
-    found = ids(settings=["train.micro_batch=4"])  # what the model's file said then
+    found = ids(methods="rlr", settings=["train.micro_batch=4"])  # what the model's file said then
     assert found[:2] == ["base-tiny-e57df9ac", "rlr-tiny-clip-s0-5c966a96"]
 
 
