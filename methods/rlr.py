@@ -226,6 +226,6 @@ class Rlr(PlanMethod):
         if not allowed:
             raise BenchError(
                 f"rlr.start_range {[low, high]} holds no block start; there are {known[0]} to {known[-1]}"
-                " (null: all of them)"
+                f" (null: all of them), and rlr.until={self.config.until:g} has to let one of them through"
             )
         return allowed
