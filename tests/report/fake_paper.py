@@ -69,6 +69,17 @@ def cell(
         "digests": {"model": digest, "prompts": prompts},
     }
     at = evaluations or ([(10, 0.0)] if method else [(0, 0.0)])
+    marks = f"{model}-{prompts}-{reward}-{solver}-{dcot}-{lr}-{json.dumps(settings)}-{command}-{digest}"
+    unlike = sum(ord(c) * 31**n for n, c in enumerate(marks)) % 2**32
+    path = root / "cells" / f"{method or 'base'}-s{seed}-{unlike:08x}"
+    path.mkdir(parents=True)
+    (path / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    (path / "env.json").write_text(json.dumps({"command": command}))
+    (path / "status.json").write_text(json.dumps({"state": state, "step": at[-1][0]}))
+    _write_logs(path, scores, at)
+
+
+def _write_logs(path: Path, scores: Mapping[str, float], at: Sequence[tuple[int, float]]) -> None:
     evals = [
         {"step": step, "prompt": prompt, "image": 0, "reward": name, "score": mean + added + off}
         for step, added in at
@@ -80,15 +91,5 @@ def cell(
         | {"nfe_forward": n, "nfe_backward": n, "nfe_again": 0, "reward_mean": 0.0, "reward_std": 1.0}
         for n in range(1, at[-1][0] + 1)
     ]
-    marks = f"{model}-{prompts}-{reward}-{solver}-{dcot}-{lr}-{json.dumps(settings)}-{command}-{digest}"
-    path = (
-        root
-        / "cells"
-        / f"{method or 'base'}-s{seed}-{sum(ord(c) * 31**n for n, c in enumerate(marks)) % 2**32:08x}"
-    )
-    path.mkdir(parents=True)
-    (path / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-    (path / "env.json").write_text(json.dumps({"command": command}))
     (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in metrics))
     (path / "eval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in evals))
-    (path / "status.json").write_text(json.dumps({"state": state, "step": at[-1][0]}))
