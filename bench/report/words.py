@@ -71,7 +71,8 @@ def _counted(lines: Sequence[Line], measured: Sequence[Line]) -> str:
 def legend(lines: Sequence[Line]) -> str:
     """How to read the table."""
     units = {line.score.units for line in lines if line.score.units}
-    seeds = {line.score.seeds for line in lines if line.score.seeds}
+    # Of methods: the base model, which may be all there is, is the same whatever the seed.
+    seeds = {line.score.seeds for line in lines if line.score.seeds and not line.is_base} or {1}
     over = (
         f"{_range(units)} held-out prompts and {_range(seeds)} {'seed' if seeds == {1} else 'seeds'}"
         if units
