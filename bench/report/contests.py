@@ -67,7 +67,7 @@ class ContestView:
             "legend": legend(self.lines),
             "lines": self.lines,
             "names": names,
-            "tables": [some for some in (groups[:-1], groups[-1:]) if some],
+            "tables": groups,
             "figures": {figure.name: figure for figure in self.figures},
             "sheets": self.sheets,
             "clips": any(sheet.narrow for sheet in self.sheets),

@@ -13,7 +13,7 @@ from rich.console import Console
 from bench.base.columns import NONE, Column, as_text, print_columns, texts
 from bench.base.units import MIB
 from bench.report.over_optimised import Collapse
-from bench.report.stats import Estimate
+from bench.report.stats import Estimate, holm
 from bench.report.summary import Line
 
 CLEAR = 0.05  # p below which a difference is called one, and is coloured
@@ -37,10 +37,13 @@ def column_groups(lines: Sequence[Line]) -> tuple[Column, list[ColumnGroup]]:
     ]
     if any(not line.group.finished for line in lines):
         reached.insert(0, texts("state", [line.group.status for line in lines], left=True))
-    beside = [_coloured(f"{r} gain", [line.gains[r] for line in lines]) for r in others]
+    gains = [[line.gains[r] for line in lines] for r in others]
+    beside = [
+        replace(estimates(f"{reward} gain", found, signed=True), tones=tones)
+        for reward, found, tones in zip(others, gains, _tones(gains), strict=True)
+    ]
     if any(line.diversity.units for line in lines):
-        column = estimates("diversity", [line.diversity for line in lines], signed=False, se=False)
-        beside.append(replace(column, tones=tuple(tone(line.diversity_change) for line in lines)))
+        beside.append(estimates("diversity", [line.diversity for line in lines], signed=False, se=False))
     if any(line.distance.units for line in lines):
         beside.append(estimates("distance", [line.distance for line in lines], signed=False))
     if any(map(collapsed, lines)):
@@ -88,18 +91,18 @@ def probability(p: float) -> str:
 
 def verdict(line: Line) -> int:
     """+1 for a gain that is claimed, -1 for a loss, 0 for what may be chance or one run's luck."""
-    if not line.p < CLEAR:
-        return 0
-    return 1 if line.claim.mean > 0 else -1
+    return tone(line.claim, line.p)
 
 
-def _coloured(header: str, found: Sequence[Estimate]) -> Column:
-    return replace(estimates(header, found, signed=True), tones=tuple(map(tone, found)))
+def _tones(columns: Sequence[Sequence[Estimate]]) -> list[tuple[int, ...]]:
+    """The tones of columns of differences, all of which are one family of claims (Holm)."""
+    adjusted = iter(holm([e.p for found in columns for e in found if e.claims]))
+    return [tuple(tone(e, next(adjusted)) if e.claims else 0 for e in found) for found in columns]
 
 
-def tone(found: Estimate) -> int:
-    """+1 for a mean above zero, -1 below, 0 for what may be chance or one run's luck."""
-    if not (found.claims and found.p < CLEAR):
+def tone(found: Estimate, p: float | None = None) -> int:
+    """+1 for a mean above zero, -1 below, 0 for what may be chance or one run's luck. p: the adjusted one."""
+    if not (found.claims and (found.p if p is None else p) < CLEAR):
         return 0
     return 1 if found.mean > 0 else -1
 

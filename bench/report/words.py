@@ -83,7 +83,8 @@ def legend(lines: Sequence[Line]) -> str:
         "SE: its standard error, prompts and seeds being the units; with one seed over prompts only, which "
         "says nothing about another run. p: that the difference to the null row (without one: to the base "
         f"model) is zero, adjusted for the number of methods; coloured below {CLEAR:g}. Other rewards were "
-        "scored, not trained on. Diversity: higher is more varied."
+        "scored, not trained on; their gains over the base model are coloured where they are clear, adjusted "
+        "for all of them. Diversity: higher is more varied."
         + (FROM_BASE if any(line.distance.units for line in lines) else "")
         + (COLLAPSE if any(map(collapsed, lines)) else "")
         + " Cost: of training alone; forwards: of the "

@@ -1,5 +1,6 @@
 """The summary as text."""
 
+import dataclasses
 import io
 import math
 from pathlib import Path
@@ -111,6 +112,22 @@ def test_without_a_null_row_the_headline_says_so(tmp_path: Path) -> None:
     assert verdicts == {"base": 0, "vader": 1, "zo": 0}
     assert text.startswith("1 of 2 methods raise held-out clip above that of the base model (p < 0.05 for")
     assert "There is no null row (random-direction)." in text
+
+
+def test_rewards_beside_the_trained_one_are_coloured_as_one_family_of_claims(tmp_path: Path) -> None:
+    root = fake.write(tmp_path / "r", ["vader", "zo", "random-direction"], seeds=(0, 1, 2), pictures=False)
+    lines = lines_of(contests(load(root))[0])
+
+    def coloured(**p: float) -> set[str]:
+        """The columns that have a colour if the p values are these in one line and 0.5 in all others."""
+        for k, line in enumerate(lines):
+            for name, value in p.items():
+                line.gains[name] = dataclasses.replace(line.gains[name], p=value if k == 1 else 0.5)
+        return {c.header for c in tables.column_groups(lines)[1][1].columns if any(c.tones)}
+
+    assert [line.gains["jpeg"].claims for line in lines] == [False, True, True, True]
+    assert coloured(colourfulness=0.03, jpeg=0.01) == set()  # of six claims
+    assert coloured(colourfulness=0.009, jpeg=0.008) == {"colourfulness gain", "jpeg gain"}
 
 
 def test_the_headline_without_any_evaluation_is_honest(tmp_path: Path) -> None:
