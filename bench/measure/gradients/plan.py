@@ -62,7 +62,6 @@ def plan(experiment: Experiment, places: Sequence[str], limits: Limits, jobs: in
     reference = next(cell for cell in cells if cell.config.label == REFERENCE)
     wanted = [cell for cell in cells if _asked(cell, asked)]
     cells = [_deterministic(reference), *wanted]
-    preflight.check(cells)
     probes: dict[str, ProbeConfig] = {}
     for place in places:
         for cell in cells:
@@ -72,6 +71,7 @@ def plan(experiment: Experiment, places: Sequence[str], limits: Limits, jobs: in
                 aliases = (*known.aliases, config.method.name)
                 probes[probe_id(config)] = known.model_copy(update={"aliases": aliases})
     _check_scopes(list(probes.values()))
+    preflight.check(cells)
     folder = experiment.out / FOLDER
     found = [(config, ProbeDir(folder / name)) for name, config in probes.items()]
     return PlannedProbes(experiment.out, found, limits, jobs)
