@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from bench.base.units import duration
 from bench.protocol.faults import ANEW, GO_ON, Fault, at, same
-from bench.protocol.reading import CURVES, DONE, ENDED, RUNS, SCORES, Key, Run, Suite, Tables
+from bench.protocol.reading import CURVES, DONE, ENDED, RUNS, SCORES, Run, Suite, Tables, column
 from bench.protocol.workload import Workload
 from bench.report.load import BASE
 
@@ -19,7 +18,6 @@ MISSED = "missed"
 def run_faults(suite: Suite, name: str, tables: Tables, workload: Workload) -> Iterator[Fault]:
     """Faults of runs.csv, curves.csv and scores.csv of one workload."""
     yield from _complete(suite, name, tables)
-    counts = Counter((score.method, score.seed, score.reward) for score in tables.scores)
     for run in tables.runs:
         if not _known(suite, name, run):
             what = f"{_named(run)}: suite.yaml knows no such run"
@@ -27,13 +25,27 @@ def run_faults(suite: Suite, name: str, tables: Tables, workload: Workload) -> I
             continue
         yield from _run(suite, tables, workload, run)
         if run.state == DONE:
-            yield from _scores(tables, workload, run, counts)
-    known = {(run.method, run.seed) for run in tables.runs}
-    for file, lines in ((CURVES, tables.curves), (SCORES, tables.scores)):
-        first = {(line.method, line.seed): line.line for line in reversed(lines)}
-        for method, seed in sorted(first.keys() - known - {(BASE, None)}, key=first.__getitem__):
-            where = at(tables.folder / file, first[method, seed])
-            yield Fault(where, f"{method}, seed {seed}: {RUNS} has no such run", ANEW)
+            yield from _scores(tables, workload, run)
+    yield from _strangers(tables)
+
+
+def _strangers(tables: Tables) -> Iterator[Fault]:
+    """Lines and columns of runs that runs.csv does not have, and lines of scores that are there twice."""
+    known = {(run.method, run.seed) for run in tables.runs} | {(BASE, None)}
+    first = {(point.method, point.seed): point.line for point in reversed(tables.curves)}
+    for method, seed in sorted(first.keys() - known, key=first.__getitem__):
+        where = at(tables.folder / CURVES, first[method, seed])
+        yield Fault(where, f"{method}, seed {seed}: {RUNS} has no such run", ANEW)
+    columns = {column(method, seed) for method, seed in known}
+    for name in dict.fromkeys(name for line in tables.scores for name in line.runs):
+        if name not in columns:
+            yield Fault(at(tables.folder / SCORES, 1), f"column {name}: {RUNS} has no such run", ANEW)
+    seen = set[tuple[str, str]]()
+    for line in tables.scores:
+        if (line.prompt, line.reward) in seen:
+            what = f"{line.reward} of {line.prompt!r} is there twice"
+            yield Fault(at(tables.folder / SCORES, line.line), what, ANEW)
+        seen.add((line.prompt, line.reward))
 
 
 def _known(suite: Suite, name: str, run: Run) -> bool:
@@ -96,18 +108,19 @@ def _spent(workload: Workload, run: Run, where: str) -> Iterator[Fault]:
         yield Fault(where, what, "run it within the budget, as `bench suite` does")
 
 
-def _scores(tables: Tables, workload: Workload, run: Run, counts: Mapping[Key, int]) -> Iterator[Fault]:
+def _scores(tables: Tables, workload: Workload, run: Run) -> Iterator[Fault]:
     """A finished run has scores of every prompt in every reward, which its curve ends in."""
-    path = tables.folder / SCORES
+    path, name = tables.folder / SCORES, column(run.method, run.seed)
     base = tables.by_prompt(BASE, None, workload.reward)
     for reward in workload.scored:
         scores = tables.by_prompt(run.method, run.seed, reward)
-        count = counts[run.method, run.seed, reward] if scores is not None else 0
         if scores is None:
             yield Fault(at(path), f"{_named(run)}: no scores in {reward}", ANEW)
-        elif count != workload.reported.prompts or len(scores) != count:
-            what = f"{_named(run)}: {count} scores in {reward}, of {len(scores)} prompts"
-            yield Fault(at(path), what, f"score the {workload.reported.prompts} prompts that are reported")
+        elif len(scores) != workload.reported.prompts:
+            empty = (line.line for line in tables.scores_in(reward) if name not in line.runs)
+            what = f"{_named(run)}: scores of {len(scores)} prompts in {reward}"
+            do = f"score the {workload.reported.prompts} prompts that are reported"
+            yield Fault(at(path, next(empty, None)), what, do)
         elif base is not None and list(scores.index) != list(base.index):
             what = f"{_named(run)}: the prompts scored in {reward} are not those of the base model"
             yield Fault(at(path), what, "score the prompts that are reported")

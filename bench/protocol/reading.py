@@ -5,7 +5,8 @@
     WORKLOAD/chosen.yaml     what each study chose
     WORKLOAD/runs.csv        a line per final run, and the base model
     WORKLOAD/curves.csv      mean over the held-out pictures at every evaluation of every run
-    WORKLOAD/scores.csv      mean over each prompt's pictures at the last evaluation
+    WORKLOAD/scores.csv      a line per prompt and reward, a column per run that is done: mean over the
+                             prompt's pictures at the last evaluation
 
 A run is a method with a seed. A suite that has not ended leaves tables that lack lines, or no tables.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -106,16 +108,18 @@ class Point(Strict):
     score: float
 
 
-class Score(Strict):
-    """A line of scores.csv."""
+class Scores(Strict, extra="allow"):
+    """A line of scores.csv. Its extra columns are those of runs (`column`), without the ones left empty."""
 
+    __pydantic_extra__: dict[str, float] = Field(init=False)
     line: int
-    method: str
-    study: int | None = None
-    seed: int | None = None
-    prompt: str = ""  # empty: a figure of the whole evaluation
+    prompt: str = ""  # the empty prompt is one, too
     reward: str
-    score: float
+
+    @property
+    def runs(self) -> dict[str, float]:
+        """A run's column → its score."""
+        return self.__pydantic_extra__
 
 
 class Chosen(Strict):
@@ -126,8 +130,13 @@ class Chosen(Strict):
     methods: dict[str, tuple[Choice, ...]]
 
 
-Line = TypeVar("Line", Trial, Run, Point, Score)
+Line = TypeVar("Line", Trial, Run, Point, Scores)
 Key = tuple[str, int | None, str]  # method, seed and reward; the base model's seed is None
+
+
+def column(method: str, seed: int | None) -> str:
+    """What a run's column of scores.csv is called."""
+    return method if seed is None else f"{method} {seed}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,14 +148,7 @@ class Tables:
     chosen: Chosen | None
     runs: list[Run]
     curves: list[Point]
-    scores: list[Score]
-
-    @cached_property
-    def _series(self) -> dict[Key, pd.Series]:
-        found: dict[Key, dict[str, float]] = {}
-        for line in self.scores:
-            found.setdefault((line.method, line.seed, line.reward), {})[line.prompt] = line.score
-        return {key: _by_prompt(scores) for key, scores in found.items()}
+    scores: list[Scores]
 
     @cached_property
     def _points(self) -> dict[Key, list[Point]]:
@@ -157,8 +159,13 @@ class Tables:
 
     def by_prompt(self, method: str, seed: int | None, reward: str) -> pd.Series | None:
         """Scores of a run at its last evaluation, indexed by prompt; None if there are none."""
-        key = (method, seed, reward)
-        return self._series.get(key)
+        name = column(method, seed)
+        found = {line.prompt: line.runs[name] for line in self.scores_in(reward) if name in line.runs}
+        return pd.Series(found, dtype=float).rename_axis("prompt").sort_index() if found else None
+
+    def scores_in(self, reward: str) -> list[Scores]:
+        """The lines of scores.csv for one reward."""
+        return [line for line in self.scores if line.reward == reward]
 
     def curve(self, method: str, seed: int | None, reward: str) -> list[Point]:
         """The evaluations of a run, the first first."""
@@ -174,10 +181,6 @@ class Tables:
         """The final runs of a method, by seed."""
         runs = [run for run in self.runs if run.method == method and run.seed is not None]
         return sorted(runs, key=lambda run: run.seed or 0)
-
-
-def _by_prompt(scores: dict[str, float]) -> pd.Series:
-    return pd.Series(scores, dtype=float).rename_axis("prompt").sort_index()
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,21 +222,24 @@ def _tables(folder: Path) -> Tables:
         chosen=chosen,
         runs=_lines(folder / RUNS, Run),
         curves=_lines(folder / CURVES, Point),
-        scores=_lines(folder / SCORES, Score),
+        scores=_lines(folder / SCORES, Scores),
     )
 
 
 def _lines(path: Path, model: type[Line]) -> list[Line]:
-    """The lines of a table; none without a file. Columns that a line does not know are passed over."""
+    """The lines of a table; none without a file. Columns that the model does not know are passed over."""
     if not path.exists():
         return []
     with path.open(encoding="utf-8", newline="") as stream:
         reader = csv.DictReader(stream)
         rows = [(reader.line_num, row) for row in reader]
-    wanted = [name for name in model.model_fields if name != "line"]
-    absent = [name for name in wanted if name not in (reader.fieldnames or ())]
-    if absent:
-        raise BenchError(f"{path}:1: no column {', '.join(absent)}: `bench suite` writes the record anew")
+    there, wanted = list(reader.fieldnames or ()), [name for name in model.model_fields if name != "line"]
+    absent = [f"no column {name}" for name in wanted if name not in there]
+    twice = [f"column {name} is there {count} times" for name, count in Counter(there).items() if count > 1]
+    if absent or twice:
+        raise BenchError(f"{path}:1: {'; '.join(absent + twice)}: `bench suite` writes the record anew")
+    if model.model_config["extra"] == "allow":
+        wanted = there
     return [_line(path, number, {name: row[name] for name in wanted}, model) for number, row in rows]
 
 

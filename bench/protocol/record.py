@@ -19,7 +19,7 @@ from bench.base.files import Record, write_atomically
 from bench.base.layers import Tree, dump_yaml, read_yaml
 from bench.experiment.search import space
 from bench.protocol import tune
-from bench.protocol.reading import CHOSEN, CURVES, RUNS, SCORES, SUITE, TRIALS
+from bench.protocol.reading import CHOSEN, CURVES, RUNS, SCORES, SUITE, TRIALS, column
 from bench.protocol.suite import RECORD, Part, Run, Suite, runs, state
 from bench.report.load import CellResults, load
 from bench.report.over_optimised import distances
@@ -32,7 +32,8 @@ WHO = ["method", "study", "seed"]
 COUNTS = ["steps", "samples", "forwards", "again", "memory"]  # whole numbers
 RUN_COLUMNS = [*WHO, "state", "cell", "settings", *COUNTS[:-1], "seconds", "memory"]
 CURVE_COLUMNS = [*WHO, "step", "forwards", "seconds", "reward", "score"]
-SCORE_COLUMNS = [*WHO, "prompt", "reward", "score"]
+BY_PROMPT = ["prompt", "reward"]
+LAYOUT = {"lineterminator": "\n", "float_format": "%.6g"}
 WHOLE = dict.fromkeys(("study", "seed", "step", *COUNTS), "Int64")
 
 
@@ -108,13 +109,12 @@ def tables(part: Part, found: Sequence[Run], stored: Mapping[str, CellResults]) 
     base = stored.get(part.base)
     evaluated = [(run, cell, _evaluations(part, cell, base)) for run, cell in known if not cell.evals.empty]
     curves = [line for run, cell, rows in evaluated for line in _curve(run, cell, rows)]
-    scores = [line for run, cell, rows in evaluated if cell.done for line in _scores(run, rows)]
     return {
         TRIALS: tune.trials_table(part.tuning),
         CHOSEN: dump_yaml(tune.chosen_tree(part.tuning) | {"workload": part.name}),
         RUNS: _csv(lines, RUN_COLUMNS),
         CURVES: _csv(curves, CURVE_COLUMNS),
-        SCORES: _csv(scores, SCORE_COLUMNS),
+        SCORES: _scores({column(run.method, run.seed): rows for run, cell, rows in evaluated if cell.done}),
     }
 
 
@@ -126,7 +126,7 @@ def _stored(results: ResultsDir) -> dict[str, CellResults]:
 def _csv(lines: Sequence[Tree], columns: Sequence[str]) -> str:
     frame = pd.DataFrame(lines, columns=list(columns))
     whole = frame.astype({name: kind for name, kind in WHOLE.items() if name in columns})
-    return whole.to_csv(index=False, lineterminator="\n", float_format="%.6g")
+    return whole.to_csv(index=False, **LAYOUT)
 
 
 def _who(run: Run) -> Tree:
@@ -181,7 +181,11 @@ def _curve(run: Run, cell: CellResults, evaluations: pd.DataFrame) -> list[Tree]
     return found
 
 
-def _scores(run: Run, evaluations: pd.DataFrame) -> list[Tree]:
-    """At the end of a training: an evaluation on the way is no result of the budget."""
-    last = cast(pd.DataFrame, evaluations[evaluations["step"] == evaluations["step"].max()])
-    return [{**_who(run), **line} for line in _means(last, ("prompt", "reward"))]
+def _scores(evaluated: Mapping[str, pd.DataFrame]) -> str:
+    """A column for each training that is done, as it was at its end: an evaluation on the way is no result of
+    the budget. evaluated: by the names of the columns."""
+    last = {name: rows[rows["step"] == rows["step"].max()] for name, rows in evaluated.items()}
+    lines = [{"run": name, **line} for name, rows in last.items() for line in _means(rows, BY_PROMPT)]
+    long = pd.DataFrame(lines, columns=["run", *BY_PROMPT, "score"])
+    wide = long.pivot(index=BY_PROMPT, columns="run", values="score")
+    return wide.reindex(columns=list(evaluated)).to_csv(**LAYOUT)

@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from bench.base.layers import Tree, dump_yaml, read_yaml
 from bench.experiment.search import draws, space
-from bench.protocol.reading import CHOSEN, CURVES, RUNS, SCORES, SUITE, TRIALS
+from bench.protocol.reading import CHOSEN, CURVES, RUNS, SCORES, SUITE, TRIALS, column
 from bench.protocol.tune import FIRST_SEED
 from bench.protocol.workload import Slice, Workload
 from bench.report.groups import NULL
@@ -115,9 +116,9 @@ class Maker:
         hard = {r: self.base[r] + 0.05 * np.random.default_rng(n).standard_normal(len(prompts))
                 for n, r in enumerate(rewards)}  # fmt: skip
         runs: list[Row] = [_run("base", None, None, "done", "", 0, 0, load)]
-        scores = [
-            _score("base", None, None, p, r, hard[r][k]) for r in rewards for k, p in enumerate(prompts)
-        ]
+        scores = {
+            r: [_score(p, r, "base", x) for p, x in zip(prompts, hard[r], strict=True)] for r in rewards
+        }
         curves: list[Row] = []
         for method in methods:
             made = self.methods[method]
@@ -132,15 +133,14 @@ class Maker:
                 for reward in rewards:
                     rise = made.gain.get(reward, 0.0) + made.of_run * rng.standard_normal()
                     last = hard[reward] + rise + made.of_score * rng.standard_normal(len(prompts))
-                    scores += [
-                        _score(method, study, seed, p, reward, x) for p, x in zip(prompts, last, strict=True)
-                    ]
+                    for row, score in zip(scores[reward], last, strict=True):
+                        row[column(method, seed)] = f"{score:.6g}"
                     first, end = float(np.mean(hard[reward])), float(np.mean(last))
                     for part in (n / EVALUATIONS for n in range(1, EVALUATIONS + 1)):
                         mean = first + part * (end - first)
                         curves.append(_point(method, study, seed, int(12 * part), 5900 * part, reward, mean))
         table(folder / RUNS, runs)
-        table(folder / SCORES, scores)
+        table(folder / SCORES, [row for rows in scores.values() for row in rows])
         table(folder / CURVES, curves)
 
     def _tuning(self, methods: list[str], rng: np.random.Generator) -> tuple[list[Row], dict[str, list[Row]]]:
@@ -183,11 +183,8 @@ def _run(
     }  # fmt: skip
 
 
-def _score(method: str, study: int | None, seed: int | None, prompt: str, reward: str, score: float) -> Row:
-    return {
-        "method": method, "study": study, "seed": seed, "prompt": prompt, "reward": reward,
-        "score": f"{score:.6g}",
-    }  # fmt: skip
+def _score(prompt: str, reward: str, run: str, score: float) -> Row:
+    return {"prompt": prompt, "reward": reward, run: f"{score:.6g}"}
 
 
 def _point(method: str, study: int, seed: int, step: int, spent: float, reward: str, score: float) -> Row:
@@ -211,6 +208,20 @@ def change(path: Path, edit: Callable[[list[Row]], object]) -> None:
         rows: list[Row] = list(csv.DictReader(stream))
     edit(rows)
     table(path, rows)
+
+
+def unscored(folder: Path, method: str, *seeds: int) -> None:
+    """Take runs out of a workload's curves and scores."""
+
+    def lines(rows: list[Row]) -> None:
+        rows[:] = [r for r in rows if r["method"] != method or int(r["seed"]) not in seeds]
+
+    def columns(rows: list[Row]) -> None:
+        for row, seed in product(rows, seeds):
+            row.pop(column(method, seed), None)
+
+    change(folder / CURVES, lines)
+    change(folder / SCORES, columns)
 
 
 def change_yaml(path: Path, edit: Callable[[Tree], object]) -> None:

@@ -12,7 +12,7 @@ from bench.base.layers import Tree
 from bench.protocol.check import across, check
 from bench.protocol.reading import CHOSEN, CURVES, RUNS, SCORES, SUITE, TRIALS, read_record
 from bench.report.groups import NULL
-from tests.protocol.records import WORKLOADS, Made, Row, change, change_yaml, maker
+from tests.protocol.records import WORKLOADS, Made, Row, change, change_yaml, maker, unscored
 
 SOME = {name: WORKLOADS[name] for name in ("easy", "no-gradient")}
 
@@ -48,6 +48,23 @@ def setting(**changes: object) -> Callable[[list[Row]], None]:
     return edit
 
 
+def score(**changes: object) -> Callable[[list[Row]], None]:
+    """Change line 3 of scores.csv, which is the second prompt's in the trained reward."""
+    return lambda rows: rows[1].update(changes)
+
+
+def another(rows: list[Row]) -> None:
+    """One run has a prompt of its own in place of another."""
+    rows.append(dict.fromkeys(rows[1], "") | {"prompt": "x", "reward": "clip", "truncated_bp 0": "0.8"})
+    rows[1]["truncated_bp 0"] = ""
+
+
+def stranger(rows: list[Row]) -> None:
+    """A column of scores belongs to no run."""
+    for row in rows:
+        row["ddpo 9"] = row["ddpo 0"]
+
+
 def dropped(**wanted: object) -> Callable[[list[Row]], None]:
     """Take a line out."""
     return lambda rows: rows.remove(of(rows, **wanted))
@@ -69,17 +86,13 @@ def test_misses_in_tuning_and_in_final_runs_are_no_faults(record: Path) -> None:
             if row["method"] == "ddpo" and row["study"] == "1":
                 row |= {"state": "missed", "settings": "", "forwards": "", "steps": "", "seconds": ""}
 
-    def none(rows: list[Row]) -> None:
-        rows[:] = [row for row in rows if not (row["method"] == "ddpo" and row["study"] == "1")]
-
     def no_choice(tree: Tree) -> None:
         tree["methods"]["ddpo"] = tree["methods"]["ddpo"][:1]
 
     change(record / "easy" / TRIALS, miss)
     change_yaml(record / "easy" / CHOSEN, no_choice)
     change(record / "easy" / RUNS, no_run)
-    change(record / "easy" / CURVES, none)
-    change(record / "easy" / SCORES, none)
+    unscored(record / "easy", "ddpo", 1, 3)
     assert faults(record) == []
 
 
@@ -130,11 +143,14 @@ TABLES = [
     (RUNS, dropped(method="ddpo", seed=2), "runs.csv: ddpo, seed 2 is not there"),
     (RUNS, dropped(method="base"), "runs.csv: the base model is not there"),
     (RUNS, twice, "runs.csv: truncated_bp, seed 0 is there twice"),
-    (SCORES, dropped(method="ddpo"), "scores.csv: ddpo, seed 0: 5 scores in clip, of 5 prompts"),
-    (SCORES, setting(prompt="x"), "truncated_bp, seed 0: the prompts scored in clip are not those"),
-    (SCORES, setting(seed=9), "truncated_bp, seed 9: runs.csv has no such run"),
-    (SCORES, setting(score=0.9), "truncated_bp, seed 0: clip ends at"),
+    (SCORES, score(**{"ddpo 0": ""}), "scores.csv:3: ddpo, seed 0: scores of 5 prompts in clip: score the 6"),
+    (SCORES, dropped(prompt="prompt 1"), "scores.csv: ddpo, seed 0: scores of 5 prompts in clip"),
+    (SCORES, another, "truncated_bp, seed 0: the prompts scored in clip are not those"),
+    (SCORES, stranger, "scores.csv:1: column ddpo 9: runs.csv has no such run"),
+    (SCORES, score(**{"truncated_bp 0": 0.9}), "truncated_bp, seed 0: clip ends at"),
     (SCORES, without("jpeg"), "scores.csv: the base model: no scores in jpeg"),
+    (SCORES, twice, "scores.csv:32: clip of 'prompt 1' is there twice"),
+    (CURVES, setting(seed=9), "curves.csv:2: truncated_bp, seed 9: runs.csv has no such run"),
     (CURVES, dropped(method="ddpo", reward="jpeg", step=12), "the last evaluation is of step 9, and the run"),
     (CURVES, without("jpeg"), "curves.csv: truncated_bp, seed 0: no evaluations in jpeg"),
 ]  # fmt: skip
@@ -178,13 +194,9 @@ def test_a_study_that_goes_on_has_chosen_nothing_and_its_runs_have_no_settings(r
                     "seconds": "",
                 }
 
-    def drop(rows: list[Row]) -> None:
-        rows[:] = [row for row in rows if not (row["method"] == "ddpo" and row["study"] == "1")]
-
     change(record / "easy" / TRIALS, later)
     change(record / "easy" / RUNS, left)
-    change(record / "easy" / CURVES, drop)
-    change(record / "easy" / SCORES, drop)
+    unscored(record / "easy", "ddpo", 1, 3)
     change_yaml(record / "easy" / CHOSEN, lambda tree: tree["methods"]["ddpo"].pop())
     found = check(read_record(record), SOME)
     assert all(fault.missing for fault in found), found
@@ -192,11 +204,8 @@ def test_a_study_that_goes_on_has_chosen_nothing_and_its_runs_have_no_settings(r
 
 
 def test_what_is_only_not_there_yet_is_told_from_what_is_wrong(record: Path) -> None:
-    def lose(rows: list[Row]) -> None:
-        rows[:] = [row for row in rows if (row["method"], row["seed"]) != ("ddpo", "2")]
-
-    for file in (RUNS, CURVES, SCORES):
-        change(record / "easy" / file, lose)
+    change(record / "easy" / RUNS, dropped(method="ddpo", seed=2))
+    unscored(record / "easy", "ddpo", 2)
     (record / "easy" / CHOSEN).unlink()
     shutil.rmtree(record / "no-gradient")
     found = check(read_record(record), SOME)
@@ -255,6 +264,11 @@ def test_a_method_that_is_not_installed_is_held_to_the_space_that_it_declared(re
         ),
         (TRIALS, setting(settings="{"), r"easy/trials\.csv:2: settings"),
         (CURVES, setting(score=""), r"easy/curves\.csv:\d+: score: is missing"),
+        (
+            SCORES,
+            score(**{"ddpo 0": "-"}),
+            r"easy/scores\.csv:3: ddpo 0: Input should be a valid number.*'-'",
+        ),
     ],
 )
 def test_lines_that_cannot_be_read_are_named(
@@ -269,6 +283,9 @@ def test_a_table_without_a_column_and_a_suite_of_another_format_are_refused(reco
     text = (record / "easy" / SCORES).read_text()
     (record / "easy" / SCORES).write_text(text.replace("prompt,", "picture,", 1))
     with pytest.raises(BenchError, match=r"easy/scores\.csv:1: no column prompt"):
+        read_record(record)
+    (record / "easy" / SCORES).write_text(text.replace("ddpo 2", "ddpo 0", 1))
+    with pytest.raises(BenchError, match=r"easy/scores\.csv:1: column ddpo 0 is there 2 times"):
         read_record(record)
     change_yaml(record / SUITE, lambda tree: tree.update(format=2))
     with pytest.raises(BenchError, match=r"suite\.yaml: format"):

@@ -154,8 +154,9 @@ def test_the_record_holds_means_of_whole_evaluations_and_scores_of_ended_runs(
     assert points["forwards"].tolist() == [0, 2000014, 4000014, 0]
     assert set(curves["reward"]) == {"brightness", "diversity"}
     scores = table(suite, record.SCORES)
-    assert scores.groupby("method").size().to_dict() == {"base": 6, "full_bp": 6}  # the other is not done
-    assert "full_bp,0,0,a,brightness,0.333333\n" in (suite.out / "record" / NAME / record.SCORES).read_text()
+    assert list(scores) == ["prompt", "reward", "base", "full_bp 0"]  # the other is not done
+    assert scores.count().tolist() == [6, 6, 6, 6]
+    assert "\na,brightness,0.1,0.333333\n" in (suite.out / "record" / NAME / record.SCORES).read_text()
     before = {path: path.read_bytes() for path in (suite.out / "record").rglob("*.*")}
     record.write(suite)
     assert before == {path: path.read_bytes() for path in (suite.out / "record").rglob("*.*")}
