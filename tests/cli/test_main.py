@@ -60,7 +60,7 @@ def test_id_follows_the_contents_of_weights_and_not_their_place(tmp_path: Path, 
 
 def test_without_options_it_is_the_demo(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = request.build(Options())
-    methods = ("full_bp", "truncated_bp", "refl", "ddpo", "rlr-balanced", "random-direction")
+    methods = ("full_bp", "truncated_bp", "ddpo", "rlr-balanced", "random-direction")
     assert (asked.request.methods, asked.request.seeds) == (methods, (0, 1))
     assert asked.out == Path("results/demo")
     assert request.build(Options(methods="all")).request.methods is None
