@@ -8,6 +8,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,14 @@ class Candidate:
     group: Group
 
     @property
-    def cell(self) -> CellResults:
-        """One of its cells; they differ in their seeds alone."""
-        return (*self.group.cells, *self.group.left_out)[0]
+    def cells(self) -> tuple[CellResults, ...]:
+        """All of them, whether they count or not."""
+        return (*self.group.cells, *self.group.left_out)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The settings of one of its cells; they differ in their seeds alone."""
+        return self.cells[0].config
 
     @property
     def finished(self) -> bool:
@@ -39,41 +45,51 @@ class Candidate:
         return bool(self.group.cells) and all(cell.done for cell in self.group.cells)
 
     @property
+    def model(self) -> str:
+        """Its model's name; another one where weights of it or of a reward are random numbers."""
+        drawn = any(str(digest).startswith(f"{RANDOM}:") for digest in self.config["digests"].values())
+        return self.config["model"]["name"] + (WITH_RANDOM if drawn else "")
+
+    @property
     def setting(self) -> dict[str, Any]:
         """What tells two candidates for one published number apart."""
-        tree = essential(self.cell.config)
+        tree = essential(self.config)
         training = tree["training"] or {}
         kept = {key: training[key] for key in ("method", "train") if key in training}
         return {**kept, "model": tree["model"]["config"], "eval": tree["eval"]}
 
 
 @dataclass(frozen=True)
-class StandIn:
-    """A model in the place of the paper's, and which names of rewards and prompts its own stand in for."""
+class Models:
+    """The models whose cells a table stands beside: the paper's own, or one that stands in for them.
 
-    model: str
+    stand_in: its name, empty for the paper's own. names: the paper's rewards and prompts → those of the
+    stand-in.
+    """
+
+    stand_in: str
     names: Mapping[str, str]
 
     def of(self, name: str) -> str:
-        """Its own reward or prompts for the paper's."""
+        """The reward or prompts of its cells for the paper's."""
         return self.names.get(name, name)
+
+    def model(self, line: PaperLine) -> str:
+        """The model of its cells for a line."""
+        return self.stand_in or line.model
 
     @property
     def flags(self) -> str:
-        """What `bench run` is told to take it."""
-        name = self.model.removesuffix(WITH_RANDOM)
-        return f"--model {shlex.quote(name)}" + ("" if name == self.model else f" --weights {RANDOM}")
+        """What `bench run` is told to take the stand-in."""
+        name = self.stand_in.removesuffix(WITH_RANDOM)
+        return f"--model {shlex.quote(name)}" + ("" if name == self.stand_in else f" --weights {RANDOM}")
 
 
 def made_for(cells: Sequence[CellResults]) -> set[str]:
     """Names of the experiments that cells were run with, by the command that each recorded."""
-    words = [shlex.split(str(cell.env["command"])) for cell in cells if "command" in cell.env]
-    options = [f"{a} {b}" for line in words for a, b in zip(line, [*line[1:], ""], strict=True)]
-    names = [o.split(" ", 1)[1] for o in options if o.startswith("--config ")]
-    names += [
-        word.removeprefix("--config=") for line in words for word in line if word.startswith("--config=")
-    ]
-    return {Path(name).stem for name in names}
+    commands = [str(cell.env.get("command", "")).replace("--config=", "--config ") for cell in cells]
+    words = [word for command in commands for word in shlex.split(command)]
+    return {Path(value).stem for option, value in pairwise(words) if option == "--config"}
 
 
 def candidates(results: Results) -> list[Candidate]:
@@ -84,54 +100,41 @@ def candidates(results: Results) -> list[Candidate]:
         groups += [Candidate(contest, group) for group in contest.groups]
         if contest.base is not None:
             base = Candidate(contest, contest.base)
-            bases.setdefault(base.cell.id, base)
+            bases.setdefault(base.cells[0].id, base)
     return [*bases.values(), *groups]
 
 
-def models(table: PaperTable, found: Sequence[Candidate]) -> Iterator[StandIn | None]:
-    """None for the paper's own models if one of them was trained, and each other model that was."""
+def models(table: PaperTable, found: Sequence[Candidate]) -> Iterator[Models]:
+    """The paper's own models if one of them was trained, and each other one that was."""
     own = {line.model for line in table.lines}
-    names = dict.fromkeys(model_of(c.cell) for c in found if c.group.method != BASE)
+    names = dict.fromkeys(candidate.model for candidate in found if candidate.group.method != BASE)
     if own & set(names):
-        yield None
+        yield Models("", {})
     for name in names:
         if name not in own:
             plain = name.removesuffix(WITH_RANDOM)
-            yield StandIn(name, model_file(plain)[1].stand_ins if plain in shipped("models") else {})
-
-
-def model_of(cell: CellResults) -> str:
-    """The model's name; another one where weights of it or of a reward are random numbers."""
-    drawn = any(str(digest).startswith(f"{RANDOM}:") for digest in cell.config["digests"].values())
-    return cell.config["model"]["name"] + (WITH_RANDOM if drawn else "")
+            yield Models(name, model_file(plain)[1].stand_ins if plain in shipped("models") else {})
 
 
 def matching(
-    table: PaperTable,
-    line: PaperLine,
-    quantity: Quantity,
-    stand_in: StandIn | None,
-    found: Sequence[Candidate],
+    table: PaperTable, line: PaperLine, quantity: Quantity, beside: Models, found: Sequence[Candidate]
 ) -> list[Candidate]:
     """The cells that a number belongs to: those run for its table, if there are any, else all that agree."""
     if quantity.measure != "score" and not line.methods:
         return []
-    agree = [c for c in found if _agrees(c, line, quantity, stand_in)]
-    own = [c for c in agree if table.experiment in made_for([*c.group.cells, *c.group.left_out])]
+    agree = [candidate for candidate in found if _agrees(candidate, line, quantity, beside)]
+    own = [candidate for candidate in agree if table.experiment in made_for(candidate.cells)]
     return own or agree
 
 
-def _agrees(candidate: Candidate, line: PaperLine, quantity: Quantity, stand_in: StandIn | None) -> bool:
-    config, contest = candidate.cell.config, candidate.contest
-    model, reward, prompts = line.model, quantity.reward, quantity.prompts
-    if stand_in is not None:
-        model, reward, prompts = stand_in.model, stand_in.of(reward), stand_in.of(prompts)
-    method = candidate.group.method
+def _agrees(candidate: Candidate, line: PaperLine, quantity: Quantity, beside: Models) -> bool:
+    config, contest, method = candidate.config, candidate.contest, candidate.group.method
+    reward = beside.of(quantity.reward)
     return (
         (method in line.methods if line.methods else method == BASE)
         and (reward == contest.reward if line.methods else reward in contest.rewards)
-        and model_of(candidate.cell) == model
-        and config["prompts"] == prompts
+        and candidate.model == beside.model(line)
+        and config["prompts"] == beside.of(quantity.prompts)
         and (config.get("dcot") is not None) == line.dcot
         and all(value_of(config, key) == value for key, value in line.settings.items())
     )

@@ -1,15 +1,14 @@
 """The RLR paper's tables and figures: which published number belongs to which cells, and on which scale.
 
-A published number stands in a column of a file of results/paper, in the line that `PaperLine.where` names.
-`methods`, `dcot` and `settings` say which cells it is compared with. RLR and its ablations are one method
-with different settings, so they are told apart by these and not by the preset that was typed.
+RLR and its ablations are one method with different settings, so they are told apart by these and not by the
+preset that was typed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 Measure = Literal["score", "memory", "minutes_per_step", "minutes_to_target", "steps_to_target"]
 RLR_NAMES = ("rlr", "rlr-fo", "rlr-no-ho", "rlr-no-zo", *(f"rlr-h{h}" for h in range(5)))
@@ -27,54 +26,52 @@ OF_RLR = {
 }
 
 
-@dataclass(frozen=True)
-class Scale:
-    """How a reward's published numbers relate to our scores. known: whether a difference means anything.
+class Scale(NamedTuple):
+    """How a reward's published numbers relate to our scores.
 
-    needs: settings of our reward under which it does.
+    needs: settings of our reward under which a difference means something; None if it never does.
     """
 
-    known: bool
     remark: str
-    needs: Mapping[str, Any] = field(default_factory=dict)
+    needs: Mapping[str, Any] | None
 
 
 SCALES = {
-    "aes": Scale(True, "aes: raw in both, 1 … 10."),
+    "aes": Scale("aes: raw in both, 1 … 10.", {}),
     "hpsv2": Scale(
-        True,
         "hpsv2: cosine × 100 in both, by the size of the numbers. The paper does not say which version of "
         "the weights it used; ours are v2.1 unless set otherwise, and its base model matches neither.",
         {"scale": "x100"},
     ),
     "pickscore": Scale(
-        True,
         "pickscore: exp(logit_scale) × cosine in both, by the size of the numbers; the paper does not say.",
         {"scale": "logit"},
     ),
     "imagereward": Scale(
-        False,
         "imagereward: no difference is shown. The paper does not define its scale (32.74 for the base model; "
         "raw scores have mean 0 and standard deviation 1), and × 100 would be a guess.",
+        None,
     ),
 }
 
 
 @dataclass(frozen=True, eq=False)
 class PaperLine:
-    """A line of a table. where: column → text that finds it in the file. methods: names of cells' methods;
-    none for the base model. typed: what `--methods` takes for it. base: where the base model's line is, if
-    not in Table 2. appendix: settings that the paper gives for it, over Appendix C's.
+    """A line of a table, and the cells that it is compared with.
+
+    where: what its line in the file begins with. methods: names of cells' methods; none for the base model.
+    settings: of their config.yaml. typed: what `--methods` takes for it. base: where the base model's line
+    is, if not in Table 2. appendix: settings that the paper gives for it, over Appendix C's.
     """
 
     label: str
-    where: Mapping[str, str]
+    where: tuple[str, ...]
     methods: tuple[str, ...] = ()
     typed: str = ""
     settings: Mapping[str, Any] = field(default_factory=lambda: {SOLVER: "ddim"})
     dcot: bool = False
     model: str = "sd14"
-    base: Mapping[str, str] | None = None
+    base: tuple[str, ...] = ()
     appendix: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -118,32 +115,22 @@ class PaperTable:
         return f"Table {self.number}"
 
 
-@dataclass(frozen=True)
-class PaperFigure:
+class PaperFigure(NamedTuple):
     """A figure of the paper, of which no numbers are published. claim: what the text reads off it."""
 
-    number: str
     title: str
     experiment: str
     claim: str
     methods: tuple[str, ...]
-    rewards: tuple[str, ...]
-    model: str = "sd14"
-    prompts: str = "pickapic"
-
-    @property
-    def name(self) -> str:
-        """`Figure 3`."""
-        return f"Figure {self.number}"
 
 
-def _rlr(label: str, where: Mapping[str, str], h: int, completion: str = "zo", **more: Any) -> PaperLine:
+def _rlr(label: str, where: tuple[str, ...], h: int, completion: str = "zo", **more: Any) -> PaperLine:
     settings = {SOLVER: "ddim", H: h, COMPLETION: completion, **more.pop("settings", {})}
     return PaperLine(label, where, RLR_NAMES, more.pop("typed", "rlr"), settings, **more)
 
 
-def _method(name: str, label: str = "") -> PaperLine:
-    return PaperLine(label or name, {"method": name}, (name,), name)
+def _method(name: str) -> PaperLine:
+    return PaperLine(name, (name,), (name,), name)
 
 
 def _scores(rewards: str, prompts: str, prefix: str = "") -> tuple[Quantity, ...]:
@@ -151,26 +138,23 @@ def _scores(rewards: str, prompts: str, prefix: str = "") -> tuple[Quantity, ...
 
 
 def _text_to_image(model: str) -> tuple[PaperLine, ...]:
-    def where(method: str) -> dict[str, str]:
-        return {"model": model, "method": method}
-
+    others = ("ddpo", "alignprop")
     return (
-        PaperLine(f"{model}, base", where("base"), model=model),
-        PaperLine(f"{model}, ddpo", where("ddpo"), ("ddpo",), "ddpo", model=model),
-        PaperLine(f"{model}, alignprop", where("alignprop"), ("alignprop",), "alignprop", model=model),
-        _rlr(f"{model}, rlr", where("rlr"), 2, model=model),
+        PaperLine(f"{model}, base", (model, "base"), model=model),
+        *(PaperLine(f"{model}, {name}", (model, name), (name,), name, model=model) for name in others),
+        _rlr(f"{model}, rlr", (model, "rlr"), 2, model=model),
     )
 
 
 ALL = "pickscore hpsv2 aes imagereward"
-PLAIN, WITH_DCOT = {"method": "sd14"}, {"method": "sd14_dcot"}
+PLAIN, WITH_DCOT = ("sd14",), ("sd14_dcot",)
 UNNAMED = "The paper does not name the prompts; pickapic is ours."
 MACHINE = (
     "Memory and time: no difference is shown. The paper's machine had 8 V100; it does not say whether GB are "
     "10^9 or 2^30 bytes (ours: 10^9), nor what its minutes include (ours: training, without evaluation). "
     "Without a GPU ours is the memory of the whole process."
 )
-THREE = (_rlr("rlr", {"method": "rlr"}, 2), _method("ddpo"), _method("alignprop"))
+RLR, DDPO, ALIGNPROP = _rlr("rlr", ("rlr",), 2), _method("ddpo"), _method("alignprop")
 
 TABLES = (
     PaperTable(
@@ -189,10 +173,8 @@ TABLES = (
         (
             PaperLine("sd14", PLAIN),
             PaperLine("sd14, DCoT", WITH_DCOT, dcot=True),
-            _rlr("rlr", {"method": "rlr_without_dcot"}, 2, base=PLAIN),
-            _rlr(
-                "rlr, DCoT", {"method": "rlr_dcot"}, 2, base=WITH_DCOT, dcot=True, settings={START: [9, 19]}
-            ),
+            _rlr("rlr", ("rlr_without_dcot",), 2, base=PLAIN),
+            _rlr("rlr, DCoT", ("rlr_dcot",), 2, base=WITH_DCOT, dcot=True, settings={START: [9, 19]}),
         ),
         _scores(ALL, "hand"),
         ("Gains are over the base model with the same prompts per step.",),
@@ -203,10 +185,10 @@ TABLES = (
         "table5",
         "table05_ablation",
         (
-            _rlr("w/o HO & ZO", {"method": "rlr_without_ho_zo"}, 0, "none", typed="rlr-fo"),
-            _rlr("w/o ZO", {"method": "rlr_without_zo"}, 2, "none", typed="rlr-no-zo"),
-            _rlr("w/o HO", {"method": "rlr_without_ho"}, 0, typed="rlr-no-ho"),
-            _rlr("rlr", {"method": "rlr"}, 2),
+            _rlr("w/o HO & ZO", ("rlr_without_ho_zo",), 0, "none", typed="rlr-fo"),
+            _rlr("w/o ZO", ("rlr_without_zo",), 2, "none", typed="rlr-no-zo"),
+            _rlr("w/o HO", ("rlr_without_ho",), 0, typed="rlr-no-ho"),
+            RLR,
         ),
         _scores(ALL, "hpdv2"),
     ),
@@ -215,7 +197,7 @@ TABLES = (
         "memory",
         "table7",
         "table06_memory",
-        (_method("ddpo"), _method("alignprop"), _rlr("rlr", {"method": "rlr"}, 2)),
+        (DDPO, ALIGNPROP, RLR),
         (
             Quantity("vram_gb", "aes", "pickapic", "memory", "peak GB, theirs VRAM"),
             Quantity("total_gb", "aes", "pickapic", "memory", "peak GB, theirs with RAM"),
@@ -227,7 +209,7 @@ TABLES = (
         f"time to an aesthetic score of {TARGET}",
         "table7",
         "table07_time",
-        THREE,
+        (RLR, DDPO, ALIGNPROP),
         (
             Quantity("minutes_per_step", "aes", "pickapic", "minutes_per_step", "minutes/step"),
             Quantity("minutes_to_aes_5.4", "aes", "pickapic", "minutes_to_target", f"minutes to {TARGET}"),
@@ -241,10 +223,10 @@ TABLES = (
         "table8",
         "table08_solver",
         (
-            _rlr("DDIM", {"solver": "ddim"}, 2),
+            _rlr("DDIM", ("ddim",), 2),
             _rlr(
                 "DPM-Solver++",
-                {"solver": "dpmsolver"},
+                ("dpmsolver",),
                 2,
                 settings={SOLVER: "dpmpp"},
                 appendix={"model.config.steps": 20},
@@ -260,8 +242,8 @@ TABLES = (
         "table09_chain_length",
         (
             _method("zo"),
-            _method("ddpo"),
-            *(_rlr(f"rlr, h = {h}", {"method": "rlr", "h": str(h)}, h, typed=f"rlr-h{h}") for h in range(5)),
+            DDPO,
+            *(_rlr(f"rlr, h = {h}", ("rlr", str(h)), h, typed=f"rlr-h{h}") for h in range(5)),
         ),
         (
             *_scores("hpsv2 imagereward", "hpdv2"),
@@ -277,22 +259,18 @@ TABLES = (
 
 FIGURES = (
     PaperFigure(
-        "3",
-        "truncated backpropagation collapses",
+        "Figure 3: truncated backpropagation collapses",
         "figure3",
         "Truncated gradients end in a significant drop of the reward: the fewer the truncated steps, the "
         "more severe.",
         ("truncated_bp", "draft-k"),
-        ("aes",),
     ),
     PaperFigure(
-        "5",
-        "reward against steps",
+        "Figure 5: reward against steps",
         "figure5",
         "DDPO is very slow. AlignProp keeps up with RLR early and collapses later, while RLR goes on "
         "improving.",
         ("ddpo", "alignprop", "rlr"),
-        ("aes", "hpsv2"),
     ),
 )
 

@@ -127,9 +127,11 @@ def _cost_columns(lines: Sequence[Line]) -> list[Column]:
     return shown
 
 
-def estimates(header: str, found: Sequence[Estimate], signed: bool, se: bool = True) -> Column:
-    """`+0.101 ± 0.008`, with as many decimals as give the smallest standard error two digits."""
-    digits = decimals(found)
+def estimates(
+    header: str, found: Sequence[Estimate], signed: bool, se: bool = True, digits: int | None = None
+) -> Column:
+    """`+0.101 ± 0.008`. digits: decimals; as many as give the smallest standard error two digits if None."""
+    digits = decimals(found) if digits is None else digits
     cells = []
     for e in found:
         if not e.units:

@@ -141,15 +141,15 @@ def test_the_command_names_only_methods_rewards_and_models_that_are_missing(tmp_
     for reward in BASE:
         cell(tmp_path, "rlr", BETTER, settings=rlr(), reward=reward)
         cell(tmp_path, "rlr-no-zo", BETTER, settings=rlr(2, "none"), reward=reward)
-    (view,) = section(load(tmp_path)).views
-    assert view.command == (
+    (part,) = section(load(tmp_path)).parts
+    assert part.command == (
         f"python -m bench run --config table5 --methods rlr-fo,rlr-no-ho --out {tmp_path}"
     )
-    assert view.missing == "8 of 16 numbers have no finished run. w/o HO & ZO; w/o HO."
+    assert part.missing == "8 of 16 numbers have no finished run. w/o HO & ZO; w/o HO."
     cell(tmp_path, "rlr-fo", BETTER, settings=rlr(0, "none"))
     cell(tmp_path, "rlr-no-ho", BETTER, settings=rlr(0))
-    (view,) = section(load(tmp_path)).views
-    assert "--methods rlr-fo,rlr-no-ho --reward pickscore,aes,imagereward --out" in view.command
+    (part,) = section(load(tmp_path)).parts
+    assert "--methods rlr-fo,rlr-no-ho --reward pickscore,aes,imagereward --out" in part.command
 
 
 def test_nothing_is_missing_of_a_complete_table(tmp_path: Path) -> None:
@@ -163,10 +163,10 @@ def test_nothing_is_missing_of_a_complete_table(tmp_path: Path) -> None:
         cell(tmp_path, None, BASE, **at)
         for reward in BASE:
             cell(tmp_path, "rlr", BETTER, settings=rlr(), reward=reward, **at)
-    (view,) = section(load(tmp_path)).views
-    assert (view.view.table.number, view.missing) == ("8", "")
-    assert all(not line.differing for line in view.view.lines)
-    assert "Missing" not in shown(section(load(tmp_path)))
+    made, view = section(load(tmp_path)), only(tmp_path)
+    assert (view.table.number, [part.missing for part in made.parts]) == ("8", [""])
+    assert all(not line.differing for line in view.lines)
+    assert "Missing" not in shown(made)
 
 
 def test_table_2_has_its_own_base_model_and_prompts_in_each_line(tmp_path: Path) -> None:
@@ -195,21 +195,20 @@ def test_a_stand_in_has_gains_beside_gains_and_no_difference(tmp_path: Path) -> 
     text = " ".join(shown(made).split())
     assert "Not the paper's model: tiny stands in for sd14; clip for pickscore, hpsv2, imagereward" in text
     assert "hpsv2 (clip)" in text and "+7.14" in text
-    headers = [column.header for view in made.views for block in view.blocks for column in block.columns]
+    (part,) = made.parts
+    headers = [column.header for block in part.blocks for column in block.flat]
     assert any("gain" in header for header in headers) and not any("difference" in h for h in headers)
-    (view,) = made.views
-    assert view.command == f"python -m bench run --config table5 --model tiny --out {tmp_path}"
-    assert view.typed_before == at["command"]
+    assert part.command == f"python -m bench run --config table5 --model tiny --out {tmp_path}"
+    assert part.typed_before == at["command"]
     assert {r["stands_in"] for r in records(made, tmp_path)} == {"yes"}
 
 
 def test_random_weights_are_not_the_papers_model(tmp_path: Path) -> None:
     cell(tmp_path, None, BASE, digest="random:sd14")
     cell(tmp_path, "rlr", BETTER, settings=rlr(), digest="random:sd14")
-    made = section(load(tmp_path))
-    (view,) = made.views
-    assert view.view.stand_in is not None and view.view.stand_in.model == "sd14 with random weights"
-    assert "--model sd14 --weights random" in view.command
+    assert only(tmp_path).beside.stand_in == "sd14 with random weights"
+    (part,) = section(load(tmp_path)).parts
+    assert "--model sd14 --weights random" in part.command
 
 
 def test_chain_length_has_memory_and_minutes_beside_theirs_without_a_difference(tmp_path: Path) -> None:
