@@ -6,7 +6,7 @@ Where the sets come from: docs/prompts.md.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -52,8 +52,8 @@ class PromptSet:
                 raise BenchError(f"prompts '{self.name}': there are no {split} prompts")
             if any(not p.strip() for p in prompts):
                 raise BenchError(f"prompts '{self.name}': an empty prompt among the {split} prompts")
-            if repeated := _first_repeated(prompts):
-                raise BenchError(f"prompts '{self.name}': {repeated!r} is twice among the {split} prompts")
+            if repeated := [prompt for prompt, count in Counter(prompts).items() if count > 1]:
+                raise BenchError(f"prompts '{self.name}': {repeated[0]!r} is twice among the {split} prompts")
         held_out = set(self.eval)
         if shared := [p for p in self.train if p in held_out]:
             raise BenchError(
@@ -117,12 +117,3 @@ def _public(name: str) -> PromptSet:
     if name == "vbench":
         return PromptSet(name, *public.load_vbench())
     return PromptSet(name, *public.SETS[name].load(name))
-
-
-def _first_repeated(prompts: Sequence[str]) -> str | None:
-    seen: set[str] = set()
-    for prompt in prompts:
-        if prompt in seen:
-            return prompt
-        seen.add(prompt)
-    return None

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from bench.base.errors import BenchError
-from bench.data.prompts.records import text_of
+from bench.data.prompts.records import parse_json, text_of
 
 
 def distinct(prompts: Iterable[str]) -> tuple[str, ...]:
@@ -29,7 +27,7 @@ def distinct(prompts: Iterable[str]) -> tuple[str, ...]:
 
 def json_texts(path: Path) -> list[str]:
     """A JSON list of texts (HPDv2's benchmark files)."""
-    value = _json(path)
+    value = parse_json(str(path), text_of(path))
     if not isinstance(value, list) or not all(isinstance(x, str) for x in value):
         raise BenchError(f"{path}: expected a JSON list of texts")
     return value
@@ -37,7 +35,7 @@ def json_texts(path: Path) -> list[str]:
 
 def json_field(path: Path, field: str) -> list[str]:
     """One field of a JSON list of objects (VBench's suite)."""
-    value = _json(path)
+    value = parse_json(str(path), text_of(path))
     if not isinstance(value, list):
         raise BenchError(f"{path}: expected a JSON list of objects")
     for place, record in enumerate(value):
@@ -81,10 +79,3 @@ def parquet_column(path: Path, column: str) -> list[str]:
     if column not in table.column_names:
         raise BenchError(f"{path}: no column '{column}'")
     return [value for value in table.column(column).to_pylist() if value is not None]
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(text_of(path))
-    except ValueError as error:
-        raise BenchError(f"{path}: not JSON: {error}") from error
