@@ -11,11 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from bench.base import registry
-from bench.base.reward_names import registered
 from bench.experiment.search import space
 from bench.protocol.check_runs import run_faults
 from bench.protocol.check_tuning import tuning_faults
-from bench.protocol.faults import ANEW, GO_ON, Fault, at
+from bench.protocol.faults import Fault, at, not_yet
 from bench.protocol.reading import SCORES, SUITE, Record
 from bench.protocol.workload import Workload
 from bench.report.groups import NULL
@@ -31,7 +30,7 @@ def check(record: Record, workloads: Mapping[str, Workload]) -> list[Fault]:
     for name, workload in record.suite.workloads.items():
         if name not in record.tables:
             folder = at(record.folder / name)
-            found.append(Fault(folder, "there are no tables of this workload", GO_ON, missing=True))
+            found.append(not_yet(folder, "there are no tables of this workload"))
             continue
         found += tuning_faults(record.suite, name, record.tables[name], workload)
         found += run_faults(record.suite, name, record.tables[name], workload)
@@ -41,12 +40,12 @@ def check(record: Record, workloads: Mapping[str, Workload]) -> list[Fault]:
 def _suite(record: Record) -> Iterator[Fault]:
     path, suite = at(record.folder / SUITE), record.suite
     if NULL not in suite.methods:
-        yield Fault(f"{path}: methods", f"there is no {NULL}, the null row", ANEW)
+        yield Fault(f"{path}: methods", f"there is no {NULL}, the null row")
     if len(set(suite.methods)) < len(suite.methods):
-        yield Fault(f"{path}: methods", "one is named twice", ANEW)
+        yield Fault(f"{path}: methods", "one is named twice")
     for name in VERSIONS:
         if name not in suite.environment or suite.environment[name] in (None, ""):
-            yield Fault(f"{path}: environment.{name}", "is not named", ANEW)
+            yield Fault(f"{path}: environment.{name}", "is not named")
 
 
 def _workloads(record: Record, shipped: Mapping[str, Workload]) -> Iterator[Fault]:
@@ -72,14 +71,13 @@ def _sitting_out(record: Record) -> Iterator[Fault]:
     """Only a method that needs a gradient sits out, and only where there is none."""
     known, path = registry.entries("method"), at(record.folder / SUITE)
     for name, workload in record.suite.workloads.items():
-        differentiable = registry.load("reward", registered(workload.reward)).differentiable
         where = f"{path}: sits_out.{name}"
         for method in record.suite.methods:
             out = method not in record.suite.takes_part(name)
-            if out and (differentiable or (method in known and workload.takes(method))):
+            if out and (workload.differentiable or (method in known and workload.takes(method))):
                 yield Fault(where, f"{method} can take part", "run the suite with it there")
             if not out and method in known and not workload.takes(method):
-                yield Fault(where, f"{method} needs a gradient that {workload.reward} lacks", ANEW)
+                yield Fault(where, f"{method} needs a gradient that {workload.reward} lacks")
 
 
 def _spaces(record: Record) -> Iterator[Fault]:

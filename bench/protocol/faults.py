@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ class Fault:
 
     where: str
     what: str
-    do: str
+    do: str = ANEW
     missing: bool = False
 
     @property
@@ -31,6 +31,19 @@ class Fault:
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what}: {self.do}"
+
+
+def not_yet(where: str, what: str) -> Fault:
+    """A fault of something that the suite has still to do."""
+    return Fault(where, what, GO_ON, missing=True)
+
+
+def once(path: Path, name: str, count: int) -> Iterator[Fault]:
+    """The fault of a line that is not there once, but `count` times."""
+    if count == 0:
+        yield not_yet(at(path), f"{name} is not there")
+    elif count > 1:
+        yield Fault(at(path), f"{name} is there twice")
 
 
 def told(faults: Sequence[Fault]) -> list[str]:

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from bench.protocol.measures import (
     Collapse,
     collapses,
-    direction,
     gain,
     improves,
     integral,
@@ -27,10 +26,10 @@ from bench.protocol.measures import (
     times,
 )
 from bench.protocol.reading import DONE, Record, Tables
-from bench.protocol.workload import Workload
+from bench.protocol.workload import Workload, direction
 from bench.report.groups import NULL
 from bench.report.over_optimised import DISTANCE
-from bench.report.stats import NOTHING, Estimate, holm
+from bench.report.stats import NOTHING, Estimate, adjusted
 from bench.run.evaluations import DIVERSITY
 
 
@@ -126,7 +125,10 @@ def leaderboard(records: Sequence[Record], workloads: Mapping[str, Workload]) ->
     names = [name for name in workloads if any(name in record.suite.workloads for record in ordered)]
     tables = tuple(_table(name, workloads[name], ordered, labels) for name in names)
     known = [table for table in tables if table.workload.target is not None]
-    found = {label: _times(label, known) for label in labels.values()}
+    found = {
+        label: {table.name: s.time for table in known for s in table.standings if s.label == label}
+        for label in labels.values()
+    }
     compared = ratios(found)
     solved = {name for table in compared.values() for name in table}
     return Leaderboard(
@@ -167,14 +169,9 @@ def _table(
     ranked = sorted(
         found, key=lambda s: (math.isnan(s.gain.mean), -sign * s.gain.mean if s.gain.units else 0.0, s.label)
     )
-    return Table(name, workload, tuple(_adjusted(ranked)), tuple(out))
-
-
-def _adjusted(found: Sequence[Standing]) -> list[Standing]:
-    """With the p of all claims, adjusted together."""
-    claimed = [k for k, standing in enumerate(found) if standing.claim.claims]
-    p = dict(zip(claimed, holm([found[k].claim.p for k in claimed]), strict=True))
-    return [replace(s, p=p[k]) if k in p else s for k, s in enumerate(found)]
+    p = adjusted([standing.claim for standing in ranked])
+    standings = tuple(replace(standing, p=own) for standing, own in zip(ranked, p, strict=True))
+    return Table(name, workload, standings, tuple(out))
 
 
 def _standing(label: str, record: Record, tables: Tables, workload: Workload, method: str) -> Standing:
@@ -205,13 +202,6 @@ def _standing(label: str, record: Record, tables: Tables, workload: Workload, me
 def _mean(values: Sequence[float | None]) -> float:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else math.nan
-
-
-def _times(label: str, tables: Sequence[Table]) -> dict[str, float]:
-    """Workload → median time; infinite where the method has no line."""
-    return {
-        table.name: next((s.time for s in table.standings if s.label == label), math.inf) for table in tables
-    }
 
 
 def _totals(

@@ -13,13 +13,12 @@ from bench.base.files import write_atomically
 from bench.base.labels import flat, listed
 from bench.protocol.leaderboard import Leaderboard, Standing, Table, leaderboard
 from bench.protocol.leaderboard_figures import PROFILE, figures
-from bench.protocol.measures import LARGEST_RATIO, direction
+from bench.protocol.measures import LARGEST_RATIO
 from bench.protocol.reading import Record
-from bench.protocol.workload import Workload
+from bench.protocol.workload import Workload, direction
 from bench.report.groups import NULL
 from bench.report.over_optimised import COLLAPSED
-from bench.report.stats import Estimate
-from bench.report.tables import CLEAR, decimals, estimates, probability, short_count
+from bench.report.tables import CLEAR, estimates, intervals, probability, short_count
 
 NEVER = "∞"
 OVER_OPTIMISED = "†"
@@ -159,7 +158,7 @@ def _budget_columns(table: Table) -> list[Column]:
         _methods(table),
         texts("runs", [_counted(s.finished, s.runs) for s in standings]),
         estimates("gain ± SE", gains, signed=True),
-        texts("95 % interval", _intervals(gains)),
+        intervals("95 % interval", gains),
         replace(over, cells=tuple(bold)),
         texts("p", [probability(s.p) for s in standings]),
         texts("reached", [_reached(s) for s in standings]),
@@ -169,11 +168,6 @@ def _budget_columns(table: Table) -> list[Column]:
 
 def _counted(count: int, of: int) -> str:
     return str(of) if count == of else f"{count} of {of}"
-
-
-def _intervals(found: Sequence[Estimate]) -> list[str]:
-    digits = decimals(found)
-    return [f"{e.low:+.{digits}f} … {e.high:+.{digits}f}" if math.isfinite(e.low) else NONE for e in found]
 
 
 def _reached(standing: Standing) -> str:

@@ -19,9 +19,8 @@ from statistics import median
 
 import pandas as pd
 
-from bench.base import registry
-from bench.base.reward_names import registered
 from bench.protocol.reading import DONE, ENDED, Point, Tables
+from bench.protocol.workload import direction
 from bench.report.load import BASE
 from bench.report.over_optimised import collapse_step
 from bench.report.stats import NOTHING, Estimate, estimate, side_by_side
@@ -31,11 +30,6 @@ from bench.run.evaluations import DIVERSITY
 LARGEST_RATIO = 4.0  # τ up to which a profile is integrated: AlgoPerf's
 
 Times = Mapping[str, float]  # workload → median time of a method
-
-
-def direction(reward: str) -> int:
-    """1 for a reward of which more is better, -1 for one of which less is."""
-    return 1 if registry.load("reward", registered(reward)).higher_is_better else -1
 
 
 def scored(tables: Tables, method: str, reward: str) -> Estimate:

@@ -68,6 +68,11 @@ class Choice(Strict):
     state: str
     score: float | None = None
 
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return f"{self.method}, study {self.study}, trial {self.trial}"
+
 
 class Trial(Choice):
     """A line of trials.csv."""
@@ -75,14 +80,18 @@ class Trial(Choice):
     line: int
 
 
-class Run(Strict):
-    """A line of runs.csv. Without study and seed: the base model. forwards: forward equivalents; seconds: of
-    training; memory: bytes."""
+class OfRun(Strict):
+    """What the lines of runs begin with. Without study and seed: the base model."""
 
     line: int
     method: str
     study: int | None = None
     seed: int | None = None
+
+
+class Run(OfRun):
+    """A line of runs.csv. forwards: forward equivalents; seconds: of training; memory: bytes."""
+
     state: str
     cell: str | None = None
     settings: dict[str, Any] | None = None
@@ -93,14 +102,15 @@ class Run(Strict):
     seconds: float | None = None
     memory: float | None = None
 
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return called(self.method, self.seed)
 
-class Point(Strict):
+
+class Point(OfRun):
     """A line of curves.csv: the mean over the held-out pictures of a run's evaluation."""
 
-    line: int
-    method: str
-    study: int | None = None
-    seed: int | None = None
     step: float
     forwards: float | None = None
     seconds: float | None = None
@@ -132,6 +142,11 @@ class Chosen(Strict):
 
 Line = TypeVar("Line", Trial, Run, Point, Scores)
 Key = tuple[str, int | None, str]  # method, seed and reward; the base model's seed is None
+
+
+def called(method: str, seed: int | None) -> str:
+    """What messages call a run."""
+    return "the base model" if method == BASE else f"{method}, seed {seed}"
 
 
 def column(method: str, seed: int | None) -> str:

@@ -14,17 +14,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench.base import registry
 from bench.base.errors import BenchError
 from bench.base.files import read_rows, write_atomically
 from bench.base.layers import Tree, dump_yaml, read_yaml
-from bench.base.reward_names import registered
 from bench.experiment.combinations import Combination
 from bench.experiment.overrides import Override
 from bench.experiment.request import Experiment
 from bench.experiment.resolve import resolve
 from bench.experiment.search import draws, space
-from bench.protocol.workload import Workload, workload
+from bench.protocol.workload import Workload, direction, workload
 from bench.run.store import Cause, CellDir, ResultsDir, Status, WorkState
 
 FIRST_SEED = 1000  # of tuning; comparisons start at 0
@@ -166,9 +164,8 @@ def chosen_tree(tuning: Tuning) -> Tree:
 
 def _best(lines: Sequence[Tree], reward: str) -> list[Tree]:
     """The line with the best score, the first of equals; none if there are misses alone."""
-    sign = 1 if registry.load("reward", registered(reward)).higher_is_better else -1
     hits = [line for line in lines if line["score"] is not None]
-    return [max(hits, key=lambda line: sign * line["score"])] if hits else []
+    return [max(hits, key=lambda line: direction(reward) * line["score"])] if hits else []
 
 
 def write(tuning: Tuning) -> dict[str, list[Tree]]:

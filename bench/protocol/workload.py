@@ -82,6 +82,11 @@ class Workload(Strict):
         return [Override(origin, self.settings), Override(origin, {"train": train, "eval": evaluation})]
 
     @property
+    def differentiable(self) -> bool:
+        """Whether its reward has a gradient."""
+        return registry.load("reward", registered(self.reward)).differentiable
+
+    @property
     def scored(self) -> tuple[str, ...]:
         """What a comparison has scores of: the trained reward, the untouched ones, and diversity if any."""
         diversity = (DIVERSITY,) if self.images_per_prompt > 1 else ()
@@ -89,10 +94,15 @@ class Workload(Strict):
 
     def takes(self, method: str) -> bool:
         """Whether a method can take part: not one that needs the gradient of a reward that has none."""
-        if registry.load("reward", registered(self.reward)).differentiable:
+        if self.differentiable:
             return True
         cls, steps = registry.load("method", method), model_settings(self.model, ()).steps
         return not cls(shipped_config(method, self.model), steps).needs_reward_grad
+
+
+def direction(reward: str) -> int:
+    """1 for a reward of which more is better, -1 for one of which less is."""
+    return 1 if registry.load("reward", registered(reward)).higher_is_better else -1
 
 
 def all_workloads() -> dict[str, Workload]:

@@ -159,6 +159,12 @@ def holm(p: Sequence[float]) -> list[float]:
     return adjusted
 
 
+def adjusted(claims: Sequence[Estimate]) -> list[float]:
+    """p of each estimate, adjusted for all that claim something (`holm`); nan of those that do not."""
+    claimed = iter(holm([one.p for one in claims if one.claims]))
+    return [next(claimed) if one.claims else math.nan for one in claims]
+
+
 def probability_of_improvement(a: pd.DataFrame, b: pd.DataFrame, higher_is_better: bool = True) -> Estimate:
     """How often a's picture scores better than b's of the same prompt and noise; a tie counts one half.
 

@@ -15,7 +15,7 @@ from bench.report.groups import Contest, Group, contests
 from bench.report.load import CellResults, Results
 from bench.report.over_optimised import Collapse, collapse
 from bench.report.spent import COUNTERS, at_step
-from bench.report.stats import NOTHING, Estimate, holm, probability_of_improvement, side_by_side
+from bench.report.stats import NOTHING, Estimate, adjusted, probability_of_improvement, side_by_side
 from bench.run.evaluations import DIVERSITY  # evaluated like a reward, shown in a column of its own
 
 
@@ -88,9 +88,8 @@ def lines(contest: Contest) -> list[Line]:
     """The base model, then the methods from the best down."""
     base = [_line(contest, contest.base, is_base=True)] if contest.base else []
     found = base + [_line(contest, group, is_base=False) for group in contest.ranked()]
-    claimed = [k for k, line in enumerate(found) if line.claim.claims]
-    adjusted = dict(zip(claimed, holm([found[k].claim.p for k in claimed]), strict=True))
-    return [replace(line, p=adjusted[k]) if k in adjusted else line for k, line in enumerate(found)]
+    p = adjusted([line.claim for line in found])
+    return [replace(line, p=own) for line, own in zip(found, p, strict=True)]
 
 
 def _line(contest: Contest, group: Group, is_base: bool) -> Line:

@@ -79,9 +79,14 @@ def _trained_columns(lines: Sequence[Line]) -> list[Column]:
         found.append(estimates("over null", [line.claim for line in lines], signed=True))
     if any(line.claim.claims for line in lines):
         found.append(texts("p", [probability(line.p) for line in lines]))
-    digits = decimals(gains)
-    spans = [f"{g.low:+.{digits}f} … {g.high:+.{digits}f}" if math.isfinite(g.low) else NONE for g in gains]
-    return [*found, replace(texts(f"95 % interval{of}", spans), optional=True)]
+    return [*found, replace(intervals(f"95 % interval{of}", gains), optional=True)]
+
+
+def intervals(header: str, found: Sequence[Estimate]) -> Column:
+    """`+0.085 … +0.117`, with the decimals of `estimates`."""
+    digits = decimals(found)
+    spans = [f"{e.low:+.{digits}f} … {e.high:+.{digits}f}" if math.isfinite(e.low) else NONE for e in found]
+    return texts(header, spans)
 
 
 def probability(p: float) -> str:
