@@ -12,6 +12,7 @@ from bench.base import units
 from bench.base.columns import print_columns, texts
 from bench.base.console import plain, progress
 from bench.base.errors import BenchError
+from bench.base.labels import flat
 from bench.cli import options
 from bench.cli.run import Jobs, Slurm
 
@@ -73,10 +74,12 @@ def _tell(found: "Tuning", names: Sequence[str], studies: int) -> None:
     chosen = tuning.write(found)
     lines = [line for choices in chosen.values() for line in choices]
     missed = [method for method in names if len(chosen[method]) < studies]
+    said = [(f"{key}={value}" for key, value in flat(line["settings"]).items()) for line in lines]
+    settings = [" ".join(one) or "as shipped" for one in said]
     columns = (
         texts("study", [str(line["study"]) for line in lines]),
         texts("held-out", [f"{line['score']:.4f}" for line in lines]),
-        texts("settings", [_said(line["settings"]) for line in lines], left=True),
+        texts("settings", settings, left=True),
     )
     names_of = texts("method", [line["method"] for line in lines], left=True)
     print_columns(console, names_of, columns, [""] * len(lines))
@@ -84,15 +87,6 @@ def _tell(found: "Tuning", names: Sequence[str], studies: int) -> None:
     if missed:
         plain(console, f"nothing but misses in a study of {', '.join(missed)}", "yellow")
     sys.exit(int(bool(missed)))
-
-
-def _said(settings: dict[str, object], above: str = "") -> str:
-    """`train.lr=0.003 k=5`."""
-    said = [
-        _said(value, f"{above}{key}.") if isinstance(value, dict) else f"{above}{key}={value}"
-        for key, value in settings.items()
-    ]
-    return " ".join(said) or "as shipped"
 
 
 def suite(
