@@ -121,7 +121,7 @@ class Point(OfRun):
 class Scores(Strict, extra="allow"):
     """A line of scores.csv. Its extra columns are those of runs (`column`), without the ones left empty."""
 
-    __pydantic_extra__: dict[str, float] = Field(init=False)
+    __pydantic_extra__: dict[str, float] = Field(init=False)  # pyright: ignore[reportIncompatibleVariableOverride]
     line: int
     prompt: str = ""  # the empty prompt is one, too
     reward: str
@@ -253,7 +253,7 @@ def _lines(path: Path, model: type[Line]) -> list[Line]:
     twice = [f"column {name} is there {count} times" for name, count in Counter(there).items() if count > 1]
     if absent or twice:
         raise BenchError(f"{path}:1: {'; '.join(absent + twice)}: `bench suite` writes the record anew")
-    if model.model_config["extra"] == "allow":
+    if model is Scores:
         wanted = there
     return [_line(path, number, {name: row[name] for name in wanted}, model) for number, row in rows]
 

@@ -33,7 +33,6 @@ COUNTS = ["steps", "samples", "forwards", "again", "memory"]  # whole numbers
 RUN_COLUMNS = [*WHO, "state", "cell", "settings", *COUNTS[:-1], "seconds", "memory"]
 CURVE_COLUMNS = [*WHO, "step", "forwards", "seconds", "reward", "score"]
 BY_PROMPT = ["prompt", "reward"]
-LAYOUT = {"lineterminator": "\n", "float_format": "%.6g"}
 WHOLE = dict.fromkeys(("study", "seed", "step", *COUNTS), "Int64")
 
 
@@ -126,7 +125,11 @@ def _stored(results: ResultsDir) -> dict[str, CellResults]:
 def _csv(lines: Sequence[Tree], columns: Sequence[str]) -> str:
     frame = pd.DataFrame(lines, columns=list(columns))
     whole = frame.astype({name: kind for name, kind in WHOLE.items() if name in columns})
-    return whole.to_csv(index=False, **LAYOUT)
+    return _text(whole, index=False)
+
+
+def _text(frame: pd.DataFrame, index: bool) -> str:
+    return frame.to_csv(index=index, lineterminator="\n", float_format="%.6g")
 
 
 def _who(run: Run) -> Tree:
@@ -184,8 +187,10 @@ def _curve(run: Run, cell: CellResults, evaluations: pd.DataFrame) -> list[Tree]
 def _scores(evaluated: Mapping[str, pd.DataFrame]) -> str:
     """A column for each training that is done, as it was at its end: an evaluation on the way is no result of
     the budget. evaluated: by the names of the columns."""
-    last = {name: rows[rows["step"] == rows["step"].max()] for name, rows in evaluated.items()}
-    lines = [{"run": name, **line} for name, rows in last.items() for line in _means(rows, BY_PROMPT)]
+    lines: list[Tree] = []
+    for name, rows in evaluated.items():
+        last = cast(pd.DataFrame, rows[rows["step"] == rows["step"].max()])
+        lines += [{"run": name, **line} for line in _means(last, BY_PROMPT)]
     long = pd.DataFrame(lines, columns=["run", *BY_PROMPT, "score"])
     wide = long.pivot(index=BY_PROMPT, columns="run", values="score")
-    return wide.reindex(columns=list(evaluated)).to_csv(**LAYOUT)
+    return _text(wide.reindex(columns=list(evaluated)), index=True)
