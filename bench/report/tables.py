@@ -13,7 +13,7 @@ from rich.console import Console
 from bench.base.columns import NONE, Column, as_text, print_columns, texts
 from bench.base.units import MIB
 from bench.report.over_optimised import Collapse
-from bench.report.stats import Estimate, holm
+from bench.report.stats import Estimate, adjusted
 from bench.report.summary import Line
 
 CLEAR = 0.05  # p below which a difference is called one, and is coloured
@@ -101,8 +101,8 @@ def verdict(line: Line) -> int:
 
 def _tones(columns: Sequence[Sequence[Estimate]]) -> list[tuple[int, ...]]:
     """The tones of columns of differences, all of which are one family of claims (Holm)."""
-    adjusted = iter(holm([e.p for found in columns for e in found if e.claims]))
-    return [tuple(tone(e, next(adjusted)) if e.claims else 0 for e in found) for found in columns]
+    p = iter(adjusted([e for found in columns for e in found]))
+    return [tuple(tone(e, next(p)) for e in found) for found in columns]
 
 
 def tone(found: Estimate, p: float | None = None) -> int:
