@@ -249,3 +249,8 @@ def maker(**changes: Any) -> Maker:
         NULL: Made({"distance": 0.02}),
     }
     return Maker(**{"workloads": WORKLOADS, "methods": methods, **changes})
+
+
+def of(rows: list[Row], **wanted: object) -> Row:
+    """The first line with these texts."""
+    return next(row for row in rows if all(row[key] == str(value) for key, value in wanted.items()))

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from bench.base.errors import BenchError
 from bench.base.layers import Tree
 from bench.protocol.check import across, check
 from bench.protocol.reading import CHOSEN, CURVES, RUNS, SCORES, SUITE, TRIALS, read_record
 from bench.report.groups import NULL
-from tests.protocol.records import WORKLOADS, Made, Row, change, change_yaml, maker, unscored
+from tests.protocol.records import WORKLOADS, Made, Row, change, change_yaml, maker, of, unscored
 
 SOME = {name: WORKLOADS[name] for name in ("easy", "no-gradient")}
 
@@ -32,11 +31,6 @@ def record(written: Path, tmp_path: Path) -> Path:
 def faults(folder: Path) -> list[str]:
     """All of them as they are printed, without what lies above the record's folder."""
     return [str(fault).replace(f"{folder}/", "") for fault in check(read_record(folder), SOME)]
-
-
-def of(rows: list[Row], **wanted: object) -> Row:
-    """The first line with these texts."""
-    return next(row for row in rows if all(row[key] == str(value) for key, value in wanted.items()))
 
 
 def setting(**changes: object) -> Callable[[list[Row]], None]:
@@ -252,44 +246,6 @@ def test_a_method_that_is_not_installed_is_held_to_the_space_that_it_declared(re
     assert any(
         "theirs, study 0, trial 0: train.lr=1.0 is outside its search space" in f for f in faults(record)
     )
-
-
-@pytest.mark.parametrize(
-    ("file", "edit", "said"),
-    [
-        (
-            RUNS,
-            setting(forwards="many"),
-            r"easy/runs\.csv:3: forwards: Input should be a valid number.*'many'",
-        ),
-        (TRIALS, setting(settings="{"), r"easy/trials\.csv:2: settings"),
-        (CURVES, setting(score=""), r"easy/curves\.csv:\d+: score: is missing"),
-        (
-            SCORES,
-            score(**{"ddpo 0": "-"}),
-            r"easy/scores\.csv:3: ddpo 0: Input should be a valid number.*'-'",
-        ),
-    ],
-)
-def test_lines_that_cannot_be_read_are_named(
-    record: Path, file: str, edit: Callable[[list[Row]], object], said: str
-) -> None:
-    change(record / "easy" / file, edit)
-    with pytest.raises(BenchError, match=said):
-        read_record(record)
-
-
-def test_a_table_without_a_column_and_a_suite_of_another_format_are_refused(record: Path) -> None:
-    text = (record / "easy" / SCORES).read_text()
-    (record / "easy" / SCORES).write_text(text.replace("prompt,", "picture,", 1))
-    with pytest.raises(BenchError, match=r"easy/scores\.csv:1: no column prompt"):
-        read_record(record)
-    (record / "easy" / SCORES).write_text(text.replace("ddpo 2", "ddpo 0", 1))
-    with pytest.raises(BenchError, match=r"easy/scores\.csv:1: column ddpo 0 is there 2 times"):
-        read_record(record)
-    change_yaml(record / SUITE, lambda tree: tree.update(format=2))
-    with pytest.raises(BenchError, match=r"suite\.yaml: format"):
-        read_record(record)
 
 
 def test_base_models_and_effort_of_two_records_are_to_be_the_same(tmp_path: Path) -> None:
