@@ -1,26 +1,28 @@
 """What tuning may change of a method, and from which laws: `search` in configs/methods/<name>.yaml.
 
     search:
-      train.lr: {log: [1.0e-4, 1.0e-2]}
+      train.lr: {log: [3.0e-4, 3.0e-2]}
       k: {choice: [1, 3, 5]}
 
-A space belongs to the method and is the same for all workloads, models and rewards. A preset that declares
-none has its base's. A method without a space has nothing to tune.
+A space belongs to the method and is the same for all workloads, models and rewards. It may have the learning
+rate, whose law all methods share, settings of the training that are a method's to choose, and the method's
+own (`against_protocol`). A preset that declares none has its base's. A method without a space has nothing to
+tune.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import Field, model_validator
 from scipy.stats import qmc
 
 from bench.base import registry
+from bench.base.errors import BenchError
 from bench.base.layers import Layers, Tree, read_yaml, readable, shipped
 from bench.base.strict import Strict
 from bench.engine.random_streams import derived_seed
-
-MOST_KNOBS = 4  # the learning rate and three of the method's own
 
 
 class Law(Strict):
@@ -72,19 +74,55 @@ class Law(Strict):
 class Space(Strict):
     """A method's whole space: dotted setting (`train.lr`, or one of the method's own) → law."""
 
-    search: dict[str, Law] = Field(max_length=MOST_KNOBS)
+    search: dict[str, Law]
+
+
+RATE = "train.lr"
+LAW_OF_RATE = Law(log=(3.0e-4, 3.0e-2))  # of all methods
+MOST_BESIDES = 3  # settings besides the learning rate
+OF_TRAINING = (  # other settings of `train` that are a method's to choose
+    "prompts_per_step",
+    "samples_per_prompt",
+    "batch_size",
+    "optimizer",
+    "betas",
+    "weight_decay",
+    "clip_norm",
+)
+FIXED = ("model", "sampler", "reward", "prompts", "eval", "seed", "seeds")  # for all methods, by the workload
+
+
+def against_protocol(laws: Mapping[str, Law]) -> Iterator[tuple[str, str]]:
+    """(setting, what is wrong with it) of a space that gives a method more than others have."""
+    for key, law in laws.items():
+        section, _, name = key.partition(".")
+        if key == RATE and law != LAW_OF_RATE:
+            low, high = LAW_OF_RATE.log or ()
+            yield key, f"the learning rate of every method is drawn from {{log: [{low}, {high}]}}"
+        elif key != RATE and section == "train" and name not in OF_TRAINING:
+            yield key, f"is not a method's to tune; of train only lr, {', '.join(OF_TRAINING)} are"
+        elif section in FIXED:
+            yield key, "is not a method's to tune: it is the same for all methods"
+    besides = [key for key in laws if key != RATE]
+    for key in besides[MOST_BESIDES:]:
+        yield key, f"is one too many: at most {MOST_BESIDES} settings are tuned besides {RATE}"
 
 
 def space(method: str) -> dict[str, Law]:
-    """The space of a method or preset; empty if it has none. Raises BenchError for a faulty file."""
+    """The space of a method or preset; empty if it has none.
+
+    Raises BenchError for a faulty file, and for a space that is against the protocol.
+    """
     entry, files = registry.find("method", method), shipped("methods")
     for name in (method, entry.base):
         if name is None or name not in files:
             continue
-        tree = read_yaml(files[name])
+        tree, file = read_yaml(files[name]), readable(files[name])
         if "search" in tree:
-            found = Layers().add(readable(files[name]), "", {"search": tree["search"]}).build(Space)
-            return found.search
+            found = Layers().add(file, "", {"search": tree["search"]}).build(Space).search
+            if wrong := [f"{file}: search.{key}: {what}" for key, what in against_protocol(found)]:
+                raise BenchError("\n".join(wrong))
+            return found
     return {}
 
 

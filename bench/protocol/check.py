@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from bench.base import registry
-from bench.experiment.search import space
+from bench.experiment.search import against_protocol, space
 from bench.protocol.check_runs import run_faults
 from bench.protocol.check_tuning import tuning_faults
 from bench.protocol.faults import Fault, at, not_yet
@@ -81,13 +81,18 @@ def _sitting_out(record: Record) -> Iterator[Fault]:
 
 
 def _spaces(record: Record) -> Iterator[Fault]:
-    """Spaces are those that the methods declare here, of the methods that are installed here."""
+    """Spaces are those that the methods declare here. Of a method that is not installed, the record's own
+    keeps the same rule as theirs."""
     path, known, search = at(record.folder / SUITE), registry.entries("method"), record.suite.search
     for method in record.suite.methods:
         own = search.get(method, {})
         if method in known and own != space(method):
             what = f"is not the search space that {method} declares in its YAML file"
             yield Fault(f"{path}: search.{method}", what, "run the suite with that space")
+        elif method not in known:
+            for key, what in against_protocol(own):
+                do = "run the suite with a search space by docs/protocol.md"
+                yield Fault(f"{path}: search.{method}.{key}", what, do)
 
 
 def across(records: Sequence[Record], others: Sequence[Record] = ()) -> list[Fault]:

@@ -248,6 +248,21 @@ def test_a_method_that_is_not_installed_is_held_to_the_space_that_it_declared(re
     )
 
 
+def test_the_space_of_a_method_that_is_not_installed_keeps_the_rule(record: Path) -> None:
+    def greedy(tree: Tree) -> None:
+        tree["search"]["theirs"] |= {"train.lr": {"log": [1e-5, 1]}, "train.budget": {"choice": [9000]}}
+
+    for path in record.rglob("*"):
+        if path.is_file():
+            path.write_text(path.read_text().replace("ddpo", "theirs"))
+    change_yaml(record / SUITE, greedy)
+    found = [line for line in faults(record) if line.startswith("suite.yaml")]
+    assert [line.partition(": ")[2].partition(":")[0] for line in found] == [
+        "search.theirs.train.lr", "search.theirs.train.budget"
+    ]  # fmt: skip
+    assert "is drawn from {log: [0.0003, 0.03]}" in found[0] and "is not a method's to tune" in found[1]
+
+
 def test_base_models_and_effort_of_two_records_are_to_be_the_same(tmp_path: Path) -> None:
     one, two = (read_record(maker(workloads=SOME, noise=n).write(tmp_path / str(n))) for n in (1, 2))
     assert across([one, two]) == []

@@ -16,7 +16,7 @@ from bench.base.errors import BenchError
 from bench.base.layers import Tree, read_yaml, shipped
 from bench.experiment.choices import load_method
 from bench.experiment.method_files import shipped_config
-from bench.experiment.search import MOST_KNOBS, Law, draws, space
+from bench.experiment.search import LAW_OF_RATE, MOST_BESIDES, Law, draws, space
 from bench.experiment.settings import Choice, TrainConfig
 from bench.protocol import tune
 from bench.protocol.workload import workload
@@ -65,8 +65,8 @@ def test_a_law_is_one_law_from_small_to_large(wrong: dict[str, Any]) -> None:
 def test_every_shipped_space_is_of_settings_that_the_method_has(name: str) -> None:
     """And of a learning rate and three more at most, the rate from the same law for all."""
     laws = space(name)
-    assert 1 <= len(laws) <= MOST_KNOBS
-    assert laws["train.lr"] == space("full_bp")["train.lr"]
+    assert 1 <= len(laws) <= 1 + MOST_BESIDES
+    assert laws["train.lr"] == LAW_OF_RATE
     for tree in draws(name, 5, 0):
         TrainConfig.model_validate({"steps": 1, **tree.pop("train")})
         config = shipped_config(name, "tiny", tree)
