@@ -19,6 +19,11 @@ def progress(text: str) -> None:
     print(f"… {text}", file=sys.stderr, flush=True)
 
 
+def caution(text: str) -> None:
+    """Say on the standard error stream what a user may have overlooked, and that is no error."""
+    plain(Console(stderr=True), f"caution: {text}", "yellow")
+
+
 def without_bars() -> None:
     """Show no progress bars of other libraries: what they would count takes half a second."""
     os.environ.setdefault("TQDM_DISABLE", "1")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from rich.console import Console
 from typer import Option
 
-from bench.base.console import plain, progress, without_bars
+from bench.base.console import caution, plain, progress, without_bars
 from bench.base.errors import BenchError
 from bench.cli import options
 
@@ -92,17 +92,22 @@ def run(
 
 
 def _tuned(asked: "Options", directory: Path | None) -> "Experiment":
-    """The experiment, with what `tune` chose below what was typed."""
+    """The experiment, with what `tune` chose below what was typed; and a caution if for another one."""
     from bench.base import registry
     from bench.experiment.request import build
 
     experiment = build(asked)
     if directory is None:
         return experiment
-    from bench.protocol.tune import tuned
+    from bench.experiment.resolve import resolve_all
+    from bench.protocol.tune import tuned, tuned_otherwise
 
     methods = {m for part in experiment.combinations for m in part.methods or registry.entries("method")}
-    return experiment.over(tuned(directory, sorted(methods)))
+    found = experiment.over(tuned(directory, sorted(methods)))
+    cells = resolve_all(found.combinations, fetch=False)
+    if text := tuned_otherwise(directory, [cell.config for cell in cells]):
+        caution(text)
+    return found
 
 
 def cell(directory: Path, timeout: options.Timeout = None, with_parent: options.WithParent = False) -> None:

@@ -10,7 +10,7 @@ from bench.base import registry
 from bench.experiment.search import Law, draws
 from bench.protocol.faults import ANEW, Fault, at, not_yet, once, same
 from bench.protocol.reading import CHOSEN, DONE, ENDED, TRIALS, Choice, Suite, Tables, Trial
-from bench.protocol.tune import FIRST_SEED
+from bench.protocol.tune import FIRST_SEED, TUNED_ON
 from bench.protocol.workload import Workload, direction
 
 DRAW = "draw trials with `bench suite`"
@@ -31,9 +31,11 @@ def tuning_faults(suite: Suite, name: str, tables: Tables, workload: Workload) -
     where = tables.folder / CHOSEN
     if chosen is None:
         yield not_yet(at(where), "is not there")
-    elif chosen.reward != workload.reward:
-        what = f"chosen by {chosen.reward}, and the workload's reward is {workload.reward}"
-        yield Fault(f"{where}: reward", what)
+    else:
+        for key in TUNED_ON:
+            ours, theirs = getattr(chosen, key), getattr(workload, key)
+            if ours is not None and ours != theirs:
+                yield Fault(f"{where}: {key}", f"is {ours}, and {theirs} in the workload")
     for method in methods:
         for study in range(suite.studies):
             trials = [t for t in tables.trials if (t.method, t.study) == (method, study)]

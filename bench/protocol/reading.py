@@ -29,6 +29,7 @@ from bench.base.errors import BenchError
 from bench.base.layers import load_config, parse_yaml
 from bench.base.strict import Strict
 from bench.experiment.search import Law
+from bench.experiment.settings import Budget
 from bench.protocol.workload import Workload
 from bench.report.load import BASE
 
@@ -133,10 +134,16 @@ class Scores(Strict, extra="allow"):
 
 
 class Chosen(Strict):
-    """chosen.yaml: of every method the choice of each study that has one."""
+    """chosen.yaml: of every method the choice of each study that has one.
+
+    Records from before there was more in it tell of the reward alone.
+    """
 
     workload: str
+    model: str | None = None
     reward: str
+    prompts: str | None = None
+    budget: Budget | None = None
     methods: dict[str, tuple[Choice, ...]]
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -22,12 +23,14 @@ from bench.experiment.overrides import Override
 from bench.experiment.request import Experiment
 from bench.experiment.resolve import resolve
 from bench.experiment.search import draws, space
+from bench.experiment.settings import CellConfig
 from bench.protocol.workload import Workload, direction, workload
 from bench.run.store import Cause, CellDir, ResultsDir, Status, WorkState
 
 FIRST_SEED = 1000  # of tuning; comparisons start at 0
 RECORD, CHOSEN = "trials.csv", "tuned.yaml"
 IN_RECORD = "chosen.yaml"  # what CHOSEN is called in the record of a suite
+TUNED_ON = ("model", "reward", "prompts", "budget")  # of the workload, in CHOSEN
 
 
 @dataclass(frozen=True)
@@ -159,7 +162,8 @@ def chosen_tree(tuning: Tuning) -> Tree:
     methods: dict[str, list[Tree]] = {trial.method: [] for trial in tuning.trials}
     for (method, _), line in choices(tuning).items():
         methods[method] += [] if line is None else [line]
-    return {"workload": tuning.name, "reward": tuning.workload.reward, "methods": methods}
+    load = tuning.workload.model_dump(mode="json", include=set(TUNED_ON))
+    return {"workload": tuning.name, **{key: load[key] for key in TUNED_ON}, "methods": methods}
 
 
 def _best(lines: Sequence[Tree], reward: str) -> list[Tree]:
@@ -186,13 +190,7 @@ def tuned(directory: Path, methods: Sequence[str]) -> Override:
 
     directory: of a tuning, or of a workload in a record.
     """
-    files = [path for name in (CHOSEN, IN_RECORD) if (path := directory / name).exists()]
-    if not files:
-        raise BenchError(
-            f"--tuned {directory}: there is no {CHOSEN}, which python -m bench tune writes, and no "
-            f"{IN_RECORD} of a record"
-        )
-    path = files[0]
+    path = _chosen_in(directory)
     content = read_yaml(path)
     choices = {method: content["methods"].get(method, ()) for method in methods}
     absent = [method for method in methods if not choices[method]]
@@ -200,3 +198,40 @@ def tuned(directory: Path, methods: Sequence[str]) -> Override:
         raise BenchError(f"--tuned {directory}: no settings of {absent[0]} were chosen there")
     best = {method: _best(lines, content["reward"])[0] for method, lines in choices.items()}
     return Override(str(path), {m: line["settings"] for m, line in best.items() if line["settings"]})
+
+
+def tuned_otherwise(directory: Path, cells: Sequence[CellConfig]) -> str | None:
+    """What differs between the workload of a tuning and the cells that take its settings, in one line.
+
+    None if nothing does. Files from before there was more in them tell of the reward alone.
+    """
+    content = read_yaml(_chosen_in(directory))
+    trained = [(cell, cell.training) for cell in cells if cell.training is not None]
+    here: dict[str, list[Any]] = {
+        "model": [cell.model.name for cell, _ in trained],
+        "reward": [training.reward.name for _, training in trained],
+        "prompts": [cell.prompts for cell, _ in trained],
+        "budget": [training.train.budget for _, training in trained],
+    }
+    differ = [key for key in TUNED_ON if key in content and set(here[key]) - {content[key]}]
+    if not differ:
+        return None
+    there = ", ".join(f"{key} {content[key]}" for key in differ)
+    own = ", ".join(f"{key} {_listed(here[key])}" for key in differ)
+    return (
+        f"--tuned {directory}: tuned with {there}, and this run has {own}: other settings may suit it better"
+    )
+
+
+def _chosen_in(directory: Path) -> Path:
+    files = [path for name in (CHOSEN, IN_RECORD) if (path := directory / name).exists()]
+    if not files:
+        raise BenchError(
+            f"--tuned {directory}: there is no {CHOSEN}, which python -m bench tune writes, and no "
+            f"{IN_RECORD} of a record"
+        )
+    return files[0]
+
+
+def _listed(values: Sequence[Any]) -> str:
+    return " and ".join(dict.fromkeys("none" if value is None else str(value) for value in values))

@@ -172,6 +172,13 @@ def _chosen(changes: Tree, tree: Tree) -> None:
     tree["methods"]["truncated_bp"][0].update(changes)
 
 
+@pytest.mark.parametrize(("key", "value"), [("model", "sd14"), ("reward", "jpeg"), ("budget", 9000)])
+def test_choices_of_another_workload_are_found(record: Path, key: str, value: object) -> None:
+    change_yaml(record / "easy" / CHOSEN, lambda tree: tree.update({key: value}))
+    (line,) = faults(record)
+    assert line.startswith(f"easy/chosen.yaml: {key}: is {value}, and ")
+
+
 def test_a_study_that_goes_on_has_chosen_nothing_and_its_runs_have_no_settings(record: Path) -> None:
     def later(rows: list[Row]) -> None:
         of(rows, method="ddpo", study=1).update(state="running", score="")

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from bench.base import registry
 from bench.base.errors import BenchError
-from bench.base.layers import Tree, read_yaml, shipped
+from bench.base.layers import Tree, dump_yaml, read_yaml, shipped
 from bench.experiment.choices import load_method
 from bench.experiment.method_files import shipped_config
 from bench.experiment.search import LAW_OF_RATE, MOST_BESIDES, Law, draws, space
@@ -21,6 +21,7 @@ from bench.experiment.settings import Choice, TrainConfig
 from bench.protocol import tune
 from bench.protocol.workload import workload
 from bench.run.store import ResultsDir
+from tests.protocol import cells as cells_of
 from tests.protocol.workloads import written
 from tests.support.running import DOTS, PATIENCE, bench, command, environment, here, run_dots
 
@@ -138,6 +139,29 @@ def test_a_tuning_that_was_killed_chooses_the_same_with_as_many_trials_for_all(t
     assert training.train.lr == chosen["full_bp"][0]["settings"]["train"]["lr"]
     done = here("run", "--methods", "push", "--model", DOTS, "--tuned", killed)
     assert done.returncode == 2 and "no settings of push were chosen there" in done.stderr
+
+
+def test_settings_that_were_tuned_for_something_else_are_taken_with_a_caution(
+    tmp_path: Path, plugin: None
+) -> None:
+    tuning = tune.plan(str(written(tmp_path)), ["push"], 1, 1, tmp_path / "tuned")
+    cells_of.end(tuning.experiment.out, tuning.trials[0].combination, {1: {"a": 0.5}}, "brightness")
+    tune.write(tuning)
+    words = ("run", "--methods", "push", "--model", DOTS, "--tuned", tmp_path / "tuned", "--dry-run")
+    same = ("--reward", "brightness", "--prompts", "emoji")
+    done = here(*words, *same, "--budget", 200)
+    assert (done.returncode, "caution" in done.stderr) == (0, False), done.stderr
+    done = here(*words, "--reward", "colourfulness,brightness", "--prompts", "emoji", "--steps", 3)
+    assert done.returncode == 0
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(
+        f"caution: --tuned {tmp_path / 'tuned'}: tuned with reward brightness, budget 200, and"
+    )
+    assert "this run has reward colourfulness and brightness, budget none:" in line
+    old = {key: value for key, value in tune.chosen_tree(tuning).items() if key not in ("prompts", "budget")}
+    (tmp_path / "tuned" / tune.CHOSEN).write_text(dump_yaml(old))
+    done = here(*words, *same, "--steps", 3)
+    assert (done.returncode, "caution" in done.stderr) == (0, False), done.stderr
 
 
 def test_a_trial_that_diverges_is_a_miss_and_a_study_of_misses_chooses_nothing() -> None:
