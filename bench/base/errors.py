@@ -7,6 +7,10 @@ class BenchError(Exception):
     """Says where, what is wrong, and what to do. The command line prints the message and exits with 2."""
 
 
+class NotFinite(BenchError):
+    """A training has left the finite numbers: its latents, its pictures or its gradient. It has diverged."""
+
+
 class Damaged(BenchError):
     """A file of a results directory is not what was written there; it costs what it belongs to alone."""
 

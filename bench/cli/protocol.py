@@ -40,6 +40,7 @@ def tune(
 ) -> None:
     """Tune methods with equal effort: as many quasi-random trials for each, from its own search space."""
     from bench.protocol import tune as tuning
+    from bench.protocol.endings import check_failures
     from bench.run import experiment
     from bench.run.process import HowToRun
 
@@ -54,8 +55,11 @@ def tune(
         left = tuning.unfinished(found)
         if dry_run or left.combinations:
             code = sweep.submit(console, left, request)
-            if code or dry_run or tuning.waiting(found):
+            if code or dry_run:
                 sys.exit(code)
+            check_failures(tuning.named(found))
+            if tuning.waiting(found):
+                sys.exit(0)
     else:
         planned = experiment.plan(found.experiment, force=False, fetch=not dry_run)
         if dry_run:

@@ -138,7 +138,7 @@ class Roller:
         """Stage 1: fill the states x_T … x_0 and the log-probabilities.
 
         make_step: makes the steps, if they are to leave graphs; what it returns has none. start: x_T
-        [rows, *latent_shape], instead of one drawn. Raises BenchError for latents that are not finite.
+        [rows, *latent_shape], instead of one drawn. Raises NotFinite for latents that are not finite.
         """
         rows = list(range(len(micro.index)))
         state = self.chain.prior(self.noise(micro, -1, rows) if start is None else start)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 import torch
 from torch import Tensor, nn
 
-from bench.base.errors import BenchError
+from bench.base.errors import BenchError, NotFinite
 from bench.engine.chain import State, Transition
 from bench.engine.chunks import in_chunks
 from bench.models import lora_files
@@ -182,11 +182,13 @@ class LatentChain(ABC):
 
         pixels = in_chunks(run, len(x), self.config.decode_chunk or len(x))
         if not bool(pixels.isfinite().all()) and bool(x.isfinite().all()):
-            raise BenchError(
+            if self.vae.dtype != torch.float32:
+                raise BenchError(
+                    f"the image decoder overflowed in {self.vae.dtype}: --set model.vae_dtype=float32"
+                )
+            raise NotFinite(
                 "the image decoder gives values that are not finite: its weights are damaged (get vae/ of "
                 "the model again), or the latents have run away (training diverged: a smaller train.lr)"
-                if self.vae.dtype == torch.float32
-                else f"the image decoder overflowed in {self.vae.dtype}: --set model.vae_dtype=float32"
             )
         return (pixels / 2 + 0.5).clamp(0, 1)
 

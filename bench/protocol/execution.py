@@ -13,7 +13,7 @@ from bench.base.units import duration
 from bench.experiment import missing
 from bench.experiment.request import Experiment
 from bench.protocol import record, tune
-from bench.protocol.suite import Part, RunState, Suite, final, runs, state
+from bench.protocol.suite import Part, RunState, Suite, check, final, hopeless, runs, state
 from bench.run import experiment
 from bench.run.process import HowToRun
 from bench.run.slurm import sweep
@@ -46,11 +46,12 @@ def _stages(suite: Suite) -> Iterator[tuple[str, Experiment]]:
 def submit(console: Console, suite: Suite, asked: SweepRequest) -> int:
     """Send to SLURM what can run now: trials, and final runs whose study has chosen. Returns the exit code.
 
-    What failed by itself is not sent again; `retry` does that.
+    What failed is not sent again; `retry` does that.
     """
     show_sitting_out(console, suite)
     for part in suite.parts:
-        left = [one for one in runs(suite, part) if state(part, one) is RunState.LEFT]
+        found = [one for one in runs(suite, part) if state(part, one) is RunState.LEFT]
+        left = [one for one in found if not hopeless(part, one)]
         for what in (tune.unfinished(part.tuning), final(part, left)):
             if what.combinations and (code := sweep.submit(console, what, asked)):
                 return code
@@ -63,7 +64,7 @@ def submit(console: Console, suite: Suite, asked: SweepRequest) -> int:
 def tell(console: Console, suite: Suite, sent: bool = False) -> int:
     """Say how far the suite is and how it goes on. Returns 0 if all final runs are done, else 1.
 
-    sent: what is left waits for SLURM, which is no failure.
+    sent: what is left waits for SLURM, which is no failure. Raises BenchError for what failed and is no miss.
     """
     states: list[RunState] = []
     for part in suite.parts:
@@ -73,6 +74,7 @@ def tell(console: Console, suite: Suite, sent: bool = False) -> int:
         left, trials = len(tune.waiting(part.tuning)), len(part.tuning.trials)
         plain(console, f"{part.name}: {trials - left} of {trials} trials have ended; final runs: {counts}")
     plain(console, f"record: {suite.out / record.RECORD}")
+    check(suite)
     if RunState.LEFT in states:
         when = "When the jobs have ended, the same command" if sent else "The same command"
         plain(console, f"{when} goes on:\n  {experiment.command_line()}", "yellow")

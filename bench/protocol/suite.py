@@ -23,11 +23,13 @@ from bench.experiment.overrides import Override
 from bench.experiment.request import Experiment
 from bench.experiment.resolve import resolve
 from bench.protocol import tune
+from bench.protocol.endings import check_failures, failed, has_ended
+from bench.protocol.reading import called
 from bench.protocol.tune import Tuning
 from bench.protocol.workload import Workload, workload
 from bench.report.groups import NULL
 from bench.report.load import BASE
-from bench.run.store import ResultsDir, WorkState
+from bench.run.store import CellDir, ResultsDir, WorkState
 
 RECORD = "record"  # folder of the tables, beside those of workloads
 
@@ -41,7 +43,7 @@ class Effort(NamedTuple):
 
 
 class RunState(StrEnum):
-    """How far a final run is. missed: its study chose nothing."""
+    """How far a final run is. failed: a miss in training; missed: its study chose nothing."""
 
     DONE = "done"
     FAILED = "failed"
@@ -173,9 +175,25 @@ def state(part: Part, run: Run) -> RunState:
     if run.missed:
         return RunState.MISSED
     status = None if run.cell is None else part.results.cell(run.cell).status()
-    if status is None or not tune.has_ended(status):
+    if status is None or not has_ended(status):
         return RunState.LEFT
     return RunState.DONE if status.state is WorkState.DONE else RunState.FAILED
+
+
+def hopeless(part: Part, run: Run) -> bool:
+    """Whether a final run failed in a way that has to be mended first."""
+    return run.cell is not None and failed(part.results.cell(run.cell).status())
+
+
+def check(suite: Suite) -> None:
+    """Raise BenchError for trials and final runs that failed and are no misses."""
+    found = list[tuple[str, CellDir]]()
+    for part in suite.parts:
+        found += [(f"{part.name}: {name}", cell) for name, cell in tune.named(part.tuning)]
+        for run in runs(suite, part):
+            if run.cell is not None:
+                found.append((f"{part.name}: {called(run.method, run.seed)}", part.results.cell(run.cell)))
+    check_failures(found)
 
 
 def final(part: Part, chosen: Sequence[Run]) -> Experiment:

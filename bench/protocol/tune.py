@@ -2,8 +2,8 @@
 
 A trial is an ordinary cell with the workload's budget, on seeds and held-out prompts that no comparison
 reports. So tuning is resumed, parallel and sent to SLURM like any run. A study is so many trials of one seed;
-its choice is the trial with the best held-out reward. A trial that diverges is a miss. A method without a
-search space has a seed of its own in every trial instead.
+its choice is the trial with the best held-out reward. A trial that diverges is a miss (`endings`). A method
+without a search space has a seed of its own in every trial instead.
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ from bench.experiment.request import Experiment
 from bench.experiment.resolve import resolve
 from bench.experiment.search import draws, space
 from bench.experiment.settings import CellConfig
+from bench.protocol.endings import check_failures, failed, has_ended
 from bench.protocol.workload import Workload, direction, workload
-from bench.run.store import Cause, CellDir, ResultsDir, Status, WorkState
+from bench.run.store import CellDir, ResultsDir, WorkState
 
 FIRST_SEED = 1000  # of tuning; comparisons start at 0
 RECORD, CHOSEN = "trials.csv", "tuned.yaml"
 IN_RECORD = "chosen.yaml"  # what CHOSEN is called in the record of a suite
+LEFT = "left"  # state of a trial that failed, and has to run again
 TUNED_ON = ("model", "reward", "prompts", "budget")  # of the workload, in CHOSEN
 
 
@@ -113,18 +115,14 @@ def record(tuning: Tuning) -> list[Tree]:
 
 
 def _ended(cell: CellDir, reward: str) -> Tree:
-    """State and held-out reward of a trial; no reward of one that is not done."""
-    state = cell.status().state
+    """State and held-out reward of a trial; no reward of one that is not done. Only misses are `failed`."""
+    status = cell.status()
+    left = status.state is WorkState.FAILED and not has_ended(status)
+    state = LEFT if left else status.state
     rows = read_rows(cell.evaluations) if state is WorkState.DONE else []
     last = max((row["step"] for row in rows), default=None)
     scores = [row["score"] for row in rows if row["step"] == last and row["reward"] == reward]
     return {"state": str(state), "score": sum(scores) / len(scores) if scores else None}
-
-
-def has_ended(status: Status) -> bool:
-    """Whether it is done, or a miss: it failed by itself. What was killed or lost is still to be done."""
-    own = status.cause in (None, Cause.OUT_OF_MEMORY)
-    return status.state is WorkState.DONE or (status.state is WorkState.FAILED and own)
 
 
 def waiting(tuning: Tuning) -> tuple[Trial, ...]:
@@ -132,9 +130,19 @@ def waiting(tuning: Tuning) -> tuple[Trial, ...]:
     return tuple(trial for trial in tuning.trials if not has_ended(tuning.results.cell(trial.cell).status()))
 
 
+def named(tuning: Tuning) -> list[tuple[str, CellDir]]:
+    """What messages call the trials, and where they are."""
+    return [
+        (f"{one.method}, study {one.study}, trial {one.number}", tuning.results.cell(one.cell))
+        for one in tuning.trials
+    ]
+
+
 def unfinished(tuning: Tuning) -> Experiment:
-    """The trials that have not ended, as an experiment of their own: misses are not tried again."""
-    runs = {trial.cell: trial.combination for trial in waiting(tuning)}
+    """The trials that have not ended, as an experiment of their own. What failed is not tried again in it,
+    whether it is a miss or something that is to be mended first."""
+    left = [one for one in waiting(tuning) if not failed(tuning.results.cell(one.cell).status())]
+    runs = {trial.cell: trial.combination for trial in left}
     return replace(tuning.experiment, combinations=list(runs.values()))
 
 
@@ -175,8 +183,9 @@ def _best(lines: Sequence[Tree], reward: str) -> list[Tree]:
 def write(tuning: Tuning) -> dict[str, list[Tree]]:
     """Write trials.csv, all trials, and tuned.yaml, the choices; returns these, by method.
 
-    Raises BenchError while trials are left.
+    Raises BenchError while trials are left, or if one failed and is no miss.
     """
+    check_failures(named(tuning))
     if left := len(waiting(tuning)):
         raise BenchError(f"{left} of {len(tuning.trials)} trials are left: the same command goes on")
     out, chosen = tuning.experiment.out, chosen_tree(tuning)

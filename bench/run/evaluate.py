@@ -155,7 +155,7 @@ def noise(chain: Chain, seed: int, pictures: Sequence[tuple[int, int]]) -> Tenso
 def sample_images(chain: Chain, prompts: Sequence[str], noise: Tensor) -> Tensor:
     """Media [B, …] in [0, 1] by the deterministic chain (eta = 0), from noise [B, *latent_shape].
 
-    Grad mode belongs to the caller. Raises BenchError for latents that are not finite.
+    Grad mode belongs to the caller. Raises NotFinite for latents that are not finite.
     """
     condition, state = chain.condition(prompts), chain.prior(noise)
     eta = torch.zeros(len(prompts), device=chain.device)

@@ -17,7 +17,7 @@ from types import FrameType
 
 import torch
 
-from bench.base.errors import BenchError
+from bench.base.errors import BenchError, NotFinite
 from bench.base.files import write_atomically
 from bench.run.environment import environment
 from bench.run.process import COMMAND_VARIABLE, Exit
@@ -114,6 +114,8 @@ def _record_failure(work: Work, error: Exception) -> None:
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or NO_MEMORY in str(error):
         cause = Cause.OUT_OF_MEMORY
         message = f"{message}\n{work.memory_advice(torch.cuda.is_available())}"
+    elif isinstance(error, NotFinite):
+        cause = Cause.NOT_FINITE
     directory.write_status(WorkState.FAILED, message=message, cause=cause)
     with suppress(BenchError):  # the disk may be full, and the reason is on record
         write_atomically(directory.path / "traceback.txt", traceback.format_exc())

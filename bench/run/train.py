@@ -17,7 +17,7 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 
 from bench.base.compiling import clock, compile_seconds
-from bench.base.errors import BenchError, Damaged
+from bench.base.errors import BenchError, Damaged, NotFinite
 from bench.base.files import Record, append_rows, cut_rows, read_rows, write_atomically
 from bench.base.media import files
 from bench.data import prompts as prompt_sets
@@ -198,7 +198,10 @@ class Trainer:
         self._graphs_told = (kept.kept, kept.steps)
 
     def _take_step(self, report: Report, prompts: Sequence[str]) -> float:
-        """Clip, step the optimizer; returns the gradient's norm. Raises BenchError for what is not finite."""
+        """Clip, step the optimizer; returns the gradient's norm.
+
+        Raises NotFinite for a gradient that is not, and BenchError for such a reward of finite pictures.
+        """
         step = self.counters.step + 1
         bad = (~torch.isfinite(report.rewards)).nonzero()[:, 0].tolist()
         if bad:
@@ -210,7 +213,7 @@ class Trainer:
         limit = math.inf if self.settings.clip_norm is None else self.settings.clip_norm
         norm = float(clip_grad_norm_(self.parameters, limit))
         if not math.isfinite(norm):
-            raise BenchError(f"step {step}: the gradient is not finite (norm {norm})")
+            raise NotFinite(f"step {step}: the gradient is not finite (norm {norm})")
         self.optimizer.step()
         self.counters.step = step
         self.counters.nfe_forward += report.forward

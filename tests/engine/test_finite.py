@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.base.errors import BenchError
+from bench.base.errors import NotFinite
 from bench.engine.chain import State, Transition
 from bench.engine.kept_graphs import Keep
 from bench.engine.plan import Kind, Plan, Segment
@@ -47,7 +47,7 @@ def test_training_on_latents_that_are_not_finite_names_the_step(
     batch = batch_of(4, step=7)
     engine = engine_of(Breaking(at, row, value), reward, graphs=graphs)
     with pytest.raises(
-        BenchError, match=f"^batch 7: the latents of 1 of 4 samples .* from step {at} of 6"
+        NotFinite, match=f"^batch 7: the latents of 1 of 4 samples .* from step {at} of 6"
     ) as caught:
         engine.rollout([FO] * 4, batch)
     assert f"the first of {batch.prompts[row]!r}" in str(caught.value)
@@ -57,7 +57,7 @@ def test_training_on_latents_that_are_not_finite_names_the_step(
 def test_sampling_latents_that_are_not_finite_names_the_step(at: int, row: int, value: float) -> None:
     chain = Breaking(at, row, value)
     start = noise(chain, 0, [(p, 0) for p in range(4)])
-    with pytest.raises(BenchError, match=rf"^the latents of 1 of 4 samples .* from step {at} of 6") as caught:
+    with pytest.raises(NotFinite, match=rf"^the latents of 1 of 4 samples .* from step {at} of 6") as caught:
         sample_images(chain, PROMPTS, start)
     assert f"the first of {PROMPTS[row]!r}" in str(caught.value)
 

@@ -12,7 +12,7 @@ from bench.run.store import Cause, CellDir, ResultsDir, WorkState
 
 
 def end_trial(part: Part, trial: Trial, score: float | None, cause: Cause | None = None) -> None:
-    """A trial with this held-out score; None: it failed."""
+    """A trial with this held-out score; None: it failed, by itself unless a cause says otherwise."""
     out = part.tuning.experiment.out
     end(out, trial.combination, {1: {"a": score}} if score is not None else {}, part.workload.reward, cause)
 
@@ -30,7 +30,7 @@ def end(
     reward: str,
     cause: Cause | None = None,
 ) -> CellDir:
-    """The last cell of a combination: done, or failed if there are no scores."""
+    """The last cell of a combination: done, or failed if there are no scores; cause None: it diverged."""
     planned = resolve(combination)[-1]
     cell = ResultsDir(out).cell(planned.id)
     cell.write_config(planned.config)
@@ -44,6 +44,8 @@ def end(
     ]
     append_rows(cell.evaluations, rows)
     last = max(scores, default=0)
-    state = WorkState.DONE if scores else WorkState.FAILED
-    cell.write_status(state, last, message=None if scores else "diverged", cause=cause)
+    if scores:
+        cell.write_status(WorkState.DONE, last)
+    else:
+        cell.write_status(WorkState.FAILED, last, message="diverged", cause=cause or Cause.NOT_FINITE)
     return cell

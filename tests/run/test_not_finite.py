@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bench.base.errors import BenchError
+from bench.base.errors import BenchError, NotFinite
 from bench.base.media import files, to_bytes
 from bench.measure.vbench import mp4
 from bench.models.config import ModelConfig
@@ -87,7 +87,7 @@ def test_vbench_generate_writes_no_black_video_of_a_network_that_is_not_finite(t
 def test_decoder_that_is_not_finite_is_not_blamed_on_its_precision(tmp_path: Path) -> None:
     model = broken(pipeline_dir(), tmp_path / "model", "vae/diffusion_pytorch_model.safetensors")
     chain = ImageChain.load(ModelConfig(path=model, steps=2), CPU)
-    with pytest.raises(BenchError, match="the image decoder gives values that are not finite: its weights"):
+    with pytest.raises(NotFinite, match="the image decoder gives values that are not finite: its weights"):
         picture(chain, latents(chain))
 
 

@@ -13,20 +13,21 @@ from tests.support.running import ROOT, cell, numbers, run_dots, status, train_d
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("how", "message"),
+    ("how", "message", "cause"),
     [
-        ("error", "RuntimeError: out of luck"),
-        ("nan reward", "step 3: reward 'brightness' is not finite on 4 of 4 pictures, the first of '"),
-        ("nan gradient", "step 3: the gradient is not finite (norm nan)"),
+        ("error", "RuntimeError: out of luck", None),
+        ("nan reward", "step 3: reward 'brightness' is not finite on 4 of 4 pictures, the first of '", None),
+        ("nan gradient", "step 3: the gradient is not finite (norm nan)", "not finite"),
     ],
 )
 def test_what_goes_wrong_ends_the_cell_as_failed_with_reason_and_traceback(
-    tmp_path: Path, plugin: None, how: str, message: str
+    tmp_path: Path, plugin: None, how: str, message: str, cause: str | None
 ) -> None:
     ends = train_dots(tmp_path, f"broken.how={how}", methods="broken,push")
     assert ends == [Exit.DONE, Exit.FAILED, Exit.DONE]
     failed = cell(tmp_path, "broken")
     assert status(failed)["state"] == "failed" and status(failed)["message"].startswith(message)
+    assert status(failed)["cause"] == cause
     assert "Traceback" in (failed.path / "traceback.txt").read_text()
     assert len(read_rows(failed.metrics)) == 2
 
