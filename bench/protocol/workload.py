@@ -17,6 +17,7 @@ from bench.base.errors import BenchError, did_you_mean
 from bench.base.layers import Tree, load_config, shipped
 from bench.base.reward_names import registered
 from bench.base.strict import Strict
+from bench.experiment.checks import fitted
 from bench.experiment.combinations import Combination, combinations
 from bench.experiment.method_files import shipped_config
 from bench.experiment.model_files import model_settings
@@ -93,11 +94,15 @@ class Workload(Strict):
         return (self.reward, *self.untouched, *diversity)
 
     def takes(self, method: str) -> bool:
-        """Whether a method can take part: not one that needs the gradient of a reward that has none."""
+        """Whether a method can take part: not one that needs the gradient of a reward that has none.
+
+        Raises BenchError for a method that does not fit the workload's chain.
+        """
         if self.differentiable:
             return True
-        cls, steps = registry.load("method", method), model_settings(self.model, ()).steps
-        return not cls(shipped_config(method, self.model), steps).needs_reward_grad
+        own = {key: self.settings[key] for key in ("model", "sampler") if key in self.settings}
+        steps = model_settings(self.model, [Override("settings", own)] if own else ()).steps
+        return not fitted(method, shipped_config(method, self.model), steps).needs_reward_grad
 
 
 def direction(reward: str) -> int:

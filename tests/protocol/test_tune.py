@@ -97,6 +97,18 @@ def test_methods_that_need_a_gradient_sit_out_where_the_reward_has_none() -> Non
         tune.plan("emoji-jpeg", ["ddpo", "truncated_bp"], 1, 1, None)
 
 
+@pytest.mark.parametrize("section", ["model", "sampler"])
+def test_methods_are_judged_on_the_chain_of_the_workload_and_not_on_the_models_own(
+    tmp_path: Path, plugin: None, section: str
+) -> None:
+    """The test model's chain has two steps, which `rlr` with a block of two does not fit."""
+    _, load = workload(str(written(tmp_path, reward="jpeg", settings={section: {"steps": 10}})))
+    assert (load.takes("rlr"), load.takes("rlr-ho")) == (False, True)
+    _, load = workload(str(written(tmp_path, reward="jpeg")))
+    with pytest.raises(BenchError, match=r"rlr\.h is 2, but only 1 steps"):
+        load.takes("rlr")
+
+
 def test_tuning_on_reported_prompts_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path, tuning={"skip": 2, "prompts": 3})
     with pytest.raises(
