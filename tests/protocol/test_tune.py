@@ -1,8 +1,5 @@
 """Search spaces, workloads and tuning."""
 
-import os
-import signal
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -21,9 +18,10 @@ from bench.experiment.settings import Choice, TrainConfig
 from bench.protocol import tune
 from bench.protocol.workload import workload
 from bench.run.store import ResultsDir
+from bench.run.warm import WarmProcess
 from tests.protocol import cells as cells_of
 from tests.protocol.workloads import written
-from tests.support.running import DOTS, PATIENCE, bench, command, environment, here, run_dots
+from tests.support.running import DOTS, PATIENCE, bench, environment, here, run_dots
 
 SEARCHED = [name for name in registry.entries("method") if space(name)]
 
@@ -117,40 +115,58 @@ def test_tuning_on_reported_prompts_is_refused(tmp_path: Path) -> None:
         workload(str(path))
 
 
+KILLS = (0, 1, 6, 17, 29)  # after so many lines of all metrics.jsonl; 0: as soon as cells are planned
+
+
 @pytest.mark.slow
-def test_a_tuning_that_was_killed_chooses_the_same_with_as_many_trials_for_all(tmp_path: Path) -> None:
-    words = ["tune", "--methods", "full_bp,random-direction", "--trials", 3, "--workload", written(tmp_path)]
-    done = bench(*words, "--out", tmp_path / "whole")
+def test_a_tuning_that_was_killed_again_and_again_ends_in_the_same_trials_and_choices(tmp_path: Path) -> None:
+    path = written(tmp_path, budget=800, settings={"model": {"steps": 8}})
+    words = ["tune", "--methods", "truncated_bp,ddpo", "--workload", str(path), "--trials", "4", "--jobs=1"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    done = bench(*words, "--out", whole)
     assert done.returncode == 0, done.stderr
-    killed = tmp_path / "killed"
-    process = subprocess.Popen(
-        command(*words, "--out", killed), env=environment(), stdout=subprocess.DEVNULL, start_new_session=True
-    )
-    deadline = time.monotonic() + PATIENCE
-    while not any(cell.metrics.exists() for cell in ResultsDir(killed).cells()):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not (killed / tune.CHOSEN).exists()
+    assert _lines_of(whole) > 2 * max(KILLS)  # so that kills fall on the way
+    for lines in KILLS:
+        _kill_after(lines, [*words, "--out", str(killed)], killed, tmp_path / "output")
+        assert not (killed / tune.CHOSEN).exists()
     done = bench(*words, "--out", killed)
     assert done.returncode == 0, done.stderr
-    assert (killed / tune.CHOSEN).read_bytes() == (tmp_path / "whole" / tune.CHOSEN).read_bytes()
+    for name in (tune.CHOSEN, tune.RECORD):
+        assert (killed / name).read_bytes() == (whole / name).read_bytes()
     trials = pd.read_csv(killed / tune.RECORD)
-    assert trials.groupby("method").size().to_dict() == {"full_bp": 3, "random-direction": 3}
-    assert min(trials["seed"]) >= tune.FIRST_SEED
+    assert trials.groupby("method").size().to_dict() == {"truncated_bp": 4, "ddpo": 4}
+    assert min(trials["seed"]) >= tune.FIRST_SEED and set(trials["state"]) == {"done"}
     best = trials.loc[trials.groupby("method")["score"].idxmax()].set_index("method")
     chosen = read_yaml(killed / tune.CHOSEN)["methods"]
     assert {name: lines[0]["trial"] for name, lines in chosen.items()} == best["trial"].to_dict()
 
-    done = run_dots(tmp_path / "used", "--methods", "full_bp", "--tuned", killed, "--steps", 1)
+    tuned = ("--tuned", killed, "--steps", 1, "--set", "model.steps=8")
+    done = run_dots(tmp_path / "used", "--methods", "truncated_bp", *tuned)
     assert done.returncode == 0, done.stderr
-    (cell,) = (c for c in ResultsDir(tmp_path / "used").cells() if c.id.startswith("full_bp"))
-    training = cell.config().training
+    (cell,) = (c for c in ResultsDir(tmp_path / "used").cells() if c.id.startswith("truncated_bp"))
+    training, settings = cell.config().training, chosen["truncated_bp"][0]["settings"]
     assert training is not None
-    assert training.train.lr == chosen["full_bp"][0]["settings"]["train"]["lr"]
+    assert (training.train.lr, training.method.config["k"]) == (settings["train"]["lr"], settings["k"])
     done = here("run", "--methods", "push", "--model", DOTS, "--tuned", killed)
     assert done.returncode == 2 and "no settings of push were chosen there" in done.stderr
+
+
+def _lines_of(out: Path) -> int:
+    """How far all trials together are."""
+    logs = [cell.metrics for cell in ResultsDir(out).cells()]
+    return sum(log.read_bytes().count(b"\n") for log in logs if log.exists())
+
+
+def _kill_after(lines: int, words: list[str], out: Path, output: Path) -> None:
+    """Start the tuning, and kill it and all that it started when its trials are that far."""
+    process = WarmProcess(words, output, environment())
+    deadline = time.monotonic() + PATIENCE
+    while not ResultsDir(out).cells() or _lines_of(out) < lines:
+        assert process.poll() is None and time.monotonic() < deadline, output.read_text()
+        time.sleep(0.01)
+    process.kill()
+    while process.poll() is None:
+        time.sleep(0.01)
 
 
 def test_settings_that_were_tuned_for_something_else_are_taken_with_a_caution(
