@@ -136,7 +136,8 @@ class Scores(Strict, extra="allow"):
 class Chosen(Strict):
     """chosen.yaml: of every method the choice of each study that has one.
 
-    Records from before there was more in it tell of the reward alone.
+    base: the base model's score on the prompts of tuning. Records from before there was more in it tell of
+    the reward alone.
     """
 
     workload: str
@@ -144,6 +145,7 @@ class Chosen(Strict):
     reward: str
     prompts: str | None = None
     budget: Budget | None = None
+    base: float | None = None
     methods: dict[str, tuple[Choice, ...]]
 
 

@@ -50,11 +50,15 @@ class Trial:
 
 @dataclass(frozen=True)
 class Tuning:
-    """All trials of a tuning, in the order of methods, studies and numbers, and the runs that they are."""
+    """All trials of a tuning, in the order of methods, studies and numbers, and the runs that they are.
+
+    base: the base model's cell.
+    """
 
     name: str
     workload: Workload
     trials: tuple[Trial, ...]
+    base: str
     experiment: Experiment
 
     @property
@@ -85,7 +89,8 @@ def plan(
     place = out or Path("results") / f"tune-{Path(name).stem}"
     runs = list({trial.cell: trial.combination for trial in found}.values())
     experiment = Experiment(load.request(methods), runs, load.overrides(origin, True), place)
-    return Tuning(name, load, tuple(found), experiment)
+    (base,) = resolve(load.combination(origin, True, (), FIRST_SEED, Override(origin, {})), fetch)
+    return Tuning(name, load, tuple(found), base.id, experiment)
 
 
 def _trial(
@@ -115,7 +120,10 @@ def record(tuning: Tuning) -> list[Tree]:
 
 
 def _ended(cell: CellDir, reward: str) -> Tree:
-    """State and held-out reward of a trial; no reward of one that is not done. Only misses are `failed`."""
+    """State and held-out reward of a trial, or of the base model; no reward before it is done.
+
+    Only misses are `failed`.
+    """
     status = cell.status()
     left = status.state is WorkState.FAILED and not has_ended(status)
     state = LEFT if left else status.state
@@ -166,12 +174,17 @@ def trials_table(tuning: Tuning) -> str:
 
 
 def chosen_tree(tuning: Tuning) -> Tree:
-    """tuned.yaml: what the studies that have ended chose; a study of misses alone has no line."""
+    """tuned.yaml: what the studies that have ended chose; a study of misses alone has no line.
+
+    base: the base model's score on the same prompts; None before it was evaluated.
+    """
     methods: dict[str, list[Tree]] = {trial.method: [] for trial in tuning.trials}
     for (method, _), line in choices(tuning).items():
         methods[method] += [] if line is None else [line]
     load = tuning.workload.model_dump(mode="json", include=set(TUNED_ON))
-    return {"workload": tuning.name, **{key: load[key] for key in TUNED_ON}, "methods": methods}
+    base = _ended(tuning.results.cell(tuning.base), tuning.workload.reward)["score"]
+    facts = {"workload": tuning.name, **{key: load[key] for key in TUNED_ON}, "base": base}
+    return {**facts, "methods": methods}
 
 
 def _best(lines: Sequence[Tree], reward: str) -> list[Tree]:

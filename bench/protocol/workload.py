@@ -1,7 +1,7 @@
 """Workloads: what methods are compared on. configs/workloads/<name>.yaml, or a file of one's own.
 
-A workload is a model, a reward, prompts, a budget and a target. Budget and target are fixed in the file, from
-pilot runs of baselines, before any comparison; tuning sees held-out prompts that no comparison reports.
+A workload is a model, a reward, prompts, a budget and a target. Budget and target are fixed in the file, the
+target by the rule of docs/protocol.md; tuning sees held-out prompts that no comparison reports.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from bench.base import registry
 from bench.base.errors import BenchError
+from bench.base.files import read_rows
 from bench.base.layers import Tree, dump_yaml, read_yaml, shipped
 from bench.experiment.choices import load_method
 from bench.experiment.method_files import shipped_config
@@ -137,8 +138,12 @@ def test_a_tuning_that_was_killed_again_and_again_ends_in_the_same_trials_and_ch
     assert trials.groupby("method").size().to_dict() == {"truncated_bp": 4, "ddpo": 4}
     assert min(trials["seed"]) >= tune.FIRST_SEED and set(trials["state"]) == {"done"}
     best = trials.loc[trials.groupby("method")["score"].idxmax()].set_index("method")
-    chosen = read_yaml(killed / tune.CHOSEN)["methods"]
+    content = read_yaml(killed / tune.CHOSEN)
+    chosen = content["methods"]
     assert {name: lines[0]["trial"] for name, lines in chosen.items()} == best["trial"].to_dict()
+    (base,) = (cell for cell in ResultsDir(killed).cells() if cell.id.startswith("base-"))
+    rows = [row["score"] for row in read_rows(base.evaluations) if row["reward"] == "brightness"]
+    assert len(rows) == 8 and content["base"] == pytest.approx(sum(rows) / 8)
 
     tuned = ("--tuned", killed, "--steps", 1, "--set", "model.steps=8")
     done = run_dots(tmp_path / "used", "--methods", "truncated_bp", *tuned)
