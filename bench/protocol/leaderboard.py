@@ -29,7 +29,7 @@ from bench.protocol.reading import DONE, Record, Tables
 from bench.protocol.workload import Workload, direction
 from bench.report.groups import NULL
 from bench.report.over_optimised import DISTANCE
-from bench.report.stats import NOTHING, Estimate, adjusted
+from bench.report.stats import NOTHING, Estimate, adjusted, of_both
 from bench.run.evaluations import DIVERSITY
 
 
@@ -37,11 +37,11 @@ from bench.run.evaluations import DIVERSITY
 class Standing:
     """One method of one record on one workload: a line of the workload's table.
 
-    runs, finished: how many were to be made, and how many have scores. gain: over the base model. claim: over
-    the null row (NOTHING for that itself); p: of it being zero, adjusted for all claims of the table (Holm),
-    nan where there is no claim. times: to target, of the runs that have ended; time: their median. untouched:
-    gains in rewards that were not trained on. diversity: change to the base model. distance: from it.
-    steps, seconds: means over finished runs.
+    runs, finished: how many were to be made, and how many have scores. gain: over the base model. over_null:
+    over the null row (NOTHING for that itself). claim: that both lie on the same side of zero (`of_both`). p:
+    of the claim, adjusted for all claims of the table (Holm), nan where there is none. times: to target, of
+    the runs that have ended; time: their median. untouched: gains in rewards that were not trained on.
+    diversity: change to the base model. distance: from it. steps, seconds: means over finished runs.
     """
 
     label: str
@@ -50,6 +50,7 @@ class Standing:
     runs: int
     finished: int
     gain: Estimate
+    over_null: Estimate
     claim: Estimate
     p: float
     times: tuple[float, ...]
@@ -82,7 +83,7 @@ class Table:
     sits_out: tuple[str, ...]
 
     def improved(self, standing: Standing) -> bool:
-        """Whether a gain over the null row is claimed of it."""
+        """Whether a gain over both the base model and the null row is claimed of it."""
         return improves(standing.claim, standing.p, self.workload.reward)
 
 
@@ -90,7 +91,7 @@ class Table:
 class Total:
     """One method over all workloads. integral: of its performance profile, nan if no workload was solved.
 
-    solved: on how many its median time is finite. improved: on how many a gain over the null row is claimed.
+    solved: on how many its median time is finite. improved: on how many a gain is claimed.
     """
 
     label: str
@@ -178,6 +179,7 @@ def _standing(label: str, record: Record, tables: Tables, workload: Workload, me
     seeds, reward = record.suite.seeds, workload.reward
     done = [run for run in tables.of(method) if run.state == DONE]
     trained = gain(tables, method, reward, seeds)
+    over_null = NOTHING if method == NULL else over(tables, method, NULL, reward, seeds)
     untouched = {name: gain(tables, method, name, seeds) for name in workload.untouched}
     return Standing(
         label=label,
@@ -186,7 +188,8 @@ def _standing(label: str, record: Record, tables: Tables, workload: Workload, me
         runs=seeds,
         finished=len(done),
         gain=trained,
-        claim=NOTHING if method == NULL else over(tables, method, NULL, reward, seeds),
+        over_null=over_null,
+        claim=of_both(trained, over_null),
         p=math.nan,
         times=() if workload.target is None else tuple(times(tables, method, reward, workload.target)),
         untouched=untouched,

@@ -28,8 +28,10 @@ INTRODUCTION = (
     "[submit-a-method.md](submit-a-method.md).",
     "A *run* is a method with a seed and the settings that its tuning chose. *Gain*: held-out reward minus "
     "the base model's on the same prompts and starting noise. *Over null*: minus that of "
-    f"`{NULL}`, a random walk, seed by seed; **bold** where a gain is claimed (p < {CLEAR:g}; *p* is "
-    "adjusted for all methods of the table). Nothing is claimed of a method of which runs are missing. "
+    f"`{NULL}`, a random walk, seed by seed. A gain is claimed, in **bold**, of a method that is above both "
+    f"the base model and the walk (p < {CLEAR:g}). *p* is the larger one of the two differences', 1 if they "
+    "lie on different sides of zero, adjusted for all methods of the table. Nothing is claimed of a method "
+    "of which runs are missing. "
     "*Time*: forward equivalents until the held-out reward reaches the workload's target, median over runs; "
     f"*reached*: in how many runs it does. A run that never does, or that failed, takes {NEVER}, and so does "
     "the median unless more than half of the runs reach it.",
@@ -149,8 +151,8 @@ def _methods(table: Table) -> Column:
 def _budget_columns(table: Table) -> list[Column]:
     """What was reached at the budget, and how soon the target was."""
     standings = table.standings
-    gains, claims = [s.gain for s in standings], [s.claim for s in standings]
-    over = estimates("over null", claims, signed=True)
+    gains = [s.gain for s in standings]
+    over = estimates("over null", [s.over_null for s in standings], signed=True)
     bold = [
         f"**{text}**" if table.improved(s) else text for s, text in zip(standings, over.cells, strict=True)
     ]

@@ -159,6 +159,18 @@ def holm(p: Sequence[float]) -> list[float]:
     return adjusted
 
 
+def of_both(a: Estimate, b: Estimate) -> Estimate:
+    """The claim that two means lie on the same side of zero: the estimate with the larger p.
+
+    An intersection-union test (Berger 1982): true only if both are, so that neither p is adjusted for the
+    other. p is 1 for means on different sides. NOTHING unless both claim something.
+    """
+    if not (a.claims and b.claims):
+        return NOTHING
+    weaker = max(a, b, key=lambda one: one.p)
+    return weaker if a.mean * b.mean > 0 else replace(weaker, p=1.0)
+
+
 def adjusted(claims: Sequence[Estimate]) -> list[float]:
     """p of each estimate, adjusted for all that claim something (`holm`); nan of those that do not."""
     claimed = iter(holm([one.p for one in claims if one.claims]))

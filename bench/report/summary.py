@@ -15,7 +15,7 @@ from bench.report.groups import Contest, Group, contests
 from bench.report.load import CellResults, Results
 from bench.report.over_optimised import Collapse, collapse
 from bench.report.spent import COUNTERS, at_step
-from bench.report.stats import NOTHING, Estimate, adjusted, probability_of_improvement, side_by_side
+from bench.report.stats import NOTHING, Estimate, adjusted, of_both, probability_of_improvement, side_by_side
 from bench.run.evaluations import DIVERSITY  # evaluated like a reward, shown in a column of its own
 
 
@@ -55,8 +55,9 @@ class Cost:
 class Line:
     """A line of the summary. gains: per scored reward (the trained one first), diversity excluded.
 
-    claim: what is claimed of the method: its mean difference in the trained reward to the null row, or to the
-    base model where there is none. p: of that being zero, adjusted for all lines (Holm); nan: no claim.
+    over_null: mean difference in the trained reward to the null row. claim: what is claimed of the method,
+    that it and the gain in the trained reward lie on the same side of zero (`of_both`), or the gain alone
+    where there is no null row. p: of the claim, adjusted for all lines (Holm); nan: no claim.
     diversity_change: its mean difference to the base model. distance: mean of the pictures from the base
     model's. collapses: of every run that counts where it collapsed, or None; empty if diversity is not known.
     term, share: the gradient term with the largest share of the summed norms, and that share over all steps.
@@ -67,6 +68,7 @@ class Line:
     is_base: bool
     score: Estimate
     gains: dict[str, Estimate]
+    over_null: Estimate
     claim: Estimate
     p: float
     diversity: Estimate
@@ -95,13 +97,15 @@ def lines(contest: Contest) -> list[Line]:
 def _line(contest: Contest, group: Group, is_base: bool) -> Line:
     term, share = steering_term(group.cells)
     gains = {r: NOTHING if is_base else contest.gain(group, r) for r in contest.rewards if r != DIVERSITY}
+    gain, over_null = gains[contest.reward], NOTHING if is_base else _over_null(contest, group)
     return Line(
         contest=contest,
         group=group,
         is_base=is_base,
         score=contest.score(group, contest.reward),
         gains=gains,
-        claim=NOTHING if is_base else _claim(contest, group, gains[contest.reward]),
+        over_null=over_null,
+        claim=gain if contest.null is None else of_both(gain, over_null),
         p=math.nan,
         diversity=contest.score(group, DIVERSITY),
         diversity_change=NOTHING if is_base else contest.gain(group, DIVERSITY),
@@ -113,10 +117,10 @@ def _line(contest: Contest, group: Group, is_base: bool) -> Line:
     )
 
 
-def _claim(contest: Contest, group: Group, gain: Estimate) -> Estimate:
-    if contest.null is None:
-        return gain
-    return NOTHING if group is contest.null else contest.difference(group, contest.null, contest.reward)
+def _over_null(contest: Contest, group: Group) -> Estimate:
+    if contest.null is None or group is contest.null:
+        return NOTHING
+    return contest.difference(group, contest.null, contest.reward)
 
 
 def _collapses(contest: Contest, group: Group) -> tuple[Collapse | None, ...]:

@@ -76,7 +76,7 @@ def _trained_columns(lines: Sequence[Line]) -> list[Column]:
     of = "" if any(gain.seeds > 1 for gain in gains) else " (prompts only)"
     found = [replace(estimates(f"gain ± SE{of}", gains, signed=True), tones=tuple(map(verdict, lines)))]
     if null is not None:
-        found.append(estimates("over null", [line.claim for line in lines], signed=True))
+        found.append(estimates("over null", [line.over_null for line in lines], signed=True))
     if any(line.claim.claims for line in lines):
         found.append(texts("p", [probability(line.p) for line in lines]))
     return [*found, replace(intervals(f"95 % interval{of}", gains), optional=True)]
@@ -205,8 +205,9 @@ def _record(line: Line) -> dict[str, object]:
         record |= {name: gain.mean, f"{name}_se": gain.se, f"{name}_p": gain.p}
         record |= {f"{name}_low": gain.low, f"{name}_high": gain.high}
     return record | {
-        "claim": line.claim.mean,
-        "claim_se": line.claim.se,
+        "over_null": line.over_null.mean,
+        "over_null_se": line.over_null.se,
+        "over_null_p": line.over_null.p,
         "claim_p_holm": line.p,
         "diversity": line.diversity.mean,
         "diversity_change": line.diversity_change.mean,

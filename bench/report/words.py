@@ -56,10 +56,11 @@ def _counted(lines: Sequence[Line], measured: Sequence[Line]) -> str:
             + " (--seeds 0,1,2)."
         )
     above, below = (sum(verdict(line) == sign for line in claimed) for sign in (1, -1))
-    yardstick = "that of the base model" if contest.null is None else f"that of {contest.null.label}"
-    text = f"{above} of {len(claimed)} methods raise held-out {contest.reward} above {yardstick}"
+    than = "the base model" if contest.null is None else f"both the base model and {contest.null.label}"
+    text = f"{above} of {len(claimed)} methods raise held-out {contest.reward} above that of {than}"
     if below:
-        text += f", {below} {'lowers' if below == 1 else 'lower'} it below"
+        both = "" if contest.null is None else " both"
+        text += f", {below} {'lowers' if below == 1 else 'lower'} it below{both}"
     text += (
         f" (p < {CLEAR:g} for all {len(claimed)} claims together)."
         if len(claimed) > 1
@@ -81,8 +82,9 @@ def legend(lines: Sequence[Line]) -> str:
     return (
         f"Over {over}. Gain: mean difference to the base model on the same prompts and starting noise; "
         "SE: its standard error, prompts and seeds being the units; with one seed over prompts only, which "
-        "says nothing about another run. p: that the difference to the null row (without one: to the base "
-        f"model) is zero, adjusted for the number of methods; coloured below {CLEAR:g}. Other rewards were "
+        "says nothing about another run. p: of the claim that a method lies above (or below) both the base "
+        "model and the null row, the larger one of the two p values (of the gain alone without a null row), "
+        f"adjusted for the number of methods; coloured below {CLEAR:g}. Other rewards were "
         "scored, not trained on; their gains over the base model are coloured where they are clear, adjusted "
         "for all of them. Diversity: higher is more varied."
         + (FROM_BASE if any(line.distance.units for line in lines) else "")

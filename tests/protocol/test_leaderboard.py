@@ -1,5 +1,6 @@
 """The leaderboard's page, figures and command."""
 
+import math
 import re
 import shutil
 from importlib import import_module
@@ -64,6 +65,18 @@ def test_claims_of_a_table_are_adjusted_together_whichever_record_they_are_from(
     assert [s.gain.mean for s in table.standings] == sorted(
         (s.gain.mean for s in table.standings), reverse=True
     )
+
+
+def test_a_method_that_stands_still_gains_nothing_by_a_null_row_that_fell(tmp_path: Path) -> None:
+    methods = {"ddpo": Made({}), "reinforce": Made({"clip": -0.2}), NULL: Made({"clip": -0.1})}
+    made = maker(methods=methods, workloads={"easy": WORKLOADS["easy"]})
+    (table,) = leaderboard([read_record(made.write(tmp_path / "record"))], WORKLOADS).tables
+    found = {s.method: s for s in table.standings}
+    assert found["ddpo"].over_null.mean > 0.05 and found["ddpo"].over_null.p < 0.001
+    assert found["ddpo"].p > 0.05 and not table.improved(found["ddpo"])
+    assert found["reinforce"].p < 0.01 and found["reinforce"].claim.mean < 0  # a loss
+    assert found["reinforce"].claim.p == max(found["reinforce"].gain.p, found["reinforce"].over_null.p)
+    assert not table.improved(found["reinforce"]) and math.isnan(found[NULL].p)
 
 
 @pytest.mark.slow

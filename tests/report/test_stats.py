@@ -10,10 +10,13 @@ from scipy import stats
 
 from bench.report.stats import (
     NOTHING,
+    Estimate,
+    adjusted,
     by_picture,
     estimate,
     half_width,
     holm,
+    of_both,
     p_value,
     probability_of_improvement,
     side_by_side,
@@ -129,6 +132,29 @@ def test_p_is_where_the_interval_reaches_zero(seeds: int) -> None:
 def test_holm_multiplies_the_smallest_by_the_number_of_claims_and_never_falls() -> None:
     assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
     assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
+
+
+def an_estimate(mean: float, p: float, seeds: int = 2) -> Estimate:
+    return Estimate(mean, 0.1, mean - 0.2, mean + 0.2, p, 6, seeds)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_claim_of_two_differences_is_the_one_that_is_less_sure(sign: int) -> None:
+    sure, unsure = an_estimate(sign * 0.5, 0.001), an_estimate(sign * 0.2, 0.04)
+    assert of_both(sure, unsure) == of_both(unsure, sure) == unsure
+
+
+@pytest.mark.parametrize("other", [-0.2, 0.0])
+def test_two_differences_on_different_sides_claim_nothing_and_count_as_a_claim(other: float) -> None:
+    found = of_both(an_estimate(0.5, 0.001), an_estimate(other, 0.01))
+    assert found.p == 1.0 and found.claims
+    assert adjusted([found, an_estimate(0.3, 0.03)]) == pytest.approx([1.0, 0.06])
+
+
+@pytest.mark.parametrize("other", [an_estimate(0.5, 0.001, seeds=1), an_estimate(0.5, math.nan), NOTHING])
+def test_there_is_no_claim_of_two_differences_unless_both_claim(other: Estimate) -> None:
+    assert of_both(an_estimate(0.5, 0.001), other) is NOTHING
+    assert of_both(other, an_estimate(0.5, 0.001)) is NOTHING
 
 
 # Standard deviations of units, seeds, and both together; 64 units at most, as an evaluation has.

@@ -92,10 +92,15 @@ def test_one_seed_is_no_claim_and_no_colour(tmp_path: Path) -> None:
     assert not any(any(c.tones) for part in parts for c in part.columns)
 
 
+def all_lines(root: Path) -> list[Line]:
+    """Those of a directory's only contest."""
+    return lines_of(contests(load(root))[0])
+
+
 def judged(root: Path, *methods: str) -> tuple[str, dict[str, int]]:
     """The headline of a run of three seeds, and the colour of each method's gain."""
     fake.write(root, methods, seeds=(0, 1, 2), pictures=False)
-    lines = lines_of(contests(load(root))[0])
+    lines = all_lines(root)
     return words.headline(lines), {line.group.label: tables.verdict(line) for line in lines}
 
 
@@ -103,8 +108,24 @@ def test_a_gain_counts_against_the_null_row(tmp_path: Path) -> None:
     text, verdicts = judged(tmp_path, "vader", "zo", "rlr", "random-direction")
     assert verdicts == {"base": 0, "vader": 1, "zo": 0, "rlr": -1, "random-direction": 0}
     assert text.startswith(
-        "1 of 3 methods raise held-out clip above that of random-direction, 1 lowers it below (p < 0.05 for"
+        "1 of 3 methods raise held-out clip above that of both the base model and random-direction, "
+        "1 lowers it below both (p < 0.05 for"
     )
+
+
+@pytest.mark.parametrize(("luck", "method", "gain"), [(-0.1, "zo", 0.0), (0.15, "vader", 0.1)])
+def test_a_null_row_that_fell_or_rose_by_luck_makes_no_winner_and_no_loser(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, luck: float, method: str, gain: float
+) -> None:
+    for name, own in ((method, gain), ("random-direction", luck)):
+        changed = dataclasses.replace(fake.FIGHTS[name], gain=own, pace=1.0)
+        monkeypatch.setitem(fake.FIGHTS, name, changed)
+    text, verdicts = judged(tmp_path, method, "random-direction")
+    (line,) = (found for found in all_lines(tmp_path) if found.group.label == method)
+    assert line.over_null.p < 0.01 and line.over_null.mean == pytest.approx(gain - luck, abs=0.02)
+    assert set(verdicts.values()) == {0} and text.startswith("0 of 1 methods raise held-out clip")
+    frame = tables.frame([line])
+    assert frame.loc[0, "over_null"] == line.over_null.mean and frame.loc[0, "claim_p_holm"] > 0.05
 
 
 def test_without_a_null_row_the_headline_says_so(tmp_path: Path) -> None:
