@@ -2,7 +2,7 @@
 
 A method is measured within its own record, against the base model and the null row that ran on the same
 machine; across records it is compared by what does not depend on a machine. Claims of one workload's table
-are adjusted together, whichever record they come from.
+are adjusted together, whichever record they come from, and those of all tables for the count over workloads.
 """
 
 from __future__ import annotations
@@ -91,7 +91,8 @@ class Table:
 class Total:
     """One method over all workloads. integral: of its performance profile, nan if no workload was solved.
 
-    solved: on how many its median time is finite. improved: on how many a gain is claimed.
+    solved: on how many its median time is finite. improved: on how many a gain is claimed,
+    with p adjusted for the claims of all workloads together.
     """
 
     label: str
@@ -207,18 +208,25 @@ def _mean(values: Sequence[float | None]) -> float:
     return sum(known) / len(known) if known else math.nan
 
 
+def _improved(tables: Sequence[Table]) -> Counter[str]:
+    """Label → on how many workloads a gain is claimed, each p being adjusted for the claims of all tables."""
+    lines = [(table.workload.reward, standing) for table in tables for standing in table.standings]
+    p = adjusted([standing.claim for _, standing in lines])
+    return Counter(
+        s.label for (reward, s), own in zip(lines, p, strict=True) if improves(s.claim, own, reward)
+    )
+
+
 def _totals(
     tables: Sequence[Table],
     labels: Mapping[tuple[str, str], str],
     found: Mapping[str, Mapping[str, float]],
     compared: Mapping[str, Mapping[str, float]],
 ) -> list[Total]:
-    totals = []
+    totals, improved = [], _improved(tables)
     for (_, method), label in labels.items():
-        lines = [(t, s) for t in tables for s in t.standings if s.label == label]
         own = tuple(compared[label].values())
         solved = sum(math.isfinite(time) for time in found[label].values())
-        improved = sum(table.improved(standing) for table, standing in lines)
-        totals.append(Total(label, method, own, integral(own), solved, improved))
+        totals.append(Total(label, method, own, integral(own), solved, improved[label]))
     # nan (nothing solved) is the same for all; then claims decide, then names.
     return sorted(totals, key=lambda t: (-t.integral if t.ratios else 0.0, -t.improved, t.label))

@@ -90,14 +90,15 @@ def _over_workloads(board: Leaderboard, pictures: Mapping[str, str]) -> list[str
         texts("method", [_name(t.label, t.null) for t in totals], left=True),
         texts("profile", [f"{t.integral:.3f}" if t.ratios else NONE for t in totals]),
         texts("reaches the target on", [f"{t.solved} of {targets}" for t in totals]),
-        texts("beats the null row on", [NONE if t.null else f"{t.improved} of {count}" for t in totals]),
+        texts("gain claimed on", [NONE if t.null else f"{t.improved} of {count}" for t in totals]),
     ]
     notes = [f"nobody reaches the target of {name}" for name in board.unsolved]
     notes += [f"{name} has no target" for name in board.targetless]
     said = _folded(
         "*Profile*: the share of workloads on which a method's time is at most τ times that of the fastest "
         f"method, averaged over τ from 1 to {LARGEST_RATIO:g}; 1 is the fastest everywhere. A workload that "
-        "a method sits out counts as one that it does not solve."
+        "a method sits out counts as one that it does not solve. *Gain claimed on*: as in the tables below, "
+        "but with p adjusted for the claims of all workloads together; a table's own are for it alone."
     )
     left_out = [f"Not in the profile: {'; '.join(notes)}."] if notes else []
     figure = _picture(pictures, PROFILE, "Performance profiles: share of workloads within τ of the best time")

@@ -3,6 +3,7 @@
 import math
 import re
 import shutil
+from collections import Counter
 from importlib import import_module
 from pathlib import Path
 
@@ -77,6 +78,22 @@ def test_a_method_that_stands_still_gains_nothing_by_a_null_row_that_fell(tmp_pa
     assert found["reinforce"].p < 0.01 and found["reinforce"].claim.mean < 0  # a loss
     assert found["reinforce"].claim.p == max(found["reinforce"].gain.p, found["reinforce"].over_null.p)
     assert not table.improved(found["reinforce"]) and math.isnan(found[NULL].p)
+
+
+def test_workloads_are_counted_with_p_adjusted_for_the_claims_of_all_of_them(tmp_path: Path) -> None:
+    methods = {
+        "truncated_bp": Made({"clip": 0.2}, sits_out=("no-gradient",)),
+        "ddpo": Made({"clip": 0.008, "jpeg": 0.2}, of_run=0.003),
+        NULL: Made({}),
+    }
+    board = leaderboard([read_record(maker(methods=methods).write(tmp_path / "record"))], WORKLOADS)
+    lines = [(table, s) for table in board.tables for s in table.standings if s.claim.claims]
+    assert len(lines) == 5
+    together = holm([s.claim.p for _, s in lines])
+    counted = Counter(s.label for (_, s), p in zip(lines, together, strict=True) if p < 0.05)
+    within = Counter(s.label for table, s in lines if table.improved(s))
+    assert {total.label: total.improved for total in board.totals} == {NULL: 0, **counted}
+    assert (within["ddpo"], counted["ddpo"]) == (3, 1)  # two of its claims hold in their own tables alone
 
 
 @pytest.mark.slow
