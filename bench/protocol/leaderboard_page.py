@@ -31,7 +31,8 @@ INTRODUCTION = (
     f"`{NULL}`, a random walk, seed by seed. A gain is claimed, in **bold**, of a method that is above both "
     f"the base model and the walk (p < {CLEAR:g}). *p* is the larger one of the two differences', 1 if they "
     "lie on different sides of zero, adjusted for all methods of the table. Nothing is claimed of a method "
-    "of which runs are missing. "
+    "of which runs are missing. Intervals and p are conditional on the settings that were chosen: they say "
+    "what other runs with these would show, not what another tuning would find.",
     "*Time*: forward equivalents until the held-out reward reaches the workload's target, median over runs; "
     f"*reached*: in how many runs it does. A run that never does, or that failed, takes {NEVER}, and so does "
     "the median unless more than half of the runs reach it.",

@@ -161,13 +161,49 @@ def test_there_is_no_claim_of_two_differences_unless_both_claim(other: Estimate)
 SPREADS = [(1.0, 0.0, 1.0), (1.0, 0.25, 1.0), (1.0, 0.5, 0.5), (1.0, 1.0, 1.0), (0.5, 2.0, 1.0)]
 
 
+REPLICATES = 10_000  # leave 0.2 % of standard error
+
+
+def crossed(rng: np.random.Generator, units: int, seeds: int, spread: tuple[float, ...]) -> np.ndarray:
+    """Made-up scores [replicates, units, seeds] with mean zero."""
+    shapes = (units, 1), (1, seeds), (units, seeds)
+    return np.asarray(
+        sum(
+            scale * rng.normal(size=(REPLICATES, *shape)) for scale, shape in zip(spread, shapes, strict=True)
+        )
+    )
+
+
+def coverage(values: np.ndarray) -> float:
+    """How many of the intervals hold zero."""
+    return float(np.mean(half_width(values) >= abs(values.mean(axis=(1, 2)))))
+
+
 @pytest.mark.parametrize("seeds", [2, 3, 5])
 def test_intervals_cover_the_mean_as_often_as_they_say(seeds: int) -> None:
-    """10,000 replicates leave 0.2 % of standard error."""
-    rng, covered = np.random.default_rng(seeds), []
-    for units, (unit, seed, rest) in itertools.product((8, 32), SPREADS):
-        parts = (unit, units, 1), (seed, 1, seeds), (rest, units, seeds)
-        values = np.asarray(sum(scale * rng.normal(size=(10_000, *shape)) for scale, *shape in parts))
-        covered.append(np.mean(half_width(values) >= abs(values.mean(axis=(1, 2)))))
+    rng = np.random.default_rng(seeds)
+    covered = [
+        coverage(crossed(rng, units, seeds, spread)) for units, spread in itertools.product((8, 32), SPREADS)
+    ]
     assert min(covered) > 0.94 and max(covered) < (0.99 if seeds == 2 else 0.98)
     assert 0.95 <= np.mean(covered) <= (0.975 if seeds == 2 else 0.97)
+
+
+@pytest.mark.parametrize(
+    # apart: standard deviation of studies; that of prompts is 1 (0.5 in the last spread).
+    ("apart", "least", "most"),
+    [(0.25, 0.92, 0.98), (0.5, 0.84, 0.97), (1.0, 0.76, 0.95), (4.0, 0.68, 0.83)],
+)
+def test_intervals_cover_other_runs_of_the_settings_that_shared_studies_chose(
+    apart: float, least: float, most: float
+) -> None:
+    """Four runs of two studies. Whatever these differ by, intervals cover the mean of other runs with their
+    settings. That of another tuning they cover less often: least and most say how often."""
+    rng, of_run = np.random.default_rng(4), [0, 1, 0, 1]  # seed n takes what study n mod 2 chose
+    same_settings, tuned_anew = [], []
+    for units, spread in itertools.product((8, 32), SPREADS):
+        values = crossed(rng, units, 4, spread)
+        same_settings.append(coverage(values + apart * np.array([1.0, -1.0])[of_run]))
+        tuned_anew.append(coverage(values + apart * rng.normal(size=(REPLICATES, 1, 2))[..., of_run]))
+    assert min(same_settings) > 0.94
+    assert least < min(tuned_anew) and max(tuned_anew) < most
