@@ -18,6 +18,7 @@ from bench.protocol.measures import (
     gain,
     improves,
     integral,
+    integral_ranges,
     median_time,
     over,
     over_optimised,
@@ -90,6 +91,7 @@ class Table:
 @dataclass(frozen=True)
 class Total:
     """One method over all workloads. integral: of its performance profile, nan if no workload was solved.
+    held: between which values it lies for most draws of runs (`integral_ranges`).
 
     solved: on how many its median time is finite. improved: on how many a gain is claimed,
     with p adjusted for the claims of all workloads together.
@@ -99,6 +101,7 @@ class Total:
     method: str
     ratios: tuple[float, ...]
     integral: float
+    held: tuple[float, float]
     solved: int
     improved: int
 
@@ -127,16 +130,16 @@ def leaderboard(records: Sequence[Record], workloads: Mapping[str, Workload]) ->
     names = [name for name in workloads if any(name in record.suite.workloads for record in ordered)]
     tables = tuple(_table(name, workloads[name], ordered, labels) for name in names)
     known = [table for table in tables if table.workload.target is not None]
-    found = {
-        label: {table.name: s.time for table in known for s in table.standings if s.label == label}
+    runs = {
+        label: {table.name: s.times for table in known for s in table.standings if s.label == label}
         for label in labels.values()
     }
-    compared = ratios(found)
+    compared = ratios({label: _medians(times) for label, times in runs.items()})
     solved = {name for table in compared.values() for name in table}
     return Leaderboard(
         tuple(ordered),
         tables,
-        tuple(_totals(tables, labels, found, compared)),
+        tuple(_totals(tables, labels, runs, compared)),
         tuple(table.name for table in known if table.name not in solved),
         tuple(table.name for table in tables if table.workload.target is None),
     )
@@ -208,6 +211,10 @@ def _mean(values: Sequence[float | None]) -> float:
     return sum(known) / len(known) if known else math.nan
 
 
+def _medians(runs: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    return {workload: median_time(times) for workload, times in runs.items()}
+
+
 def _improved(tables: Sequence[Table]) -> Counter[str]:
     """Label → on how many workloads a gain is claimed, each p being adjusted for the claims of all tables."""
     lines = [(table.workload.reward, standing) for table in tables for standing in table.standings]
@@ -220,13 +227,13 @@ def _improved(tables: Sequence[Table]) -> Counter[str]:
 def _totals(
     tables: Sequence[Table],
     labels: Mapping[tuple[str, str], str],
-    found: Mapping[str, Mapping[str, float]],
+    runs: Mapping[str, Mapping[str, Sequence[float]]],
     compared: Mapping[str, Mapping[str, float]],
 ) -> list[Total]:
-    totals, improved = [], _improved(tables)
+    totals, improved, held = [], _improved(tables), integral_ranges(runs)
     for (_, method), label in labels.items():
         own = tuple(compared[label].values())
-        solved = sum(math.isfinite(time) for time in found[label].values())
-        totals.append(Total(label, method, own, integral(own), solved, improved[label]))
+        solved = sum(math.isfinite(time) for time in _medians(runs[label]).values())
+        totals.append(Total(label, method, own, integral(own), held[label], solved, improved[label]))
     # nan (nothing solved) is the same for all; then claims decide, then names.
     return sorted(totals, key=lambda t: (-t.integral if t.ratios else 0.0, -t.improved, t.label))

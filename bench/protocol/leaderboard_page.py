@@ -13,7 +13,7 @@ from bench.base.files import write_atomically
 from bench.base.labels import flat, listed
 from bench.protocol.leaderboard import Leaderboard, Standing, Table, leaderboard
 from bench.protocol.leaderboard_figures import PROFILE, figures
-from bench.protocol.measures import LARGEST_RATIO
+from bench.protocol.measures import DRAWS, HELD, LARGEST_RATIO
 from bench.protocol.reading import Record
 from bench.protocol.workload import Workload, direction
 from bench.report.groups import NULL
@@ -33,9 +33,10 @@ INTRODUCTION = (
     "lie on different sides of zero, adjusted for all methods of the table. Nothing is claimed of a method "
     "of which runs are missing. Intervals and p are conditional on the settings that were chosen: they say "
     "what other runs with these would show, not what another tuning would find.",
-    "*Time*: forward equivalents until the held-out reward reaches the workload's target, median over runs; "
-    f"*reached*: in how many runs it does. A run that never does, or that failed, takes {NEVER}, and so does "
-    "the median unless more than half of the runs reach it.",
+    "*Time*: forward equivalents until the held-out reward reaches the workload's target, median over runs, "
+    "and that of the fastest and the slowest run; *reached*: in how many runs it does. A run that never "
+    f"does, or that failed, takes {NEVER}, and so does the median unless more than half of the runs reach "
+    "it.",
 )
 
 
@@ -90,6 +91,7 @@ def _over_workloads(board: Leaderboard, pictures: Mapping[str, str]) -> list[str
     columns = [
         texts("method", [_name(t.label, t.null) for t in totals], left=True),
         texts("profile", [f"{t.integral:.3f}" if t.ratios else NONE for t in totals]),
+        texts(f"{HELD:.0%} over runs".replace("%", " %"), [_span(t.held) for t in totals]),
         texts("reaches the target on", [f"{t.solved} of {targets}" for t in totals]),
         texts("gain claimed on", [NONE if t.null else f"{t.improved} of {count}" for t in totals]),
     ]
@@ -98,13 +100,19 @@ def _over_workloads(board: Leaderboard, pictures: Mapping[str, str]) -> list[str
     said = _folded(
         "*Profile*: the share of workloads on which a method's time is at most τ times that of the fastest "
         f"method, averaged over τ from 1 to {LARGEST_RATIO:g}; 1 is the fastest everywhere. A workload that "
-        "a method sits out counts as one that it does not solve. *Gain claimed on*: as in the tables below, "
-        "but with p adjusted for the claims of all workloads together; a table's own are for it alone."
+        "a method sits out counts as one that it does not solve. Beside it: where it lies in nine tenths of "
+        f"{DRAWS:,} draws of as many runs from those that were made. *Gain claimed on*: as in the tables "
+        "below, but with p adjusted for the claims of all workloads together; a table's own are for it alone."
     )
     left_out = [f"Not in the profile: {'; '.join(notes)}."] if notes else []
     figure = _picture(pictures, PROFILE, "Performance profiles: share of workloads within τ of the best time")
     figure += ["Lines are drawn a little apart, so that equal ones can be told."] if figure else []
     return ["## Over all workloads", as_text(columns), said, *left_out, *figure]
+
+
+def _span(held: tuple[float, float]) -> str:
+    low, high = held
+    return f"{low:.3f} … {high:.3f}" if math.isfinite(low) else NONE
 
 
 def _name(label: str, null: bool) -> str:
@@ -167,6 +175,7 @@ def _budget_columns(table: Table) -> list[Column]:
         texts("p", [probability(s.p) for s in standings]),
         texts("reached", [_reached(s) for s in standings]),
         texts("time", [_time(s.time) for s in standings]),
+        texts("fastest … slowest", [_extremes(s.times) for s in standings]),
     ]
 
 
@@ -177,6 +186,12 @@ def _counted(count: int, of: int) -> str:
 def _reached(standing: Standing) -> str:
     reached = sum(math.isfinite(time) for time in standing.times)
     return f"{reached} of {len(standing.times)}" if standing.times else NONE
+
+
+def _extremes(times: Sequence[float]) -> str:
+    """`904 … 1.2k`, or one of them if both read the same."""
+    shown = [_time(one(times)) for one in (min, max)] if times else [NONE]
+    return " … ".join(dict.fromkeys(shown))
 
 
 def _time(value: float) -> str:

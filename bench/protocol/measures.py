@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
+import numpy as np
 import pandas as pd
 
 from bench.protocol.reading import DONE, ENDED, Point, Tables
@@ -28,6 +29,7 @@ from bench.report.tables import CLEAR, tone
 from bench.run.evaluations import DIVERSITY
 
 LARGEST_RATIO = 4.0  # τ up to which a profile is integrated: AlgoPerf's
+DRAWS, HELD = 1000, 0.9  # of runs for the range of a profile's integral, and the share of them that it holds
 
 Times = Mapping[str, float]  # workload → median time of a method
 
@@ -141,6 +143,37 @@ def integral(found: Sequence[float], largest: float = LARGEST_RATIO) -> float:
     if not found:
         return math.nan
     return sum(max(0.0, largest - ratio) for ratio in found) / (largest - 1) / len(found)
+
+
+def integral_ranges(runs: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, tuple[float, float]]:
+    """Method → between which values nine tenths of its profile's integrals lie if runs are drawn anew.
+
+    runs: method → workload → times of its runs. A draw takes as many of them as there are, with replacement
+    (bootstrap), each method and workload for itself. Draws are the same each time. nan where no draw has a
+    workload that somebody solves.
+    """
+    rng = np.random.default_rng(0)
+    medians = {m: {w: _drawn(times, rng) for w, times in own.items()} for m, own in runs.items()}
+    draws = [
+        ratios({m: {w: drawn[n] for w, drawn in own.items()} for m, own in medians.items()})
+        for n in range(DRAWS)
+    ]
+    return {m: _middle([integral(list(found[m].values())) for found in draws]) for m in runs}
+
+
+def _drawn(times: Sequence[float], rng: np.random.Generator) -> list[float]:
+    """The median time of each draw."""
+    if not times:
+        return [math.nan] * DRAWS
+    return [median_time(some) for some in rng.choice(np.asarray(times), (DRAWS, len(times))).tolist()]
+
+
+def _middle(found: Sequence[float]) -> tuple[float, float]:
+    known = [value for value in found if not math.isnan(value)]
+    if not known:
+        return math.nan, math.nan
+    low, high = np.quantile(known, [(1 - HELD) / 2, (1 + HELD) / 2]).tolist()
+    return low, high
 
 
 @dataclass(frozen=True)

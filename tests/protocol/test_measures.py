@@ -11,6 +11,7 @@ from bench.protocol.measures import (
     collapses,
     gain,
     integral,
+    integral_ranges,
     median_time,
     over,
     over_optimised,
@@ -104,6 +105,43 @@ def test_profiles_where_nobody_solves_anything() -> None:
     found = ratios({"a": {"w": NEVER}, "b": {}})
     assert found == {"a": {}, "b": {}}
     assert math.isnan(integral(list(found["a"].values())))
+
+
+@pytest.mark.parametrize(
+    ("times", "low", "high"),
+    [
+        ([2, 2, 2], 2 / 3, 2 / 3),
+        ([2, 2, NEVER], 0, 2 / 3),  # more than half of a draw's runs arrive in 20 of 27 draws
+        ([2] * 15 + [NEVER], 2 / 3, 2 / 3),
+        ([2, 2, NEVER, NEVER], 0, 2 / 3),  # in 5 of 16, though the median of the four is infinite
+        ([NEVER, NEVER], 0, 0),
+        ([], 0, 0),
+    ],
+)
+def test_a_profiles_range_is_that_of_drawing_runs_anew(
+    times: Sequence[float], low: float, high: float
+) -> None:
+    found = integral_ranges({"a": {"w": [1, 1]}, "b": {"w": times}})
+    assert found["a"] == (1, 1)
+    assert found["b"] == pytest.approx((low, high))
+
+
+def test_a_profiles_range_lies_around_its_integral_and_is_the_same_each_time() -> None:
+    runs = {
+        "a": {"w": [9, 10, 11, 13], "x": [24, 60, 30, NEVER]},
+        "b": {"w": [20, 25, 15, 14], "x": [22, 25]},
+    }
+    found = integral_ranges(runs)
+    assert found == integral_ranges(runs)
+    medians = {m: {w: median_time(times) for w, times in own.items()} for m, own in runs.items()}
+    for method, own in ratios(medians).items():
+        low, high = found[method]
+        assert 0 < low < integral(list(own.values())) < high < 1
+
+
+def test_where_no_draw_solves_anything_there_is_no_range() -> None:
+    found = integral_ranges({"a": {"w": [NEVER, NEVER]}, "b": {}})
+    assert all(math.isnan(value) for span in found.values() for value in span)
 
 
 def test_no_time_at_all_is_the_best_one() -> None:
