@@ -121,7 +121,7 @@ KILLS = (0, 1, 6, 17, 29)  # after so many lines of all metrics.jsonl; 0: as soo
 
 @pytest.mark.slow
 def test_a_tuning_that_was_killed_again_and_again_ends_in_the_same_trials_and_choices(tmp_path: Path) -> None:
-    path = written(tmp_path, budget=800, settings={"model": {"steps": 8}})
+    path = written(tmp_path, budget=1200, settings={"model": {"steps": 8}})
     words = ["tune", "--methods", "truncated_bp,ddpo", "--workload", str(path), "--trials", "4", "--jobs=1"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     done = bench(*words, "--out", whole)
