@@ -78,7 +78,8 @@ class Space(Strict):
 
 
 RATE = "train.lr"
-LAW_OF_RATE = Law(log=(3.0e-4, 3.0e-2))  # of all methods
+LOWEST, HIGHEST = 3.0e-4, 3.0e-2
+LAW_OF_RATE = Law(log=(LOWEST, HIGHEST))  # of all methods
 MOST_BESIDES = 3  # settings besides the learning rate
 OF_TRAINING = (  # other settings of `train` that are a method's to choose
     "prompts_per_step",
@@ -97,8 +98,7 @@ def against_protocol(laws: Mapping[str, Law]) -> Iterator[tuple[str, str]]:
     for key, law in laws.items():
         section, _, name = key.partition(".")
         if key == RATE and law != LAW_OF_RATE:
-            low, high = LAW_OF_RATE.log or ()
-            yield key, f"the learning rate of every method is drawn from {{log: [{low}, {high}]}}"
+            yield key, f"the learning rate of every method is drawn from {{log: [{LOWEST}, {HIGHEST}]}}"
         elif key != RATE and section == "train" and name not in OF_TRAINING:
             yield key, f"is not a method's to tune; of train only lr, {', '.join(OF_TRAINING)} are"
         elif section in FIXED:
