@@ -29,8 +29,8 @@ INTRODUCTION = (
     "A *run* is a method with a seed and the settings that its tuning chose. *Gain*: held-out reward minus "
     "the base model's on the same prompts and starting noise. *Over null*: minus that of "
     f"`{NULL}`, a random walk, seed by seed. A gain is claimed, in **bold**, of a method that is above both "
-    f"the base model and the walk (p < {CLEAR:g}). *p* is the larger one of the two differences', 1 if they "
-    "lie on different sides of zero, adjusted for all methods of the table. Nothing is claimed of a method "
+    f"the base model and the walk (p < {CLEAR:g}). *p* is the larger of the two differences' p values, or 1 "
+    "if they have opposite signs, adjusted for all methods of the table. Nothing is claimed of a method "
     "of which runs are missing. Intervals and p are conditional on the settings that were chosen: they say "
     "what other runs with these would show, not what another tuning would find.",
     "*Time*: forward equivalents until the held-out reward reaches the workload's target, median over runs, "
@@ -106,7 +106,7 @@ def _over_workloads(board: Leaderboard, pictures: Mapping[str, str]) -> list[str
     )
     left_out = [f"Not in the profile: {'; '.join(notes)}."] if notes else []
     figure = _picture(pictures, PROFILE, "Performance profiles: share of workloads within τ of the best time")
-    figure += ["Lines are drawn a little apart, so that equal ones can be told."] if figure else []
+    figure += ["Lines are drawn a little apart, downwards, so that equal ones can be told."] if figure else []
     return ["## Over all workloads", as_text(columns), said, *left_out, *figure]
 
 
@@ -129,7 +129,9 @@ def _workload(board: Leaderboard, table: Table, pictures: Mapping[str, str]) -> 
     curves = f"Held-out {table.workload.reward} against forward equivalents"
     parts += _picture(pictures, table.name, curves)
     if pictures and table.name in pictures:
-        parts.append("Mean over runs; bands: one standard error over runs.")
+        parts.append(
+            "Mean over runs; bands: one standard error over runs. Times in the table are medians over runs."
+        )
     if table.standings:
         parts.append(as_text(_other_columns(table)))
         parts += _footnotes(table)
