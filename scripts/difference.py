@@ -34,7 +34,7 @@ def main() -> None:
         pairs = [_pair(text, record) for text in dict.fromkeys(asked.pairs)]
     except BenchError as error:
         parser.error(str(error))
-    print("\n".join(_table(pairs, _differences(record, pairs))))
+    print("\n".join(table(pairs, _differences(record, pairs))))
 
 
 def _pair(text: str, record: Record) -> Pair:
@@ -59,7 +59,7 @@ def _differences(record: Record, pairs: Sequence[Pair]) -> list[tuple[Pair, str,
     return found
 
 
-def _table(pairs: Sequence[Pair], found: Sequence[tuple[Pair, str, Estimate]]) -> list[str]:
+def table(pairs: Sequence[Pair], found: Sequence[tuple[Pair, str, Estimate]]) -> list[str]:
     """Aligned lines: a heading for each pair, below it the workloads."""
     differences = [difference for _, _, difference in found]
     cells = [HEADERS] + [

@@ -22,7 +22,7 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
-from bench.base.columns import print_columns, texts
+from bench.base.errors import BenchError
 from bench.base.layers import Tree
 from bench.experiment.overrides import Override
 from bench.experiment.request import Experiment
@@ -30,10 +30,10 @@ from bench.experiment.resolve import resolve
 from bench.protocol.reading import Run, read_record
 from bench.protocol.workload import workload
 from bench.report.load import load
-from bench.report.stats import Estimate, adjusted, by_picture, estimate, side_by_side
-from bench.report.tables import probability
+from bench.report.stats import Estimate, by_picture, estimate, side_by_side
 from bench.run import experiment
 from bench.run.process import HowToRun
+from scripts.difference import Pair, table
 
 
 def truncated(settings: Tree) -> Tree:
@@ -59,32 +59,27 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("results/half-order"))
     parser.add_argument("--jobs", type=int, default=2)
     asked, console = parser.parse_args(), Console()
-    record, lines = read_record(asked.record), list[tuple[str, str, Estimate]]()
+    try:
+        record = read_record(asked.record)
+    except BenchError as error:
+        parser.error(str(error))
+    lines = list[tuple[Pair, str, Estimate]]()
     for name, tables in record.tables.items():
         for method in (m for m in CONTROLS if m in record.suite.takes_part(name)):
             runs = [run for run in tables.of(method) if run.settings is not None]
             out = asked.out / name
-            what, pairs = _planned(name, method, runs, out)
+            what, pairs = planned(name, method, runs, out)
             ended = experiment.run(console, experiment.plan(what, force=False), asked.jobs, HowToRun(1, None))
             ended.tell(console)
             if ended.code:
                 return ended.code
             reward = record.suite.workloads[name].reward
-            lines.append((name, f"{method} - {CONTROLS[method][0]}", _difference(out, pairs, reward)))
-    p = adjusted([found for *_, found in lines])
-    columns = [
-        texts("difference", [pair for _, pair, _ in lines], left=True),
-        texts("mean ± SE", [f"{d.mean:+.4f} ± {d.se:.4f}" for *_, d in lines]),
-        texts("95 %", [f"{d.low:+.4f} … {d.high:+.4f}" for *_, d in lines]),
-        texts("p", [probability(d.p) for *_, d in lines]),
-        texts("Holm", [probability(one) for one in p]),
-    ]
-    names = texts("workload", [name for name, *_ in lines], left=True)
-    print_columns(console, names, columns, [""] * len(lines))
+            lines.append(((method, CONTROLS[method][0]), name, _difference(out, pairs, reward)))
+    print("\n".join(table(list(dict.fromkeys(pair for pair, *_ in lines)), lines)))
     return 0
 
 
-def _planned(
+def planned(
     name: str, method: str, tuned: Sequence[Run], out: Path
 ) -> tuple[Experiment, list[tuple[str, str]]]:
     """All runs of a method and its control on a workload, and their cells, pair by pair."""

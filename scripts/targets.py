@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.base import units
+from bench.base.errors import BenchError
 from bench.protocol.reading import Tables, Trial, read_record
 from bench.protocol.workload import direction
 
@@ -56,7 +57,10 @@ def main() -> None:
     parser.add_argument("record", type=Path)
     parser.add_argument("--baselines", default=BASELINES, help=f"names (default: {BASELINES})")
     asked = parser.parse_args()
-    record, baselines = read_record(asked.record), units.names(asked.baselines)
+    try:
+        record, baselines = read_record(asked.record), units.names(asked.baselines)
+    except BenchError as error:
+        parser.error(str(error))
     for name, load in record.suite.workloads.items():
         if name not in record.tables:
             print(f"{name}: not in the record")

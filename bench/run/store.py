@@ -7,19 +7,17 @@ checkpoint that a run resumes from. No torch here.
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
-from pydantic import ValidationError, model_validator
+from pydantic import ValidationError
 
 from bench.base.errors import BenchError, Damaged
 from bench.base.files import write_atomically
@@ -59,13 +57,6 @@ class Cause(StrEnum):
     LOST = "lost"
 
 
-# How messages begin of what `Cause.NOT_FINITE` is said of; before there was the cause, they alone told.
-DIVERGED = re.compile(
-    r"step \d+: the gradient is not finite|(batch \d+: )?the latents of \d+ of \d+ samples are not finite"
-    r"|the image decoder gives values that are not finite"
-)
-
-
 class Status(Strict):
     """status.json. `running` outlives a process that was killed; the next run picks the cell up."""
 
@@ -79,16 +70,6 @@ class Status(Strict):
     updated: str = ""
     pid: int | None = None
     host: str | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _cause_of_before(cls, tree: Any) -> Any:
-        """A training that diverged before there was a cause for it."""
-        if not isinstance(tree, Mapping) or tree.get("cause") is not None:
-            return tree
-        failed = tree.get("state") == WorkState.FAILED
-        diverged = failed and DIVERGED.match(str(tree.get("message")))
-        return {**tree, "cause": Cause.NOT_FINITE} if diverged else tree
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,3 @@
-import json
 import multiprocessing
 import os
 import resource
@@ -9,7 +8,7 @@ import pytest
 from bench.base.errors import BenchError
 from bench.base.files import append_rows, cut_rows, read_rows, write_atomically
 from bench.run.checkpoints import Checkpoints
-from bench.run.store import Cause, CellDir, CellInUse, WorkState
+from bench.run.store import CellDir, CellInUse, WorkState
 
 
 def in_child(function, *arguments: object) -> int:  # type: ignore[no-untyped-def]
@@ -125,25 +124,3 @@ def test_wipe_keeps_the_lock_alone(tmp_path: Path) -> None:
         (cell.path / "lora" / "weights").touch()
         cell.wipe()
     assert [p.name for p in cell.path.iterdir()] == ["lock"]
-
-
-@pytest.mark.parametrize(
-    ("message", "cause"),
-    [
-        ("step 3: the gradient is not finite (norm nan)", Cause.NOT_FINITE),
-        ("batch 7: the latents of 1 of 4 samples are not finite: from step 2 of 6", Cause.NOT_FINITE),
-        ("the latents of 12 of 64 samples are not finite: from step 0 of 10", Cause.NOT_FINITE),
-        ("step 3: reward 'clip' is not finite on 1 of 8 pictures, the first of 'a cat'", None),
-        ("RuntimeError: step 3: the gradient is not finite", None),
-        ("out of luck", None),
-    ],
-)
-def test_a_status_from_before_there_was_a_cause_for_it_tells_a_training_that_diverged(
-    tmp_path: Path, message: str, cause: Cause | None
-) -> None:
-    old = {"schema_version": 1, "state": "failed", "cause": None, "step": 2, "message": message}
-    (tmp_path / "status.json").write_text(json.dumps(old))
-    status = CellDir(tmp_path).status()
-    assert (status.state, status.cause, status.message) == (WorkState.FAILED, cause, message)
-    (tmp_path / "status.json").write_text(json.dumps(old | {"cause": "killed"}))
-    assert CellDir(tmp_path).status().cause is Cause.KILLED
