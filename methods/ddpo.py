@@ -65,6 +65,11 @@ class Ddpo(Method):
     biased = True
     needs_reward_grad = False
 
+    def __init__(self, config: DdpoConfig, steps: int) -> None:
+        """Any chain with noise will do."""
+        super().__init__(config, steps)
+        self.passes, self.updates_per_batch = config.inner_epochs, config.inner_epochs * config.minibatches
+
     def updates(self, engine: Engine, batch: Batch) -> Iterator[Report]:
         """One rollout, then inner_epochs × minibatches gradients of PPO's objective."""
         c: DdpoConfig = self.config

@@ -24,6 +24,8 @@ class Method(ABC):
     biased: bool  # for its own objective, with its settings (smoothing by perturbation aside)
     needs_reward_grad: bool  # the reward must be differentiable
     reward_frames: int | None = None  # frames of a video that are drawn and rewarded; None: all
+    passes: int = 1  # how often each sample of a batch is pulled back
+    updates_per_batch: int = 1  # optimizer steps
 
     def __init__(self, config: Any, steps: int) -> None:
         """config: an instance of `Config`; steps: T of the chain. Raises BenchError if they do not fit."""

@@ -25,6 +25,7 @@ from bench.experiment.resolve import Cell, resolve_all
 from bench.experiment.settings import SCHEMA_VERSION
 from bench.run import launch, preflight, warm
 from bench.run.forecast import Earlier
+from bench.run.gpu_hours import GpuHours
 from bench.run.process import HowToRun, Outcome
 from bench.run.progress import watcher
 from bench.run.spent import Limit
@@ -91,9 +92,10 @@ def plan(
 def show(console: Console, planned: PlannedRun) -> None:
     """The cells, what state they are in, and how long they will take as far as that was ever measured."""
     table = Table(title=f"{len(planned.cells)} cells in {planned.results.path}", title_justify="left")
-    for header in ("cell", "state", "length", "batch", "time"):
-        table.add_column(header, overflow="fold", no_wrap=header != "cell")
     waiting, earlier = {work.id for work in planned.todo}, Earlier(planned.results.path.parent)
+    gpu = GpuHours(earlier.seen, [cell for cell in planned.cells if cell.id in waiting])
+    for header in ("cell", "state", "length", "batch", "time", *(f"{card} h" for card in gpu.cards)):
+        table.add_column(header, overflow="fold", no_wrap=header != "cell")
     names = titles([cell.config for cell in planned.cells])
     for cell, title in zip(planned.cells, names, strict=True):
         directory, training = planned.results.cell(cell.id), cell.config.training
@@ -101,7 +103,7 @@ def show(console: Console, planned: PlannedRun) -> None:
         state = f"{status.state} at {status.step}" if status.step else str(status.state)
         shown = f"({title})" if cell.absent else cell.id
         if training is None:
-            table.add_row(shown, state, "-", "-", "-")
+            table.add_row(shown, state, "-", "-", "-", *gpu.of(cell))
             continue
         train = training.train
         batch = f"{train.prompts_per_step} × {train.samples_per_prompt}" if cell.config.trains else "-"
@@ -111,11 +113,15 @@ def show(console: Console, planned: PlannedRun) -> None:
             str(Limit(train)) if cell.config.trains else "-",
             batch,
             _time(earlier, cell, directory.metrics) if cell.id in waiting else "-",
+            *gpu.of(cell),
         )
+    if gpu.cards and len(planned.cells) > 1:
+        table.add_section()
+        table.add_row("together", "", "", "", "", *gpu.together())
     console.print(table)
     console.print(
         "Times are estimates of training alone, from the newest cell with the same method, model and batch "
-        f"below {planned.results.path.parent}/; unknown where there is none.",
+        f"below {planned.results.path.parent}/; unknown where there is none." + gpu.words(),
         style="dim",
     )
     _show_stand_ins(console, planned)

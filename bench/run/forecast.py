@@ -24,9 +24,9 @@ class Earlier:
         self._experiments = experiments
 
     @cached_property
-    def _last(self) -> dict[str, Record]:
-        """Key → the last row of the newest cell that has it."""
-        found: dict[str, Record] = {}
+    def seen(self) -> list[tuple[CellDir, CellConfig, Record]]:
+        """Those that have trained, oldest first, each with the last line of its metrics."""
+        found: list[tuple[CellDir, CellConfig, Record]] = []
         for log in sorted(self._experiments.glob("*/cells/*/metrics.jsonl"), key=lambda p: p.stat().st_mtime):
             try:
                 config = CellDir(log.parent).config()
@@ -34,8 +34,13 @@ class Earlier:
                 continue  # written by another schema version: no help here, and its own command will say so
             rows = read_rows(log)
             if rows and config.training is not None:
-                found[_key(config, config.training)] = rows[-1]
+                found.append((CellDir(log.parent), config, rows[-1]))
         return found
+
+    @cached_property
+    def _last(self) -> dict[str, Record]:
+        """Key → the last row of the newest cell that has it."""
+        return {_key(config, config.training): row for _, config, row in self.seen if config.training}
 
     def seconds_left(self, config: CellConfig, so_far: Path) -> float | None:
         """Of training, from the newest cell with the same method, model and batch; None if there is none.

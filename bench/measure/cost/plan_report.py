@@ -20,6 +20,9 @@ from bench.measure.cost.planner import Answers, Candidate, Facts
 from bench.measure.cost.simulate import Simulator
 from bench.measure.cost.step import trained
 from bench.measure.cost.usage import Usage
+from bench.run.forecast import Earlier
+from bench.run.gpu_hours import Speedometer
+from bench.run.spent import Limit
 
 
 def run(
@@ -51,6 +54,8 @@ def run(
             "model, resolution, batch or reward"
         )
     _say(console, settings(known, best, h, method))
+    if hours := gpu_hours(config, best, h, profiles.parent):
+        _say(console, hours)
     plain(console, f"h* = {h}", wrap=True)
 
 
@@ -231,6 +236,19 @@ def settings(known: Facts, best: Candidate | None, h: int, method: str) -> str:
         )
     assert best is not None  # `run` has said that nothing fits
     return f"run with: {best.words()} --set {method}.h={h}"
+
+
+def gpu_hours(config: CellConfig, best: Candidate | None, h: int, experiments: Path) -> str:
+    """What a whole cell takes on which card; empty for a model that configs/gpus.yaml does not have."""
+    model = {} if best is None else {k.partition(".")[2]: v for k, v in best.settings.items()}
+    found = Speedometer(Earlier(experiments).seen).hours(planner.changed(config, h, **model))
+    if found is None:
+        return ""
+    length = Limit(trained(config).train)
+    return (
+        f"GPU-hours of {length} with their evaluations: {found}. ~: counted work over published speeds and "
+        "estimates of the card (configs/gpus.yaml), off by a factor of two at times."
+    )
 
 
 def _deadline(config: CellConfig, best: Candidate | None, deadline: float, known: Timing | None) -> str:

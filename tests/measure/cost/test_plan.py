@@ -16,6 +16,7 @@ from bench.cli.main import app
 from bench.experiment.settings import CellConfig
 from bench.measure.cost import earlier, eq8, plan_report, planner
 from bench.measure.cost.planner import Candidate, Facts, JointCost
+from bench.run.gpu_hours import Speedometer
 from tests.support.pipelines import pipeline_dir
 
 
@@ -162,3 +163,12 @@ def test_plan_whose_budget_nothing_fits_is_an_error_and_not_an_h(monkeypatch: py
     assert isinstance(out.exception, BenchError)
     assert "the least memory is 1.0 GB, the budget 0.001 GB" in str(out.exception)
     assert "h* =" not in out.stdout and "-1" not in out.stdout.split("warning:")[0].replace("-1)", "")
+
+
+def test_a_plan_says_gpu_hours_of_what_it_chose_where_a_table_knows_the_model(tmp_path: Path) -> None:
+    config = planner.cell("rlr", "sd14", 8, ("train.steps=100",))
+    settings = {"model.gradient_checkpointing": False, "train.micro_batch": 4, "train.reward_chunk": None}
+    text = plan_report.gpu_hours(config, Candidate(settings, 0, 0, "", 1.0), 5, tmp_path)
+    off = planner.changed(config, 5, gradient_checkpointing=False)
+    assert str(Speedometer().hours(off)) in text and "100 steps" in text and "~" in text
+    assert plan_report.gpu_hours(planner.cell("rlr", "tiny", 8, ()), None, 5, tmp_path) == ""
