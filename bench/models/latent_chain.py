@@ -24,6 +24,7 @@ from bench.models.config import ModelConfig
 from bench.models.lora import add_lora, call_directly, check_perturbable, lora_parameters, perturbed
 from bench.models.noise_levels import make_grid, prediction_type
 from bench.models.pipeline import decoder_dtype, network_dtype, use_sdpa
+from bench.models.sizes import DECODED
 from bench.models.solvers import ddim_transition, dpmpp_transition, split_prediction
 from bench.models.text import Schedule, TextCondition, TextEncoder, Texts, make_schedule
 
@@ -175,12 +176,20 @@ class LatentChain(ABC):
         return (own, own) if isinstance(own, int) else (own[0], own[1])
 
     def _decoded(self, x: Tensor) -> Tensor:
-        """Pictures [N, 3, H, W] in [0, 1] from their latents [N, C, h, w], `decode_chunk` at a time."""
+        """Pictures [N, 3, H, W] in [0, 1] from their latents [N, C, h, w], `decode_chunk` at a time.
+
+        Without a graph, no more than so many of 512² pixels as training decodes: a large `eval.batch` is for
+        the network, and the decoder would take most of the memory.
+        """
 
         def run(part: slice) -> Tensor:
             return self.vae.decode(self._unscaled(x[part]).to(self.vae.dtype)).sample.float()
 
-        pixels = in_chunks(run, len(x), self.config.decode_chunk or len(x))
+        chunk = self.config.decode_chunk or len(x)
+        if not torch.is_grad_enabled():
+            each = self.pipeline.vae_scale_factor**2 * x.shape[-2] * x.shape[-1]
+            chunk = min(chunk, max(1, DECODED // each))
+        pixels = in_chunks(run, len(x), chunk)
         if not bool(pixels.isfinite().all()) and bool(x.isfinite().all()):
             if self.vae.dtype != torch.float32:
                 raise BenchError(

@@ -64,6 +64,8 @@ ACTIVATIONS: dict[Use, tuple[float, float]] = {
     "network gradient": (2.0, 0.5),
     "reward gradient": (3.125, 1.525),
 }
+STEP = 0.15  # of the first: what is left where pictures are decoded one by one, as the network takes it
+DECODED = 4 * 512**2  # pixels that are decoded at once where nothing is pulled back
 PROCESS = 0.5  # GiB of main memory of a process that has imported everything, measured
 EMBEDDED = 0.6  # GiB of a cell on the embedded model with its reward; measured: DDPO 0.52, full_bp 0.53
 
@@ -109,30 +111,37 @@ def model_gigabytes(config: ModelConfig) -> float | None:
 
 
 def memory(
-    model: ModelConfig, rewards: Mapping[str, Strict | None], batches: Batches, use: Use, gpu: bool
+    model: ModelConfig,
+    rewards: Mapping[str, Strict | None],
+    batches: Batches,
+    use: Use,
+    gpu: bool,
+    trained_on: str | None = None,
 ) -> Memory | None:
     """What a cell takes on a GPU, or of main memory on a CPU. None: nothing is known about the model.
 
     rewards: all that it loads, to train on and to be evaluated by, with their settings. use: what the method
-    pulls back through: the decoder and the reward, the network alone, nothing.
+    pulls back through: the decoder and the reward, the network alone, nothing. trained_on: the reward that
+    stays on a GPU in training, while the others wait in main memory; None: all do.
     """
     scorers = sum(_reward_gib(name, settings) for name, settings in rewards.items())
+    one = scorers if trained_on is None or not gpu else _reward_gib(trained_on, rewards[trained_on])
     if model.source in ("embedded:sd", "embedded:video") and model.path is None:
         return Memory(EMBEDDED + scorers, True)
     known = architecture(model)
     if known is None:
         return None
     size = 4 if model.dtype == "float32" else 2  # bytes of a number
-    weights = known.parameters * size / GIB + scorers + (0 if gpu else PROCESS)
+    weights = known.parameters * size / GIB + (0 if gpu else PROCESS)
     if not known.simulated:
-        return Memory(weights, False)
+        return Memory(weights + scorers, False)
     saved = model.gradient_checkpointing
-    trained = ACTIVATIONS[use][saved] * batches.micro
-    evaluated = ACTIVATIONS["none"][saved] * batches.held_out
     height, width = model.pixels or (known.resolution, known.resolution)
-    pixels = height * width / 512**2
-    halved = 1 if model.guidance != 1 else 0.5
-    return Memory(weights + max(trained, evaluated) * pixels * halved * size / 2, True)
+    together = min(batches.held_out, max(1, DECODED // (height * width)))
+    trained = ACTIVATIONS[use][saved] * batches.micro
+    evaluated = max(STEP * batches.held_out, ACTIVATIONS["none"][saved] * together)
+    each = height * width / 512**2 * (1 if model.guidance != 1 else 0.5) * size / 2
+    return Memory(weights + max(one + trained * each, scorers + evaluated * each), True)
 
 
 def _reward_gib(name: str, settings: Strict | None) -> float:

@@ -91,7 +91,8 @@ def memory_of(config: CellConfig, gpu: bool) -> Memory | None:
         use = "reward gradient" if method.needs_reward_grad else "network gradient"
     trained = 0 if training is None else least(training.train.micro_batch)
     batches = Batches(trained, least(config.eval.batch))
-    found = memory(model.config, rewards, batches, use, gpu)
+    one = training.reward.name if training is not None and config.trains else None
+    found = memory(model.config, rewards, batches, use, gpu, one)
     staged = training is None or training.train.least_graphs == "staged"
     return found if found is None or staged else found._replace(exact=False)  # joint graphs take more
 

@@ -23,6 +23,8 @@ from bench.run.work import Work
 
 GRACE_SECONDS = 60.0  # beyond the time limit, before a process that does not stop by itself is killed
 COMMAND_VARIABLE = "BENCH_COMMAND_LINE"
+# torch's names of one setting, by age: without it, what evaluations leave free on a GPU is in pieces.
+ALLOCATOR_VARIABLES = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -138,6 +140,8 @@ class Process:
         threads = str(work.threads)
         environment = os.environ | dict.fromkeys(THREAD_VARIABLES, threads)
         environment[COMMAND_VARIABLE] = command_line
+        if not any(name in environment for name in ALLOCATOR_VARIABLES):
+            environment[ALLOCATOR_VARIABLES[0]] = "expandable_segments:True"
         self.output.touch()
         if warm and how.alone:
             self.process = WarmProcess(how.arguments(work), self.output, environment)

@@ -24,6 +24,7 @@ from bench.data import prompts as prompt_sets
 from bench.engine.batch import Batch, Report
 from bench.engine.engine import Engine
 from bench.engine.method import InferenceMethod
+from bench.engine.reward import Reward
 from bench.engine.world import World
 from bench.experiment.cell_digests import check_unchanged
 from bench.experiment.choices import load_method, load_reward
@@ -35,6 +36,7 @@ from bench.run.evaluate import Evaluation, Improve, evaluate
 from bench.run.evaluations import incomplete
 from bench.run.load import load_chain, schedule_texts
 from bench.run.noise_choice import NoiseChooser, Stopped
+from bench.run.parked import Parked
 from bench.run.spent import Counters, Limit
 from bench.run.store import CellDir, WorkState
 
@@ -49,7 +51,11 @@ class Session:
         check_unchanged(config.digests, config.prompts, config.eval_rewards, config.dcot)
         torch.manual_seed(0 if config.training is None else config.training.seed)  # the LoRA's initial values
         self.chain = load_chain(config.model.config, device)
-        self.rewards = {choice.name: load_reward(choice, device) for choice in config.eval_rewards}
+        self.rewards, self.parked = dict[str, Reward](), Parked(device)
+        for choice in config.eval_rewards:
+            reward = self.rewards[choice.name] = load_reward(choice, device)
+            if config.trains and config.training is not None and choice.name != config.training.reward.name:
+                self.parked.park(reward)
         self.prompts = prompt_sets.load(config.prompts)
         if config.dcot is not None:
             schedule_texts(self.chain, (*self.prompts.train, *self.prompts.eval), config.dcot)
@@ -60,16 +66,17 @@ class Session:
         """The held-out prompts' pictures and scores, as the model is now. Writes nothing."""
         settings = self.config.eval
         last = None if settings.prompts is None else settings.skip + settings.prompts
-        return evaluate(
-            self.chain,
-            self.rewards,
-            self.prompts.eval[settings.skip : last],
-            seed=settings.seed,
-            batch=settings.batch,
-            images_per_prompt=settings.images_per_prompt,
-            keep=settings.samples,
-            improve=self.improve,
-        )
+        with self.parked.here():
+            return evaluate(
+                self.chain,
+                self.rewards,
+                self.prompts.eval[settings.skip : last],
+                seed=settings.seed,
+                batch=settings.batch,
+                images_per_prompt=settings.images_per_prompt,
+                keep=settings.samples,
+                improve=self.improve,
+            )
 
     def evaluate(self) -> None:
         """Score the held-out prompts, keep the first pictures and the features of all, then the scores.

@@ -204,3 +204,18 @@ def test_only_the_lora_is_trainable() -> None:
 def test_model_that_cannot_be_loaded_says_why(config: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(BenchError, match=message):
         ImageChain.load(config(tmp_path), CPU)
+
+
+def test_without_a_graph_few_pictures_are_decoded_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    chain = image_chain()
+    x, sizes, decode = latents(chain, 5), list[int](), chain.vae.decode
+    monkeypatch.setattr(chain.vae, "decode", lambda z: sizes.append(len(z)) or decode(z))
+    each = chain.decode(x[:1])[0, 0].numel()
+    monkeypatch.setattr("bench.models.latent_chain.DECODED", 2 * each)
+    sizes.clear()
+    with torch.no_grad():
+        some = chain.decode(x)
+    assert sizes == [2, 2, 1]
+    whole = chain.decode(x)
+    assert sizes[3:] == [5]  # with one, the settings say how many
+    torch.testing.assert_close(some, whole.detach())

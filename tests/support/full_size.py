@@ -13,8 +13,9 @@ import transformers
 from torch import Tensor
 
 from bench.base import registry
+from bench.base.networks import networks_in
 from bench.experiment.settings import Choice
-from bench.measure.cost.fake_model import Faker, networks_in
+from bench.measure.cost.fake_model import Faker
 from rewards import imagereward
 from rewards.shared import compat, random_clip
 

@@ -124,7 +124,7 @@ def answer(setup: Setup, reward: Ingredient, use: Use, here: Room, present: froz
         for problem in (look(need).problem for need in piece.needs):
             if problem is not None:
                 return Answer("no", f"{piece.name}: {problem}")
-    taken = _memory(setup, loaded, use, here)
+    taken = _memory(setup, reward, use, here)
     size = "? GiB" if taken is None else str(taken)
     if taken is not None and taken.gib > here.gib:
         smaller = _smaller(setup, reward, use, here)
@@ -139,9 +139,9 @@ def answer(setup: Setup, reward: Ingredient, use: Use, here: Room, present: froz
     return Answer(f"yes, {size}{slow}")
 
 
-def _memory(setup: Setup, loaded: Mapping[str, Ingredient], use: Use, here: Room) -> Memory | None:
-    rewards = {name: piece.config for name, piece in loaded.items()}
-    return memory(setup.config, rewards, setup.batches, use, here.gpu)
+def _memory(setup: Setup, reward: Ingredient, use: Use, here: Room) -> Memory | None:
+    rewards = {name: piece.config for name, piece in setup.rewards(reward).items()}
+    return memory(setup.config, rewards, setup.batches, use, here.gpu, reward.name)
 
 
 def _smaller(setup: Setup, reward: Ingredient, use: Use, here: Room) -> str:
@@ -154,7 +154,7 @@ def _smaller(setup: Setup, reward: Ingredient, use: Use, here: Room) -> str:
             evaluated=() if ALONE in typed else setup.evaluated,
             batches=Batches(1 if MICRO in typed else micro, 1 if HELD_OUT in typed else held_out),
         )
-        taken = _memory(tried, tried.rewards(reward), use, here)
+        taken = _memory(tried, reward, use, here)
         if taken is not None and taken.exact and taken.gib <= here.gib:
             needed = (text for text in typed if text != SAVING or not setup.config.gradient_checkpointing)
             return " ".join(needed)

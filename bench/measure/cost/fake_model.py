@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from types import FunctionType, MethodType
 from typing import Any, Protocol, runtime_checkable
 from unittest.mock import patch
 
@@ -23,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.base import registry
 from bench.base.errors import BenchError
+from bench.base.networks import networks_in
 from bench.data.need import HasRandom, needs_of
 from bench.engine.chain import Chain
 from bench.engine.reward import Reward, is_differentiable
@@ -136,20 +136,6 @@ def random_reward(name: str, tree: Mapping[str, Any]) -> dict[str, Any]:
     else:
         local(needs_of(config, f"reward {name}", name))
     return changed
-
-
-def networks_in(thing: object, name: str = "", depth: int = 3) -> Iterator[tuple[str, nn.Module]]:
-    """The networks that an object holds, also in objects and lists that it holds, by attribute name."""
-    if isinstance(thing, nn.Module):
-        yield name, thing
-    elif depth == 0 or isinstance(thing, (str, bytes, Tensor, type, FunctionType, MethodType)):
-        return
-    elif isinstance(thing, (list, tuple)):
-        for item in thing:
-            yield from networks_in(item, name, depth)
-    elif hasattr(thing, "__dict__"):
-        for key, value in vars(thing).items():
-            yield from networks_in(value, key, depth - 1)
 
 
 def parts_of(chain: Chain) -> dict[str, list[nn.Module]]:

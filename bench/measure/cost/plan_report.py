@@ -20,7 +20,7 @@ from bench.measure.cost.planner import Answers, Candidate, Facts
 from bench.measure.cost.simulate import Simulator
 from bench.measure.cost.step import trained
 from bench.measure.cost.usage import Usage
-from bench.run.forecast import Earlier
+from bench.run.forecast import Earlier, memory_of
 from bench.run.gpu_hours import Speedometer
 from bench.run.spent import Limit
 
@@ -54,6 +54,8 @@ def run(
             "model, resolution, batch or reward"
         )
     _say(console, settings(known, best, h, method))
+    if whole := whole_cell(config, best, h):
+        _say(console, whole)
     if hours := gpu_hours(config, best, h, profiles.parent):
         _say(console, hours)
     plain(console, f"h* = {h}", wrap=True)
@@ -238,10 +240,26 @@ def settings(known: Facts, best: Candidate | None, h: int, method: str) -> str:
     return f"run with: {best.words()} --set {method}.h={h}"
 
 
+def whole_cell(config: CellConfig, best: Candidate | None, h: int) -> str:
+    """What a cell takes of a GPU with its evaluations, by docs/operations.md; empty if that is not known."""
+    taken = memory_of(_run_as(config, best, h), gpu=True)
+    if taken is None:
+        return ""
+    return (
+        f"A whole cell, with text encoders and evaluations by all its rewards: {taken} (docs/operations.md). "
+        "Rewards that training does not need wait in main memory between evaluations."
+    )
+
+
+def _run_as(config: CellConfig, best: Candidate | None, h: int) -> CellConfig:
+    """The cell with what was chosen for it."""
+    chosen = {} if best is None else {k.partition(".")[2]: v for k, v in best.settings.items()}
+    return planner.changed(config, h, **chosen)
+
+
 def gpu_hours(config: CellConfig, best: Candidate | None, h: int, experiments: Path) -> str:
     """What a whole cell takes on which card; empty for a model that configs/gpus.yaml does not have."""
-    model = {} if best is None else {k.partition(".")[2]: v for k, v in best.settings.items()}
-    found = Speedometer(Earlier(experiments).seen).hours(planner.changed(config, h, **model))
+    found = Speedometer(Earlier(experiments).seen).hours(_run_as(config, best, h))
     if found is None:
         return ""
     length = Limit(trained(config).train)

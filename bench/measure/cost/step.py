@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from bench.base.errors import BenchError
+from bench.base.networks import networks_in
 from bench.engine.batch import Batch, MicroBatch, Trajectory
 from bench.engine.chain import Chain
 from bench.engine.engine import Engine
@@ -25,7 +26,7 @@ from bench.engine.rollout import Draw
 from bench.engine.stages import OPTIMIZER, listening, stage
 from bench.experiment.choices import load_method
 from bench.experiment.settings import CellConfig, TrainConfig, Training
-from bench.measure.cost.fake_model import networks_in, parts_of
+from bench.measure.cost.fake_model import parts_of
 from bench.measure.cost.ledger import DENOISER
 from bench.measure.cost.tracker import Tracker
 from bench.run.train import make_optimizer

@@ -41,9 +41,9 @@ def test_what_is_too_large_says_which_setting_makes_it_fit() -> None:
         assert found.text.startswith("no: ")
         return found.fix.partition(": ")[2]
 
-    assert fix(11.0) == "--set train.micro_batch=1"
-    assert fix(9.0) == "--set train.micro_batch=1 --set eval.batch=1"
-    assert fix(9.5, "network gradient") == "--set eval.batch=1"
+    assert fix(9.5) == "--set train.micro_batch=1"
+    assert fix(8.0) == "--set train.micro_batch=1 --set eval.batch=1"
+    assert fix(8.0, "network gradient") == "--set eval.batch=1"
     assert "larger GPU" in fix(1.0)
     alone = fix(6.0)
     assert alone.endswith("--set 'eval.rewards=[]'")
@@ -88,6 +88,21 @@ def test_memory_grows_with_batch_and_pixels_and_is_not_guessed() -> None:
     assert str(sdxl).startswith("> ")
 
 
+def test_on_a_gpu_only_the_trained_reward_is_beside_the_training() -> None:
+    sd14, batches = model_settings("sd14", ()), Batches(4, held_out=8)
+    rewards = dict.fromkeys(("pickscore", "hpsv2", "aes", "imagereward"))
+    all_there, one, on_a_cpu = (
+        memory(sd14, rewards, batches, "reward gradient", gpu, trained_on)
+        for gpu, trained_on in ((True, None), (True, "hpsv2"), (False, "hpsv2"))
+    )
+    assert all_there is not None and one is not None and on_a_cpu is not None
+    assert (str(all_there), str(one)) == ("13.4 GiB", "9.9 GiB")  # the second is for a card of 16 GB
+    assert on_a_cpu.gib == pytest.approx(all_there.gib + 0.5)
+    evaluated = memory(sd14, rewards, Batches(1, held_out=8), "none", True, "hpsv2")
+    assert evaluated is not None
+    assert str(evaluated) == "8.8 GiB"  # all four are there then, and four of the eight pictures are decoded
+
+
 def printed(model: str, reward: str | None, *settings: str) -> str:
     console = Console(width=80)
     with console.capture() as captured:
@@ -126,5 +141,5 @@ def test_what_makes_a_model_fit_names_rewards_only_where_they_differ() -> None:
             runnable.show(console, setups, scorers, ["reward gradient"], runnable.Room(True, gib))
         return captured.get()
 
-    assert "sd14, gradients with any reward: --set train.micro_batch=1\n" in told("hpsv2", "aes", gib=11)
-    assert "sd14, gradients with clipscore: --set" in told("hpsv2", "clipscore", gib=10.5)
+    assert "sd14, gradients with any reward: --set train.micro_batch=1\n" in told("hpsv2", "aes", gib=8.8)
+    assert "sd14, gradients with clipscore: --set" in told("hpsv2", "clipscore", gib=9)

@@ -16,6 +16,7 @@ from bench.cli.main import app
 from bench.experiment.settings import CellConfig
 from bench.measure.cost import earlier, eq8, plan_report, planner
 from bench.measure.cost.planner import Candidate, Facts, JointCost
+from bench.run.forecast import memory_of
 from bench.run.gpu_hours import Speedometer
 from tests.support.pipelines import pipeline_dir
 
@@ -171,4 +172,6 @@ def test_a_plan_says_gpu_hours_of_what_it_chose_where_a_table_knows_the_model(tm
     text = plan_report.gpu_hours(config, Candidate(settings, 0, 0, "", 1.0), 5, tmp_path)
     off = planner.changed(config, 5, gradient_checkpointing=False)
     assert str(Speedometer().hours(off)) in text and "100 steps" in text and "~" in text
+    whole = plan_report.whole_cell(config, Candidate(settings, 0, 0, "", 1.0), 5)
+    assert str(memory_of(off, gpu=True)) in whole
     assert plan_report.gpu_hours(planner.cell("rlr", "tiny", 8, ()), None, 5, tmp_path) == ""
