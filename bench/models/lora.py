@@ -86,6 +86,7 @@ class DirectLora:
         self.down: nn.Linear = layer.lora_A[ADAPTER]
         self.up: nn.Linear = layer.lora_B[ADAPTER]
         self.delta: tuple[Tensor, Tensor] | None = None  # of down's and up's weights, [samples, out, in]
+        self.copies = 1  # how often the samples stand in the input
 
     def __call__(self, x: Tensor) -> Tensor:
         """The layer's output, in its own dtype."""
@@ -98,11 +99,16 @@ class DirectLora:
 
     def _changed(self, x: Tensor, down: Tensor, up: Tensor) -> Tensor:
         """(B + ΔB_b)(A + ΔA_b) x_b: two batched products."""
-        if x.shape[0] % len(down):
-            raise ValueError(f"{x.shape[0]} rows are not a multiple of {len(down)} samples")
-        rows = x.reshape(len(down), -1, x.shape[-1])  # a sample's group and tokens together
-        inner = torch.bmm(rows, (self.down.weight + down).mT)
-        return torch.bmm(inner, (self.up.weight + up).mT).reshape(*x.shape[:-1], -1)
+        samples = self.copies * len(down)
+        if x.shape[0] % samples:
+            raise ValueError(f"{x.shape[0]} rows are not a multiple of {samples} samples")
+        rows = x.reshape(samples, -1, x.shape[-1])  # a sample's group and tokens together
+        inner = torch.bmm(rows, self._copied(self.down.weight + down).mT)
+        return torch.bmm(inner, self._copied(self.up.weight + up).mT).reshape(*x.shape[:-1], -1)
+
+    def _copied(self, weights: Tensor) -> Tensor:
+        """[samples, …] → [copies · samples, …]: of one layer, while it runs."""
+        return weights if self.copies == 1 else weights.expand(self.copies, *weights.shape).flatten(0, 1)
 
 
 def call_directly(unet: nn.Module) -> list[DirectLora]:
@@ -143,13 +149,12 @@ def perturbed(layers: Sequence[DirectLora], delta: Tensor, copies: int = 1) -> I
     sample (r div group) mod B.
     """
     weights = [weight for layer in layers for weight in (layer.down.weight, layer.up.weight)]
-    each = delta if copies == 1 else delta.repeat(copies, 1)
-    parts = each.split([weight.numel() for weight in weights], dim=1)
+    parts = delta.split([weight.numel() for weight in weights], dim=1)
     shaped = [part.view(-1, *weight.shape) for part, weight in zip(parts, weights, strict=True)]
     try:
         for layer, down, up in zip(layers, shaped[::2], shaped[1::2], strict=True):
-            layer.delta = down, up
+            layer.delta, layer.copies = (down, up), copies
         yield
     finally:
         for layer in layers:
-            layer.delta = None
+            layer.delta, layer.copies = None, 1

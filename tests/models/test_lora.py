@@ -11,6 +11,7 @@ from bench.base.errors import BenchError
 from bench.engine.chain import State
 from bench.models.config import LoraConfig
 from bench.models.latent_chain import LatentChain
+from bench.models.lora import call_directly, perturbed
 from tests.models.test_image import diffusers_picture, latents, picture
 from tests.support.pipelines import image_chain, pipeline_dir
 from tests.support.toys import PROMPTS, fill
@@ -98,6 +99,21 @@ def test_gradient_of_a_perturbed_batch_is_taken_at_the_changed_parameters() -> N
     expected = torch.autograd.grad(step(chain, x, [2]).square().sum(), chain.parameters())
     for f, e in zip(found, expected, strict=True):
         torch.testing.assert_close(f, e, rtol=1e-3, atol=1e-3)
+
+
+def test_copies_for_guidance_are_made_layer_by_layer_and_change_no_bit() -> None:
+    chain = image_chain(guidance=4.0, steps=3)
+    x, delta = latents(chain, 4), directions(chain, 4)
+    layers = call_directly(chain.unet)
+    with torch.no_grad():
+        with perturbed(layers, delta.repeat(2, 1)):
+            repeated = step(chain, x, [0, 1, 2, 3])
+        with perturbed(layers, delta, copies=2):
+            assert {part.untyped_storage().data_ptr() for layer in layers for part in layer.delta or ()} == {
+                delta.untyped_storage().data_ptr()
+            }
+            together = step(chain, x, [0, 1, 2, 3])
+    assert torch.equal(repeated, together)
 
 
 def test_row_without_perturbation_is_not_perturbed() -> None:
