@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from bench.base.lazy import torch
-from bench.engine.chain import State, Transition
+from bench.engine.chain import State, Transition, at, sent
 from bench.engine.control_variate import Sums
 from bench.engine.plan import Kind
 
@@ -65,6 +65,7 @@ class MicroBatch:
     perturbed: list[list[bool]]  # the step runs at perturbed parameters (ZO)
     ends: list[list[bool]]  # the step is the last of its segment
     onward: list[list[bool]]  # the step's cotangent goes on to the step before it
+    noisy: list[list[bool]]  # the plan injects noise (eta > 0)
     resets: list[list[bool]]  # a multistep solver forgets its memory before the step
     readout: int | None  # the last step is the one-step prediction of x_0
     frames: torch.Tensor | None = None  # [rows, k], the frames that are decoded and rewarded; None: all
@@ -91,6 +92,16 @@ class MicroBatch:
     def rows(self, i: int, *kinds: Kind) -> list[int]:
         """Rows whose step i is of one of the kinds."""
         return [r for r, row in enumerate(self.kind) if row[i] in kinds]
+
+    def at(self, rows: Sequence[int]) -> slice | torch.Tensor:
+        """What picks these rows of its tensors."""
+        return at(rows, self.eta.device)
+
+    def cond_of(self, rows: Sequence[int]) -> Any:
+        """The condition of these rows."""
+        if len(rows) == len(self.index):
+            return self.cond
+        return self.cond.select(sent(rows, self.eta.device))
 
     def first_order(self) -> MicroBatch:
         """The same trajectories with every step FO, of weight 1, and the cotangent going on to x_T."""

@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol, runtime_checkable
 
 from bench.base.lazy import torch
@@ -23,8 +24,8 @@ class State:
     history: torch.Tensor | None = None
     valid: torch.Tensor | None = None
 
-    def select(self, rows: torch.Tensor) -> State:
-        """The given rows of the batch."""
+    def select(self, rows: slice | torch.Tensor) -> State:
+        """The given rows of the batch (`at`)."""
         if self.history is None or self.valid is None:
             return State(self.x[rows])
         return State(self.x[rows], self.history[rows], self.valid[rows])
@@ -33,7 +34,9 @@ class State:
         """The same state with the memory forgotten where rows [B] is true."""
         if self.history is None or self.valid is None or not any(rows):
             return self
-        return State(self.x, self.history, self.valid & ~torch.tensor(rows, device=self.valid.device))
+        if all(rows):
+            return State(self.x, self.history, torch.zeros_like(self.valid))
+        return State(self.x, self.history, self.valid & ~sent(rows, self.valid.device))
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,23 @@ class Transition:
         """The state that follows once x [B, …] has been drawn; its memory is valid in every row."""
         valid = None if self.history is None else torch.ones(len(x), dtype=torch.bool, device=x.device)
         return State(x, self.history, valid)
+
+
+def at(rows: Sequence[int], device: torch.device) -> slice | torch.Tensor:
+    """What picks rows of a tensor on a device: a slice if they follow each other, else their numbers there.
+
+    A list would be copied to the device at every use, and the copy waited for.
+    """
+    if not rows:
+        return slice(0, 0)
+    following = all(after == before + 1 for before, after in pairwise(rows))
+    return slice(rows[0], rows[-1] + 1) if following else sent(rows, device)
+
+
+def sent(values: Sequence[float], device: torch.device) -> torch.Tensor:
+    """Numbers of the host on a device, without waiting until a GPU has done what it was given before."""
+    here = torch.tensor(values)
+    return here.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else here.to(device)
 
 
 def per_row(value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
@@ -109,7 +129,10 @@ class Chain(Protocol):
     def transition(
         self, state: State, i: int, cond: Any, eta: torch.Tensor, x_path_only: bool = False
     ) -> Transition:
-        """Step i from `state`; eta [B]. Differentiable in x, memory and parameters.
+        """Step i from `state`; eta [B] scales the noise. Differentiable in x, memory and parameters.
+
+        Where eta is 0, so is std; where it is not, std is 0 in all rows or in none. Nothing here should ask a
+        device for a number: a GPU is waited for then, at every step.
 
         `x_path_only` detaches the network's output and keeps the solver's linear dependence on x.
         """

@@ -265,14 +265,14 @@ class Engine:
     ) -> Iterator[tuple[int, Tensor]]:
         """(step, Σ over rows of w A z / s, flat [d]); a z shared by a sample's steps counts once."""
         pert, wanted = micro.perturbation, set(rows)
-        local = advantages[micro.index].to(micro.eta.device)
+        local = advantages.to(micro.eta.device)[micro.at(micro.index)]
         for i in range(micro.steps):
             active = sorted(wanted.intersection(micro.rows(i, Kind.ZO)))
             if not active:
                 continue
             with stage(ZEROTH_ORDER):
-                z = self.roller.z(micro, i, active)
-                gradient = (local[active] * micro.weight[active, i] / pert.scale) @ z
+                z, these = self.roller.z(micro, i, active), micro.at(active)
+                gradient = (local[these] * micro.weight[these, i] / pert.scale) @ z
             yield i, gradient
             if pert.shared:
                 wanted.difference_update(active)

@@ -27,7 +27,7 @@ from torch import Tensor
 from bench.base.units import readable_size
 from bench.engine.at_once import split
 from bench.engine.batch import Graph, MicroBatch
-from bench.engine.chain import State, Transition
+from bench.engine.chain import State, Transition, at
 from bench.engine.offload import offloaded
 from bench.engine.plan import Kind
 from bench.engine.rollout import Roller
@@ -81,7 +81,7 @@ class Graphs:
         self, micro: MicroBatch, i: int, rows: list[int], *, x_path_only: bool, need_input: bool
     ) -> Graph:
         """Run step i of these rows with a graph, from where the rollout stood before it."""
-        state = micro.states[i].select(torch.tensor(rows, device=micro.eta.device))
+        state = micro.states[i].select(micro.at(rows))
         inputs = [t for t in (state.x, state.history) if t is not None] if need_input else []
         for t in inputs:
             t.requires_grad_()
@@ -123,7 +123,7 @@ class Graphs:
             self.left -= size
 
     def _plain(self, micro: MicroBatch, state: State, i: int, rows: list[int]) -> Transition:
-        return self.roller.step(micro, state.select(torch.tensor(rows, device=state.x.device)), i, rows)
+        return self.roller.step(micro, state.select(micro.at(rows)), i, rows)
 
     def _kept(self, micro: MicroBatch, state: State, i: int, kind: Kind, rows: list[int]) -> Transition:
         """The step with a graph that is kept, where there is room for it, else without."""
@@ -175,7 +175,8 @@ def _merged(parts: list[tuple[list[int], Transition]]) -> Transition:
     """All rows' transition, in order, from those of groups of rows."""
     if len(parts) == 1:
         return parts[0][1]
-    order = torch.tensor([r for rows, _ in parts for r in rows]).argsort().tolist()
+    places = [r for rows, _ in parts for r in rows]
+    order = at(sorted(range(len(places)), key=places.__getitem__), parts[0][1].mean.device)
     histories = [step.history for _, step in parts if step.history is not None]
     return Transition(
         torch.cat([step.mean for _, step in parts])[order],

@@ -71,7 +71,8 @@ class HalfOrder:
         """advantages: [B], of the whole batch. evaluations: where the control variate's are counted."""
         if ppo is not None and control is not None:
             raise ValueError("a control variate goes with the plain likelihood ratio, not with PPO's")
-        self.roller, self.advantages, self.evaluations = roller, advantages, evaluations
+        self.roller, self.evaluations = roller, evaluations
+        self.advantages = advantages.to(roller.chain.device)
         self.ppo, self.control = ppo, control
         self.fits: defaultdict[int, Sums] = defaultdict(Sums)
 
@@ -80,8 +81,8 @@ class HalfOrder:
 
         The plan's weights are in it.
         """
-        advantages = self.advantages[[micro.index[r] for r in rows]].to(micro.eta.device)
-        weight = micro.weight[rows, i]
+        advantages = self.advantages[micro.at([micro.index[r] for r in rows])]
+        weight = micro.weight[micro.at(rows), i]
         if self.ppo is not None:
             ppo = self.ppo
             return lambda mean, std: _clipped(micro, i, rows, mean, std, weight, advantages, ppo)
@@ -104,7 +105,7 @@ class HalfOrder:
         def controlled(mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
             noise = self.roller.noise(micro, i, rows)
             cotangent = scale.slope * found.g + per_row(correction, mean) * noise / std
-            return per_row(micro.weight[rows, i], mean) * cotangent
+            return per_row(micro.weight[micro.at(rows), i], mean) * cotangent
 
         return controlled
 
@@ -112,9 +113,9 @@ class HalfOrder:
         """g and v at the mean of step i; graphs (reward, then network) are freed before any other is
         built."""
         chain, last = self.roller.chain, i + 1 == self.roller.chain.steps
-        noise, std = self.roller.noise(micro, i, rows), micro.std[i][rows]
-        mean = micro.states[i + 1].x[rows] - std * noise
-        cond = micro.cond.select(torch.tensor(rows, device=mean.device))
+        these, cond = micro.at(rows), micro.cond_of(rows)
+        noise, std = self.roller.noise(micro, i, rows), micro.std[i][these]
+        mean = micro.states[i + 1].x[these] - std * noise
         each = 0 if last else len(rows) * chain.evaluations_per_step
         with torch.no_grad():
             x0 = mean if last else chain.predict_x0(State(mean), i + 1, cond)
@@ -142,7 +143,7 @@ def _clipped(
     advantages: torch.Tensor,
     ppo: Ppo,
 ) -> torch.Tensor:
-    x = micro.states[i + 1].x[rows]
+    x = micro.states[i + 1].x[micro.at(rows)]
     ratio, active = ppo_ratio(micro, i, rows, gaussian_log_prob(x, mean, std), advantages, ppo)
     score = (x - mean) / std**2 / (x[0].numel() if ppo.mean else 1)
     return per_row(weight * advantages * ratio * active, mean) * score
@@ -156,7 +157,7 @@ def ppo_ratio(
     log_prob: of the rows' x_{i+1} now, [rows]. advantages: [rows].
     """
     dims = micro.states[i].x[0].numel() if ppo.mean else 1
-    ratio = ((log_prob - micro.log_prob[rows, i]) / dims).exp()
+    ratio = ((log_prob - micro.log_prob[micro.at(rows), i]) / dims).exp()
     too_large, too_small = ratio > 1 + ppo.clip, ratio < 1 - ppo.clip
     clipped = ((advantages > 0) & too_large) | ((advantages < 0) & too_small)
     return ratio, (~clipped).to(ratio.dtype)

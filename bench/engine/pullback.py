@@ -48,14 +48,14 @@ class Carried:
     x: Tensor
     history: Tensor | None = None
 
-    def into(self, rows: list[int], weight: Tensor) -> tuple[Tensor, Tensor | None]:
+    def into(self, rows: slice | Tensor, weight: Tensor) -> tuple[Tensor, Tensor | None]:
         """What enters a step of these rows: cotangents of x and memory, times weight [rows]."""
         x, factor = self.x[rows], per_row(weight, self.x)
         return x * factor, None if self.history is None else self.history[rows] * factor
 
-    def put(self, rows: list[int], onward: list[int], weight: Tensor, found: Vjp) -> None:
-        """Keep what leaves a step of these rows, over weight [rows]; onward: places in `rows` that go on."""
-        to = [rows[k] for k in onward]
+    def put(self, to: slice | Tensor, onward: slice | Tensor, weight: Tensor, found: Vjp) -> None:
+        """Keep what leaves a step of some rows, over weight [rows]; onward: the places among them that go on,
+        to: which rows these are."""
         self.x[to] = (found.x / per_row(weight, found.x))[onward]
         if found.history is not None:
             if self.history is None:
@@ -128,9 +128,10 @@ class Pullback:
                 onward = [k for k, r in enumerate(some) if micro.onward[r][i]]
                 if kind is Kind.PASS and not onward:
                     continue  # no parameters to learn, no earlier step to hand x to
-                weight = micro.weight[some, i]
+                these = micro.at(some)
+                weight = micro.weight[these, i]
                 weight = weight if kind is Kind.FO else torch.ones_like(weight)
-                x, memory = here.into(some, weight)
+                x, memory = here.into(these, weight)
                 cotangent = x
                 if kind is Kind.HO and half_order is not None:
                     cotangent = _half_order_cotangent(half_order, micro, i, some, x)
@@ -151,7 +152,8 @@ class Pullback:
                 if add is not None and kind is not Kind.PASS:
                     add(kind, i, some, found.parameters)
                 if onward:
-                    before.put(some, onward, weight, found)
+                    to = these if len(onward) == len(some) else micro.at([some[k] for k in onward])
+                    before.put(to, micro.at(onward), weight, found)
                 del found  # vectors as long as the parameters, before the next graph is built
             here = before
         return here.x
@@ -173,10 +175,11 @@ def _half_order_cotangent(
     """Of an HO step's mean: the block's own where it ends, what is carried [rows, …] elsewhere."""
     ends = [k for k, r in enumerate(rows) if micro.ends[r][i]]
     at_end = half_order.cotangent(micro, i, [rows[k] for k in ends]) if ends else None
+    these = micro.at(ends)
 
     def cotangent(mean: Tensor, std: Tensor) -> Tensor:
         if at_end is not None:
-            carried[ends] = at_end(mean[ends], std[ends])
+            carried[these] = at_end(mean[these], std[these])
         return carried
 
     return cotangent

@@ -16,7 +16,7 @@ from torch import Tensor
 from bench.base.errors import BenchError
 from bench.engine.at_once import split
 from bench.engine.batch import Batch, MicroBatch, Perturbation
-from bench.engine.chain import Chain, MakesVideos, State, Transition, gaussian_log_prob, per_row
+from bench.engine.chain import Chain, MakesVideos, State, Transition, gaussian_log_prob, per_row, sent
 from bench.engine.finite import check_latents
 from bench.engine.plan import Kind, Plan
 from bench.engine.random_streams import normal, uniform
@@ -43,6 +43,7 @@ class Roller:
         standard normal numbers, instead of `bench.engine.random_streams.normal`."""
         self.chain, self.reward, self.seed, self.reward_chunk = chain, reward, seed, reward_chunk
         self.draw = draw or normal
+        self._takes_noise: dict[int, bool] = {}  # by step: whether its sigma is more than 0
 
     def prepare(
         self, index: Sequence[int], plans: Sequence[Plan], batch: Batch, perturbation: Perturbation
@@ -67,6 +68,7 @@ class Roller:
             perturbed=column("perturbed"),
             ends=column("ends"),
             onward=column("onward"),
+            noisy=column("noisy"),
             resets=column("resets"),
             readout=plans[0].readout,
             frames=self._drawn_frames(index, plans[0].frames, batch),
@@ -98,7 +100,7 @@ class Roller:
         step = -1 if micro.perturbation.shared else i
         if step in micro.z:
             kept, z = micro.z[step]
-            return z if rows == kept else z[[kept.index(r) for r in rows]]
+            return z if rows == kept else z[micro.at([kept.index(r) for r in rows])]
         keys = self._keys("zo", micro, step, rows)
         z = self.draw(keys, (sum(p.numel() for p in self.chain.parameters()),), self.chain.device)
         if micro.perturbation.antithetic:
@@ -112,7 +114,7 @@ class Roller:
 
     def _signs(self, micro: MicroBatch, rows: list[int]) -> Tensor:
         """1 for the first of a pair, -1 for the second: [rows]."""
-        return torch.tensor([1.0 - 2.0 * (micro.index[r] % 2) for r in rows], device=self.chain.device)
+        return sent([1.0 - 2.0 * (micro.index[r] % 2) for r in rows], self.chain.device)
 
     def perturbations(self, micro: MicroBatch, i: int, rows: list[int]) -> Tensor | None:
         """s·z at step i for rows whose step is ZO, zero for the others; None when no row is."""
@@ -124,7 +126,7 @@ class Roller:
         if len(zo) == len(rows):
             return z
         delta = torch.zeros(len(rows), z.shape[1], device=z.device)
-        delta[zo] = z
+        delta[micro.at(zo)] = z
         return delta
 
     def perturbed(self, micro: MicroBatch, i: int, rows: list[int]) -> AbstractContextManager[None]:
@@ -149,10 +151,10 @@ class Roller:
             step = self.step(micro, state, i, rows) if make_step is None else make_step(micro, state, i)
             x, std = step.mean, step.std
             micro.std.append(std)
-            noisy = (std.flatten(1) > 0).all(1).nonzero()[:, 0].tolist()
+            noisy = self._noisy(micro, i, std)
             self._check_noise(micro, i, noisy)
             if noisy:
-                some: Any = slice(None) if len(noisy) == len(rows) else noisy
+                some = micro.at(noisy)
                 x = x.clone()
                 x[some] += std[some] * self.noise(micro, i, noisy)
                 micro.log_prob[some, i] = gaussian_log_prob(x[some], step.mean[some], std[some])
@@ -170,12 +172,11 @@ class Roller:
         self, micro: MicroBatch, state: State, i: int, rows: Sequence[int], x_path_only: bool = False
     ) -> Transition:
         """Step i of these rows from `state`, which holds them alone; at a readout the prediction of x_0."""
-        pick = torch.tensor(rows, device=micro.eta.device)
-        cond = micro.cond.select(pick)
+        cond, eta = micro.cond_of(rows), micro.eta[micro.at(rows), i]
         if i != micro.readout:
-            return self.chain.transition(state, i, cond, micro.eta[pick, i], x_path_only)
+            return self.chain.transition(state, i, cond, eta, x_path_only)
         x0 = self.chain.predict_x0(state, i, cond, x_path_only)
-        return Transition(x0, torch.zeros_like(per_row(micro.eta[pick, i], x0)))
+        return Transition(x0, torch.zeros_like(per_row(eta, x0)))
 
     def score(self, micro: MicroBatch, need_grad: bool) -> None:
         """Stage 2: rewards and, if asked for, dR/dx_0."""
@@ -202,9 +203,20 @@ class Roller:
         """Rewards [rows] of x0 [rows, …], higher is better, all at once; differentiable in x0."""
         sign = 1.0 if self.reward.higher_is_better else -1.0
         with stage(DECODE):
-            frames = () if micro.frames is None else (micro.frames[rows],)
+            frames = () if micro.frames is None else (micro.frames[micro.at(rows)],)
             media = self.chain.decode(x0, *frames)
         return sign * scores(self.reward, media, [micro.prompts[r] for r in rows])
+
+    def _noisy(self, micro: MicroBatch, i: int, std: Tensor) -> list[int]:
+        """Rows that step i injects noise into: where the plan does, unless the solver's sigma is 0 there.
+
+        Of a chain's std only that is not known on the host; it is looked at once for each step of the chain,
+        as a GPU has to be waited for.
+        """
+        rows = [r for r, row in enumerate(micro.noisy) if row[i]]
+        if rows and i not in self._takes_noise:
+            self._takes_noise[i] = bool((std[micro.at(rows)] > 0).all())
+        return rows if rows and self._takes_noise[i] else []
 
     def _check_noise(self, micro: MicroBatch, i: int, noisy: list[int]) -> None:
         ends = {r for r in micro.rows(i, Kind.HO) if micro.ends[r][i]}
@@ -225,6 +237,7 @@ def _layout(plan: Plan) -> dict[str, list[Any]]:
         "eta": [float(e) for e in plan.eta],
         "weight": [float(s.weight) for s in segments],
         "kind": [s.kind for s in segments],
+        "noisy": [e > 0 for e in plan.eta],
         "perturbed": [s.kind is Kind.ZO for s in segments],
         "ends": [s.stop == i + 1 for i, s in enumerate(segments)],
         "onward": [

@@ -32,6 +32,8 @@ class ImageChain(LatentChain):
         """See LatentChain. Raises BenchError if the resolution does not fit."""
         super().__init__(pipeline, config, device)
         self.latent_shape = (self.unet.config["in_channels"], *self._latent_size())
+        pixels = [float(n * self.pipeline.vae_scale_factor) for n in self.latent_shape[-2:]]
+        self._sizes = torch.tensor([*pixels, 0.0, 0.0, *pixels], device=device)
 
     def decode(self, x: Tensor, frames: Tensor | None = None) -> Tensor:
         """Images [B, 3, H, W]; they have no frames to choose from."""
@@ -45,8 +47,6 @@ class ImageChain(LatentChain):
     def _unet(self, x: Tensor, i: int, texts: Texts) -> Tensor:
         added = None
         if texts.pooled is not None:  # SDXL: size of the original, corner of the crop, target size
-            pixels = [float(n * self.pipeline.vae_scale_factor) for n in x.shape[-2:]]
-            sizes = torch.tensor([*pixels, 0.0, 0.0, *pixels], device=x.device)
-            added = {"text_embeds": texts.pooled, "time_ids": sizes.expand(len(x), -1)}
+            added = {"text_embeds": texts.pooled, "time_ids": self._sizes.expand(len(x), -1)}
         t = self.grid.timesteps[i]
         return self._run(x, t, texts.states, added_cond_kwargs=added).sample.float()

@@ -6,7 +6,7 @@ Of their settings those count that say what the model was trained on, and how st
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, assert_never
 
 import torch
@@ -30,15 +30,19 @@ NO_SIGNAL = 1e-7  # a cumulative alpha of noise alone; diffusers writes 2^-24 fo
 
 @dataclass(frozen=True)
 class Grid:
-    """What each step runs at: timestep, and cumulative alphas at its noisy and its clean end, each [T]."""
+    """What each step runs at: timestep, and cumulative alphas at its noisy and its clean end, each [T].
+
+    The alphas stay on the host: an operation on a GPU takes one as a number, and asking for one waits for
+    nobody.
+    """
 
     timesteps: Tensor
     a_t: Tensor
     a_prev: Tensor
 
     def to(self, device: torch.device) -> Grid:
-        """The same on a device."""
-        return Grid(self.timesteps.to(device), self.a_t.to(device), self.a_prev.to(device))
+        """The same with timesteps on a device, where the network reads them."""
+        return replace(self, timesteps=self.timesteps.to(device))
 
 
 def ddim_grid(scheduler: DDIMScheduler, steps: int) -> Grid:

@@ -107,9 +107,9 @@ def tell_fps(unet: Unet3D, fps: int | None) -> None:
     if embedding is None or fps is None:
         return
     project = Timesteps(unet.config["block_out_channels"][0], True, 0)
+    unet.time_embedding.register_buffer("fps", project(torch.tensor([fps])), persistent=False)
 
-    def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        given = project(torch.tensor([fps], device=output.device)).to(output.dtype)
-        return output + embedding(given)
+    def add(module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return output + embedding(module.fps.to(output.dtype))
 
     unet.time_embedding.register_forward_hook(add)
