@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,6 +11,8 @@ from bench.base.errors import BenchError
 
 if TYPE_CHECKING:
     from accelerate import PartialState
+
+T = TypeVar("T")
 
 
 class World:
@@ -40,6 +42,14 @@ class World:
         parts = [torch.empty_like(values) for _ in range(self.size)]
         torch.distributed.all_gather(parts, values.contiguous())
         return torch.cat(parts)
+
+    def gather_each(self, value: T) -> list[T]:
+        """The processes' values of any kind, which are pickled on the way, in rank order."""
+        if self.size == 1:
+            return [value]
+        found: list[Any] = [None] * self.size
+        torch.distributed.all_gather_object(found, value)
+        return found
 
     def sum(self, values: Tensor) -> Tensor:
         """Sum over the processes, in place."""

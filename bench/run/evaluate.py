@@ -31,12 +31,13 @@ from torch.nn.functional import adaptive_avg_pool2d
 from bench.base.errors import BenchError
 from bench.base.files import Record
 from bench.base.media import to_bytes
-from bench.engine.at_once import AtOnce, Setting
+from bench.engine.at_once import AtOnce, Setting, split
 from bench.engine.batch import Start
 from bench.engine.chain import Chain
 from bench.engine.finite import check_latents
 from bench.engine.random_streams import normal
 from bench.engine.reward import Reward, scores
+from bench.engine.world import World
 from bench.run.evaluations import DIVERSITY
 from bench.run.features import PIXELS, Features, distance
 
@@ -62,9 +63,9 @@ class Summary(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """Some pictures' scores [count] by reward, features [count, D], and those of them that are kept."""
+    """Pictures from `start` on: their scores [count] by reward, features [count, D], and those to keep."""
 
-    pictures: int
+    start: int
     scores: dict[str, Tensor]
     features: Tensor
     kept: list[Tensor]
@@ -102,12 +103,14 @@ def evaluate(
     images_per_prompt: int,
     keep: int = 8,
     improve: Improve | None = None,
+    world: World | None = None,
 ) -> Evaluation:
     """Make images_per_prompt pictures of each prompt, `batch` at a time, and score them by every reward.
 
     batch: `auto` is all of them, fewer where memory runs out. keep: how many prompts' first picture to keep.
-    improve: chooses other starting noise. No gradient. Raises BenchError on a score or features that are not
-    finite, and without a prompt or with one that occurs twice (rows could not be distinguished).
+    improve: chooses other starting noise. world: processes that share the batches; each gets the whole
+    result, that of one process. No gradient. Raises BenchError, in all processes, on a score or features that
+    are not finite, and without a prompt or with one that occurs twice (rows could not be distinguished).
     """
     if not prompts or len(set(prompts)) < len(prompts):
         raise BenchError("evaluation needs at least one prompt, and no prompt twice")
@@ -115,10 +118,10 @@ def evaluate(
         raise ValueError(f"{images_per_prompt=} {keep=} rewards={list(rewards)}")
     embedder, embed = _features(rewards)
     pictures = [(p, k) for p in range(len(prompts)) for k in range(images_per_prompt)]
-    at_once = AtOnce(batch, "eval.batch")
+    at_once, world = AtOnce(batch, "eval.batch"), world or World()
 
-    def look(count: int) -> _Part:
-        part = pictures[done : done + count]
+    def look(start: int, count: int) -> _Part:
+        part = pictures[start : start + count]
         texts = [prompts[p] for p, _ in part]
         x = noise(chain, seed, part)
         if improve is not None:
@@ -127,13 +130,11 @@ def evaluate(
         table = {name: checked_scores(name, reward, media, texts) for name, reward in rewards.items()}
         features = _checked_features(embedder, embed(media), texts)
         first = [m for m, (p, k) in zip(media, part, strict=True) if k == 0 and p < keep]
-        return _Part(len(part), table, features, [to_bytes(m) for m in first])
+        return _Part(start, table, features.cpu(), [to_bytes(m).cpu() for m in first])
 
-    parts, done = list[_Part](), 0
-    with torch.no_grad():
-        while done < len(pictures):
-            parts.append(at_once.run(len(pictures) - done, look))
-            done += parts[-1].pictures
+    each = at_once.of(-(-len(pictures) // world.size) if at_once.auto else len(pictures))
+    mine = split(len(pictures), each)[world.rank :: world.size]
+    parts = _gathered(world, lambda: _parts(at_once, mine, look))
     table = {name: torch.cat([part.scores[name] for part in parts]).tolist() for name in rewards}
     features = Features(embedder, torch.cat([part.features for part in parts]).numpy())
     kept = [image for part in parts for image in part.kept]
@@ -145,6 +146,32 @@ def evaluate(
     if images_per_prompt > 1:
         rows += _diversity_rows(features, prompts)
     return Evaluation(rows, torch.stack(kept) if kept else torch.empty(0, dtype=torch.uint8), features)
+
+
+def _parts(at_once: AtOnce, batches: Sequence[range], look: Callable[[int, int], _Part]) -> list[_Part]:
+    """The batches, each in several parts where memory runs out."""
+    parts = list[_Part]()
+    with torch.no_grad():
+        for batch in batches:
+            start = batch.start
+            while start < batch.stop:
+                parts.append(at_once.run(batch.stop - start, partial(look, start)))
+                start += len(parts[-1].features)
+    return parts
+
+
+def _gathered(world: World, look: Callable[[], list[_Part]]) -> list[_Part]:
+    """All processes' parts in order. What one of them raised is raised by all, so that none waits for it."""
+    try:
+        mine: list[_Part] | BenchError = look()
+    except BenchError as error:
+        mine = error
+    parts = list[_Part]()
+    for found in world.gather_each(mine):
+        if isinstance(found, BenchError):
+            raise found
+        parts += found
+    return sorted(parts, key=lambda part: part.start)
 
 
 def noise(chain: Chain, seed: int, pictures: Sequence[tuple[int, int]]) -> Tensor:

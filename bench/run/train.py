@@ -76,13 +76,11 @@ class Session:
                 images_per_prompt=settings.images_per_prompt,
                 keep=settings.samples,
                 improve=self.improve,
+                world=self.world if self.improve is None else None,  # choosing takes all processes together
             )
 
     def evaluate(self) -> None:
-        """Score the held-out prompts, keep the first pictures and the features of all, then the scores.
-
-        Every process makes all of them.
-        """
+        """Score the held-out prompts, keep the first pictures and the features of all, then the scores."""
         found = self.held_out()
         step = self.counters.step
         if self.world.is_main:

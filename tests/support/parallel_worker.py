@@ -1,9 +1,10 @@
-"""What each of two processes does in tests/engine/test_world.py.
+"""What each of two processes does in tests/engine/test_world.py and tests/run/test_shared_evaluation.py.
 
 It is a module of its own because spawned processes import it.
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,8 @@ def run(world: World) -> dict[str, Any]:
     return found
 
 
-def worker(rank: int, port: int, directory: str) -> None:
-    """One of two processes that talk through gloo."""
+def worker(rank: int, port: int, directory: str, what: Callable[[World], Any] = run) -> None:
+    """One of two processes that talk through gloo. what: it does."""
     os.environ |= {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
@@ -58,5 +59,5 @@ def worker(rank: int, port: int, directory: str) -> None:
     }
     torch.set_num_threads(1)
     state = PartialState(cpu=True)
-    torch.save(run(World(state)), Path(directory) / f"{rank}.pt")
+    torch.save(what(World(state)), Path(directory) / f"{rank}.pt")
     state.destroy_process_group()
