@@ -77,7 +77,7 @@ class ActionReward(CheckpointReward):
     def _read(self, *places: Path) -> Any:
         from transformers import VideoMAEForVideoClassification
 
-        model = read_model(VideoMAEForVideoClassification, places[0], "action", "VideoMAE")
+        model = read_model(VideoMAEForVideoClassification, places[0], "action", "VideoMAE", self.dtype)
         self.preprocessor = Preprocessor.load(places[0], VIDEOMAE, "VideoMAE")
         return model
 

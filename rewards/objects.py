@@ -86,7 +86,7 @@ class ObjectsReward(CheckpointReward):
     def _read(self, *places: Path) -> Any:
         from transformers import YolosForObjectDetection
 
-        model = read_model(YolosForObjectDetection, places[0], "objects", "YOLOS")
+        model = read_model(YolosForObjectDetection, places[0], "objects", "YOLOS", self.dtype)
         self.images = DetectorImages.load(places[0])
         return model
 

@@ -80,7 +80,7 @@ class XclipReward(CheckpointReward):
     def _read(self, *places: Path) -> Any:
         from transformers import CLIPTokenizer, XCLIPModel
 
-        model = read_model(XCLIPModel, places[0], "xclip", "X-CLIP")
+        model = read_model(XCLIPModel, places[0], "xclip", "X-CLIP", self.dtype)
         self.tokenizer = read_tokenizer(CLIPTokenizer, places[0], "xclip")
         check_vocabulary(self.tokenizer, model.config.text_config.vocab_size, places[0], "xclip")
         self.preprocessor = Preprocessor.load(places[0], VIDEOMAE, "X-CLIP")

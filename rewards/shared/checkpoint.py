@@ -63,14 +63,14 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
-def read_model(cls: type[Any], directory: Path, reward: str, kind: str) -> Any:
-    """A whole model of transformers' class `cls`, in float32 on the CPU. kind: for messages. Raises
-    BenchError."""
+def read_model(cls: type[Any], directory: Path, reward: str, kind: str, dtype: torch.dtype) -> Any:
+    """A whole model of transformers' class `cls` on the CPU. Tensors are cast as they are read: a file in
+    float32 takes no more than the model. kind: for messages. Raises BenchError."""
     from huggingface_hub.errors import StrictDataclassError
 
     try:
         loaded: Any = cls.from_pretrained(
-            directory, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+            directory, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
         )
     except pickle.UnpicklingError as error:
         raise BenchError(

@@ -75,10 +75,13 @@ class ClipTowers(TwoTowers):
         return self._measured(model)
 
     def _read_clip(self, weights: Path, beside: Path) -> Any:
-        """The model (float32, on the CPU); sets what goes with it, which is in the directory `beside`."""
+        """The model (on the CPU); sets what goes with it, which is in the directory `beside`."""
         from transformers import CLIPModel, CLIPTokenizer
 
-        model = read_model(CLIPModel, weights, self.name, "CLIP")
+        class Clip(CLIPModel):
+            _keep_in_fp32_modules_strict = ["logit_scale"]  # noqa: RUF012  (a number that scores are times)
+
+        model = read_model(Clip, weights, self.name, "CLIP", self.dtype)
         self.tokenizer = read_tokenizer(CLIPTokenizer, beside, self.name)
         check_vocabulary(self.tokenizer, model.config.text_config.vocab_size, beside, self.name)
         self.preprocessor = Preprocessor.load(beside)

@@ -207,3 +207,27 @@ def test_a_processor_file_that_cannot_be_followed_is_refused(tmp_path, text, mes
 def test_a_crop_larger_than_the_picture_is_refused():
     with pytest.raises(BenchError, match="cannot crop"):
         centre_crop(torch.zeros(1, 3, 4, 4), (8, 8))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_weights_are_cast_as_they_are_read_to_the_same_numbers(
+    dtype: str, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = ClipReward(ClipConfig(path=checkpoint), CPU)
+    loaded: list[torch.dtype] = []
+    measured = ClipReward._measured
+
+    def looked(self: ClipReward, model: CLIPModel) -> CLIPModel:
+        loaded.append(model.visual_projection.weight.dtype)
+        return measured(self, model)
+
+    monkeypatch.setattr(ClipReward, "_measured", looked)
+    half = ClipReward(ClipConfig(path=checkpoint, dtype=dtype), CPU)
+    cast = getattr(torch, dtype)
+    assert loaded == [cast]
+    assert {p.dtype for p in half.model.parameters()} == {cast}
+    assert half.logit_scale == whole.logit_scale  # read in float32
+    for (name, found), (_, expected) in zip(
+        half.model.state_dict().items(), whole.model.state_dict().items(), strict=True
+    ):
+        assert torch.equal(found, expected.to(found.dtype)), name
