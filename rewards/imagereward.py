@@ -33,7 +33,7 @@ from rewards.shared.checkpoint import (
     read_state,
     read_tokenizer,
 )
-from rewards.shared.checkpoint_reward import CheckpointConfig, CheckpointReward
+from rewards.shared.checkpoint_reward import PINNED, CheckpointConfig, CheckpointReward
 from rewards.shared.clip_image import Preprocessor
 from rewards.shared.passes import HalfPass
 
@@ -89,8 +89,10 @@ class ImageRewardConfig(CheckpointConfig):
         if self.random:
             return ()
         weights = self.checkpoint(name, section, files=(FILE, MED_CONFIG), gigabytes=1.79)
-        called, setting = f"{name} tokenizer", f"{section}.tokenizer"
-        return weights, Need(called, self.tokenizer, setting, files=PROCESSOR_PATTERNS, gigabytes=0.001)
+        called, setting, pinned = f"{name} tokenizer", f"{section}.tokenizer", PINNED.get(self.tokenizer)
+        return weights, Need(
+            called, self.tokenizer, setting, None, pinned, PROCESSOR_PATTERNS, gigabytes=0.001
+        )
 
 
 @final

@@ -18,6 +18,15 @@ from bench.engine.reward import Reward
 from rewards.shared.checkpoint import CHUNK, HALF, Dtype, freeze, torch_dtype
 from rewards.shared.checks import check_pairs, check_videos
 
+# Commits of repositories on the hub that are taken unless `revision` says another.
+PINNED = {
+    "hub:google-bert/bert-base-uncased": "86b5e0934494bd15c9632b12f734a8a67f723594",
+    "hub:laion/CLIP-ViT-H-14-laion2B-s32B-b79K": "1c2b8495b28150b8a4922ee1c8edee224c284c0c",
+    "hub:openai/clip-vit-large-patch14": "32bd64288804d66eefd0ccbe215aa642df71cc41",
+    "hub:xswu/HPSv2": "697403c78157020a1ae59d23f111aa58ced35b0a",
+    "hub:yuvalkirstain/PickScore_v1": "a4e4367c6dfa7288a00c550414478f865b875800",
+}
+
 
 class CheckpointConfig(Strict):
     """Where the checkpoint is, and how it runs."""
@@ -30,7 +39,9 @@ class CheckpointConfig(Strict):
     path: Path | None = Field(
         default=None, description="local directory with the checkpoint, instead of source"
     )
-    revision: str | None = Field(default=None, description="branch, tag or commit of a hub source")
+    revision: str | None = Field(
+        default=None, description="branch, tag or commit of a hub source; null: a known one's pinned commit"
+    )
     dtype: Dtype = Field(default="half", description=HALF)
     chunk: int = Field(default=8, ge=1, description=CHUNK)
 
@@ -54,7 +65,8 @@ class CheckpointConfig(Strict):
     def checkpoint(self, name: str, section: str, **about: Any) -> Need:
         """The checkpoint itself. about: fields of `Need`, over what is known of the source."""
         size = self.gigabytes.get(self.source) if self.path is None else None
-        known: dict[str, Any] = {"revision": self.revision, "gigabytes": size}
+        revision = self.revision or PINNED.get(self.source)
+        known: dict[str, Any] = {"revision": revision, "gigabytes": size}
         return Need(name, self.source, f"{section}.path", self.path, **(known | about))
 
 

@@ -15,7 +15,7 @@ from pydantic import Field, field_validator
 from bench.base.lazy import torch
 from bench.data.need import PROCESSOR_PATTERNS, Need, check_source
 from rewards.shared.checkpoint import CHUNK, HALF, Dtype, check_vocabulary, read_model, read_tokenizer
-from rewards.shared.checkpoint_reward import CheckpointConfig, TwoTowers
+from rewards.shared.checkpoint_reward import PINNED, CheckpointConfig, TwoTowers
 from rewards.shared.clip_image import Preprocessor
 from rewards.shared.passes import HalfPass
 from rewards.shared.random_clip import ARCHITECTURES, random_clip
@@ -59,8 +59,10 @@ class ClipConfig(CheckpointConfig):
         if self.processor is None:
             return (weights,)
         setting = f"{section}.processor"
-        beside = Need(f"{name} processor", self.processor, setting, files=PROCESSOR_PATTERNS, gigabytes=0.01)
-        return weights, beside
+        pinned = PINNED.get(self.processor)
+        return weights, Need(
+            f"{name} processor", self.processor, setting, None, pinned, PROCESSOR_PATTERNS, gigabytes=0.01
+        )
 
 
 class ClipTowers(TwoTowers):

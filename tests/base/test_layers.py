@@ -131,16 +131,12 @@ def test_malformed_setting_is_an_error(text: str) -> None:
         parse_setting(text)
 
 
-UNPINNED = ("modelscope",)  # its commits are not known here: docs/models.md
-
-
 @pytest.mark.parametrize("name", shipped("models"))
 def test_shipped_model_files_are_valid(name: str) -> None:
     file = load_config(shipped("models")[name], ModelFile)
     model = Layers().add(name, "model", file.model).build(ModelConfig)
     if (model.source or "").startswith("hub:"):
-        pinned = re.fullmatch("[0-9a-f]{40}", model.revision or "") is not None
-        assert pinned != (name in UNPINNED), "pin a commit"
+        assert re.fullmatch("[0-9a-f]{40}", model.revision or ""), "pin a commit"
     Layers().add(name, "train", file.train).build(TrainConfig)
 
 
