@@ -6,6 +6,10 @@ import os
 import shutil
 from typing import Protocol, runtime_checkable
 
+import torch
+
+from bench.base.units import GIB
+from bench.run.forecast import relaxed
 from bench.run.load import start
 from bench.run.process import Exit
 from bench.run.recorded import ENDINGS, REASONS, StopRequest, recorded
@@ -57,10 +61,23 @@ def _run_and_save(session: Session, stop: StopRequest) -> Exit:
 def _run(session: Session, stop: StopRequest) -> WorkState:
     training = session.config.training
     if training is not None:
-        return Trainer(session, training).run(stop, lambda message: print(message, flush=True))
+        _hint(session)
+        return Trainer(session, training).run(stop, _tell)
     session.cut_logs()
     session.evaluate()
     return WorkState.DONE
+
+
+def _hint(session: Session) -> None:
+    """Say on a GPU what the cell could do without."""
+    if session.world.is_main and session.device.type == "cuda":
+        gib = torch.cuda.get_device_properties(session.device).total_memory / GIB
+        if text := relaxed(session.config, gib):
+            _tell(text)
+
+
+def _tell(message: str) -> None:
+    print(message, flush=True)
 
 
 def _save_lora(cell: CellDir, chain: SavesLora) -> None:

@@ -9,12 +9,15 @@ from pathlib import Path
 from bench.base import registry
 from bench.base.errors import BenchError
 from bench.base.files import Record, read_rows
+from bench.base.layers import Tree
 from bench.engine.at_once import least
 from bench.experiment.model_files import model_file
 from bench.experiment.settings import CellConfig, Training
 from bench.models.sizes import Batches, Memory, Use, memory
 from bench.run.spent import Counters, Limit
 from bench.run.store import CellDir
+
+SPARE = 0.85  # of a GPU's memory: what a cell may take by the estimate, which leaves out CUDA and pieces
 
 
 class Earlier:
@@ -95,6 +98,37 @@ def memory_of(config: CellConfig, gpu: bool) -> Memory | None:
     found = memory(model.config, rewards, batches, use, gpu, one)
     staged = training is None or training.train.least_graphs == "staged"
     return found if found is None or staged else found._replace(exact=False)  # joint graphs take more
+
+
+def relaxed(config: CellConfig, gib: float) -> str | None:
+    """How a cell saves memory that a GPU of so many GiB has anyway, in words; None where there is nothing,
+    or where what it would take is not known."""
+    training, model = config.training, config.model.config
+    if training is None or not config.trains:
+        return None
+    checkpointing, whole = {"gradient_checkpointing": False}, {"micro_batch": training.train.batch}
+    ways: list[tuple[Tree, Tree]] = [(checkpointing, whole), (checkpointing, {}), ({}, whole)]
+    for of_model, of_train in ways:
+        other_model, train = model.model_copy(update=of_model), training.train.model_copy(update=of_train)
+        if (other_model, train.at_once) == (model, training.train.at_once):
+            continue
+        other = config.model_copy(
+            update={
+                "model": config.model.model_copy(update={"config": other_model}),
+                "training": training.model_copy(update={"train": train}),
+            }
+        )
+        taken = memory_of(other, gpu=True)
+        if taken is not None and taken.exact and taken.gib <= SPARE * gib:
+            sets = [
+                f"--set model.{k}={str(v).lower()}" for k, v in of_model.items() if getattr(model, k) != v
+            ]
+            sets += [f"--set train.{k}={v}" for k, v in of_train.items() if training.train.at_once != v]
+            return (
+                f"this GPU has {gib:.0f} GiB, and {' '.join(sets)} would take about {taken}, for less work "
+                "in a step (`bench plan` has the numbers); that makes another cell"
+            )
+    return None
 
 
 def memory_advice(config: CellConfig, gpu: bool) -> str:
