@@ -23,6 +23,7 @@ from bench.base.lazy import torch
 from bench.engine.batch import Evaluations, MicroBatch
 from bench.engine.chain import State, gaussian_log_prob, per_row
 from bench.engine.control_variate import Control, Sums
+from bench.engine.float16 import Product, network
 
 if TYPE_CHECKING:
     from bench.engine.rollout import Roller
@@ -124,12 +125,18 @@ class HalfOrder:
         if slope is None:
             return Surrogate(torch.zeros_like(mean), torch.zeros_like(value), value)
         if not last:
-            x, network = mean.requires_grad_(), control.mode == "network"
-            with torch.enable_grad():
-                x0 = chain.predict_x0(State(x), i + 1, cond, x_path_only=not network)
-            (slope,) = torch.autograd.grad(x0, x, slope)
+            seed, whole = slope, control.mode == "network"
+
+            def product() -> Product:
+                x = mean.detach().requires_grad_()
+                with torch.enable_grad():
+                    x0 = chain.predict_x0(State(x), i + 1, cond, x_path_only=not whole)
+                return [x0], [x], [seed]
+
+            (found,) = network(chain, i + 1).vjp(product)
+            slope = torch.zeros_like(mean) if found is None else found
             self.evaluations.again += each
-            self.evaluations.backward += each if network else 0
+            self.evaluations.backward += each if whole else 0
         return Surrogate(slope, (std * noise * slope).flatten(1).sum(1), value)
 
 

@@ -8,13 +8,14 @@ rollout, or the step is run again for it (`bench.engine.kept_graphs`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from bench.engine.batch import Evaluations, Gradients, MicroBatch
 from bench.engine.chain import per_row
+from bench.engine.float16 import Product, network
 from bench.engine.kept_graphs import Graphs
 from bench.engine.likelihood_ratio import Cotangent, HalfOrder
 from bench.engine.plan import Kind
@@ -85,23 +86,33 @@ class Pullback:
 
         cotangent: of the step's mean, [rows, …], or a function of the recomputed (mean, std) that gives it.
         history_cotangent: of the memory that the step leaves. need_input, need_parameters: what to multiply
-        with; there are no gradients of what is not asked for.
+        with; there are no gradients of what is not asked for. Raises BenchError if float16 overflows.
         """
         graph = micro.graphs.pop((i, tuple(rows)), None)
         trainable = self.chain.parameters() if need_parameters and not x_path_only else []
+        inputs: list[Tensor] = []
+
+        def product() -> Product:
+            nonlocal graph, inputs
+            kept, graph = graph, None
+            kept = kept or self.graphs.build(micro, i, rows, x_path_only=x_path_only, need_input=need_input)
+            inputs, out = kept.inputs, kept.out
+            seed = cotangent
+            if not isinstance(seed, Tensor):
+                seed = seed(out.mean.detach(), out.std.detach())
+            if out.history is None or history_cotangent is None or not out.history.requires_grad:
+                return [out.mean], [*inputs, *trainable], [seed]
+            return [out.mean, out.history], [*inputs, *trainable], [seed, history_cotangent]
+
+        through = network(self.chain, i)
+        if x_path_only:
+            through = replace(through, float16=False)  # the network is not in the graph
         with self.roller.perturbed(micro, i, rows):  # checkpointing runs the network again in the backward
-            if graph is None:
-                graph = self.graphs.build(micro, i, rows, x_path_only=x_path_only, need_input=need_input)
-            inputs, out = graph.inputs, graph.out
-            if not isinstance(cotangent, Tensor):
-                cotangent = cotangent(out.mean.detach(), out.std.detach())
-            outputs, cotangents = [out.mean], [cotangent]
-            if out.history is not None and history_cotangent is not None and out.history.requires_grad:
-                outputs, cotangents = [out.mean, out.history], [cotangent, history_cotangent]
-            grads = torch.autograd.grad(outputs, [*inputs, *trainable], cotangents, allow_unused=True)
+            grads = through.vjp(product)
+        x = micro.states[i].x[micro.at(rows)]
         return Vjp(
-            x=_or_zero(grads[0] if inputs else None, out.mean),
-            history=_or_zero(grads[1], inputs[1]) if len(inputs) > 1 else None,
+            x=_or_zero(grads[0] if inputs else None, x),
+            history=_or_zero(grads[1], x) if len(inputs) > 1 else None,
             parameters=list(grads[len(inputs) :]),
         )
 

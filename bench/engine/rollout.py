@@ -17,7 +17,8 @@ from bench.base.errors import BenchError
 from bench.engine.at_once import split
 from bench.engine.batch import Batch, MicroBatch, Perturbation
 from bench.engine.chain import Chain, MakesVideos, State, Transition, gaussian_log_prob, per_row, sent
-from bench.engine.finite import check_latents
+from bench.engine.finite import check_latents, check_slope
+from bench.engine.float16 import Product, decoder
 from bench.engine.plan import Kind, Plan
 from bench.engine.random_streams import normal, uniform
 from bench.engine.reward import Reward, scores
@@ -190,21 +191,46 @@ class Roller:
         """Rewards [rows] of x0 [rows, …], higher is better, and their gradients with respect to it."""
         rewards, grads = [], []
         for places in split(len(rows), self.reward_chunk(len(rows))):
-            part = slice(places.start, places.stop)
-            x = x0[part].detach().requires_grad_(need_grad)
-            with torch.set_grad_enabled(need_grad):
-                score = self.signed(micro, rows[part], x)
-                if need_grad:
-                    grads.append(torch.autograd.grad(score.sum(), x)[0])
+            some, x = rows[places.start : places.stop], x0[places.start : places.stop].detach()
+            if need_grad:
+                score, grad = self._with_gradient(micro, some, x)
+                grads.append(grad)
+            else:
+                with torch.no_grad():
+                    score = self._signed(micro, some, self._decoded(micro, some, x))
             rewards.append(score.detach().float())
         return torch.cat(rewards), torch.cat(grads) if need_grad else None
 
-    def signed(self, micro: MicroBatch, rows: list[int], x0: Tensor) -> Tensor:
-        """Rewards [rows] of x0 [rows, …], higher is better, all at once; differentiable in x0."""
-        sign = 1.0 if self.reward.higher_is_better else -1.0
+    def _with_gradient(self, micro: MicroBatch, rows: list[int], x0: Tensor) -> tuple[Tensor, Tensor]:
+        """Rewards [rows] and their gradients with respect to x0 [rows, …], which go through the reward first
+        and then through the decoder."""
+        found: tuple[Tensor, Tensor] | None = None  # the rewards, and their gradients on media
+
+        def product() -> Product:
+            nonlocal found
+            x = x0.detach().requires_grad_()
+            with torch.enable_grad():
+                media = self._decoded(micro, rows, x)
+                if found is None:
+                    leaf = media.detach().requires_grad_()
+                    score = self._signed(micro, rows, leaf)
+                    found = score.detach(), torch.autograd.grad(score.sum(), leaf)[0]
+                    prompts = [micro.prompts[r] for r in rows]
+                    check_slope(*found, prompts, f"batch {micro.batch.step}: ")
+            return [media], [x], [found[1]]
+
+        (grad,) = decoder(self.chain).vjp(product)
+        assert found is not None and grad is not None
+        return found[0], grad
+
+    def _decoded(self, micro: MicroBatch, rows: list[int], x0: Tensor) -> Tensor:
         with stage(DECODE):
             frames = () if micro.frames is None else (micro.frames[micro.at(rows)],)
-            media = self.chain.decode(x0, *frames)
+            return self.chain.decode(x0, *frames)
+
+    def _signed(self, micro: MicroBatch, rows: list[int], media: Tensor) -> Tensor:
+        """Rewards [rows] of media [rows, …], higher is better."""
+        sign = 1.0 if self.reward.higher_is_better else -1.0
         return sign * scores(self.reward, media, [micro.prompts[r] for r in rows])
 
     def _noisy(self, micro: MicroBatch, i: int, std: Tensor) -> list[int]:

@@ -70,8 +70,8 @@ class ModelConfig(Strict):
     )
     vae_dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
         default="auto",
-        description="of the image decoder; auto: as dtype, but float32 for SDXL decoders, whose activations "
-        "leave the range of float16",
+        description="of the image decoder; auto: as dtype, but float32 for the decoders of SDXL and of the "
+        "embedded models, whose activations leave the range of float16",
     )
     variant: str | None = Field(
         default=None, description="of the weight files: fp16 reads `*.fp16.safetensors`, half the download"

@@ -85,6 +85,11 @@ class LatentChain(ABC):
             _channels_last(self.unet)
             _channels_last(self.vae)
 
+    @property
+    def decoder_dtype(self) -> torch.dtype:
+        """What the decoder computes in."""
+        return self.vae.dtype
+
     def adopt_lora(self) -> None:
         """Take what depends on the adapter from the UNet, after its adapter was replaced."""
         self._adapted = call_directly(self.unet)

@@ -73,8 +73,9 @@ def decoder_dtype(config: ModelConfig, vae_settings: Any, network: torch.dtype, 
     """The dtype of the decoder. vae_settings: its config."""
     if config.vae_dtype != "auto":
         return getattr(torch, config.vae_dtype)
-    upcast = sdxl and network == torch.float16 and vae_settings["force_upcast"]
-    return torch.float32 if upcast else network
+    embedded = config.source is not None and config.source.startswith("embedded:")
+    leaves_range = embedded or (sdxl and vae_settings["force_upcast"])  # of float16: activations of 1e6
+    return torch.float32 if leaves_range and network == torch.float16 else network
 
 
 def load_pipeline(config: ModelConfig, dtype: torch.dtype, family: str = "image") -> Pipeline:

@@ -23,6 +23,7 @@ from bench.base.media import files
 from bench.data import prompts as prompt_sets
 from bench.engine.batch import Batch, Report
 from bench.engine.engine import Engine
+from bench.engine.finite import not_finite
 from bench.engine.method import InferenceMethod
 from bench.engine.reward import Reward
 from bench.engine.world import World
@@ -218,7 +219,8 @@ class Trainer:
         limit = math.inf if self.settings.clip_norm is None else self.settings.clip_norm
         norm = float(clip_grad_norm_(self.parameters, limit))
         if not math.isfinite(norm):
-            raise NotFinite(f"step {step}: the gradient is not finite (norm {norm})")
+            advice = not_finite(self.session.chain)
+            raise NotFinite(f"step {step}: the gradient is not finite (norm {norm}): {advice}")
         self.optimizer.step()
         self.counters.step = step
         self.counters.nfe_forward += report.forward

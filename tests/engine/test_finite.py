@@ -1,18 +1,23 @@
 """Latents that are not finite end with the step's name, wherever they leave the chain."""
 
+import re
+from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from bench.base.errors import NotFinite
+from bench.base.errors import BenchError, NotFinite
+from bench.engine.batch import Perturbation
 from bench.engine.chain import State, Transition
+from bench.engine.finite import not_finite
 from bench.engine.kept_graphs import Keep
 from bench.engine.plan import Kind, Plan, Segment
 from bench.run.evaluate import noise, sample_images
 from tests.support.toy import ToyChain
-from tests.support.toys import PROMPTS, batch_of, engine_of
+from tests.support.toys import PROMPTS, Bowl, batch_of, engine_of
 
 pytestmark = pytest.mark.silent
 
@@ -62,7 +67,7 @@ def test_sampling_latents_that_are_not_finite_names_the_step(at: int, row: int, 
     assert f"the first of {PROMPTS[row]!r}" in str(caught.value)
 
 
-def test_finite_latents_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finite_latents_and_slopes_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not at every step: on a GPU that would wait for the device."""
     calls = list[tuple[int, ...]]()
     isfinite = Tensor.isfinite
@@ -74,4 +79,59 @@ def test_finite_latents_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(Tensor, "isfinite", counted)
     engine_of(ToyChain(steps=6)).rollout([FO] * 4, batch_of(4))
     sample_images(ToyChain(steps=6), PROMPTS, torch.zeros(4, 2))
-    assert calls == [(4, 2), (4, 2)]
+    assert calls == [(4, 2), (4, 2), (4, 2)]  # latents, the reward's gradient, latents
+
+
+class Steep(Bowl):
+    """A reward whose gradient is not finite on the second of two pictures, although its score is.
+
+    value: added to all scores.
+    """
+
+    def __init__(self, value: float = 0.0) -> None:
+        self.value = value
+
+    def score(self, media: Tensor, prompts: Sequence[str]) -> Tensor:
+        """[B] of media [B, …]."""
+        return (
+            super().score(media, prompts)
+            + self.value
+            + (media * torch.tensor([[1.0, 1], [1, 0]])).sqrt().sum(1)
+        )
+
+
+def test_a_finite_rewards_gradient_that_is_not_finite_is_blamed_on_the_reward() -> None:
+    """And not where the reward is not finite itself, which is told with the rewards."""
+    x = torch.ones(2, 2)
+    for value in (0.0, float("nan")):
+        roller = engine_of(ToyChain(steps=6), Steep(value)).roller
+        micro = roller.prepare([0, 1], [FO] * 2, batch_of(4, step=7), Perturbation())
+        if value == 0.0:
+            told = (
+                r"^batch 7: the reward's gradient is not finite on 1 of 2 samples, the first of 'a red apple'"
+            )
+            with pytest.raises(BenchError, match=f"{told}.*dtype=float32"):
+                roller.reward_of(micro, [0, 1], x, need_grad=True)
+        else:
+            rewards, _ = roller.reward_of(micro, [0, 1], x, need_grad=True)
+            assert bool(rewards.isnan().all())
+
+
+@pytest.mark.parametrize(
+    ("dtype", "decoder_dtype", "told"),
+    [
+        (torch.float32, torch.float32, r"^training has diverged: a smaller train\.lr"),
+        (
+            torch.bfloat16,
+            torch.float32,
+            r"in bfloat16 and the decoder in float32: --set model\.dtype=float32",
+        ),
+        (torch.float16, torch.float16, r"in float16, scaled to fit .*: --set model\.dtype=float32"),
+        (None, None, r"^training has diverged"),
+    ],
+)
+def test_a_gradient_that_is_not_finite_names_the_dtype_to_set(
+    dtype: torch.dtype | None, decoder_dtype: torch.dtype | None, told: str
+) -> None:
+    says = {} if dtype is None else {"dtype": dtype, "decoder_dtype": decoder_dtype}
+    assert re.search(told, not_finite(SimpleNamespace(**says)))

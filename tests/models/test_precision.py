@@ -12,8 +12,11 @@ from bench.base.errors import BenchError
 from bench.engine.batch import Perturbation
 from bench.engine.chain import State
 from bench.engine.plan import Kind, Plan, Segment
+from bench.experiment.choices import load_reward
+from bench.experiment.settings import Choice
 from bench.models.config import ModelConfig
 from bench.models.pipeline import decoder_dtype, network_dtype
+from bench.run.load import load_chain
 from tests.models.test_image import latents, picture
 from tests.support.pipelines import CPU, image_chain, small_chain
 from tests.support.toys import PROMPTS, Pattern, batch_of, engine_of, gradient
@@ -43,6 +46,34 @@ def test_decoder_is_float32_where_asked_or_where_sdxls_would_overflow(
 ) -> None:
     config = ModelConfig(vae_dtype=vae_dtype)
     assert decoder_dtype(config, {"force_upcast": True}, network, sdxl) == expected
+
+
+@pytest.mark.parametrize("source", ["embedded:sd", "embedded:video"])
+def test_decoder_of_the_embedded_models_is_float32_under_float16_alone(source: str) -> None:
+    """Their activations go to 1e6."""
+    config = ModelConfig(source=source)
+    found = [
+        decoder_dtype(config, {}, dtype, sdxl=False)
+        for dtype in (torch.float16, torch.bfloat16, torch.float32)
+    ]
+    assert found == [torch.float32, torch.bfloat16, torch.float32]
+    assert (
+        decoder_dtype(ModelConfig(source=source, vae_dtype="float16"), {}, torch.float16, False)
+        == torch.float16
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_the_embedded_model_takes_a_step_in_half_precision(dtype: Any) -> None:
+    """As `--model tiny --set model.dtype=half` does on a GPU and on a CPU."""
+    chain = load_chain(ModelConfig(source="embedded:sd", steps=3, guidance=1.0, dtype=dtype), CPU)
+    engine = engine_of(chain, load_reward(Choice(name="clip", config={}), CPU))
+    report = engine.gradient(
+        engine.rollout([PLAN] * 2, batch_of(2), Perturbation(scale=0.3)), torch.tensor([1.0, -2.0])
+    )
+    assert bool(report.rewards.isfinite().all()) and all(term.norm > 0 for term in report.terms.values())
+    assert bool(gradient(chain).isfinite().all())
 
 
 def gradients(**options: Any) -> Tensor:

@@ -21,6 +21,7 @@ from bench.base.errors import BenchError
 from bench.engine.batch import Batch, Trajectory
 from bench.engine.chain import Chain
 from bench.engine.engine import Engine
+from bench.engine.finite import not_finite
 from bench.engine.method import Method
 from bench.engine.plan import Kind
 from bench.engine.random_streams import derived_seed, uniform
@@ -108,7 +109,8 @@ class Probe:
             self._cold = False
         draw, trajectory = self._gradient(batch)
         if not (bool(torch.isfinite(draw.gradient).all()) and bool(torch.isfinite(trajectory.rewards).all())):
-            raise BenchError(f"batch {moments.draws}: the gradient or a reward is not finite")
+            advice = not_finite(self.engine.chain)
+            raise BenchError(f"batch {moments.draws}: the gradient or a reward is not finite: {advice}")
         check = moments.draws < MIN_GROUPS or moments.draws % CHECK == 0
         if moments.same and not check and _whole(trajectory):
             draw.exact = {i: part for (_, i), part in draw.parts.items()}  # the same sums, as was seen so far
