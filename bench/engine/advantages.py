@@ -52,9 +52,13 @@ def group_statistics(rewards: torch.Tensor, group: Sequence[int]) -> tuple[torch
 
 
 def _by(label: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """For every sample, the sum of the values [B] with its label [B]."""
-    sums = torch.zeros(int(label.max()) + 1, dtype=values.dtype, device=values.device)
-    return sums.index_add(0, label, values)[label]
+    """For every sample, the sum of the values [B] with its label [B].
+
+    On the CPU wherever they are: a GPU would add them in another order each time.
+    """
+    place = label.cpu()
+    sums = torch.zeros(int(place.max()) + 1, dtype=values.dtype)
+    return sums.index_add(0, place, values.cpu())[place].to(values.device)
 
 
 def whiten(rewards: torch.Tensor, mean: torch.Tensor, std: torch.Tensor, clamp: float) -> torch.Tensor:

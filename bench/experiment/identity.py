@@ -14,7 +14,13 @@ PLACES = ("source", "path", "revision", "unet_source", "unet_path", "unet_revisi
 PLACES_IF_GIVEN = ("processor", "tokenizer", "clip")
 # Settings that schema version 1 gained later, and the values that mean what there was before them.
 LATER: Tree = {"dcot": None}
-LATER_OF_TRAIN: Tree = {"reward_chunk": None, "rollout_batch": None, "budget": None, "evaluations": 1}
+LATER_OF_TRAIN: Tree = {
+    "reward_chunk": None,
+    "rollout_batch": None,
+    "budget": None,
+    "evaluations": 1,
+    "deterministic": False,
+}
 SAME_NUMBERS = {"graphs": ("auto", "staged")}  # to the last bit; `joint` differs by rounding
 NO_NUMBERS = ("graph_budget",)
 LATER_OF_METHODS: Tree = {"frames": "all", "group": False, "until": 1.0, "balance": "none"}

@@ -96,6 +96,10 @@ class TrainConfig(Strict):
         default=1, ge=1, description="so many evaluations, evenly over the training, the last at its end"
     )
     checkpoint_every: int = Field(default=10, ge=1, description="optimizer steps between checkpoints")
+    deterministic: bool = Field(
+        default=False,
+        description="the same bits again on a GPU, too, at the price of slower sums; a CPU gives them anyway",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -154,6 +158,7 @@ class TrainConfig(Strict):
             micro_batch=self.micro_batch,
             rollout_batch=self.rollout_batch,
             reward_chunk=self.reward_chunk,
+            deterministic=self.deterministic,
         )
 
 
@@ -213,6 +218,11 @@ class CellConfig(Strict):
     def trains(self) -> bool:
         """Whether there are optimizer steps: not for the base model, nor for methods that train nothing."""
         return self.training is not None and self.training.train.steps != 0
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether a GPU is to give the same bits again."""
+        return self.training is not None and self.training.train.deterministic
 
     @property
     def label(self) -> str:

@@ -35,7 +35,7 @@ def run_cell(cell: CellDir, timeout: float | None) -> Exit:
     stop = StopRequest(timeout)
     with stop.listening():
         work = CellWork.read(cell)
-        world, device = start(work.threads)
+        world, device = start(work.threads, work.config.deterministic)
         if work.finished():
             return Exit.DONE
         if not world.is_main:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -21,18 +22,42 @@ from bench.engine.world import World
 from bench.models.config import ModelConfig
 from bench.models.lora_place import weights_file
 
+CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 GARBAGE = (700, 10, 10)  # how often Python looks for it: a cycle of objects can hold a graph
 
 
-def start(threads: int) -> tuple[World, torch.device]:
-    """This process's place among those that share its cell (alone without any), and its device."""
+def start(threads: int, deterministic: bool = False) -> tuple[World, torch.device]:
+    """This process's place among those that share its cell (alone without any), and its device.
+
+    deterministic: whether a GPU is to give the same bits again. Raises BenchError if it is too late for that.
+    """
     torch.set_num_threads(threads)
     gc.set_threshold(*GARBAGE)
+    repeat_exactly(deterministic and torch.cuda.is_available())
     state = PartialState(cpu=not torch.cuda.is_available())
     device = torch.device(state.device or "cpu")
     if device.type == "cpu":
         device = torch.device("cpu")  # not `cpu:0`, which loading refuses
     return World(state if state.num_processes > 1 else None), device
+
+
+def repeat_exactly(wanted: bool) -> None:
+    """Have a GPU take the same sums in the same order each time, or as fast as it can.
+
+    In the strict mode of torch its fused attention, its products and its indexing repeat themselves, and what
+    cannot is an error. Raises BenchError if CUDA has started without what cuBLAS needs for that.
+    """
+    if wanted and CUBLAS not in os.environ:
+        if torch.cuda.is_initialized():
+            raise BenchError(
+                f"train.deterministic: CUDA has started in this process without {CUBLAS}: leave out "
+                f"--in-process, or set {CUBLAS}=:4096:8 in the environment"
+            )
+        os.environ[CUBLAS] = ":4096:8"
+    torch.use_deterministic_algorithms(wanted)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # takes time, and nobody reads it
+    torch.backends.cudnn.deterministic = wanted
+    torch.backends.cuda.enable_cudnn_sdp(not wanted)
 
 
 def load_chain(config: ModelConfig, device: torch.device) -> Chain:

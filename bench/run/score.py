@@ -114,7 +114,7 @@ def score_cells(console: Console, directories: Sequence[Path], asked: ScoringReq
 
 def _redrawn(console: Console, cell: CellDir, config: CellConfig, asked: ScoringRequest) -> list[Record]:
     adapter = find_lora(cell.path, "--cell") if config.trains else None
-    world, device = start(config.threads)
+    world, device = start(config.threads, config.deterministic)
     videos = config.model.config.frames is not None
     choices = tuple(_choices(console, asked, config.eval_rewards, videos))
     how = config.eval if asked.batch is None else config.eval.model_copy(update={"batch": asked.batch})

@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
+import bench.engine.random_streams
 import bench.engine.rollout
 from bench.engine.batch import MicroBatch, Perturbation
 from bench.engine.plan import Kind, Plan, Segment
-from bench.engine.random_streams import derived_seed, normal, uniform
+from bench.engine.random_streams import BLOCK, derived_seed, normal, uniform
 from bench.engine.rollout import Roller
 from tests.support.toy import ToyChain
 from tests.support.toys import Bowl, batch_of, engine_of
@@ -54,6 +55,31 @@ def test_numbers_are_standard_normal() -> None:
     assert abs(float(rows.mean())) < 3 / 32000**0.5
     assert abs(float(rows.square().mean()) - 1) < 3 * (2 / 32000) ** 0.5
     assert abs(float((rows[1:] * rows[:-1]).mean())) < 3 / 32000**0.5
+
+
+@pytest.mark.parametrize(
+    "count", [15, 16, BLOCK - 1, BLOCK, BLOCK + 1, BLOCK + 15, BLOCK + 16, 3 * BLOCK + 7]
+)
+def test_numbers_drawn_in_blocks_are_those_of_one_piece_on_a_cpu(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stored cells go on with them. No block is larger than what every GPU draws at once."""
+    key = ("zo", 0, 1, 2, 3)
+    whole = torch.randn(count, generator=torch.Generator().manual_seed(derived_seed(*key)))
+    sizes, randn = list[int](), torch.randn
+
+    def recorded(shape: torch.Size, **options: Any) -> Tensor:
+        sizes.append(shape.numel())
+        return randn(shape, **options)
+
+    monkeypatch.setattr(bench.engine.random_streams.torch, "randn", recorded)
+    assert torch.equal(normal([key], (count,), CPU)[0], whole)
+    assert sum(sizes) == count and max(sizes) <= 2**15
+
+
+def test_a_rows_shape_does_not_change_its_numbers() -> None:
+    flat, shaped = (normal([("zo", 0), ("zo", 1)], shape, CPU) for shape in ((2 * BLOCK,), (2, BLOCK)))
+    assert torch.equal(shaped, flat.unflatten(1, (2, BLOCK)))
 
 
 def prepared(pert: Perturbation, index: list[int] | None = None) -> tuple[Roller, MicroBatch]:
