@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from bench.base import registry
 from bench.base.errors import BenchError
@@ -11,6 +12,8 @@ from bench.data.prompts import PromptSet
 from bench.engine.method import Method
 from bench.engine.reward import is_differentiable, media_of
 from bench.experiment.settings import Choice, EvalConfig, ModelChoice
+
+LEAST_SCALE_OF_PAIRS = 1e-2  # of antithetic perturbations in half precision; docs/estimators.md
 
 
 def fitted(name: str, config: Strict, steps: int) -> Method:
@@ -79,6 +82,22 @@ def check_media(model: ModelChoice, rewards: Iterable[Choice]) -> None:
                 f"reward '{choice.name}' scores videos, and model '{model.name}' makes pictures: "
                 "choose another reward, or a model of family video"
             )
+
+
+def cautions(choices: Iterable[tuple[Choice, ModelChoice]]) -> list[str]:
+    """What runs and will be worth less than it might, one line for each method. choices: method and model."""
+    found: dict[str, None] = {}
+    for method, model in choices:
+        config: dict[str, Any] = {"antithetic": False, "completion": "zo", **method.config}
+        if not config["antithetic"] or config["completion"] != "zo" or model.config.dtype == "float32":
+            continue
+        if config["scale"] < LEAST_SCALE_OF_PAIRS:
+            found[
+                f"{method.name} on {model.name}: a pair at scale {config['scale']:g} differs by less than "
+                f"{model.config.dtype} rounds (docs/estimators.md): --set {method.name}.scale="
+                f"{LEAST_SCALE_OF_PAIRS:g} or more, or --set model.dtype=float32"
+            ] = None
+    return list(found)
 
 
 def _scores_videos(reward: Choice) -> bool:

@@ -19,10 +19,11 @@ from bench.base.files import write_atomically
 from bench.base.layers import dump_yaml
 from bench.base.lazy import psutil
 from bench.experiment import missing
+from bench.experiment.checks import cautions
 from bench.experiment.model_files import model_file
 from bench.experiment.request import Experiment
 from bench.experiment.resolve import Cell, resolve_all
-from bench.experiment.settings import SCHEMA_VERSION
+from bench.experiment.settings import SCHEMA_VERSION, CellConfig
 from bench.run import launch, preflight, warm
 from bench.run.forecast import Earlier
 from bench.run.gpu_hours import GpuHours
@@ -125,7 +126,14 @@ def show(console: Console, planned: PlannedRun) -> None:
         style="dim",
     )
     _show_stand_ins(console, planned)
+    _show_cautions(console, (cell.config for cell in planned.cells))
     missing.show(console, planned.experiment, planned.cells)
+
+
+def _show_cautions(console: Console, configs: Iterable[CellConfig]) -> None:
+    trained = ((c.training.method, c.model) for c in configs if c.training is not None)
+    for text in cautions(trained):
+        plain(console, text, "yellow")
 
 
 def _show_stand_ins(console: Console, planned: PlannedRun) -> None:
@@ -168,6 +176,7 @@ def run(
     kept = f", {done} done before" if done else ""
     console.print(f"{len(ready)} cells, {at_once} at a time{kept}; results in {planned.results.path}")
     _show_stand_ins(console, planned)
+    _show_cautions(console, (work.config for work in planned.todo))
     with watcher(console, len(ready)) as progress:
         if in_process:
             outcomes, interrupted = launch.run_here(ready, _in_this_process(how.timeout), progress)

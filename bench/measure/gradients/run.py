@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from bench.base.console import plain
 from bench.base.files import read_rows
+from bench.experiment.checks import cautions
 from bench.measure.gradients.plan import Limits, PlannedProbes, unfinished
 from bench.measure.gradients.work import ProbeWork
 from bench.run import launch
@@ -81,6 +83,8 @@ def run(console: Console, planned: PlannedProbes, force: bool) -> Ended:
     if planned.limits.budget is not None:
         told = f"{planned.limits.budget:g} s of drawing on each of {at_once} places; loading comes on top"
         console.print(told, soft_wrap=True, highlight=False)
+    for text in cautions((work.config.method, work.config.model) for work in todo):
+        plain(console, text, "yellow")
     with watcher(console, len(ready)) as progress:
         slots = Slots(planned.limits, at_once, ready)
         outcomes, interrupted = launch.run(ready, at_once, slots, progress, command_line())

@@ -1,0 +1,38 @@
+"""What runs and is worth less than it might be: pairs that half precision cannot tell apart."""
+
+from typing import Any
+
+import pytest
+
+from bench.experiment.checks import cautions
+from bench.experiment.request import Options, build
+from bench.experiment.resolve import resolve_all
+
+
+def told(methods: str, *settings: str) -> list[str]:
+    """The cautions for these methods on the embedded model."""
+    options: Any = {"methods": methods, "settings": settings}
+    cells = resolve_all(build(Options(**options)).combinations)
+    return cautions(
+        (c.config.training.method, c.config.model) for c in cells if c.config.training is not None
+    )
+
+
+@pytest.mark.parametrize("dtype", ["half", "float16", "bfloat16"])
+def test_close_pairs_in_half_precision_are_told_with_what_to_set(dtype: str) -> None:
+    found = told("zo-antithetic,rlr-antithetic,zo,rlr", f"model.dtype={dtype}", "rlr-antithetic.scale=1e-4")
+    assert len(found) == 2
+    assert found[0].startswith(f"zo-antithetic on tiny: a pair at scale 0.001 differs by less than {dtype}")
+    assert "--set rlr-antithetic.scale=0.01 or more, or --set model.dtype=float32" in found[1]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        (),
+        ("model.dtype=half", "zo-antithetic.scale=1e-2", "rlr-antithetic.scale=0.1"),
+        ("model.dtype=half", "zo-antithetic.scale=1e-2", "rlr-antithetic.completion=none"),
+    ],
+)
+def test_others_are_not(settings: tuple[str, ...]) -> None:
+    assert told("zo-antithetic,rlr-antithetic", *settings) == []
