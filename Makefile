@@ -1,5 +1,7 @@
-# Needs python3 ≥ 3.11 with its venv module; everything else goes into .venv. Where the package index serves no CPU
-# build of torch: make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# Needs python3 ≥ 3.11 with its venv module; everything else goes into .venv. Another build of torch (docs/operations.md):
+#   CPU alone                                make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
+#   V100, or a driver before 580 (CUDA 12)   make venv TORCH_INDEX=https://download.pytorch.org/whl/cu126
+# and the same TORCH_INDEX for `make scorers`. In an environment that is there already: make clean venv TORCH_INDEX=…
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
@@ -26,7 +28,7 @@ scorers: $(SCORERS)
 $(SCORERS): $(STAMP) scorers-nodeps.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[scorers,vbench]' -c constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r scorers-nodeps.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .venv/scorers torchvision==0.28.0
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .venv/scorers torchvision==0.28.0 $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 	$(BIN)/python -W ignore -c 'from rewards.shared import compat; compat.open_clip(); compat.image_reward()'
 	touch $(SCORERS)
 

@@ -60,6 +60,7 @@ def profile(
     calibration: Calibration = None,
     out: options.Out = Path("results/profile"),
     threads: options.Threads = None,
+    device: options.Device = None,
 ) -> None:
     """Show what one optimizer step of each method takes: memory by component, evaluations, time."""
     without_bars()

@@ -54,6 +54,7 @@ def gradients(
         int | None, Option(min=1, metavar="N", help="methods at a time", show_default="one per CPU core")
     ] = None,
     threads: options.Threads = None,
+    device: options.Device = None,
     force: Annotated[bool, Option("--force", help="forget what was measured before")] = False,
 ) -> None:
     """Measure bias, variance and cost of each method's gradient against the exact one.

@@ -1,9 +1,20 @@
 """The options that several commands share, each declared once. A command says only what its default is."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 from typer import Argument, Option
+
+from bench.base import devices
+
+
+def _hand_on(device: str | None) -> str | None:
+    """To this process and all that it starts. A command has nothing to do with its option `device`."""
+    if device is not None:
+        os.environ[devices.VARIABLE] = devices.wish(device, "--device")
+    return device
+
 
 Methods = Annotated[
     str | None, Option(metavar="NAMES", help="names with commas between them, or `all`", show_default="all")
@@ -51,6 +62,15 @@ Weights = Annotated[
 Dcot = Annotated[bool | None, Option("--dcot/--no-dcot", help="other prompts for coarse, mid and fine steps")]
 Threads = Annotated[
     int | None, Option(min=1, metavar="N", help="CPU threads of each process", show_default="the model's")
+]
+Device = Annotated[
+    str | None,
+    Option(
+        metavar="DEVICE",
+        help="cpu, cuda, or auto: the GPU where there is one",
+        show_default="auto",
+        callback=_hand_on,
+    ),
 ]
 NamedOut = Annotated[
     Path | None, Option("--out", metavar="DIR", help="results directory", show_default="results/NAME")

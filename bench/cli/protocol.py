@@ -33,6 +33,7 @@ def tune(
     studies: Studies = 1,
     out: options.NamedOut = None,
     jobs: Jobs = None,
+    device: options.Device = None,
     slurm: Slurm = None,
     dry_run: Annotated[
         bool, Option("--dry-run", help="check everything, print the trials, run nothing")
@@ -104,6 +105,7 @@ def suite(
     seeds: Annotated[int, Option(min=1, max=1000, metavar="N", help="final runs of every method")] = 4,
     out: options.Out = Path("results/suite"),
     jobs: Jobs = None,
+    device: options.Device = None,
     slurm: Slurm = None,
     dry_run: Annotated[
         bool, Option("--dry-run", help="check everything, say what would run and what it costs, run nothing")

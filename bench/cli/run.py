@@ -44,6 +44,7 @@ def run(
     out: options.NamedOut = None,
     jobs: Jobs = None,
     threads: options.Threads = None,
+    device: options.Device = None,
     processes: Processes = 1,
     timeout_per_cell: TimeoutPerCell = None,
     dry_run: Annotated[
@@ -144,6 +145,7 @@ def sample(
             show_default="as the cell",
         ),
     ] = None,
+    device: options.Device = None,
 ) -> None:
     """Draw pictures with a model, with or without a trained LoRA."""
     without_bars()
@@ -205,6 +207,7 @@ def evaluate(
         list[str] | None, Option("--set", metavar="SETTING", help="REWARD.KEY=VALUE; may be repeated")
     ] = None,
     out: Annotated[Path | None, Option(metavar="FILE", help="every score in a table, .csv or .jsonl")] = None,
+    device: options.Device = None,
 ) -> None:
     """Score pictures from anywhere, or a trained cell by other rewards than its run did."""
     without_bars()

@@ -27,6 +27,7 @@ def submit(
     settings: options.Settings = None,
     weights: options.Weights = None,
     threads: options.Threads = None,
+    device: options.Device = None,
     dcot: options.Dcot = None,
     out: options.NamedOut = None,
     changes: options.Changes = None,
@@ -94,6 +95,7 @@ def retry(
     changes: options.Changes = None,
     max_parallel: options.MaxParallel = None,
     wait: options.Wait = False,
+    device: options.Device = None,
     dry_run: Annotated[bool, Option("--dry-run", help="show what would be sent")] = False,
 ) -> None:
     """Send cells that ended badly once more; they continue from their last checkpoints."""

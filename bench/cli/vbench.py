@@ -98,6 +98,7 @@ def generate(
     settings: Settings = None,
     force: MakeAgain = False,
     dry_run: Count = False,
+    device: options.Device = None,
     slurm: Slurm = None,
     cells: Cells = None,
     changes: options.Changes = None,

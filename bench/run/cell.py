@@ -9,8 +9,8 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from bench.base.units import GIB
+from bench.engine.world import World
 from bench.run.forecast import relaxed
-from bench.run.load import start
 from bench.run.process import Exit
 from bench.run.recorded import ENDINGS, REASONS, StopRequest, recorded
 from bench.run.store import CellDir, WorkState
@@ -35,14 +35,14 @@ def run_cell(cell: CellDir, timeout: float | None) -> Exit:
     stop = StopRequest(timeout)
     with stop.listening():
         work = CellWork.read(cell)
-        world, device = start(work.threads, work.config.deterministic)
         if work.finished():
             return Exit.DONE
-        if not world.is_main:
-            return ENDINGS[_run(Session(cell, work.config, world, device), stop)]
-        return recorded(
-            work, device, world.size, lambda: _run_and_save(Session(cell, work.config, world, device), stop)
-        )
+
+        def do(world: World, device: torch.device) -> Exit:
+            session = Session(cell, work.config, world, device)
+            return _run_and_save(session, stop) if world.is_main else ENDINGS[_run(session, stop)]
+
+        return recorded(work, do)
 
 
 def _run_and_save(session: Session, stop: StopRequest) -> Exit:

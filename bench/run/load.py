@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from accelerate import PartialState
 
-from bench.base import registry
+from bench.base import devices, registry
 from bench.base.errors import BenchError
 from bench.data.need import needs_of
 from bench.data.prompts import dcot
@@ -29,12 +29,14 @@ GARBAGE = (700, 10, 10)  # how often Python looks for it: a cycle of objects can
 def start(threads: int, deterministic: bool = False) -> tuple[World, torch.device]:
     """This process's place among those that share its cell (alone without any), and its device.
 
-    deterministic: whether a GPU is to give the same bits again. Raises BenchError if it is too late for that.
+    deterministic: whether a GPU is to give the same bits again. Raises BenchError where a GPU is to be had,
+    and torch cannot use it (`bench.base.devices`), or where it is too late for `deterministic`.
     """
     torch.set_num_threads(threads)
     gc.set_threshold(*GARBAGE)
-    repeat_exactly(deterministic and torch.cuda.is_available())
-    state = PartialState(cpu=not torch.cuda.is_available())
+    gpu = devices.asked() != "cpu" and torch.cuda.is_available()
+    repeat_exactly(deterministic and gpu)  # before `devices.kind`, which starts CUDA
+    state = PartialState(cpu=devices.kind() == "cpu")
     device = torch.device(state.device or "cpu")
     if device.type == "cpu":
         device = torch.device("cpu")  # not `cpu:0`, which loading refuses

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
-from bench.base import registry, reward_names
+from bench.base import devices, registry, reward_names
 from bench.base.console import progress
 from bench.base.errors import BenchError
 from bench.base.layers import shipped
@@ -139,13 +139,11 @@ def try_out(trials: Sequence[Trial]) -> list[str]:
 
 
 def _model(trial: Trial) -> None:
-    import torch
-
     from bench.models.shapes import picture_shape
 
     model = trial.model
     for key, value in (("dtype", model.dtype), ("vae_dtype", model.vae_dtype)):
-        if value == "float16" and not torch.cuda.is_available():
+        if value == "float16" and devices.kind() == "cpu":
             raise BenchError(
                 f"model.{key}: float16 overflows and is slow on a CPU, and there is no GPU here: --set "
                 f"model.{key}=bfloat16"
@@ -166,7 +164,7 @@ def _rewards(trial: Trial) -> None:
         return  # told already
     if not trial.rewards:
         return
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(devices.kind())
     noise = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0)).to(device)
     texts = prompts.load(trial.prompts).train
     for choice in trial.rewards:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
+from bench.base import devices
 from bench.run.store import Cause, Status, WorkState
 from bench.run.warm import WarmProcess
 from bench.run.work import Work
@@ -51,13 +52,22 @@ class Machines:
 class HowToRun:
     """How each work is run: data-parallel processes, seconds until it has to stop, and further options.
 
-    processes: on each of the machines.
+    processes: on each of the machines. device: what it computes on, if not as this process; promised_gpus:
+    those that its job asked for on each machine (`bench.base.devices`).
     """
 
     processes: int = 1
     timeout: float | None = None
     extra: tuple[str, ...] = ()
     machines: Machines = Machines()
+    device: str | None = None
+    promised_gpus: int = 0
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The environment's part of it."""
+        found = {devices.PROMISED: str(self.promised_gpus)} if self.promised_gpus else {}
+        return found if self.device is None else found | {devices.VARIABLE: self.device}
 
     def _launcher(self) -> list[str]:
         """Python alone, or `accelerate launch` for several processes (on CPUs it is the same launcher)."""
@@ -138,7 +148,7 @@ class Process:
         self._killed_as_asked = False
         self.started = time.monotonic()
         threads = str(work.threads)
-        environment = os.environ | dict.fromkeys(THREAD_VARIABLES, threads)
+        environment = os.environ | dict.fromkeys(THREAD_VARIABLES, threads) | how.variables
         environment[COMMAND_VARIABLE] = command_line
         if not any(name in environment for name in ALLOCATOR_VARIABLES):
             environment[ALLOCATOR_VARIABLES[0]] = "expandable_segments:True"

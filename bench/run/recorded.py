@@ -19,7 +19,9 @@ import torch
 
 from bench.base.errors import BenchError, NotFinite
 from bench.base.files import write_atomically
+from bench.engine.world import World
 from bench.run.environment import environment
+from bench.run.load import start
 from bench.run.process import COMMAND_VARIABLE, Exit
 from bench.run.store import Cause, CellInUse, WorkState
 from bench.run.work import Work
@@ -81,39 +83,46 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def recorded(work: Work, device: torch.device, processes: int, do: Callable[[], Exit]) -> Exit:
-    """Do unfinished work under its directory's lock; `do` writes the status that it ends in.
+def recorded(work: Work, do: Callable[[World, torch.device], Exit]) -> Exit:
+    """Do unfinished work on a device under its directory's lock; `do` writes the status that it ends in.
 
-    Whatever goes wrong ends in the state `failed`, with the reason and a traceback on record. processes: how
-    many share the work.
+    Whatever goes wrong ends in the state `failed`, with the reason and a traceback on record.
     """
     directory = work.directory
     try:
+        try:
+            world, device = start(work.threads, work.deterministic)
+        except BenchError as error:  # no device, or not the one that was asked for
+            with directory.locked():
+                _record_failure(work, error, gpu=False)
+            return Exit.FAILED
+        if not world.is_main:
+            return do(world, device)
         with directory.locked():
             if work.finished():  # by another run, while this one waited for the lock
                 work.record_done()
                 return Exit.DONE
             directory.write_status(WorkState.RUNNING)
             (directory.path / "traceback.txt").unlink(missing_ok=True)
-            facts = environment(device, processes, os.environ.get(COMMAND_VARIABLE, shlex.join(sys.argv)))
+            facts = environment(device, world.size, os.environ.get(COMMAND_VARIABLE, shlex.join(sys.argv)))
             write_atomically(directory.path / "env.json", json.dumps(facts, indent=2) + "\n")
             try:
-                return do()
+                return do(world, device)
             except Exception as error:
-                _record_failure(work, error)
+                _record_failure(work, error, device.type == "cuda")
                 return Exit.FAILED
     except CellInUse as error:
         print(error, flush=True)
         return Exit.LOCKED
 
 
-def _record_failure(work: Work, error: Exception) -> None:
+def _record_failure(work: Work, error: Exception, gpu: bool) -> None:
     """Put on record that the exception being handled ended the work."""
     message = str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
     directory, cause = work.directory, None
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or NO_MEMORY in str(error):
         cause = Cause.OUT_OF_MEMORY
-        message = f"{message}\n{work.memory_advice(torch.cuda.is_available())}"
+        message = f"{message}\n{work.memory_advice(gpu)}"
     elif isinstance(error, NotFinite):
         cause = Cause.NOT_FINITE
     directory.write_status(WorkState.FAILED, message=message, cause=cause)

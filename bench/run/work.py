@@ -72,6 +72,11 @@ class Work(ABC):
         return self.config.threads
 
     @property
+    def deterministic(self) -> bool:
+        """Whether a GPU is to give the same bits again."""
+        return False
+
+    @property
     @abstractmethod
     def total(self) -> int | None:
         """How many units it takes until it is done; None if that is not known."""
@@ -113,6 +118,11 @@ class CellWork(Work):
     def total(self) -> int | None:
         """The optimizer steps; None for the base model and with a budget."""
         return None if self.config.training is None else self.config.training.train.steps
+
+    @property
+    def deterministic(self) -> bool:
+        """As its settings say."""
+        return self.config.deterministic
 
     @property
     def log(self) -> Path:

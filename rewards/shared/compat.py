@@ -76,6 +76,12 @@ def torchvision() -> Any:
     try:
         return importlib.import_module("torchvision")
     except RuntimeError as error:
+        if "compiled with different CUDA major versions" in str(error):
+            raise BenchError(
+                f"torchvision was built for another CUDA than torch {torch.__version__} (built for "
+                f"{torch.version.cuda}). Install the one that fits, with the TORCH_INDEX of `make venv`:\n"
+                "  rm -rf .venv/scorers .venv/.scorers && make scorers TORCH_INDEX=…"
+            ) from error
         if "operator torchvision::nms does not exist" not in str(error):
             raise
     for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:

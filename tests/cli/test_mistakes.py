@@ -1,9 +1,11 @@
 """A user's mistake is one message, told before anything runs."""
 
+import os
 from pathlib import Path
 
 import pytest
 
+from bench.base import devices
 from bench.base.errors import BenchError
 from tests.cli.planning import planned
 from tests.support.running import bench, here
@@ -23,6 +25,16 @@ def test_mistake_is_one_message_with_exit_code_2_and_no_traceback(tmp_path: Path
     assert done.stderr.startswith("error: unknown method 'dppo'. Did you mean 'ddpo'? Known: ")
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "x").exists()
+
+
+def test_a_device_is_handed_on_to_all_processes_and_an_unknown_one_is_a_mistake(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(devices.VARIABLE, "auto")
+    done = here("run", "--device", "gpu", "--out", tmp_path / "x")
+    assert done.returncode == 2 and "--device: 'gpu' is no device" in done.stderr
+    assert here("run", "--device", "cpu", "--dry-run", "--out", tmp_path / "x").returncode == 0
+    assert os.environ[devices.VARIABLE] == "cpu"
 
 
 @pytest.mark.slow

@@ -41,3 +41,21 @@ def test_image_reward_leaves_transformers_and_warnings_as_they_were():
     compat.image_reward()
     assert (set(vars(modeling)), set(vars(modeling.PreTrainedModel)), list(warnings.filters)) == before
     assert "ImageReward.ReFL" not in sys.modules
+
+
+def test_a_torchvision_of_another_cuda_is_one_message_with_what_to_type(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """torchvision's own words, where it and torch were built for different CUDA."""
+    words = "Detected that PyTorch and torchvision were compiled with different CUDA major versions."
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision" / "__init__.py").write_text(f"raise RuntimeError({words!r})")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for found in [m for m in sys.modules if m.partition(".")[0] == "torchvision"]:
+        monkeypatch.delitem(sys.modules, found)
+    compat.torchvision.cache_clear()
+    with pytest.raises(
+        BenchError, match=r"torchvision was built for another CUDA .*\n.*make scorers TORCH_INDEX="
+    ):
+        compat.torchvision()
+    compat.torchvision.cache_clear()

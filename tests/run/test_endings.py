@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.base import devices
 from bench.run import launch
 from bench.run.cell import run_cell
 from bench.run.process import Exit, HowToRun, Outcome
@@ -69,3 +70,20 @@ def test_time_that_loading_used_up_is_told_as_that(tmp_path: Path, plugin: None)
     _, work = plan_dots(tmp_path)
     assert run_cell(CellDir(work.directory.path), 0.0) is Exit.STOPPED
     assert "used up without a step: 0 s were left after loading" in str(work.directory.status().message)
+
+
+@pytest.mark.silent
+def test_a_cell_whose_job_was_promised_a_gpu_fails_without_one_and_the_reason_is_on_record(
+    tmp_path: Path, plugin: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It must not compute on the CPU, a thousand times as long, under the same name."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setenv(devices.PROMISED, "1")
+    _, work = plan_dots(tmp_path)
+    assert run_cell(CellDir(work.directory.path), None) is Exit.FAILED
+    status = work.directory.status()
+    assert status.state is WorkState.FAILED
+    assert str(status.message).startswith("this job asked for 1 GPUs, and torch ")
+    assert not work.log.exists()
+    monkeypatch.setenv(devices.VARIABLE, "cpu")
+    assert run_cell(CellDir(work.directory.path), None) is Exit.DONE

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 
+from bench.base import devices
 from bench.base.errors import BenchError
 from bench.base.units import GIB
 from bench.cli.doctor.lines import Finding, Mark
@@ -51,40 +50,30 @@ def torch_and_gpus() -> Iterator[Finding]:
         "torch", f"{torch.__version__}, " + (f"built for CUDA {cuda}" if cuda else "built for CPU alone")
     )
     if not torch.cuda.is_available():
-        yield _no_gpu(cuda)
+        here = devices.nvidia_smi("name")
+        without = "none: everything runs on the CPU"
+        yield Finding("GPU", devices.unusable(), Mark.BAD) if here else Finding("GPU", without)
         return
-    driver = _nvidia_smi("driver_version")
+    driver = devices.nvidia_smi("driver_version")
     for n in range(torch.cuda.device_count()):
-        free, total = torch.cuda.mem_get_info(n)
-        known = f", driver {driver[0]}" if driver else ""
-        yield Finding(
-            f"GPU {n}",
-            f"{torch.cuda.get_device_name(n)}, {free / GIB:.1f} of {total / GIB:.1f} GiB free{known}, bf16 "
-            + ("yes" if torch.cuda.is_bf16_supported() else "no"),
-        )
+        yield _gpu(n, f", driver {driver[0]}" if driver else "")
 
 
-def _no_gpu(cuda: str | None) -> Finding:
-    here = _nvidia_smi("name")
-    if not here:
-        return Finding("GPU", "none: everything runs on the CPU")
-    if cuda is None:
-        fix = "torch has no CUDA in it: pip install --force-reinstall torch (a CUDA build)"
-    else:
-        fix = f"torch sees none: the driver may be too old for CUDA {cuda}, or CUDA_VISIBLE_DEVICES hides it"
-    return Finding("GPU", f"{here[0]}, but {fix}", Mark.NOTE)
+def _gpu(n: int, driver: str) -> Finding:
+    """What it is, and whether it computes: one tiny kernel is run on it."""
+    import torch
 
-
-def _nvidia_smi(field: str) -> list[str]:
-    """A field of every GPU that the driver knows; empty where there is no driver."""
-    if shutil.which("nvidia-smi") is None:
-        return []
-    command = ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=3, check=True)
-    except (OSError, subprocess.SubprocessError):  # installed, and no GPU or no permission
-        return []
-    return done.stdout.splitlines()
+    if problem := devices.without_kernels(n):
+        return Finding(f"GPU {n}", problem, Mark.BAD)
+    if said := devices.tried(n):
+        name = torch.cuda.get_device_name(n)
+        return Finding(f"GPU {n}", f"{name}{driver}: a first kernel on it failed: {said}", Mark.BAD)
+    free, total = torch.cuda.mem_get_info(n)
+    return Finding(
+        f"GPU {n}",
+        f"{torch.cuda.get_device_name(n)}, {free / GIB:.1f} of {total / GIB:.1f} GiB free{driver}, bf16 "
+        f"{'yes' if torch.cuda.is_bf16_supported() else 'no'}; a first kernel ran",
+    )
 
 
 def processor() -> Iterator[Finding]:
@@ -181,11 +170,11 @@ def disks(results: Path) -> Iterator[Finding]:
         yield Finding("results", f"{free_gigabytes(results):.1f} GB free at {results.absolute()}")
     except BenchError as error:
         yield Finding("results", str(error), Mark.BAD)
-    try:
-        check_locks(cache_directory())
-    except (BenchError, OSError) as error:
-        yield Finding("URL cache", str(error), Mark.NOTE)
     for name, place in (("hub cache", Path(constants.HF_HUB_CACHE)), ("URL cache", cache_directory())):
+        try:
+            check_locks(place)
+        except (BenchError, OSError) as error:
+            yield Finding(name, str(error), Mark.NOTE)
         yield Finding(name, f"{free_gigabytes(place):.1f} GB free at {tilde(place)}")
 
 

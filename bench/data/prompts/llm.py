@@ -12,6 +12,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any, final
 
+from bench.base import devices
 from bench.base.errors import BenchError
 from bench.base.whole import check_whole
 from bench.data import sources
@@ -131,7 +132,7 @@ class Local(LanguageModel):
         from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._device = torch.device(devices.kind())
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(directory, local_files_only=True)
             loaded: Any = AutoModelForCausalLM.from_pretrained(

@@ -10,6 +10,7 @@ import torch
 
 from bench.base.files import append_rows, cut_rows
 from bench.data import prompts as prompt_sets
+from bench.engine.world import World
 from bench.experiment.cell_digests import check_unchanged
 from bench.experiment.choices import load_method, load_reward
 from bench.experiment.settings import Choice
@@ -17,7 +18,7 @@ from bench.measure.gradients.probe import LEVEL, MARGIN, Probe, Sampling
 from bench.measure.gradients.store import INIT, ProbeConfig, ProbeDir
 from bench.measure.gradients.verdict import bias, relative_length
 from bench.measure.gradients.work import ProbeWork
-from bench.run.load import load_chain, load_lora, start
+from bench.run.load import load_chain, load_lora
 from bench.run.process import Exit
 from bench.run.recorded import ENDINGS, REASONS, StopRequest, recorded
 from bench.run.store import WorkState
@@ -35,9 +36,8 @@ def run_probe(directory: ProbeDir, timeout: float | None, draws: int | None, pre
     stop = StopRequest(None)
     with stop.listening():
         work = ProbeWork(directory, directory.config(), directory.id, draws)
-        _, device = start(work.threads)
 
-        def draw() -> Exit:
+        def draw(_: World, device: torch.device) -> Exit:
             shared = precision is None and not work.config.deployed
             session = _Session(directory, work.config, device, shared=shared)
             stop.limit(timeout)
@@ -46,7 +46,7 @@ def run_probe(directory: ProbeDir, timeout: float | None, draws: int | None, pre
             directory.write_status(state, moments.draws, moments.seconds, REASONS[state])
             return ENDINGS[state]
 
-        return recorded(work, device, 1, draw)
+        return recorded(work, draw)
 
 
 class _Session:

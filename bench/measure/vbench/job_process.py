@@ -14,7 +14,6 @@ from bench.measure.vbench import dimension_run, generate
 from bench.measure.vbench.jobs import ScoreJob, VideosJob
 from bench.measure.vbench.record import record
 from bench.measure.vbench.resolve import resolve
-from bench.run.load import start
 from bench.run.process import Exit
 from bench.run.recorded import ENDINGS, REASONS, StopRequest, recorded
 from bench.run.store import Cause, CellDir, WorkState
@@ -32,8 +31,7 @@ def run_job(directory: CellDir) -> Exit:
     """Do it; the status says how it ended."""
     job = work_in(directory)
     assert isinstance(job, VideosJob | ScoreJob)  # who starts this has read it, too
-    _, device = start(job.threads)
-    return recorded(job, device, 1, lambda: _videos(job) if isinstance(job, VideosJob) else _score(job))
+    return recorded(job, lambda *_: _videos(job) if isinstance(job, VideosJob) else _score(job))
 
 
 def _videos(job: VideosJob) -> Exit:

@@ -49,7 +49,8 @@ class CellJob:
     """One cell as a job. Pickled by submitit, so plain values alone.
 
     token: of the claim that the cell must still have. seconds: the job's limit; warning: how long before it
-    SLURM says so. requeue: whether a stopped cell goes back into the queue.
+    SLURM says so. requeue: whether a stopped cell goes back into the queue. gpus: on each machine, as the
+    profile asked for; device: as the user did (`bench.base.devices`).
     """
 
     directory: str
@@ -59,6 +60,8 @@ class CellJob:
     seconds: int
     warning: int
     requeue: bool
+    gpus: int = 0
+    device: str = "auto"
 
     def __call__(self) -> str:
         """Run the cell. Returns how it ended. Raises CellFailed."""
@@ -128,13 +131,14 @@ class CellJob:
         return held is not None and held[0].token == self.token
 
     def _how(self, environment: JobEnvironment) -> HowToRun:
+        alone = HowToRun(self.processes, device=self.device, promised_gpus=self.gpus)
         if environment.num_nodes == 1:
-            return HowToRun(self.processes)
+            return alone
         # The same on all machines, and below 32768: above it, Linux gives ports to outgoing connections.
         port = 20_000 + int(os.environ["SLURM_JOB_ID"]) % 12_000
         first = os.environ["SLURM_LAUNCH_NODE_IPADDR"]  # srun runs on the first machine of the job
         machines = Machines(environment.num_nodes, environment.node, first, port)
-        return HowToRun(self.processes, machines=machines)
+        return replace(alone, machines=machines)
 
     def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
         print("SIGTERM: asking the cell to stop", flush=True)

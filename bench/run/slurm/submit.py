@@ -16,6 +16,7 @@ from rich.table import Table
 from submitit import SlurmExecutor
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
+from bench.base import devices
 from bench.base.errors import BenchError
 from bench.run import claims, launch
 from bench.run.preflight import check_processes
@@ -180,6 +181,8 @@ class _Sender:
             seconds=60 * resources.time,
             warning=self.profile.warning,
             requeue=self.profile.requeue,
+            gpus=resources.gpus_per_node,
+            device=devices.asked(),
         )
 
     def _sent(self, executor: SlurmExecutor, jobs: Sequence[Any]) -> list[str]:

@@ -1,3 +1,4 @@
+import fcntl
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import pytest
 from packaging.requirements import Requirement
 from rich.console import Console
 
+from bench.base import devices
 from bench.base.errors import BenchError
 from bench.cli.doctor import machine, packages, report, runnable
 from bench.cli.doctor.lines import Finding, Mark, examine
@@ -178,3 +180,59 @@ def test_parameters_are_those_of_the_shipped_architectures(name: str) -> None:
 def test_every_shipped_model_from_the_hub_has_a_known_size() -> None:
     for name in ("sd14", "sd15", "sd21-base", "sd21", "sdxl"):
         assert ingredients.model_ingredient(name).gigabytes, name
+
+
+class Gpu:
+    """What torch says of one V100 that it sees."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, able: tuple[int, int], kernel: str | None) -> None:
+        for name, said in {
+            "is_available": True,
+            "device_count": 1,
+            "get_device_name": "Tesla V100",
+            "get_device_capability": able,
+            "get_arch_list": ["sm_75", "sm_90"],
+            "mem_get_info": (2**30, 2**31),
+            "is_bf16_supported": False,
+        }.items():
+            monkeypatch.setattr(f"torch.cuda.{name}", lambda *_, said=said: said)
+        monkeypatch.setattr(devices, "tried", lambda n: kernel)
+        monkeypatch.setattr(devices, "nvidia_smi", lambda *_: ["550.1"])
+
+
+@pytest.mark.parametrize(
+    ("able", "kernel", "mark", "told"),
+    [
+        ((7, 0), None, Mark.BAD, "TORCH_INDEX=https://download.pytorch.org/whl/cu126"),
+        ((7, 5), "CUDA error: unknown", Mark.BAD, "a first kernel on it failed: CUDA error: unknown"),
+        ((7, 5), None, Mark.OK, "1.0 of 2.0 GiB free, driver 550.1, bf16 no; a first kernel ran"),
+    ],
+)
+def test_of_a_gpu_it_is_said_whether_it_computes(
+    able: tuple[int, int], kernel: str | None, mark: Mark, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Gpu(monkeypatch, able, kernel)
+    line = next(line for line in machine.torch_and_gpus() if line.name == "GPU 0")
+    assert line.mark is mark
+    assert told in line.text
+
+
+def test_a_gpu_that_torch_does_not_see_is_essential(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.version.cuda", "13.0")
+    monkeypatch.setattr(devices, "nvidia_smi", lambda *_: ["Tesla V100, 470.1"])
+    line = next(line for line in machine.torch_and_gpus() if line.name == "GPU")
+    assert line.mark is Mark.BAD
+    assert "CUDA 13.0 wants 580 or newer" in line.text
+
+
+def test_a_cache_on_a_file_system_without_locks_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    lines = [line for line in machine.disks(tmp_path) if "locks no files" in line.text]
+    assert [line.name for line in lines] == ["results", "hub cache", "URL cache"]

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from bench.base import devices
 from bench.run import claims
 from bench.run.slurm import job, memory_kills
 from bench.run.slurm.job import CellFailed
@@ -102,6 +103,13 @@ def test_several_machines_meet_at_the_first_one(
     text = " ".join(how.command(planned(tmp_path / "other")))
     assert "--num_processes 8 --num_machines 2 --machine_rank 1 --main_process_ip 10.0.0.1" in text
     assert "--main_process_port 20077" in text
+
+
+def test_what_the_job_knows_of_gpus_reaches_the_cells_process(tmp_path: Path) -> None:
+    work = planned(tmp_path / "out")
+    sent = cell_job(work, gpus=2, device="cpu")._how(job.JobEnvironment())
+    assert sent.variables == {devices.PROMISED: "2", devices.VARIABLE: "cpu"}
+    assert cell_job(work)._how(job.JobEnvironment()).variables == {devices.VARIABLE: "auto"}
 
 
 @pytest.mark.slow

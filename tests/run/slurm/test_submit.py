@@ -4,11 +4,14 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from submitit.core.utils import DelayedSubmission
 
+from bench.base import devices
 from bench.base.errors import BenchError
 from bench.run import claims
 from bench.run.slurm import record, submit, sweep
 from bench.run.slurm.cluster import Profile
+from bench.run.slurm.job import CellJob
 from bench.run.slurm.submit import Sent
 from bench.run.slurm.sweep import SweepRequest
 from bench.run.store import ResultsDir, WorkState
@@ -67,6 +70,18 @@ def test_profile_reaches_sbatch(tmp_path: Path, todo: list[CellWork], programs: 
     assert text.index("module load cuda") < text.index("export PYTHONPATH=") < text.index("srun ")
     report = script(programs, 78)
     assert (report["partition"], report["account"], "gres" in report) == ("gpu", "me", False)
+
+
+def test_jobs_know_the_gpus_of_the_profile_and_the_device_that_was_asked_for(
+    tmp_path: Path, todo: list[CellWork], programs: Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(devices.VARIABLE, "cuda")
+    found = sent(tmp_path, todo, gres="gpu:v100:2").submission
+    assert found is not None
+    folder = tmp_path / "out" / record.FOLDER / found.name
+    jobs = [DelayedSubmission.load(file).function for file in folder.glob("77_*_submitted.pkl")]
+    assert {(job.gpus, job.device) for job in jobs if isinstance(job, CellJob)} == {(2, "cuda")}
+    assert len(jobs) == len(todo)
 
 
 @pytest.mark.silent
