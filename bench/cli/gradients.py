@@ -51,7 +51,8 @@ def gradients(
     settings: options.Settings = None,
     out: options.Out = Path("results/gradients"),
     jobs: Annotated[
-        int | None, Option(min=1, metavar="N", help="methods at a time", show_default="one per CPU core")
+        int | None,
+        Option(min=1, metavar="N", help="methods at a time", show_default="one per GPU, or per CPU core"),
     ] = None,
     threads: options.Threads = None,
     device: options.Device = None,

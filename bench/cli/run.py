@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 console = Console()
 Jobs = Annotated[
-    int | None, Option(min=1, metavar="N", help="cells at a time", show_default="one per CPU core")
+    int | None,
+    Option(min=1, metavar="N", help="cells at a time", show_default="one per GPU, or per CPU core"),
 ]
 Processes = Annotated[int, Option(min=1, metavar="N", help="data-parallel processes of each cell")]
 TimeoutPerCell = Annotated[

@@ -24,9 +24,10 @@ from bench.experiment.model_files import model_file
 from bench.experiment.request import Experiment
 from bench.experiment.resolve import Cell, resolve_all
 from bench.experiment.settings import SCHEMA_VERSION, CellConfig
-from bench.run import launch, preflight, warm
+from bench.run import launch, preflight
 from bench.run.forecast import Earlier
 from bench.run.gpu_hours import GpuHours
+from bench.run.gpus import Gpus, on_this_machine
 from bench.run.process import HowToRun, Outcome
 from bench.run.progress import watcher
 from bench.run.spent import Limit
@@ -162,6 +163,10 @@ def run(
         for text in _further(planned):
             plain(console, text, "yellow")
         return Ended(0)
+    gpus = on_this_machine()
+    models = [work.config.model.name for work in planned.todo]
+    threads = max(work.threads for work in planned.todo)
+    jobs = places(console, jobs, gpus, how.processes, threads, models)
     record(planned)
     ready, others = launch.prepare(planned.todo, planned.force)
     busy = [outcome for outcome in others if not outcome.ok]
@@ -169,9 +174,6 @@ def run(
         plain(console, f"{outcome.work.id} is left alone: {outcome.status.message}", "yellow")
     if not ready:
         return Ended(int(bool(busy)))
-    if jobs is None:
-        threads = max(work.threads for work in planned.todo)
-        jobs = default_jobs(threads * how.processes, (work.config.model.name for work in planned.todo))
     at_once = 1 if in_process else min(jobs, len(ready))
     kept = f", {done} done before" if done else ""
     console.print(f"{len(ready)} cells, {at_once} at a time{kept}; results in {planned.results.path}")
@@ -181,7 +183,7 @@ def run(
         if in_process:
             outcomes, interrupted = launch.run_here(ready, _in_this_process(how.timeout), progress)
         else:
-            outcomes, interrupted = launch.run(ready, jobs, lambda *_: how, progress, command_line())
+            outcomes, interrupted = launch.run(ready, jobs, lambda *_: how, progress, command_line(), gpus)
     if interrupted:
         return Ended(interrupted, False, (f"stopped. Continue where it stopped with:\n  {command_line()}",))
     bad = [outcome for outcome in outcomes if not outcome.ok]
@@ -229,16 +231,30 @@ def record(planned: PlannedRun) -> None:
     write_atomically(planned.results.path / "experiment.yaml", dump_yaml(content))
 
 
+def places(
+    console: Console, jobs: int | None, gpus: Gpus | None, processes: int, threads: int, models: Iterable[str]
+) -> int:
+    """How many cells run at a time: as many as were asked for, but no two on one GPU.
+
+    jobs: asked for; None: as many as the GPUs carry, or cores and main memory. processes: of one cell;
+    threads: of each. models: names of those that run. Raises BenchError if one cell wants more GPUs than
+    there are.
+    """
+    if gpus is None:
+        return default_jobs(threads * processes, models) if jobs is None else jobs
+    most = gpus.most(processes)
+    if jobs is not None and jobs > most:
+        each = f"{processes} for each cell: " if processes > 1 else ""
+        told = f"{jobs} cells at a time were asked for, and there are {gpus.count} GPUs, {each}{most} run"
+        plain(console, f"{told} and the others wait", "yellow")
+    return most if jobs is None else min(jobs, most)
+
+
 def default_jobs(threads: int, models: Iterable[str]) -> int:
-    """One cell at a time on a GPU machine, else as many as cores and main memory carry.
+    """As many cells at a time as cores and main memory carry.
 
     threads: of one cell, all its processes together. models: names of those that run.
     """
-    if warm.has_gpu():
-        import torch
-
-        if torch.cuda.is_available():
-            return 1
     memory = [model_file(name)[1].memory for name in set(models)]
     room = psutil.virtual_memory().available / 2**30
     fitting = [int(room / gib) for gib in memory if gib is not None]

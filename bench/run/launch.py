@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from types import FrameType
 from typing import Protocol, TypeVar
 
@@ -17,6 +18,7 @@ from bench.base.locks import check_locks
 from bench.base.units import MIB
 from bench.run import claims, warm
 from bench.run.claims import Claim
+from bench.run.gpus import Gpus
 from bench.run.process import HowToRun, Outcome, Process, unchanged
 from bench.run.slurm.queue import Queue
 from bench.run.store import CellInUse, ResultsDir, WorkState
@@ -100,10 +102,12 @@ def run(
     how: Callable[[int, list[float]], HowToRun],
     watcher: Watcher,
     command_line: str,
+    gpus: Gpus | None = None,
 ) -> tuple[list[Outcome], int]:
     """Do all work, `jobs` processes at a time. Returns how they ended, and the exit code of an interruption.
 
     how: how to run the next, from how many wait (it included) and the seconds that running ones have left.
+    gpus: each work gets as many of them as it has processes, to itself; there are enough for `jobs`.
     That code is 0 without one. On Ctrl-C or SIGTERM every cell finishes its batch, writes a checkpoint and
     stops; a second Ctrl-C kills.
     The work is claimed by this process (`prepare`), and each is given free as it ends.
@@ -118,6 +122,8 @@ def run(
             outcome = process.outcome()
             if outcome is not None:
                 running.remove(process)
+                if gpus is not None:
+                    gpus.give_back(process.gpus)
                 lease.release(outcome.work.directory)
                 outcomes.append(outcome)
                 watcher.ended(outcome)
@@ -127,6 +133,8 @@ def run(
             while waiting or running:
                 while waiting and len(running) < jobs:
                     chosen = how(len(waiting), [process.seconds_left() for process in running])
+                    if gpus is not None:
+                        chosen = replace(chosen, gpus=gpus.take(chosen.processes))
                     running.append(Process(waiting.pop(0), chosen, command_line, is_warm))
                     watcher.started(running[-1].work)
                 _wait(reap, watcher)

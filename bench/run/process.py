@@ -53,7 +53,8 @@ class HowToRun:
     """How each work is run: data-parallel processes, seconds until it has to stop, and further options.
 
     processes: on each of the machines. device: what it computes on, if not as this process; promised_gpus:
-    those that its job asked for on each machine (`bench.base.devices`).
+    those that its job asked for on each machine (`bench.base.devices`). gpus: those it may use, as
+    CUDA_VISIBLE_DEVICES names them; None: those of this process.
     """
 
     processes: int = 1
@@ -62,12 +63,14 @@ class HowToRun:
     machines: Machines = Machines()
     device: str | None = None
     promised_gpus: int = 0
+    gpus: tuple[str, ...] | None = None
 
     @property
     def variables(self) -> dict[str, str]:
         """The environment's part of it."""
         found = {devices.PROMISED: str(self.promised_gpus)} if self.promised_gpus else {}
-        return found if self.device is None else found | {devices.VARIABLE: self.device}
+        found |= {} if self.device is None else {devices.VARIABLE: self.device}
+        return found if self.gpus is None else found | {devices.VISIBLE: ",".join(self.gpus)}
 
     def _launcher(self) -> list[str]:
         """Python alone, or `accelerate launch` for several processes (on CPUs it is the same launcher)."""
@@ -145,6 +148,7 @@ class Process:
     def __init__(self, work: Work, how: HowToRun, command_line: str, warm: bool = False) -> None:
         """warm: from a warm start (`bench.run.warm`), if one process does the work."""
         self.work, self.timeout, self.stop_requested = work, how.timeout, False
+        self.gpus = how.gpus or ()
         self._killed_as_asked = False
         self.started = time.monotonic()
         threads = str(work.threads)

@@ -13,7 +13,8 @@ from bench.experiment.checks import cautions
 from bench.measure.gradients.plan import Limits, PlannedProbes, unfinished
 from bench.measure.gradients.work import ProbeWork
 from bench.run import launch
-from bench.run.experiment import Ended, command_line, default_jobs
+from bench.run.experiment import Ended, command_line, places
+from bench.run.gpus import on_this_machine
 from bench.run.process import HowToRun
 from bench.run.progress import watcher
 from bench.run.store import ResultsDir, WorkState
@@ -72,10 +73,10 @@ def run(console: Console, planned: PlannedProbes, force: bool) -> Ended:
     """Measure."""
     todo = unfinished(planned, force)
     launch.check_disk(ResultsDir(planned.out), len(todo))
+    gpus = on_this_machine()
+    models = {p.model.name for p, _ in planned.probes}
+    jobs = places(console, planned.jobs, gpus, 1, planned.probes[0][0].threads, models)
     ready, busy = launch.prepare(todo, force)
-    jobs = planned.jobs or default_jobs(
-        planned.probes[0][0].threads, {p.model.name for p, _ in planned.probes}
-    )
     at_once = min(jobs, max(len(ready), 1))
     kept = f", {len(planned.probes) - len(todo)} done before" if len(todo) < len(planned.probes) else ""
     told = f"{len(ready)} profiles, {at_once} at a time{kept}; results in {planned.out}"
@@ -87,7 +88,7 @@ def run(console: Console, planned: PlannedProbes, force: bool) -> Ended:
         plain(console, text, "yellow")
     with watcher(console, len(ready)) as progress:
         slots = Slots(planned.limits, at_once, ready)
-        outcomes, interrupted = launch.run(ready, at_once, slots, progress, command_line())
+        outcomes, interrupted = launch.run(ready, at_once, slots, progress, command_line(), gpus)
     if interrupted:
         return Ended(interrupted, True, (f"stopped. Go on with:\n  {command_line()}",))
     bad = [outcome for outcome in [*busy, *outcomes] if not outcome.ok]

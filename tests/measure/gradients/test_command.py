@@ -228,6 +228,12 @@ def test_help_fits_80_columns_and_knows_every_documented_option() -> None:
     table = DOCS.partition("| option | meaning |")[2].partition("\n\n")[0]
     options = set(re.findall(r"`(--[a-z]+)`", "\n".join(re.findall(r"^\| (`[^|]*)", table, re.MULTILINE))))
     assert set(re.findall(r"^│ (--[a-z]+)", done.stdout, re.MULTILINE)) == options | {"--help"}
-    for default in ("(tiny)", "(init)", "(the model's)", "(one per CPU core)", "results/gradients"):
+    for default in (
+        "(tiny)",
+        "(init)",
+        "(the model's)",
+        "(one per GPU, or per CPU core)",
+        "results/gradients",
+    ):
         assert default in done.stdout
     assert str(DOTS) not in done.stdout
