@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,12 +27,12 @@ from torch import Tensor
 from bench.base.errors import BenchError
 from bench.engine.at_once import AtOnce, Setting, split
 from bench.engine.batch import Batch, Evaluations, Gradients, MicroBatch, Perturbation, Report, Trajectory
-from bench.engine.chain import Chain
+from bench.engine.chain import Chain, State, Transition
 from bench.engine.control_variate import Control, Sums
 from bench.engine.kept_graphs import Graphs, Keep, spare_memory
 from bench.engine.likelihood_ratio import HalfOrder, Ppo
 from bench.engine.plan import UNIT_WEIGHTS, Kind, Plan, Segment
-from bench.engine.pullback import Pullback
+from bench.engine.pullback import Add, Pullback
 from bench.engine.reward import Reward
 from bench.engine.rollout import Draw, MakeStep, Roller
 from bench.engine.stages import ZEROTH_ORDER, stage
@@ -125,7 +126,7 @@ class Engine:
         mine = self.world.share(len(batch.prompts))
 
         def roll(count: int) -> list[MicroBatch]:
-            make_step = self._make_step(need, self.micro.of(len(mine))) if keep_graphs else None
+            make_step = self._make_step(need, self.micro.of(len(mine)) if keep_graphs else None)
             micros: list[MicroBatch] = []
             for part in split(len(mine), count):
                 index = mine[part.start : part.stop]
@@ -182,7 +183,7 @@ class Engine:
                     micro.graphs.clear()  # they are of other samples together
                 for part in split(len(micro.index), count):
                     rows = [r for r in part if chosen[micro.index[r]]]
-                    add = partial(terms.add, micro)
+                    add = self._asking(partial(terms.add, micro))
                     self.pullback.sweep(micro, rows, add, evaluations, half_order, half_order_norms)
                     for i, zeroth in self._zeroth_order(micro, rows, advantages):
                         terms.add_zeroth(i, zeroth)
@@ -252,13 +253,29 @@ class Engine:
         forward = len(prompts) * self.chain.steps * self.chain.evaluations_per_step
         return NoiseGradient(torch.cat(rewards), torch.cat(gradients), forward, evaluations.backward)
 
-    def _make_step(self, first_order: bool, together: int) -> MakeStep | None:
-        """What makes the steps of a batch's rollout, where their graphs may be kept. together: samples that
-        are pulled back at once."""
-        self.graphs.start_batch(together)
-        if self.graphs.keep == "staged":
-            return None
-        return partial(self.graphs.make_step, first_order=first_order)
+    def _make_step(self, first_order: bool, together: int | None) -> MakeStep:
+        """What makes the steps of a batch's rollout, each only if the batch is not to be left. together:
+        samples that are pulled back at once, whose graphs may be kept; None: none may."""
+        if together is not None:
+            self.graphs.start_batch(together)
+        plain = together is None or self.graphs.keep == "staged"
+
+        def step(micro: MicroBatch, state: State, i: int) -> Transition:
+            self.world.check()
+            if plain:
+                return self.roller.step(micro, state, i, list(range(len(micro.index))))
+            return self.graphs.make_step(micro, state, i, first_order)
+
+        return step
+
+    def _asking(self, add: Add) -> Add:
+        """The same, only if the batch is not to be left: a sweep comes here at each step."""
+
+        def asked(*step: Any) -> None:
+            self.world.check()
+            add(*step)
+
+        return asked
 
     def _zeroth_order(
         self, micro: MicroBatch, rows: list[int], advantages: Tensor

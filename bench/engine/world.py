@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -15,11 +16,27 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+class Interrupted(Exception):
+    """The work is to be left where it is. reason: 1 or more, what `World.stop` said; the largest of all."""
+
+    def __init__(self, reason: int) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 class World:
     """The processes of one run. With no accelerate state it is one process and every operation is the
-    identity."""
+    identity.
+
+    stop: why the work is to be left, or 0 to go on; asked often. One process may leave in the middle of
+    anything (`check`); the others hear of it where they next meet, which is before they exchange values.
+    """
+
+    stop: Callable[[], int]
 
     def __init__(self, state: PartialState | None = None) -> None:
+        self.stop = lambda: 0
+        self._state = state
         self.rank = state.process_index if state else 0
         self.size = state.num_processes if state else 1
         self.is_main = self.rank == 0
@@ -39,6 +56,7 @@ class World:
         """Concatenate the processes' values along dim 0, in rank order."""
         if self.size == 1:
             return values
+        self.meet()
         parts = [torch.empty_like(values) for _ in range(self.size)]
         torch.distributed.all_gather(parts, values.contiguous())
         return torch.cat(parts)
@@ -47,6 +65,7 @@ class World:
         """The processes' values of any kind, which are pickled on the way, in rank order."""
         if self.size == 1:
             return [value]
+        self.meet()
         found: list[Any] = [None] * self.size
         torch.distributed.all_gather_object(found, value)
         return found
@@ -54,5 +73,29 @@ class World:
     def sum(self, values: Tensor) -> Tensor:
         """Sum over the processes, in place."""
         if self.size > 1:
+            self.meet()
             torch.distributed.all_reduce(values)
         return values
+
+    def check(self) -> None:
+        """Raise Interrupted if this process is to stop. The others go on until they next meet."""
+        if reason := self.stop():
+            raise Interrupted(self.largest(reason))
+
+    def meet(self) -> None:
+        """Raise Interrupted, on every process, if one of them is to stop. All of them have to come here."""
+        if reason := self.largest(self.stop()):
+            raise Interrupted(reason)
+
+    def hear(self) -> None:
+        """The same at the end of the work, when it is too late to stop oneself: if another has left it."""
+        if reason := self.largest(0):
+            raise Interrupted(reason)
+
+    def largest(self, number: int) -> int:
+        """The largest of the processes' numbers. All of them have to come here."""
+        if self.size == 1 or self._state is None:
+            return number
+        numbers = torch.tensor([number], device=self._state.device)
+        torch.distributed.all_reduce(numbers, op=torch.distributed.ReduceOp.MAX)
+        return int(numbers)

@@ -95,7 +95,12 @@ class TrainConfig(Strict):
     evaluations: int = Field(
         default=1, ge=1, description="so many evaluations, evenly over the training, the last at its end"
     )
-    checkpoint_every: int = Field(default=10, ge=1, description="optimizer steps between checkpoints")
+    checkpoint_every: int = Field(
+        default=10, ge=1, description="optimizer steps between checkpoints, besides those of time"
+    )
+    checkpoint_seconds: float = Field(
+        default=120, ge=0, description="a checkpoint after the batch with which so many seconds have passed"
+    )
     deterministic: bool = Field(
         default=False,
         description="the same bits again on a GPU, too, at the price of slower sums; a CPU gives them anyway",

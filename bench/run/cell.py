@@ -9,10 +9,10 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from bench.base.units import GIB
-from bench.engine.world import World
+from bench.engine.world import Interrupted, World
 from bench.run.forecast import relaxed
 from bench.run.process import Exit
-from bench.run.recorded import ENDINGS, REASONS, StopRequest, recorded
+from bench.run.recorded import ENDINGS, REASONS, STOPS, StopRequest, recorded
 from bench.run.store import CellDir, WorkState
 from bench.run.train import Session, Trainer
 from bench.run.work import CellWork
@@ -39,15 +39,16 @@ def run_cell(cell: CellDir, timeout: float | None) -> Exit:
             return Exit.DONE
 
         def do(world: World, device: torch.device) -> Exit:
+            world.stop = stop.number
             session = Session(cell, work.config, world, device)
-            return _run_and_save(session, stop) if world.is_main else ENDINGS[_run(session, stop)]
+            return _run_and_save(session, stop) if world.is_main else ENDINGS[_run(session)]
 
         return recorded(work, do)
 
 
 def _run_and_save(session: Session, stop: StopRequest) -> Exit:
     before, loaded = session.cell.status().step, stop.seconds_left()
-    state = _run(session, stop)
+    state = _run(session)
     if session.config.trains and isinstance(session.chain, SavesLora):
         _save_lora(session.cell, session.chain)
     counters = session.counters
@@ -58,13 +59,18 @@ def _run_and_save(session: Session, stop: StopRequest) -> Exit:
     return ENDINGS[state]
 
 
-def _run(session: Session, stop: StopRequest) -> WorkState:
+def _run(session: Session) -> WorkState:
     training = session.config.training
-    if training is not None:
-        _hint(session)
-        return Trainer(session, training).run(stop, _tell)
-    session.cut_logs()
-    session.evaluate()
+    try:
+        if training is not None:
+            _hint(session)
+            Trainer(session, training).run(_tell)
+        else:
+            session.cut_logs()
+            session.evaluate()
+        session.world.hear()
+    except Interrupted as interrupted:
+        return STOPS[interrupted.reason] or WorkState.DONE
     return WorkState.DONE
 
 

@@ -108,9 +108,10 @@ def evaluate(
     """Make images_per_prompt pictures of each prompt, `batch` at a time, and score them by every reward.
 
     batch: `auto` is all of them, fewer where memory runs out. keep: how many prompts' first picture to keep.
-    improve: chooses other starting noise. world: processes that share the batches; each gets the whole
-    result, that of one process. No gradient. Raises BenchError, in all processes, on a score or features that
-    are not finite, and without a prompt or with one that occurs twice (rows could not be distinguished).
+    improve: chooses other starting noise, with all processes together. world: processes that share the
+    batches otherwise; each gets the whole result, that of one process. It may ask to leave the evaluation
+    before each step of the chain. No gradient. Raises BenchError, in all processes, on a score or features
+    that are not finite, and without a prompt or with one that occurs twice (rows could not be distinguished).
     """
     if not prompts or len(set(prompts)) < len(prompts):
         raise BenchError("evaluation needs at least one prompt, and no prompt twice")
@@ -119,22 +120,24 @@ def evaluate(
     embedder, embed = _features(rewards)
     pictures = [(p, k) for p in range(len(prompts)) for k in range(images_per_prompt)]
     at_once, world = AtOnce(batch, "eval.batch"), world or World()
+    sharing = world if improve is None else World()
 
     def look(start: int, count: int) -> _Part:
+        world.check()
         part = pictures[start : start + count]
         texts = [prompts[p] for p, _ in part]
         x = noise(chain, seed, part)
         if improve is not None:
             x = improve(Start(tuple(texts), x, seed, tuple(part)))
-        media = sample_images(chain, texts, x)
+        media = sample_images(chain, texts, x, world)
         table = {name: checked_scores(name, reward, media, texts) for name, reward in rewards.items()}
         features = _checked_features(embedder, embed(media), texts)
         first = [m for m, (p, k) in zip(media, part, strict=True) if k == 0 and p < keep]
         return _Part(start, table, features.cpu(), [to_bytes(m).cpu() for m in first])
 
-    each = at_once.of(-(-len(pictures) // world.size) if at_once.auto else len(pictures))
-    mine = split(len(pictures), each)[world.rank :: world.size]
-    parts = _gathered(world, lambda: _parts(at_once, mine, look))
+    each = at_once.of(-(-len(pictures) // sharing.size) if at_once.auto else len(pictures))
+    mine = split(len(pictures), each)[sharing.rank :: sharing.size]
+    parts = _gathered(sharing, lambda: _parts(at_once, mine, look))
     table = {name: torch.cat([part.scores[name] for part in parts]).tolist() for name in rewards}
     features = Features(embedder, torch.cat([part.features for part in parts]).numpy())
     kept = [image for part in parts for image in part.kept]
@@ -179,15 +182,17 @@ def noise(chain: Chain, seed: int, pictures: Sequence[tuple[int, int]]) -> Tenso
     return normal([("evaluate", seed, p, k) for p, k in pictures], chain.latent_shape, chain.device)
 
 
-def sample_images(chain: Chain, prompts: Sequence[str], noise: Tensor) -> Tensor:
+def sample_images(chain: Chain, prompts: Sequence[str], noise: Tensor, world: World | None = None) -> Tensor:
     """Media [B, …] in [0, 1] by the deterministic chain (eta = 0), from noise [B, *latent_shape].
 
-    Grad mode belongs to the caller. Raises NotFinite for latents that are not finite.
+    world: may ask to leave before each step. Grad mode belongs to the caller. Raises NotFinite for latents
+    that are not finite.
     """
-    condition, state = chain.condition(prompts), chain.prior(noise)
+    condition, state, world = chain.condition(prompts), chain.prior(noise), world or World()
     eta = torch.zeros(len(prompts), device=chain.device)
     latents: list[Tensor] = []
     for i in range(chain.steps):
+        world.check()
         step = chain.transition(state, i, condition, eta)
         state = step.next_state(step.mean)
         latents.append(state.x.detach())

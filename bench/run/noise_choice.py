@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +23,9 @@ from bench.engine.batch import Improved, Start
 from bench.engine.engine import Engine
 from bench.engine.method import InferenceMethod
 from bench.run.environment import peak_memory
-from bench.run.store import CellDir, WorkState
+from bench.run.store import CellDir
 
 NOISE, TOOK = "noise", "took"  # the tensor of a file of latents/, and the key of its metadata
-
-
-class Stopped(Exception):
-    """The cell was asked to stop between two batches of pictures."""
-
-    def __init__(self, reason: WorkState) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
 
 class NoiseChooser:
@@ -46,17 +37,13 @@ class NoiseChooser:
         engine: Engine,
         cell: CellDir,
         writes: bool,
-        stop: Callable[[], WorkState | None],
     ) -> None:
-        """writes: whether this process does. stop: the state to leave in, asked before every batch."""
-        self.method, self.engine, self.cell = method, engine, cell
-        self.writes, self.stop = writes, stop
+        """writes: whether this process does."""
+        self.method, self.engine, self.cell, self.writes = method, engine, cell, writes
         self.rows: list[Record] = []
 
     def __call__(self, start: Start) -> Tensor:
-        """Noise [B, *latent_shape]. Raises Stopped, and BenchError for noise that is not finite."""
-        if (reason := self.stop()) is not None:
-            raise Stopped(reason)
+        """Noise [B, *latent_shape]. Raises BenchError for noise that is not finite."""
         files = [_file(self.cell, picture) for picture in start.pictures]
         if all(file.is_file() for file in files):
             found = [_read(file, start.noise) for file in files]

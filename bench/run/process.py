@@ -22,10 +22,14 @@ from bench.run.store import Cause, Status, WorkState
 from bench.run.warm import WarmProcess
 from bench.run.work import Work
 
-GRACE_SECONDS = 60.0  # beyond the time limit, before a process that does not stop by itself is killed
+# Beyond the time limit, before a process that does not stop by itself is killed. It is asked before every
+# step of a chain; in between lies an evaluation of the network, or decoder and rewards of a chunk: seconds,
+# by estimate also for videos on a V100.
+GRACE_SECONDS = 60.0
 COMMAND_VARIABLE = "BENCH_COMMAND_LINE"
 # torch's names of one setting, by age: without it, what evaluations leave free on a GPU is in pieces.
 ALLOCATOR_VARIABLES = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
+GRACE_VARIABLE = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"  # of the launcher of several processes; 30 s without
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -54,7 +58,8 @@ class HowToRun:
 
     processes: on each of the machines. device: what it computes on, if not as this process; promised_gpus:
     those that its job asked for on each machine (`bench.base.devices`). gpus: those it may use, as
-    CUDA_VISIBLE_DEVICES names them; None: those of this process.
+    CUDA_VISIBLE_DEVICES names them; None: those of this process. grace: seconds from a request to stop until
+    they are killed, where there are several.
     """
 
     processes: int = 1
@@ -64,12 +69,14 @@ class HowToRun:
     device: str | None = None
     promised_gpus: int = 0
     gpus: tuple[str, ...] | None = None
+    grace: float = GRACE_SECONDS
 
     @property
     def variables(self) -> dict[str, str]:
         """The environment's part of it."""
         found = {devices.PROMISED: str(self.promised_gpus)} if self.promised_gpus else {}
         found |= {} if self.device is None else {devices.VARIABLE: self.device}
+        found |= {} if self.alone else {GRACE_VARIABLE: str(int(self.grace))}
         return found if self.gpus is None else found | {devices.VISIBLE: ",".join(self.gpus)}
 
     def _launcher(self) -> list[str]:

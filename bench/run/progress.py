@@ -56,7 +56,7 @@ def _ending(outcome: Outcome) -> str:
     return f"{status.state} after {status.step} {outcome.work.unit}s, {status.seconds:.0f} s{tail}"
 
 
-STOPPING = "stopping: each process finishes its batch and writes a checkpoint; Ctrl-C again kills them"
+STOPPING = "stopping: each process leaves its batch and writes a checkpoint; Ctrl-C again kills them"
 
 
 class Bars:

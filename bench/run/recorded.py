@@ -31,6 +31,7 @@ REASONS = {
     WorkState.TIMEOUT: "the time per cell was used up",
     WorkState.PREEMPTED: "asked to stop",
 }
+STOPS = (None, WorkState.TIMEOUT, WorkState.PREEMPTED)  # by number, for `World.stop`; the later one counts
 NO_MEMORY = "can't allocate memory"  # torch's word for main memory, in a RuntimeError
 ENDINGS = {WorkState.DONE: Exit.DONE, WorkState.TIMEOUT: Exit.STOPPED, WorkState.PREEMPTED: Exit.STOPPED}
 
@@ -70,6 +71,10 @@ class StopRequest:
         if self.signalled:
             return WorkState.PREEMPTED
         return WorkState.TIMEOUT if self.seconds_left() < 0 else None
+
+    def number(self) -> int:
+        """The same as a place in STOPS."""
+        return STOPS.index(self())
 
 
 def end_with_parent() -> None:

@@ -13,7 +13,7 @@ from bench.experiment.settings import TrainConfig
 
 @dataclass
 class Counters:
-    """How far a cell is. All are sums since its beginning."""
+    """How far a cell is. Numbers are sums since its beginning."""
 
     step: int = 0  # optimizer steps
     batch: int = 0
@@ -24,6 +24,7 @@ class Counters:
     nfe_backward: int = 0
     nfe_again: int = 0
     evaluated: int = -1  # step of the newest evaluation
+    due: bool = False  # whether there is to be one at this step, before the next batch
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Counters:
@@ -32,7 +33,7 @@ class Counters:
 
     def row(self) -> dict[str, Any]:
         """What a line of metrics.jsonl says of them."""
-        return {key: value for key, value in asdict(self).items() if key != "evaluated"}
+        return {key: value for key, value in asdict(self).items() if key not in ("evaluated", "due")}
 
     @property
     def forward_equivalents(self) -> int:

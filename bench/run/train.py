@@ -2,13 +2,14 @@
 
 Training draws nothing by itself: prompts, noise and perturbations are functions of (seed, batch). So a
 checkpoint is the parameters, the optimizer's and the method's state and a few counters, and a cell that was
-killed ends in the same numbers as one that was not. Checkpoints are taken between batches.
+killed ends in the same numbers as one that was not. Checkpoints are of moments between batches: a batch or an
+evaluation that is not finished when the cell is to stop is left, and made again.
 """
 
 from __future__ import annotations
 
-import io
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -26,7 +27,7 @@ from bench.engine.engine import Engine
 from bench.engine.finite import not_finite
 from bench.engine.method import InferenceMethod
 from bench.engine.reward import Reward
-from bench.engine.world import World
+from bench.engine.world import Interrupted, World
 from bench.experiment.cell_digests import check_unchanged
 from bench.experiment.choices import load_method, load_reward
 from bench.experiment.settings import CellConfig, TrainConfig, Training
@@ -36,12 +37,11 @@ from bench.run.environment import peak_memory
 from bench.run.evaluate import Evaluation, Improve, evaluate
 from bench.run.evaluations import incomplete
 from bench.run.load import load_chain, schedule_texts
-from bench.run.noise_choice import NoiseChooser, Stopped
+from bench.run.noise_choice import NoiseChooser
 from bench.run.parked import Parked
 from bench.run.spent import Counters, Limit
 from bench.run.store import CellDir, WorkState
-
-Stop = Callable[[], WorkState | None]
+from bench.run.training_state import TrainingState
 
 
 class Session:
@@ -77,7 +77,7 @@ class Session:
                 images_per_prompt=settings.images_per_prompt,
                 keep=settings.samples,
                 improve=self.improve,
-                world=self.world if self.improve is None else None,  # choosing takes all processes together
+                world=self.world,
             )
 
     def evaluate(self) -> None:
@@ -93,7 +93,7 @@ class Session:
             append_rows(
                 self.cell.evaluations, ({"step": step, "image": r.pop("index"), **r} for r in found.rows)
             )
-        self.counters.evaluated = step
+        self.counters.evaluated, self.counters.due = step, False
 
     def cut_logs(self) -> None:
         """Forget what was logged after the checkpoint."""
@@ -130,50 +130,59 @@ class Trainer:
         self.seed = training.seed
         self._graphs_told = (0, 0)
         self.checkpoints = Checkpoints(session.cell.path / "checkpoint")
+        self.state = TrainingState(self.counters, self.parameters, self.optimizer, self.method)
+        self._saved = time.monotonic()
+        self._before: dict[str, Any] | None = None  # what a batch that is not finished started from
 
-    def run(self, stop: Stop, tell: Callable[[str], None]) -> WorkState:
-        """Train to the limit or until `stop` names a state to leave in; always ends with a checkpoint."""
+    def run(self, tell: Callable[[str], None]) -> None:
+        """Train to the limit. Always ends with a checkpoint.
+
+        Raises Interrupted where the world asks to stop: what was not finished by then is left out of the
+        checkpoint, so that it is made again.
+        """
         self._restore(tell)
-        if isinstance(self.method, InferenceMethod):
-            return self._infer(self.method, stop)
+        try:
+            if isinstance(self.method, InferenceMethod):
+                self._infer(self.method)
+            else:
+                self._train(tell)
+        except Interrupted:
+            if self._before is not None:
+                self.state.put_back(self._before)
+                self.session.cut_logs()
+            self._save()
+            raise
+        self._save()
+
+    def _train(self, tell: Callable[[str], None]) -> None:
         counters, saving = self.counters, self.settings.checkpoint_every
-        while not self.limit.reached(counters):
-            if (reason := self._agreed(stop())) is not None:
-                self._save()
-                return reason
-            before = replace(counters)
+        while True:
+            if counters.due:
+                self.session.evaluate()
+                self._save_in_time()
+            if self.limit.reached(counters):
+                break
+            self.session.world.meet()
+            before, self._before = replace(counters), self.state.copied()
             self._batch()
+            self._before = None
             self._tell_graphs(tell)
             self.limit.check(counters)
-            if self.limit.passed(before, counters):
-                self.session.evaluate()
+            counters.due = self.limit.passed(before, counters)
             if counters.step // saving > before.step // saving:
                 self._save()
+            self._save_in_time()
         if counters.evaluated != counters.step:
             self.session.evaluate()
-        self._save()
-        return WorkState.DONE
 
-    def _infer(self, method: InferenceMethod, stop: Stop) -> WorkState:
+    def _infer(self, method: InferenceMethod) -> None:
         """The one evaluation of a method that trains nothing, picture by picture on record."""
-        improver = NoiseChooser(
-            method, self.engine, self.session.cell, self.session.world.is_main, lambda: self._agreed(stop())
-        )
-        self.session.improve = improver
-        try:
-            if self.counters.evaluated != self.counters.step:
-                self.session.evaluate()
-                improver.record()
-        except Stopped as stopped:
-            return stopped.reason
-        self._save()
-        return WorkState.DONE
-
-    def _agreed(self, reason: WorkState | None) -> WorkState | None:
-        """The reason to stop of any process, the same on all."""
-        reasons = (None, WorkState.TIMEOUT, WorkState.PREEMPTED)
-        mine = torch.tensor([reasons.index(reason)], device=self.session.device)
-        return reasons[int(self.session.world.gather(mine).max())]
+        session = self.session
+        improver = NoiseChooser(method, self.engine, session.cell, session.world.is_main)
+        session.improve = improver
+        if self.counters.evaluated != self.counters.step:
+            session.evaluate()
+            improver.record()
 
     def _batch(self) -> None:
         """One batch of samples and the optimizer steps that its method makes of it."""
@@ -244,18 +253,16 @@ class Trainer:
             "extra": report.extra,
         }
 
+    def _save_in_time(self) -> None:
+        """If the last checkpoint is old."""
+        if time.monotonic() - self._saved >= self.settings.checkpoint_seconds:
+            self._save()
+
     def _save(self) -> None:
+        self._saved = time.monotonic()
         if not self.session.world.is_main:
             return
-        payload = {
-            "counters": asdict(self.counters),
-            "parameters": [p.detach() for p in self.parameters],
-            "optimizer": self.optimizer.state_dict(),
-            "method": self.method.state,
-        }
-        stream = io.BytesIO()
-        torch.save(payload, stream)
-        self.checkpoints.write(self.counters.step, stream.getvalue())
+        self.checkpoints.write(self.counters.step, self.state.to_bytes())
         self.session.cell.write_status(WorkState.RUNNING, self.counters.step, self.counters.seconds)
 
     def _restore(self, tell: Callable[[str], None]) -> None:
@@ -263,17 +270,7 @@ class Trainer:
         for message in messages:
             tell(message)
         if data is not None:
-            payload: dict[str, Any] = torch.load(
-                io.BytesIO(data), map_location=self.session.device, weights_only=True
-            )
-            for name, value in payload["counters"].items():
-                setattr(self.counters, name, value)
-            with torch.no_grad():
-                for parameter, value in zip(self.parameters, payload["parameters"], strict=True):
-                    parameter.copy_(value)
-            self.optimizer.load_state_dict(payload["optimizer"])
-            self.method.state.clear()
-            self.method.state.update(payload["method"])
+            self.state.from_bytes(data)
             tell(f"continuing at step {self.counters.step}")
         self.session.cut_logs()
         self._complete_evaluations(tell)

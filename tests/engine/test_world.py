@@ -49,6 +49,13 @@ def test_two_processes_give_the_gradient_of_one_with_the_whole_batch(
         assert counts == expected_counts
 
 
+@pytest.mark.slow
+def test_a_batch_that_one_process_leaves_is_left_by_all_for_its_reason(found: list[dict[str, Any]]) -> None:
+    """They neither wait for each other for ever nor disagree about what was finished."""
+    first, second, _ = found
+    assert first["left"] == second["left"] == [2, 2]
+
+
 def test_shares_are_contiguous_and_equal_and_an_odd_batch_is_refused() -> None:
     worlds = [World(SimpleNamespace(process_index=r, num_processes=3)) for r in range(3)]  # pyright: ignore[reportArgumentType]
     assert [list(w.share(6)) for w in worlds] == [[0, 1], [2, 3], [4, 5]]

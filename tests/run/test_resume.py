@@ -130,7 +130,7 @@ def test_interrupt_checkpoints_says_how_to_continue_and_continuing_gives_the_sam
         time.sleep(0.05)
     output = (tmp_path / "output").read_text()
     assert process.poll() == 130
-    assert "stopping: each process finishes its batch and writes a checkpoint" in output
+    assert "stopping: each process leaves its batch and writes a checkpoint" in output
     assert f"Continue where it stopped with:\n  python -m bench run --no-report --out {out}" in output
     interrupted = status(cell(out, "push"))
     assert interrupted["state"] == "preempted"

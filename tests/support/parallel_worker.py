@@ -12,7 +12,7 @@ import torch
 from accelerate import PartialState
 
 from bench.base import registry
-from bench.engine.world import World
+from bench.engine.world import Interrupted, World
 from tests.support.toy import ToyChain
 from tests.support.toys import batch_of, engine_of, gradient
 
@@ -47,7 +47,36 @@ def run(world: World) -> dict[str, Any]:
     return found
 
 
-def worker(rank: int, port: int, directory: str, what: Callable[[World], Any] = run) -> None:
+def left(world: World) -> list[int]:
+    """Why each of two batches was left, where the second process is asked to stop in the middle of it."""
+    reasons, times = [], 0
+
+    def stop() -> int:
+        nonlocal times
+        times += 1
+        return 2 * (times > 5 and world.rank == 1)
+
+    for name in ("truncated_bp", "ddpo"):
+        cls, times = registry.load("method", name), 0
+        method = cls(cls.Config(), 4)
+        engine = engine_of(ToyChain(4, 2, noise=0.7), micro_batch=3, world=world)
+        world.stop = stop
+        try:
+            for _ in method.updates(engine, batch_of(8)):
+                pass
+        except Interrupted as interrupted:
+            reasons.append(interrupted.reason)
+        world.stop = lambda: 0
+    world.hear()
+    return reasons
+
+
+def run_and_leave(world: World) -> dict[str, Any]:
+    """What `run` finds, and why `left` left."""
+    return run(world) | {"left": left(world)}
+
+
+def worker(rank: int, port: int, directory: str, what: Callable[[World], Any] = run_and_leave) -> None:
     """One of two processes that talk through gloo. what: it does."""
     os.environ |= {
         "RANK": str(rank),

@@ -94,7 +94,7 @@ class Profile(Resources):
         default=120,
         ge=30,
         description="seconds before the time limit, and at preemption, at which a cell is told to write a "
-        "checkpoint: more than its longest batch takes",
+        "checkpoint: more than a step of its chain takes, or decoder and rewards",
     )
     requeue: bool = Field(
         default=True,

@@ -4,10 +4,10 @@ The job's own process only watches (it imports no torch). The cell runs as it do
 `python -m bench cell`, so results and resume are the same. All state is on disk: after a preemption, a time
 limit or a node failure the same job starts again and continues from the last checkpoint.
 
-Signals. SLURM's warning (USR2) goes to submitit, which calls `CellJob.checkpoint`: the cell finishes its
-batch, writes a checkpoint and stops, and the job is put back into the queue. SIGTERM (scancel, a preemption
-without warning, the time limit) asks the cell to stop, too; what happens then is SLURM's decision, so the job
-waits for its end.
+Signals. SLURM's warning (USR2) goes to submitit, which calls `CellJob.checkpoint`: the cell leaves its batch,
+writes a checkpoint of before it and stops, and the job is put back into the queue. SIGTERM (scancel, a
+preemption without warning, the time limit) asks the cell to stop, too; what happens then is SLURM's decision,
+so the job waits for its end.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class CellJob:
         if limit and status.step <= self._first_step:
             message = (
                 f"no step was finished within the job's {self.seconds // 60} minutes: not queued again. Give "
-                f"it more time (--with time=…), or a warning longer than its longest batch (--with warning=…)"
+                f"it more time (--with time=…): at least for loading and one batch, and the warning"
             )
             again = False
         else:
@@ -131,7 +131,9 @@ class CellJob:
         return held is not None and held[0].token == self.token
 
     def _how(self, environment: JobEnvironment) -> HowToRun:
-        alone = HowToRun(self.processes, device=self.device, promised_gpus=self.gpus)
+        alone = HowToRun(
+            self.processes, device=self.device, promised_gpus=self.gpus, grace=self.warning - MARGIN
+        )
         if environment.num_nodes == 1:
             return alone
         # The same on all machines, and below 32768: above it, Linux gives ports to outgoing connections.

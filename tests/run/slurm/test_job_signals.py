@@ -92,7 +92,6 @@ def test_time_limit_without_a_step_is_a_timeout_and_not_queued_again(
     assert status.message is not None
     assert status.message.startswith("no step was finished within the job's 1 minutes: not queued again.")
     assert "--with time=…" in status.message
-    assert "--with warning=…" in status.message
     assert free(work)
 
 
