@@ -89,7 +89,7 @@ class Engine:
         self.watch = watch
         chunk = (lambda rows: reward_chunk) if reward_chunk else self.micro.of
         self.roller = Roller(chain, reward, seed, chunk, draw)
-        spare = partial(spare_memory, chain.device) if graph_budget is None else lambda: graph_budget
+        spare = partial(spare_memory, chain.device) if graph_budget is None else lambda _: graph_budget
         self.graphs = Graphs(self.roller, offload, graphs, spare)
         self.pullback = Pullback(self.graphs)
 
@@ -192,6 +192,7 @@ class Engine:
             return terms, evaluations, half_order
 
         terms, evaluations, half_order = self.micro.run(trajectory.rows, pull_back)
+        self.graphs.end_batch()
         gradient, report = terms.summed(self.world)
         for p, g in zip(parameters, gradient.split([p.numel() for p in parameters]), strict=True):
             p.grad = -g.reshape(p.shape).to(p.dtype)

@@ -58,11 +58,12 @@ class Kept:
 class Graphs:
     """Builds the graphs of steps, and keeps those of the rollout that it may."""
 
-    def __init__(self, roller: Roller, offload: bool, keep: Keep, budget: Callable[[], int]) -> None:
+    def __init__(self, roller: Roller, offload: bool, keep: Keep, budget: Callable[[int], int]) -> None:
         """offload: keep activations in main memory between a step's forward and its backward. budget: bytes
-        that `auto` may keep, asked for at every batch."""
+        that `auto` may keep, asked for at every batch, from what earlier ones needed besides (of a GPU)."""
         self.roller, self.keep, self.budget = roller, keep, budget
         self.activations = offloaded if offload else nullcontext
+        self._needed = 0  # bytes of a GPU that a batch took, without its kept graphs: the most so far
         self.left = 0  # of the budget, for this batch
         self.together = 1  # samples that are pulled back at once
         self.kept = Kept()
@@ -75,7 +76,13 @@ class Graphs:
         self.together = together
         self.kept = Kept()
         if self.keep == "auto":
-            self.left = self.budget() - sum(graph.bytes for graph in self._alive)
+            self.left = self.budget(self._needed) - sum(graph.bytes for graph in self._alive)
+
+    def end_batch(self) -> None:
+        """Learn what a GPU needs for a batch. Its high-water mark is the caller's to reset."""
+        device = self.roller.chain.device
+        if device.type == "cuda":
+            self._needed = max(self._needed, torch.cuda.max_memory_allocated(device) - self.kept.bytes)
 
     def build(
         self, micro: MicroBatch, i: int, rows: list[int], *, x_path_only: bool, need_input: bool
@@ -144,12 +151,13 @@ class Graphs:
         return graph.out.detached()
 
 
-def spare_memory(device: torch.device) -> int:
+def spare_memory(device: torch.device, needed: int) -> int:
     """Bytes that graphs may take: in main memory a quarter of what is free. On a GPU nothing before a batch
-    has shown what it needs, then most of what it left."""
+    has shown what it needs, then most of what it left. needed: what it has shown; 0: nothing yet."""
     if device.type != "cuda":
         return psutil.virtual_memory().available // 4
-    needed = torch.cuda.max_memory_allocated(device)
+    if needed == 0:
+        return 0
     free, _ = torch.cuda.mem_get_info(device)
     return int(0.8 * (free + torch.cuda.memory_reserved(device) - needed))
 

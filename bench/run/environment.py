@@ -88,8 +88,16 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
 
 
+def reset_peak_memory(device: torch.device) -> None:
+    """Begin a new high-water mark of a GPU's memory; that of a process cannot be lowered."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 def peak_memory(device: torch.device) -> int:
-    """High-water mark in bytes: allocated GPU memory, or resident memory of the process."""
+    """High-water mark in bytes: allocated GPU memory since its reset, or resident memory of the process."""
     import torch
 
     if device.type == "cuda":

@@ -22,7 +22,7 @@ from bench.base.files import Record, write_atomically
 from bench.engine.batch import Improved, Start
 from bench.engine.engine import Engine
 from bench.engine.method import InferenceMethod
-from bench.run.environment import peak_memory
+from bench.run.environment import peak_memory, reset_peak_memory
 from bench.run.store import CellDir
 
 NOISE, TOOK = "noise", "took"  # the tensor of a file of latents/, and the key of its metadata
@@ -65,6 +65,7 @@ class NoiseChooser:
     def _improved(self, start: Start) -> list[tuple[Tensor, Record]]:
         """Every picture's noise and its share of what the batch took."""
         started, count = time.perf_counter(), len(start.prompts)
+        reset_peak_memory(start.noise.device)
         found = self.method.improve(self.engine, start)
         _check(found, start)
         rewards = found.rewards.tolist()

@@ -23,6 +23,7 @@ class Counters:
     nfe_forward: int = 0
     nfe_backward: int = 0
     nfe_again: int = 0
+    memory: int = 0  # bytes: the most that a batch took on a GPU; else the process's high-water mark
     evaluated: int = -1  # step of the newest evaluation
     due: bool = False  # whether there is to be one at this step, before the next batch
 

@@ -33,7 +33,7 @@ from bench.experiment.choices import load_method, load_reward
 from bench.experiment.settings import CellConfig, TrainConfig, Training
 from bench.run import features
 from bench.run.checkpoints import Checkpoints
-from bench.run.environment import peak_memory
+from bench.run.environment import peak_memory, reset_peak_memory
 from bench.run.evaluate import Evaluation, Improve, evaluate
 from bench.run.evaluations import incomplete
 from bench.run.load import load_chain, schedule_texts
@@ -187,6 +187,7 @@ class Trainer:
     def _batch(self) -> None:
         """One batch of samples and the optimizer steps that its method makes of it."""
         started, compiled = clock(), compile_seconds()
+        reset_peak_memory(self.session.device)  # evaluation and loading take more than training, or less
         prompts = self.sampler.batch(
             self.counters.batch,
             seed=self.seed,
@@ -202,8 +203,15 @@ class Trainer:
             self.counters.seconds += now - started
             self.counters.compile_seconds += so_far - compiled
             started, compiled = now, so_far
+            peak = peak_memory(self.session.device)
+            self.counters.memory = max(peak, self.counters.memory) if self.on_gpu else peak
             if self.session.world.is_main:
                 append_rows(self.session.cell.metrics, [self._row(report, prompts, norm)])
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it computes on one."""
+        return self.session.device.type == "cuda"
 
     def _tell_graphs(self, tell: Callable[[str], None]) -> None:
         """Say, where it changes, how many of the steps that are pulled back had their graph kept."""
@@ -245,7 +253,6 @@ class Trainer:
             "reward_std": float(rewards.std(correction=0)),
             "grad_norm": norm,
             "lr": self.settings.lr,
-            "memory": peak_memory(self.session.device),
             "terms": {kind: asdict(term) for kind, term in report.terms.items()},
             "half_order_norms": {str(i): norm for i, norm in report.half_order_norms.items()},
             "micro_batch": self.engine.micro.of(len(prompts) // self.session.world.size),

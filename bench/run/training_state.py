@@ -56,6 +56,20 @@ class TrainingState:
         return stream.getvalue()
 
     def from_bytes(self, data: bytes) -> None:
-        """Put back a checkpoint."""
-        device = self.parameters[0].device if self.parameters else None
-        self.put_back(torch.load(io.BytesIO(data), map_location=device, weights_only=True))
+        """Put back a checkpoint.
+
+        It is read to main memory, from where the optimizer takes to a GPU what belongs there. Its counts of
+        steps do not: they would be read back for each parameter at each step.
+        """
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        device = self.parameters[0].device if self.parameters else torch.device("cpu")
+        self.put_back(state | {"method": _on(device, state["method"])})
+
+
+def _on(device: torch.device, value: Any) -> Any:
+    """The same with its tensors on a device."""
+    if isinstance(value, dict):
+        return {key: _on(device, inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_on(device, inner) for inner in value)
+    return value.to(device) if isinstance(value, torch.Tensor) else value

@@ -271,8 +271,25 @@ def test_gradients_without_the_rewards_gradient_say_so() -> None:
 
 def test_a_gpu_keeps_graphs_in_what_a_batch_left_free(monkeypatch: pytest.MonkeyPatch) -> None:
     """80 GB, of which other programs have 10, this one 20 and needed 50 for a batch."""
-    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: 50)
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 60)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (10, 80))
-    assert spare_memory(torch.device("cuda")) == int(0.8 * 20)
-    assert 0 < spare_memory(CPU) < psutil.virtual_memory().total / 4
+    assert spare_memory(torch.device("cuda"), 50) == int(0.8 * 20)
+    assert spare_memory(torch.device("cuda"), 0) == 0  # no batch has shown yet what it needs
+    assert 0 < spare_memory(CPU, 0) < psutil.virtual_memory().total / 4
+
+
+def test_what_a_batch_needs_on_a_gpu_is_its_peak_without_the_graphs_that_it_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else what the second batch keeps would leave the third one nothing to keep."""
+    engine = engine_of(ToyChain(3, 2), graphs="auto")
+    graphs, peaks, asked = engine.graphs, iter((50, 50 + 30, 45)), list[int]()
+    graphs.budget = lambda needed: asked.append(needed) or 1000
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: next(peaks))
+    monkeypatch.setattr(graphs.roller.chain, "device", torch.device("cuda"))
+    for kept in (0, 30, 0):
+        graphs.start_batch(4)
+        graphs.kept.bytes = kept
+        graphs.end_batch()
+    graphs.start_batch(4)
+    assert asked == [0, 50, 50, 50]

@@ -3,13 +3,16 @@
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from bench.base.files import read_rows
-from bench.run import train
+from bench.run import train, training_state
 from bench.run.cell import run_cell
 from bench.run.checkpoints import Checkpoints
+from bench.run.environment import reset_peak_memory
 from bench.run.evaluate import evaluate
 from bench.run.process import Exit, HowToRun
 from bench.run.recorded import StopRequest
@@ -153,3 +156,92 @@ def test_several_processes_have_as_long_to_stop_as_who_waits_for_them() -> None:
     assert name not in HowToRun().variables
     job = CellJob("d", "t", "c", processes=2, seconds=3600, warning=300, requeue=True)
     assert job.warning - MARGIN == 290
+
+
+@pytest.mark.silent
+def test_a_checkpoint_is_read_to_main_memory_where_adams_steps_are_counted(
+    tmp_path: Path, plugin: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU each of them would be read back, twice at each step."""
+    (_, work) = plan_dots(tmp_path / "out", "train.checkpoint_every=1", steps=2)
+    directory = CellDir(work.directory.path)
+    with monkeypatch.context() as patch:
+        Asked(patch, 3)
+        assert run_cell(directory, None) is Exit.STOPPED
+    places: list[object] = []
+    original = torch.load
+
+    def load(*arguments: Any, **options: Any) -> Any:
+        places.append(options["map_location"])
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(torch, "load", load)
+    assert run_cell(directory, None) is Exit.DONE
+    assert places == ["cpu"]
+
+
+def test_tensors_of_a_methods_state_go_where_the_parameters_are() -> None:
+    state = {"a": [torch.zeros(2), 1.5], 3: (torch.ones(1), "text")}
+    moved = training_state._on(torch.device("meta"), state)
+    assert moved["a"][0].device.type == moved[3][0].device.type == "meta"
+    assert (moved["a"][1], moved[3][1]) == (1.5, "text")
+
+
+class Gpu:
+    """Memory of a GPU: how high it rose since its mark was reset."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.high = 900  # loading
+        monkeypatch.setattr(train, "reset_peak_memory", lambda device: self.rise(0))
+        monkeypatch.setattr(train, "peak_memory", lambda device: self.high)
+        monkeypatch.setattr(train.Trainer, "on_gpu", property(lambda self: True))
+
+    def rise(self, to: int) -> None:
+        """To so many bytes."""
+        self.high = to
+
+
+def test_memory_on_a_gpu_is_the_most_that_a_training_batch_took_also_over_a_resume(
+    tmp_path: Path, plugin: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ("train.eval_every=1", "train.checkpoint_every=1")
+    (_, work) = plan_dots(tmp_path / "out", *settings, steps=5)
+    gpu, taken = Gpu(monkeypatch), iter((50, 70, 60, 40, 80))
+    take_step, held_out = train.Trainer._take_step, train.Session.held_out
+
+    def step(self: train.Trainer, *arguments: Any) -> float:
+        gpu.rise(next(taken))
+        return take_step(self, *arguments)
+
+    def evaluation(self: train.Session) -> Any:
+        gpu.rise(500)
+        return held_out(self)
+
+    monkeypatch.setattr(train.Trainer, "_take_step", step)
+    monkeypatch.setattr(train.Session, "held_out", evaluation)
+    with monkeypatch.context() as patch:
+        patch.setattr(train.Trainer, "_tell_graphs", stopping_at(3))
+        assert run_cell(CellDir(work.directory.path), None) is Exit.STOPPED
+    gpu.rise(900)  # loading again
+    assert run_cell(CellDir(work.directory.path), None) is Exit.DONE
+    assert [row["memory"] for row in read_rows(work.log)] == [50, 70, 70, 70, 80]
+
+
+def stopping_at(step: int) -> Any:
+    """In place of what is told after a batch: asks to stop after that of the step."""
+
+    def tell(self: train.Trainer, _: object) -> None:
+        if self.counters.step == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return tell
+
+
+def test_the_mark_of_a_gpus_memory_is_reset_and_that_of_a_process_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reset: list[object] = []
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", reset.append)
+    for device in (torch.device("cpu"), torch.device("cuda", 1)):
+        reset_peak_memory(device)
+    assert reset == [torch.device("cuda", 1)]
