@@ -5,11 +5,13 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import InitProcessGroupKwargs
 
 from bench.base import devices, registry
 from bench.base.errors import BenchError
@@ -23,6 +25,7 @@ from bench.models.config import ModelConfig
 from bench.models.lora_place import weights_file
 
 CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
+MEETING = timedelta(hours=1)  # NCCL's own 10 minutes may be too short to load over a cold network disk
 GARBAGE = (700, 10, 10)  # how often Python looks for it: a cycle of objects can hold a graph
 
 
@@ -36,7 +39,8 @@ def start(threads: int, deterministic: bool = False) -> tuple[World, torch.devic
     gc.set_threshold(*GARBAGE)
     gpu = devices.asked() != "cpu" and torch.cuda.is_available()
     repeat_exactly(deterministic and gpu)  # before `devices.kind`, which starts CUDA
-    state = PartialState(cpu=devices.kind() == "cpu")
+    group = InitProcessGroupKwargs(timeout=MEETING)
+    state = PartialState(cpu=devices.kind() == "cpu", **group.to_kwargs())
     device = torch.device(state.device or "cpu")
     if device.type == "cpu":
         device = torch.device("cpu")  # not `cpu:0`, which loading refuses

@@ -18,7 +18,8 @@ from enum import IntEnum
 from pathlib import Path
 
 from bench.base import devices
-from bench.run.store import Cause, Status, WorkState
+from bench.run import failures
+from bench.run.store import Cause, CellInUse, Status, WorkState
 from bench.run.warm import WarmProcess
 from bench.run.work import Work
 
@@ -88,6 +89,8 @@ class HowToRun:
             sys.executable,
             "-m",
             "accelerate.commands.launch",
+            "--config_file",
+            str(Path(__file__).with_name("accelerate.yaml")),
             "--multi_gpu",
             "--mixed_precision",
             "no",
@@ -224,8 +227,13 @@ class Process:
         if self._killed_as_asked:
             state, cause = WorkState.PREEMPTED, None
             message = "killed by a second interrupt; it continues from its last checkpoint"
-        with self.work.directory.locked():
-            self.work.directory.write_status(state, message=message, cause=cause)
+        elif state is WorkState.FAILED and code > 0 and (failure := failures.first(self.work.directory)):
+            message, cause = failure.message, failure.cause
+        try:
+            with self.work.directory.locked():
+                self.work.directory.write_status(state, message=message, cause=cause)
+        except CellInUse as error:  # which the launcher of several processes does not pass on
+            return unchanged(self.work.directory.status(), str(error))
         return self.work.directory.status()
 
     def _last_line(self) -> str:

@@ -223,7 +223,11 @@ class _Sender:
             setup=[*profile.setup, *_environment(self.code)],
             array_parallelism=1 if array is None else array.parallel,
             additional_parameters=more,
-            srun_args=[*(["--kill-on-bad-exit=1"] if resources.nodes > 1 else []), *profile.srun],
+            srun_args=[
+                f"--cpus-per-task={cores}",  # since SLURM 22.05 srun does not take it from the job
+                *(["--kill-on-bad-exit=1"] if resources.nodes > 1 else []),
+                *profile.srun,
+            ],
             wckey=None,
         )
         return executor

@@ -67,6 +67,7 @@ def test_profile_reaches_sbatch(tmp_path: Path, todo: list[CellWork], programs: 
     assert options["reservation"] == "spring"
     assert "requeue" in options
     text = (programs.folder / "77.sh").read_text()
+    assert re.search(r"^srun .* --cpus-per-task=3 ", text, re.M)  # which srun does not take from the job
     assert text.index("module load cuda") < text.index("export PYTHONPATH=") < text.index("srun ")
     report = script(programs, 78)
     assert (report["partition"], report["account"], "gres" in report) == ("gpu", "me", False)
