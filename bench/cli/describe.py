@@ -15,8 +15,9 @@ from bench.base.errors import BenchError, did_you_mean
 from bench.base.layers import Layers, Tree, profiles, read_yaml, readable, shipped
 from bench.data import prompts
 from bench.data.prompts.dcot import DcotConfig
+from bench.experiment.files import Request
 from bench.experiment.method_files import blocks
-from bench.experiment.settings import EvalConfig, Request, TrainConfig
+from bench.experiment.settings import EvalConfig, TrainConfig
 from bench.models.config import ModelConfig
 
 ANY_MODEL = ""  # has no block of its own in the files of methods

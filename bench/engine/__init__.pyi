@@ -1,7 +1,7 @@
-from .batch import Batch, Improved, Perturbation, Report, Start, Term
+from .batch import Batch, Improved, NoiseGradient, Perturbation, Report, Start, Term
 from .chain import Chain, Condition, MakesVideos, State, Transition
 from .control_variate import Control
-from .engine import Engine, NoiseGradient
+from .engine import Engine
 from .method import InferenceMethod, Method
 from .plan import UNIT_WEIGHTS, Kind, Plan, Segment, tiled
 from .plan_method import Estimator, PlanMethod, last_steps

@@ -221,3 +221,16 @@ class Improved:
     rewards: torch.Tensor
     forward: int
     backward: int
+
+
+@dataclass(frozen=True)
+class NoiseGradient:
+    """rewards: [B], higher is better. gradient: dR/dx_T of each picture's own, [B, *latent_shape].
+
+    forward / backward: network evaluations of all B pictures, as in `Report`.
+    """
+
+    rewards: torch.Tensor
+    gradient: torch.Tensor
+    forward: int
+    backward: int

@@ -17,7 +17,7 @@ descend.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
 from functools import partial
 from typing import Any
 
@@ -26,7 +26,16 @@ from torch import Tensor
 
 from bench.base.errors import BenchError
 from bench.engine.at_once import AtOnce, Setting, split
-from bench.engine.batch import Batch, Evaluations, Gradients, MicroBatch, Perturbation, Report, Trajectory
+from bench.engine.batch import (
+    Batch,
+    Evaluations,
+    Gradients,
+    MicroBatch,
+    NoiseGradient,
+    Perturbation,
+    Report,
+    Trajectory,
+)
 from bench.engine.chain import Chain, State, Transition
 from bench.engine.control_variate import Control, Sums
 from bench.engine.kept_graphs import Graphs, Keep, spare_memory
@@ -38,19 +47,6 @@ from bench.engine.rollout import Draw, MakeStep, Roller
 from bench.engine.stages import ZEROTH_ORDER, stage
 from bench.engine.terms import Accumulator, Terms, Watch, flattened
 from bench.engine.world import World
-
-
-@dataclass(frozen=True)
-class NoiseGradient:
-    """rewards: [B], higher is better. gradient: dR/dx_T of each picture's own, [B, *latent_shape].
-
-    forward / backward: network evaluations of all B pictures, as in `bench.engine.batch.Report`.
-    """
-
-    rewards: Tensor
-    gradient: Tensor
-    forward: int
-    backward: int
 
 
 class Engine:

@@ -15,9 +15,9 @@ from typing import Any
 
 from bench.base.errors import BenchError
 from bench.base.layers import Tree
+from bench.experiment.files import ModelFile, Request, Variation
 from bench.experiment.model_files import RANDOM, model_file
 from bench.experiment.overrides import Override, sampler_as_model
-from bench.experiment.settings import ModelFile, Request, Variation
 
 SHIPPED_PROMPTS = "animals"
 

@@ -13,7 +13,7 @@ from bench.base import registry
 from bench.base.errors import BenchError, did_you_mean
 from bench.base.layers import Layers, read_yaml, readable, shipped
 from bench.base.strict import Strict
-from bench.experiment.settings import MethodBlock
+from bench.experiment.files import MethodBlock
 
 
 class Block(NamedTuple):

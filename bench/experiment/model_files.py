@@ -7,8 +7,9 @@ from pathlib import Path
 
 from bench.base.errors import BenchError, did_you_mean
 from bench.base.layers import Layers, load_config, readable, shipped
+from bench.experiment.files import ModelFile
 from bench.experiment.overrides import Override, over, sampler_as_model
-from bench.experiment.settings import EvalConfig, ModelFile, TrainConfig
+from bench.experiment.settings import EvalConfig, TrainConfig
 from bench.models.config import ModelConfig
 
 RANDOM = "random"

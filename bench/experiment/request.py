@@ -13,10 +13,10 @@ from bench.base.errors import BenchError, did_you_mean
 from bench.base.layers import Layers, load_config, read_yaml, readable, shipped
 from bench.base.reward_names import listed
 from bench.experiment.combinations import Combination, combinations
+from bench.experiment.files import Request
 from bench.experiment.identity import slug
 from bench.experiment.model_files import RANDOM
 from bench.experiment.overrides import Override, typed
-from bench.experiment.settings import Request
 
 DEMO = "demo"
 

@@ -19,10 +19,11 @@ from bench.base.reward_names import registered
 from bench.base.strict import Strict
 from bench.experiment.checks import fitted
 from bench.experiment.combinations import Combination, combinations
+from bench.experiment.files import Request
 from bench.experiment.method_files import shipped_config
 from bench.experiment.model_files import model_settings
 from bench.experiment.overrides import Override
-from bench.experiment.settings import Budget, Request
+from bench.experiment.settings import Budget
 from bench.run.evaluations import DIVERSITY
 
 

@@ -13,8 +13,9 @@ from bench.engine.world import Interrupted, World
 from bench.run.forecast import relaxed
 from bench.run.process import Exit
 from bench.run.recorded import ENDINGS, REASONS, STOPS, StopRequest, recorded
+from bench.run.session import Session
 from bench.run.store import CellDir, WorkState
-from bench.run.train import Session, Trainer
+from bench.run.train import Trainer
 from bench.run.work import CellWork
 
 

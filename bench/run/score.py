@@ -36,8 +36,8 @@ from bench.run.evaluations import DIVERSITY
 from bench.run.load import find_lora, load_lora, start
 from bench.run.noise_choice import kept
 from bench.run.pictures import Picture, find
+from bench.run.session import Session
 from bench.run.store import CellDir
-from bench.run.train import Session
 
 BATCH = 8
 TABLES = (".csv", ".jsonl")

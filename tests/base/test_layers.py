@@ -17,8 +17,9 @@ from bench.base.layers import (
     shipped,
 )
 from bench.base.strict import Strict
+from bench.experiment.files import ModelFile, Request
 from bench.experiment.method_files import blocks, shipped_config
-from bench.experiment.settings import ModelFile, Request, TrainConfig
+from bench.experiment.settings import TrainConfig
 from bench.models.config import ModelConfig
 
 

@@ -16,8 +16,8 @@ from bench.run.cell import run_cell
 from bench.run.experiment import plan, show
 from bench.run.process import Exit
 from bench.run.sample import write_samples
+from bench.run.session import Session
 from bench.run.store import CellDir
-from bench.run.train import Session
 from tests.support.pipelines import pipeline_dir
 from tests.support.running import cell
 

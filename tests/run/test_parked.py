@@ -11,10 +11,12 @@ import torch
 from torch import nn
 
 from bench.engine.reward import Reward
+from bench.engine.world import World
 from bench.experiment.request import Options, build
 from bench.experiment.resolve import resolve_all
-from bench.run import process, train
+from bench.run import process
 from bench.run.parked import Parked
+from bench.run.session import Session
 from bench.run.store import CellDir
 from bench.run.work import CellWork
 from rewards.weighted_sum import WeightedReward
@@ -92,7 +94,7 @@ def test_a_session_parks_what_its_training_does_not_need(
     config = next(c.config for c in found if (c.config.training is None) == (method is None))
     kept: list[str] = []
     monkeypatch.setattr(Parked, "park", lambda self, reward: kept.append(reward.name))
-    session = train.Session(CellDir(tmp_path), config, train.World(), CPU)
+    session = Session(CellDir(tmp_path), config, World(), CPU)
     assert set(kept) == parked
     assert set(session.rewards) == {"clip", "colourfulness", "jpeg"}
 

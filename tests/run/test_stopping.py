@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bench.base.files import read_rows
-from bench.run import train, training_state
+from bench.run import session, train, training_state
 from bench.run.cell import run_cell
 from bench.run.checkpoints import Checkpoints
 from bench.run.environment import reset_peak_memory
@@ -104,7 +104,7 @@ def test_an_evaluation_that_was_due_when_the_cell_was_stopped_is_not_forgotten(
         return evaluate(*arguments, **options)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "evaluate", interrupted)
+        patch.setattr(session, "evaluate", interrupted)
         assert run_cell(directory, None) is Exit.STOPPED
     assert directory.status().step == 2
     assert read_rows(directory.evaluations) == []
@@ -207,18 +207,18 @@ def test_memory_on_a_gpu_is_the_most_that_a_training_batch_took_also_over_a_resu
     settings = ("train.eval_every=1", "train.checkpoint_every=1")
     (_, work) = plan_dots(tmp_path / "out", *settings, steps=5)
     gpu, taken = Gpu(monkeypatch), iter((50, 70, 60, 40, 80))
-    take_step, held_out = train.Trainer._take_step, train.Session.held_out
+    take_step, held_out = train.Trainer._take_step, session.Session.held_out
 
     def step(self: train.Trainer, *arguments: Any) -> float:
         gpu.rise(next(taken))
         return take_step(self, *arguments)
 
-    def evaluation(self: train.Session) -> Any:
+    def evaluation(self: session.Session) -> Any:
         gpu.rise(500)
         return held_out(self)
 
     monkeypatch.setattr(train.Trainer, "_take_step", step)
-    monkeypatch.setattr(train.Session, "held_out", evaluation)
+    monkeypatch.setattr(session.Session, "held_out", evaluation)
     with monkeypatch.context() as patch:
         patch.setattr(train.Trainer, "_tell_graphs", stopping_at(3))
         assert run_cell(CellDir(work.directory.path), None) is Exit.STOPPED

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from bench.base import files
-from bench.run import train
+from bench.run import session, train
 from bench.run.cell import run_cell
 from bench.run.store import CellDir
 from tests.support.running import numbers
@@ -38,8 +38,8 @@ class Killer:
         """As kill -9."""
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def install(self, worker: Any) -> None:
-        """Put the instants into everything that changes files. worker: the module that appends to logs."""
+    def install(self, *workers: Any) -> None:
+        """Put the instants into everything that changes files. workers: the modules that append to logs."""
         replace, unlink, append = Path.replace, Path.unlink, files.append_rows
 
         def dying(function: Any) -> Any:
@@ -65,7 +65,8 @@ class Killer:
             append(path, rows)
 
         Path.replace, Path.unlink = dying(replace), dying(unlink)  # type: ignore[method-assign]
-        worker.append_rows = half_append
+        for worker in workers:
+            worker.append_rows = half_append
 
 
 def _kind(path: Path) -> str:
@@ -87,7 +88,7 @@ def run(cell: CellDir, killer: Killer | None = None) -> int:
 def _run_here(cell: CellDir, killer: Killer | None) -> NoReturn:
     """Run the cell; ends this process with its exit code."""
     if killer is not None:
-        killer.install(train)
+        killer.install(train, session)
     sys.stdout = io.StringIO()
     code = run_cell(cell, None)
     if killer is not None:

@@ -1,0 +1,85 @@
+"""What the YAML files of experiments, models and methods hold."""
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from bench.base.strict import LARGEST, Strict
+
+
+def _several(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_several), Field(min_length=1)]
+Seeds = Annotated[tuple[Annotated[int, Field(ge=0, le=LARGEST)], ...], Field(min_length=1)]
+
+
+class Variation(Strict):
+    """One of an experiment's `runs`: what it leaves out is the experiment's."""
+
+    methods: tuple[str, ...] | None = Field(default=None, description="names")
+    model: Names | None = Field(default=None, description="one or several")
+    reward: Names | None = Field(default=None, description="one or several")
+    prompts: Names | None = Field(default=None, description="one or several")
+    seeds: Seeds | None = Field(default=None, description="one cell per method and seed")
+    dcot: bool | None = Field(default=None, description="other prompts for coarse, middle and fine steps")
+    settings: dict[str, Any] = Field(default_factory=dict, description="over the experiment's")
+
+
+class Request(Strict):
+    """An experiment file; flags override its parts, `--set` its settings.
+
+    Every model is combined with every prompt set, every reward, every method and every seed.
+    """
+
+    methods: tuple[str, ...] | None = Field(
+        default=None, description="names; null: all that `bench list` shows, presets included"
+    )
+    model: Names = Field(
+        default=("tiny",), description="names, path:directory or hub:org/name; one or several"
+    )
+    reward: Names | None = Field(
+        default=None,
+        description="what is trained on, one or several; null: the model's default. "
+        "A sum: hpsv2:1,aes:0.5. A function of yours: python:module.function",
+    )
+    prompts: Names | None = Field(
+        default=None, description="prompt sets or files, one or several; null: the model's default"
+    )
+    seeds: Seeds = Field(default=(0,), description="one cell per method and seed")
+    threads: int | None = Field(default=None, ge=1, description="CPU threads of each cell; null: the model's")
+    dcot: bool = Field(
+        default=False,
+        description="diffusive chain of thought: other prompts for coarse, middle and fine steps",
+    )
+    settings: dict[str, Any] = Field(
+        default_factory=dict, description="as --set: train, eval, model, sampler, reward, a method's name"
+    )
+    runs: tuple[Variation, ...] = Field(
+        default=(), description="the experiment several times, with differences"
+    )
+
+
+class ModelFile(Strict):
+    """configs/models/<name>.yaml: the model, and what suits it."""
+
+    model: dict[str, Any]
+    reward: str = "clip"
+    prompts: str = "emoji"
+    train: dict[str, Any] = Field(default_factory=dict)
+    gradients: dict[str, Any] = Field(default_factory=dict, description="over train, in `bench gradients`")
+    eval: dict[str, Any] = Field(default_factory=dict)
+    threads: int = Field(default=1, ge=1, description="CPU threads of a cell")
+    memory: float | None = Field(default=None, gt=0, description="GiB of main memory of a cell on a CPU")
+    stand_ins: dict[str, str] = Field(
+        default_factory=dict,
+        description="rewards and prompts for those that an experiment made for another model names",
+    )
+
+
+class MethodBlock(Strict):
+    """One block of configs/methods/<name>.yaml, a method class's or a preset's."""
+
+    method: dict[str, Any] = Field(default_factory=dict)
+    train: dict[str, Any] = Field(default_factory=dict)
