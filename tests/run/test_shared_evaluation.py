@@ -10,7 +10,7 @@ import torch
 from torch import multiprocessing
 
 from bench.base.errors import BenchError
-from bench.engine.world import World
+from bench.engine.world import Interrupted, World
 from bench.run.evaluate import Evaluation, evaluate
 from tests.engine.test_world import free_port
 from tests.run.test_evaluate import PROMPTS, Brightness, Embedding, Pictures
@@ -45,6 +45,12 @@ def every(world: World) -> dict[Any, Any]:
         looked(world, 3, Broken())
     except BenchError as error:
         found["error"] = str(error)
+    world.stop = lambda: 2 * (world.rank == 1)
+    try:
+        looked(world, 3, Brightness())
+    except Interrupted as interrupted:
+        found["left"] = interrupted.reason
+    world.stop = lambda: 0
     return found
 
 
@@ -67,3 +73,4 @@ def test_two_processes_have_what_one_has_and_each_does_a_part(tmp_path: Path) ->
     assert first["auto"][3] == 8 and second[100][3] == 0
     assert first["error"] == second["error"] == alone["error"]
     assert "not finite" in alone["error"]
+    assert first["left"] == second["left"] == 2 and "left" not in alone
