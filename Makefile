@@ -9,7 +9,7 @@ STAMP := .venv/.installed
 SCORERS := .venv/.scorers
 BIN := .venv/bin
 
-.PHONY: demo test test-fast test-full-size lint venv scorers clean
+.PHONY: demo test test-fast test-full-size gpu-check lint venv scorers clean
 .DEFAULT_GOAL := demo
 
 venv: $(STAMP)
@@ -45,6 +45,11 @@ test-fast: $(STAMP)
 # The scorers' architectures whole, with random weights: up to 4 GB and, on slow cores, a quarter of an hour each.
 test-full-size: $(STAMP) $(SCORERS)
 	$(BIN)/python -m pytest --full-size -r sfE
+
+# On a machine with a GPU: minutes, without network or weights (docs/gpu.md).
+gpu-check: $(STAMP)
+	$(BIN)/python -m scripts.gpu_check
+	$(BIN)/python -m pytest -m gpu -q
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
