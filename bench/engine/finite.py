@@ -51,9 +51,9 @@ def check_slope(rewards: Tensor, slope: Tensor, prompts: Sequence[str], where: s
 
 def not_finite(chain: object) -> str:
     """What to do about a gradient that is not finite although latents, rewards and their gradients are."""
-    float32 = not isinstance(chain, SaysPrecision) or chain.dtype == chain.decoder_dtype == torch.float32
-    if float32:
-        return "training has diverged: a smaller train.lr, or train.clip_norm"
+    diverged = "training has diverged: a smaller train.lr, or train.clip_norm"
+    if not isinstance(chain, SaysPrecision) or chain.dtype == chain.decoder_dtype == torch.float32:
+        return diverged
     dtypes = (str(dtype).removeprefix("torch.") for dtype in (chain.dtype, chain.decoder_dtype))
     tried = (
         "" if torch.float16 not in (chain.dtype, chain.decoder_dtype) else ", scaled to fit float16's range"

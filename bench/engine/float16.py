@@ -98,8 +98,8 @@ def _factors(cotangents: Sequence[torch.Tensor], exponent: int, by_row: bool) ->
 def _times(tensors: Sequence[torch.Tensor], factors: torch.Tensor) -> Sequence[torch.Tensor]:
     if factors.ndim:
         return [t * per_row(factors, t) for t in tensors]
-    return torch._foreach_mul(tensors, factors) if tensors else []
+    return torch._foreach_mul(list(tensors), factors) if tensors else []
 
 
 def _finite(tensors: Sequence[torch.Tensor]) -> bool:
-    return not tensors or bool(torch.stack(torch._foreach_norm(tensors, torch.inf)).isfinite().all())
+    return not tensors or bool(torch.stack(torch._foreach_norm(list(tensors), torch.inf)).isfinite().all())

@@ -61,7 +61,8 @@ def repeat_exactly(wanted: bool) -> None:
             )
         os.environ[CUBLAS] = ":4096:8"
     torch.use_deterministic_algorithms(wanted)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # takes time, and nobody reads it
+    # Filling takes time, and nobody reads it.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
     torch.backends.cudnn.deterministic = wanted
     torch.backends.cuda.enable_cudnn_sdp(not wanted)
 

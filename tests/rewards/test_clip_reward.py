@@ -11,6 +11,7 @@ from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
 from bench.base.errors import BenchError
 from rewards.clip import ClipConfig, ClipReward
+from rewards.shared.checkpoint import Dtype
 from rewards.shared.clip_image import Preprocessor, centre_crop
 from tests.support.random_init import build_random_clip
 
@@ -211,7 +212,7 @@ def test_a_crop_larger_than_the_picture_is_refused():
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_weights_are_cast_as_they_are_read_to_the_same_numbers(
-    dtype: str, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    dtype: Dtype, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = ClipReward(ClipConfig(path=checkpoint), CPU)
     loaded: list[torch.dtype] = []

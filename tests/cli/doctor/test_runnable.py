@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from bench.base.strict import Strict
 from bench.cli.doctor import report, runnable
 from bench.experiment import ingredients
 from bench.experiment.model_files import model_settings
@@ -90,7 +91,7 @@ def test_memory_grows_with_batch_and_pixels_and_is_not_guessed() -> None:
 
 def test_on_a_gpu_only_the_trained_reward_is_beside_the_training() -> None:
     sd14, batches = model_settings("sd14", ()), Batches(4, held_out=8)
-    rewards = dict.fromkeys(("pickscore", "hpsv2", "aes", "imagereward"))
+    rewards: dict[str, Strict | None] = dict.fromkeys(("pickscore", "hpsv2", "aes", "imagereward"))
     all_there, one, on_a_cpu = (
         memory(sd14, rewards, batches, "reward gradient", gpu, trained_on)
         for gpu, trained_on in ((True, None), (True, "hpsv2"), (False, "hpsv2"))
