@@ -121,14 +121,20 @@ def read_settings(directory: Path, kind: str, parse: Callable[[dict[str, Any]], 
 def resize(x: torch.Tensor, size: Size, mode: str) -> torch.Tensor:
     """Pillow's antialiased resize of x [B, C, H, W] in [0, 1], along the width and then along the height."""
     if x.shape[-1] != size[1]:
-        x = (x @ _filter(x.shape[-1], size[1], mode, x.dtype, x.device).mT).clamp(0, 1)
+        x = (x @ _filter(x, x.shape[-1], size[1], mode).mT).clamp(0, 1)
     if x.shape[-2] != size[0]:
-        x = (_filter(x.shape[-2], size[0], mode, x.dtype, x.device) @ x).clamp(0, 1)
+        x = (_filter(x, x.shape[-2], size[0], mode) @ x).clamp(0, 1)
     return x
 
 
+def _filter(x: torch.Tensor, have: int, want: int, mode: str) -> torch.Tensor:
+    """The matrix [want, have] for x, kept for the next call; stand-ins that have no numbers get their own."""
+    make = _matrix if type(x) is torch.Tensor else _matrix.__wrapped__
+    return make(have, want, mode, x.dtype, x.device)
+
+
 @cache
-def _filter(have: int, want: int, mode: str, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+def _matrix(have: int, want: int, mode: str, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """What an antialiased resize of `have` values to `want` multiplies them with: [want, have].
 
     torch's own weights, got from the rows of a unit matrix. Its resize and this product agree to rounding,
@@ -160,7 +166,7 @@ def fit_square(x: torch.Tensor, side: int) -> torch.Tensor:
     height, width = (max(1, round(length * scale)) for length in x.shape[-2:])
     for axis, length in ((-1, width), (-2, height)):
         if x.shape[axis] != length:
-            weights = _filter(x.shape[axis], length, "bicubic", x.dtype, x.device)
+            weights = _filter(x, x.shape[axis], length, "bicubic")
             x = x @ weights.mT if axis == -1 else weights @ x
     top, left = (side - height) // 2, (side - width) // 2
     return torch.nn.functional.pad(x, (left, side - width - left, top, side - height - top))

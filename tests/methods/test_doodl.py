@@ -182,5 +182,7 @@ def test_a_gradient_of_zero_moves_nothing_and_one_that_is_not_finite_is_an_error
     chain = ToyChain(3, 4)
     still = Doodl(DoodlConfig(steps=2, perturbation=0), 3).improve(engine_of(chain, Flat()), start_of(chain))
     assert torch.allclose(still.noise, start_of(chain).noise)
-    with pytest.raises(BenchError, match=r"reward's gradient is not finite on 4 of 4 samples, the first of 'a red apple'"):
+    with pytest.raises(
+        BenchError, match=r"reward's gradient is not finite on 4 of 4 samples, the first of 'a red apple'"
+    ):
         Doodl(DoodlConfig(steps=2), 3).improve(engine_of(chain, Broken()), start_of(chain))

@@ -6,6 +6,7 @@ Compared in float64, since torch's own in float32 is off by 1e-5 (its weights ar
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.functional import interpolate, pad
 
 from rewards.shared.clip_image import fit_square, resize
@@ -54,3 +55,9 @@ def test_what_is_float64_stays_float64() -> None:
     x = picture((24, 24)).double()
     theirs = interpolate(x, size=(24, 17), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
     torch.testing.assert_close(resize(x, (24, 17), "bicubic"), theirs, rtol=0, atol=1e-13)
+
+
+def test_simulated_memory_leaves_no_stand_in_for_the_next_picture() -> None:
+    with FakeTensorMode():
+        assert fit_square(torch.rand(1, 3, 26, 38), 33).shape == (1, 3, 33, 33)
+    assert type(fit_square(torch.rand(1, 3, 26, 38), 33)) is Tensor
