@@ -14,8 +14,8 @@ from bench.run.load import load_chain
 from scripts.gpu.gradients import free
 from scripts.gpu.row import Place, Row
 
-METHODS = ("truncated_bp", "ddpo", "zo-antithetic")
-SETTINGS = ("model.steps=4", "train.prompts_per_step=1", "train.samples_per_prompt=2")
+METHODS = ("full_bp", "ddpo", "zo-antithetic")
+SETTINGS = ("model.steps=6", "train.prompts_per_step=1", "train.samples_per_prompt=4")
 WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize")
 ASKED = ("aten::_local_scalar_dense",)  # what waits on a GPU; on a CPU nothing does
 LAUNCHES = ("cudaLaunchKernel", "cuLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernelEx")
@@ -33,12 +33,12 @@ def one(place: Place) -> Iterator[Row]:
 
 
 def launches(place: Place) -> Iterator[Row]:
-    """Kernels and waits of a second optimizer step, for each step of its chain (forward and back)."""
+    """Kernels and waits of a second optimizer step, reward and Adam included, over the steps of its chain."""
     config = place.cell(METHODS[0], *SETTINGS)
     chain = load_chain(config.model.config, place.device)
     reward = load_reward(trained(config).reward, place.device)
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * place.gpu
-    for method in METHODS:
+    for method in METHODS[: 1 if place.small else None]:
         config = place.cell(method, *SETTINGS)
         training = trained(config)
         subject = subject_of(config, training, chain, reward)
@@ -51,6 +51,6 @@ def launches(place: Place) -> Iterator[Row]:
             sum(counts.get(name, 0) for name in names) / chain.steps
             for names in (LAUNCHES, WAITS if place.gpu else ASKED)
         )
-        told = f"{kernels:.0f} kernels, {waits:.1f} waits" if place.gpu else f"{waits:.1f} numbers asked for"
+        told = f"{kernels:.0f} kernels, {waits:.1f} waits" if place.gpu else f"{waits:.0f} numbers read"
         yield Row("profile", method, f"{told} per step of the chain")
     free()

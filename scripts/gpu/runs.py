@@ -17,7 +17,7 @@ from bench.run.session import Session
 from bench.run.store import CellDir
 from scripts.gpu.row import ROOT, Place, Row
 
-STEPS = 3
+STEPS = {False: 3, True: 2}  # of a run, by whether the checks are in small
 PAIR = """\
 methods: [full_bp]
 model: tiny
@@ -34,7 +34,8 @@ REFERENCE = ROOT / "results/reference/embedded/emoji-clip/curves.csv"
 
 
 def continued(place: Place) -> Iterator[Row]:
-    """Two cells in one go and continued twice; one has `train.deterministic`. They share a card in turns."""
+    """Two cells in one go and step by step; one has `train.deterministic`. They share a card in turns."""
+    last = STEPS[place.small]
     file = place.folder / "pair.yaml"
     file.write_text(PAIR)
     whole, parts = place.folder / "whole", place.folder / "parts"
@@ -43,14 +44,14 @@ def continued(place: Place) -> Iterator[Row]:
         ran = place.bench("run", "--config", file, "--steps", steps, "--jobs", 2, "--no-report", "--out", out)
         return ran.returncode, ran.stdout + ran.stderr
 
-    code, said = run(STEPS, whole)
+    code, said = run(last, whole)
     done = len(_cells(whole))
     queued = "and the others wait" in " ".join(said.split())
     fault = "" if code == 0 and done == 2 else said.strip()
     if place.gpu and not queued:
         fault = fault or "both had the card at the same time"
     yield Row("two cells", "--jobs 2", f"{done} of 2 done{', one after the other' if queued else ''}", fault)
-    failed = [said for code, said in (run(steps, parts) for steps in range(1, STEPS + 1)) if code]
+    failed = [said for code, said in (run(steps, parts) for steps in range(1, last + 1)) if code]
     if fault or failed:
         yield Row("continued", "train.deterministic", "not compared", (failed or ["see above"])[0].strip())
         return
