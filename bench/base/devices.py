@@ -7,10 +7,12 @@ would be others than the cell's name promises.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
 import subprocess
+from pathlib import Path
 from typing import Literal
 
 from bench.base.errors import BenchError
@@ -23,7 +25,9 @@ NONE = ("", "-1", "NoDevFiles")  # the last is SLURM's word
 Wish = Literal["auto", "cpu", "cuda"]
 WISHES: tuple[Wish, ...] = ("auto", "cpu", "cuda")
 NEWEST, OLDER = "make clean venv", "make clean venv TORCH_INDEX=https://download.pytorch.org/whl/cu126"
+SECONDS = 60  # for nvidia-smi: without persistence the driver starts anew for it, GPU by GPU
 ON_THE_CPU = "To compute on the CPU all the same: --device cpu"
+DEVICES = Path("/dev")
 OLDEST_DRIVER = {11: 450, 12: 525, 13: 580}  # by CUDA's major version, on Linux
 
 
@@ -50,12 +54,11 @@ def kind() -> Literal["cpu", "cuda"]:
     if wanted == "cpu":
         return "cpu"
     if torch.cuda.is_available():
-        for problem in (_too_few(promised), *map(without_kernels, range(torch.cuda.device_count()))):
-            if problem is not None:
-                raise BenchError(f"{problem}\n{ON_THE_CPU}")
+        if problem := _too_few(promised) or _unusable_cards():
+            raise BenchError(f"{problem}\n{ON_THE_CPU}")
         return "cuda"
     hidden = os.environ.get(VISIBLE, "0").strip() in NONE
-    if wanted == "auto" and not promised and (hidden or not nvidia_smi("name")):
+    if wanted == "auto" and not promised and (hidden or not (nvidia_files() or nvidia_smi("name")[0])):
         return "cpu"
     if promised:
         why = f"this job asked for {promised} GPUs"
@@ -66,13 +69,18 @@ def kind() -> Literal["cpu", "cuda"]:
 
 def unusable() -> str:
     """Why torch sees no GPU, and what to do."""
-    cuda, here = torch.version.cuda, nvidia_smi("name", "driver_version")
+    cuda, (here, said) = torch.version.cuda, nvidia_smi("name", "driver_version")
     name, _, driver = here[0].partition(", ") if here else ("", "", "")
     found = f" ({name}, driver {driver})" if here else ""
     if cuda is None:
         return f"torch {torch.__version__} is built without CUDA{found}. Install a build with it: {NEWEST}"
+    if not here and nvidia_files():
+        return (
+            f"its driver does not work here: {said}. Within a container, is it started with its GPUs (docker "
+            "run --gpus all, apptainer --nv)? After an update of the driver, was the machine started anew?"
+        )
     if not here:
-        return f"there is none: nvidia-smi shows no GPU, and torch {torch.__version__} sees none"
+        return f"there is none: {said}, and torch {torch.__version__} sees none"
     oldest = OLDEST_DRIVER.get(int(cuda.partition(".")[0]), 0)
     if _major(driver) < oldest:
         return (
@@ -89,9 +97,28 @@ def _major(version: str) -> int:
     return int(found[0]) if found else 0
 
 
+def count() -> int:
+    """How many GPUs this process can use, by CUDA itself: of cards that are cut into parts (MIG) it uses one
+    part, where `torch.cuda.device_count` counts the cards."""
+    torch.cuda.init()
+    return torch._C._cuda_getDeviceCount()
+
+
 def _too_few(promised: int) -> str | None:
-    seen = torch.cuda.device_count()
+    seen = count()
     return f"this job asked for {promised} GPUs, and torch sees {seen}" if seen < promised else None
+
+
+def _unusable_cards() -> str | None:
+    """What to say of the first card without kernels, and of those that could be used without it."""
+    problems = [without_kernels(n) for n in range(count())]
+    wrong = next((problem for problem in problems if problem), None)
+    if wrong is None or all(problems):
+        return wrong
+    named = os.environ.get(VISIBLE)
+    names = named.split(",") if named else [str(n) for n in range(len(problems))]
+    usable = ",".join(name for name, problem in zip(names, problems, strict=False) if problem is None)
+    return f"{wrong}\nOr use the others alone: {VISIBLE}={usable}"
 
 
 def without_kernels(n: int) -> str | None:
@@ -126,13 +153,34 @@ def tried(n: int) -> str | None:
     return None if found == 1.0 else f"a sum came out as {found}"
 
 
-def nvidia_smi(*fields: str) -> list[str]:
-    """Fields of every GPU that the driver knows, with `, ` between them; empty where there is no driver."""
+def nvidia_files() -> list[Path]:
+    """NVIDIA's devices that this process may open, as a driver or a container leaves them. Those that a
+    scheduler withholds from a job are there, too, but may not be opened."""
+    return [file for file in sorted(DEVICES.glob("nvidia[0-9]*")) if _opens(file)]
+
+
+def _opens(file: Path) -> bool:
+    try:
+        os.close(os.open(file, os.O_RDWR))
+    except OSError as error:  # a driver that does not work may fail in any other way
+        return error.errno not in (errno.EPERM, errno.EACCES)
+    return True
+
+
+def nvidia_smi(*fields: str) -> tuple[list[str], str]:
+    """Fields of every GPU that the driver knows, with `, ` between them; and where there is none, what
+    nvidia-smi said instead, for a message."""
     if shutil.which("nvidia-smi") is None:
-        return []
+        return [], "there is no nvidia-smi"
     command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):  # installed, and no GPU or no permission
-        return []
-    return done.stdout.splitlines()
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        return [], f"nvidia-smi did not answer in {SECONDS} seconds"
+    except OSError as error:
+        return [], f"nvidia-smi cannot be run: {error}"
+    lines = [line for line in done.stdout.splitlines() if line.strip()]
+    if done.returncode == 0 and lines:
+        return lines, ""
+    said = " ".join((done.stderr or done.stdout).split()) or "nothing"
+    return [], f"nvidia-smi shows no GPU: it said '{said[:200]}' (exit code {done.returncode})"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from rich.console import Console
 from typer import Argument, Option, Typer
 
+from bench.base import devices
 from bench.base.console import without_bars
 from bench.base.errors import BenchError
 from bench.cli import options
@@ -45,7 +46,6 @@ Custom = Annotated[
 ]
 PromptsFile = Annotated[Path | None, Option(help='with --custom: JSON, {"a.mp4": "its prompt"}')]
 ScoresOut = Annotated[Path | None, Option(help="scores go to OUT/scores", show_default="beside the videos")]
-Device = Annotated[str, Option(help="cuda, cpu or auto")]
 Python = Annotated[Path | None, Option(help="of another environment with vbench", show_default="this one")]
 Fetch = Annotated[bool, Option("--fetch", help="download weights that are not here")]
 NoStaticFilter = Annotated[
@@ -143,7 +143,7 @@ def score(
     custom: Custom = False,
     prompts_file: PromptsFile = None,
     out: ScoresOut = None,
-    device: Device = "auto",
+    device: options.Device = None,
     python: Python = None,
     fetch: Fetch = False,
     no_static_filter: NoStaticFilter = False,
@@ -169,7 +169,7 @@ def score(
         out,
         custom=custom,
         prompts_file=prompts_file,
-        device=device,
+        device=devices.asked(),
         python=python,
         static_filter=not no_static_filter,
         timeout=timeout,

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 
 from bench.base import devices
 from bench.base.errors import BenchError
-from bench.base.lazy import torch
 from bench.run.warm import has_gpu
 
 
@@ -45,6 +44,8 @@ def on_this_machine() -> Gpus | None:
         return None
     if devices.kind() == "cpu":
         return None
-    count, named = torch.cuda.device_count(), os.environ.get(devices.VISIBLE)
+    count, named = devices.count(), os.environ.get(devices.VISIBLE)
     names = [str(n) for n in range(count)] if named is None else [n.strip() for n in named.split(",")]
+    if all(name.startswith("MIG-") for name in names):
+        return Gpus(names)  # parts of cards: a process sees one of them, whatever it is given
     return Gpus(names[:count])  # CUDA leaves out what follows a name that it does not know

@@ -1,5 +1,6 @@
 """Machines with GPUs that torch cannot use, made up: what torch and nvidia-smi say is the test's."""
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -21,19 +22,20 @@ class Machine:
         for name in (devices.VARIABLE, devices.PROMISED, devices.VISIBLE):
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("PATH", str(folder))
+        monkeypatch.setattr(devices, "DEVICES", folder)
         self.torch(cuda="13.0")
 
     def torch(self, *capabilities: tuple[int, int], cuda: str | None, built: list[str] = CUDA_13) -> None:
         """GPUs that torch sees, the CUDA that it is built for, and its kernels."""
         said = {
             "is_available": lambda: bool(capabilities),
-            "device_count": lambda: len(capabilities),
             "get_device_capability": lambda n: capabilities[n],
             "get_device_name": lambda n: V100,
             "get_arch_list": lambda: built,
         }
         for name, function in said.items():
             self.monkeypatch.setattr(torch.cuda, name, function)
+        self.monkeypatch.setattr(devices, "count", lambda: len(capabilities))
         self.monkeypatch.setattr(torch.version, "cuda", cuda)
         self.monkeypatch.setattr(devices.torch, "__version__", "2.13.0")
 
@@ -81,7 +83,9 @@ def test_a_job_that_asked_for_gpus_never_ends_on_the_cpu(
     """Also where nvidia-smi is not there, or the site hides GPUs by an empty variable."""
     monkeypatch.setenv(devices.PROMISED, "2")
     monkeypatch.setenv(devices.VISIBLE, "")
-    assert "this job asked for 2 GPUs, and there is none: nvidia-smi shows no GPU" in machine.refusal()
+    assert (
+        "this job asked for 2 GPUs, and there is none: there is no nvidia-smi, and torch" in machine.refusal()
+    )
     machine.torch((9, 0), cuda="13.0")
     assert "this job asked for 2 GPUs, and torch sees 1" in machine.refusal()
     machine.torch((9, 0), (9, 0), cuda="13.0")
@@ -165,9 +169,53 @@ def test_an_unknown_device_is_one_message(monkeypatch: pytest.MonkeyPatch) -> No
         devices.kind()
 
 
-def test_of_a_broken_nvidia_smi_nothing_is_believed(machine: Machine) -> None:
-    file = machine.folder / "nvidia-smi"
-    file.write_text("#!/bin/sh\necho NVIDIA-SMI has failed\nexit 9\n")
-    file.chmod(0o755)
-    assert devices.nvidia_smi("name") == []
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        (None, "there is no nvidia-smi"),
+        ("echo Driver/library version mismatch\nexit 18", "it said 'Driver/library version mismatch'"),
+        ("exec /bin/sleep 60", "did not answer in 0.3 seconds"),
+        ("echo", "it said 'nothing' (exit code 0)"),
+    ],
+)
+def test_a_driver_that_is_there_and_does_not_work_never_ends_on_the_cpu_unasked(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, script: str | None, said: str
+) -> None:
+    """A container without its GPUs' tools, a driver that was updated, one that starts slowly."""
+    monkeypatch.setattr(devices, "SECONDS", 0.3)
+    if script is not None:
+        file = machine.folder / "nvidia-smi"
+        file.write_text(f"#!/bin/sh\n{script}\n")
+        file.chmod(0o755)
+    assert devices.kind() == "cpu"  # nothing says that there is a GPU
+    (machine.folder / "nvidia0").touch()
+    text = machine.refusal()
+    assert said in text and "apptainer --nv" in text
+    monkeypatch.setenv(devices.VARIABLE, "cpu")
     assert devices.kind() == "cpu"
+
+
+def test_a_device_that_may_not_be_opened_is_another_jobs(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As SLURM leaves those that a job did not ask for: there, and withheld."""
+
+    def withheld(path: Path, flags: int) -> int:
+        raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+
+    for name in ("nvidia0", "nvidiactl"):
+        (machine.folder / name).touch()
+    monkeypatch.setattr(devices.os, "open", withheld)
+    assert devices.nvidia_files() == []
+    assert devices.kind() == "cpu"
+
+
+def test_of_one_card_without_kernels_the_others_are_named(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.torch((8, 9), (6, 1), (8, 6), cuda="13.0")
+    assert "Or use the others alone: CUDA_VISIBLE_DEVICES=0,2" in machine.refusal()
+    monkeypatch.setenv(devices.VISIBLE, "GPU-8a,GPU-5b,GPU-1c")
+    assert "Or use the others alone: CUDA_VISIBLE_DEVICES=GPU-8a,GPU-1c" in machine.refusal()
+    machine.torch((6, 1), cuda="13.0")
+    assert "Or use" not in machine.refusal()

@@ -47,9 +47,9 @@ def machine(
     """One with so many GPUs that torch can use."""
     monkeypatch.setattr(gpus, "has_gpu", lambda: count > 0)
     monkeypatch.setattr("torch.cuda.is_available", lambda: count > 0)
-    monkeypatch.setattr("torch.cuda.device_count", lambda: count)
+    monkeypatch.setattr(devices, "count", lambda: count)
     monkeypatch.setattr(devices, "without_kernels", lambda n: None)
-    monkeypatch.setattr(devices, "nvidia_smi", lambda *_: [])
+    monkeypatch.setattr(devices, "nvidia_smi", lambda *_: ([], ""))
     monkeypatch.setenv(devices.VARIABLE, wish)
     monkeypatch.delenv(devices.VISIBLE, raising=False)
     if visible is not None:
@@ -90,6 +90,7 @@ def test_gpus_are_those_that_cuda_visible_devices_names(monkeypatch: pytest.Monk
 
     assert names(3, None) == ("0", "1", "2")
     assert names(2, "5, GPU-1c") == ("5", "GPU-1c")
+    assert names(1, "MIG-1a,MIG-7c") == ("MIG-1a", "MIG-7c")  # a process sees one of them
     assert names(1, "5,-1,6") == ("5",)  # CUDA leaves out what follows a name it does not know
     assert names(0, None) is None
     assert names(3, None, wish="cpu") is None

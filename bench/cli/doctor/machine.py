@@ -50,12 +50,12 @@ def torch_and_gpus() -> Iterator[Finding]:
         "torch", f"{torch.__version__}, " + (f"built for CUDA {cuda}" if cuda else "built for CPU alone")
     )
     if not torch.cuda.is_available():
-        here = devices.nvidia_smi("name")
+        here = devices.nvidia_files() or devices.nvidia_smi("name")[0]
         without = "none: everything runs on the CPU"
         yield Finding("GPU", devices.unusable(), Mark.BAD) if here else Finding("GPU", without)
         return
-    driver = devices.nvidia_smi("driver_version")
-    for n in range(torch.cuda.device_count()):
+    driver, _ = devices.nvidia_smi("driver_version")
+    for n in range(devices.count()):
         yield _gpu(n, f", driver {driver[0]}" if driver else "")
 
 
@@ -72,7 +72,7 @@ def _gpu(n: int, driver: str) -> Finding:
     return Finding(
         f"GPU {n}",
         f"{torch.cuda.get_device_name(n)}, {free / GIB:.1f} of {total / GIB:.1f} GiB free{driver}, bf16 "
-        f"{'yes' if torch.cuda.is_bf16_supported() else 'no'}; a first kernel ran",
+        f"{'yes' if torch.cuda.is_bf16_supported(including_emulation=False) else 'no'}; a first kernel ran",
     )
 
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.base import devices
 from bench.base.errors import BenchError
 from bench.base.files import write_atomically
 from bench.measure.vbench import suite, weight_files
@@ -131,7 +132,7 @@ def _prepare(request: ScoreRequest, names: Sequence[str]) -> None:
         "mode": "custom_input" if request.custom else "vbench_standard",
         "names": shown,
         "prompts": {link: prompts[name] for link, name in shown.items()} if prompts else {},
-        "device": request.device,
+        "device": devices.kind() if request.device == "auto" else request.device,
         "packages": list(request.described.packages),
         "limits": dict(request.described.limits),
         "root": str(ROOT) if request.python is None else None,

@@ -127,12 +127,8 @@ def keep_static(request: dict[str, Any], device: str) -> dict[str, str]:
 def evaluate(request: dict[str, Any]) -> dict[str, Any]:
     """Run VBench and check what it says. Returns the outcome."""
     check_packages(request["packages"], request["limits"])
-    import torch
 
-    device = request["device"]
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    name, watch = request["dimension"], None
+    device, name, watch = request["device"], request["dimension"], None
     vbench = load(request["root"], "utils") and sys.modules["vbench"]
     if "detectron2" in request["packages"]:
         watch = Watch(importlib.import_module(GRIT_MODULE).DenseCaptioning, "run_caption_tensor")

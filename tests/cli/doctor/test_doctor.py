@@ -188,16 +188,19 @@ class Gpu:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, able: tuple[int, int], kernel: str | None) -> None:
         for name, said in {
             "is_available": True,
-            "device_count": 1,
             "get_device_name": "Tesla V100",
             "get_device_capability": able,
             "get_arch_list": ["sm_75", "sm_90"],
             "mem_get_info": (2**30, 2**31),
-            "is_bf16_supported": False,
         }.items():
             monkeypatch.setattr(f"torch.cuda.{name}", lambda *_, said=said: said)
+        # By emulation every card has bfloat16.
+        monkeypatch.setattr(
+            "torch.cuda.is_bf16_supported", lambda including_emulation=True: including_emulation
+        )
+        monkeypatch.setattr(devices, "count", lambda: 1)
         monkeypatch.setattr(devices, "tried", lambda n: kernel)
-        monkeypatch.setattr(devices, "nvidia_smi", lambda *_: ["550.1"])
+        monkeypatch.setattr(devices, "nvidia_smi", lambda *_: (["550.1"], ""))
 
 
 @pytest.mark.parametrize(
@@ -220,7 +223,7 @@ def test_of_a_gpu_it_is_said_whether_it_computes(
 def test_a_gpu_that_torch_does_not_see_is_essential(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.version.cuda", "13.0")
-    monkeypatch.setattr(devices, "nvidia_smi", lambda *_: ["Tesla V100, 470.1"])
+    monkeypatch.setattr(devices, "nvidia_smi", lambda *_: (["Tesla V100, 470.1"], ""))
     line = next(line for line in machine.torch_and_gpus() if line.name == "GPU")
     assert line.mark is Mark.BAD
     assert "CUDA 13.0 wants 580 or newer" in line.text
