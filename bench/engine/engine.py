@@ -247,6 +247,7 @@ class Engine:
                 start = self.chain.prior(x).x
             gradients.append(torch.autograd.grad(start, x, cotangent)[0])
             rewards.append(micro.rewards)
+        self.graphs.end_batch()
         forward = len(prompts) * self.chain.steps * self.chain.evaluations_per_step
         return NoiseGradient(torch.cat(rewards), torch.cat(gradients), forward, evaluations.backward)
 

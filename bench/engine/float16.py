@@ -92,7 +92,13 @@ def _factors(cotangents: Sequence[torch.Tensor], exponent: int, by_row: bool) ->
     """Powers of two that bring the largest value of all, or [rows] of each row, to just below 2^exponent."""
     peaks = torch.stack([c.flatten(1).abs().amax(dim=1) for c in cotangents]).amax(dim=0)
     peak = peaks if by_row else peaks.amax()
-    return torch.ldexp(torch.ones_like(peak), exponent - torch.frexp(peak).exponent.clamp(-100, 100))
+    return power_of_two(exponent - torch.frexp(peak).exponent.clamp(-100, 100))
+
+
+def power_of_two(exponent: torch.Tensor) -> torch.Tensor:
+    """2^exponent for int32 exponents of -126 to 127, float32, by its bits: a GPU's own powers may be off in
+    the last one."""
+    return ((exponent + 127) << 23).view(torch.float32)
 
 
 def _times(tensors: Sequence[torch.Tensor], factors: torch.Tensor) -> Sequence[torch.Tensor]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from bench.base.lazy import torch
 
-BLOCK = 2**15 - 16
+BLOCK = 2**14 - 16
 
 
 def derived_seed(*key: int | str) -> int:
@@ -31,11 +31,12 @@ def normal(keys: Sequence[tuple[int | str, ...]], shape: Sequence[int], device: 
 
 
 def _blocks(row: torch.Tensor) -> Sequence[torch.Tensor]:
-    """The row [n] in blocks of at most 2^15 numbers.
+    """The row [n] in blocks of at most 2^14 numbers.
 
-    A GPU draws as many numbers at once as it has threads, so more of them would depend on its size. The CPU
-    draws 16 at a time and the last 16 again: in blocks of a multiple of that, and none shorter, it gives the
-    numbers that it gives in one piece.
+    A GPU draws as many numbers at once as it has threads, so more of them would depend on its size; so many
+    threads has the smallest card, and the smallest part of one (MIG). The CPU draws 16 at a time and the last
+    16 again: in blocks of a multiple of that, and none shorter, it gives the numbers that it gives in one
+    piece.
     """
     ends = range(BLOCK, len(row) - 15, BLOCK)
     return row.tensor_split(list(ends)) if ends else [row]

@@ -178,8 +178,12 @@ def _gathered(world: World, look: Callable[[], list[_Part]]) -> list[_Part]:
 
 
 def noise(chain: Chain, seed: int, pictures: Sequence[tuple[int, int]]) -> Tensor:
-    """Starting noise [B, *latent_shape] of pictures (place of the prompt, number of the picture)."""
-    return normal([("evaluate", seed, p, k) for p, k in pictures], chain.latent_shape, chain.device)
+    """Starting noise [B, *latent_shape] of pictures (place of the prompt, number of the picture).
+
+    Drawn on the CPU, so that all machines make the same pictures.
+    """
+    keys = [("evaluate", seed, p, k) for p, k in pictures]
+    return normal(keys, chain.latent_shape, torch.device("cpu")).to(chain.device)
 
 
 def sample_images(chain: Chain, prompts: Sequence[str], noise: Tensor, world: World | None = None) -> Tensor:

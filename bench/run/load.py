@@ -39,12 +39,19 @@ def start(threads: int, deterministic: bool = False) -> tuple[World, torch.devic
     gc.set_threshold(*GARBAGE)
     gpu = devices.asked() != "cpu" and torch.cuda.is_available()
     repeat_exactly(deterministic and gpu)  # before `devices.kind`, which starts CUDA
+    keep_float32()
     group = InitProcessGroupKwargs(timeout=MEETING)
     state = PartialState(cpu=devices.kind() == "cpu", **group.to_kwargs())
     device = torch.device(state.device or "cpu")
     if device.type == "cpu":
         device = torch.device("cpu")  # not `cpu:0`, which loading refuses
     return World(state if state.num_processes > 1 else None), device
+
+
+def keep_float32() -> None:
+    """Have a GPU compute in float32 what is float32, convolutions too, which torch lets some cards round to
+    TensorFloat-32: 10 bits, as many as float16 has, and another result on each kind of card."""
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def repeat_exactly(wanted: bool) -> None:

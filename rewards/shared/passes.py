@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bench.base.lazy import torch
+from bench.engine.float16 import power_of_two
 
 
 class HalfPass:
@@ -37,7 +38,7 @@ class HalfPass:
     def _stretch(self, gradient: torch.Tensor) -> torch.Tensor:
         peak = gradient.flatten(1).abs().amax(dim=1)
         exponent = torch.frexp(peak).exponent.clamp(-100, 100)  # 0 where the peak is
-        self._scale = torch.ldexp(torch.ones_like(peak), -exponent)
+        self._scale = power_of_two(-exponent)
         return gradient * _per_row(self._scale, gradient)
 
     def _shrink(self, gradient: torch.Tensor) -> torch.Tensor:

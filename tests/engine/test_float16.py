@@ -13,7 +13,7 @@ from bench.engine.batch import Evaluations, MicroBatch, Perturbation
 from bench.engine.chain import State
 from bench.engine.control_variate import Control, Scale
 from bench.engine.engine import Engine
-from bench.engine.float16 import Product, Through, decoder, network
+from bench.engine.float16 import Product, Through, decoder, network, power_of_two
 from bench.engine.kept_graphs import Keep
 from bench.engine.likelihood_ratio import HalfOrder
 from bench.engine.plan import Kind, Plan, Segment
@@ -239,3 +239,8 @@ def test_rows_of_their_own_scale_and_inputs_without_gradient() -> None:
     found, nothing = Through("the image decoder", "model.vae_dtype", float16=True, by_row=True).vjp(product)
     assert nothing is None and found is not None
     torch.testing.assert_close(found, (3 * factor).expand(2, 3), rtol=1e-3, atol=0)
+
+
+def test_powers_of_two_are_made_of_their_bits() -> None:
+    exponents = torch.arange(-126, 128, dtype=torch.int32)
+    assert power_of_two(exponents).tolist() == [2.0**n for n in range(-126, 128)]

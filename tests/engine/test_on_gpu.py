@@ -8,6 +8,7 @@ from torch import Tensor
 
 from bench.engine.batch import Evaluations, MicroBatch, Perturbation
 from bench.engine.engine import Engine
+from bench.engine.float16 import power_of_two
 from bench.engine.plan import Kind, Plan, Segment
 from bench.models.config import ModelConfig
 from bench.run.load import load_chain
@@ -66,3 +67,8 @@ def test_offloaded_activations_come_back_as_they_were() -> None:
         engine.gradient(engine.rollout([plan_of(3)] * 2, batch_of(2)), torch.tensor([1.0, -2.0]))
         found.append(gradient(engine.chain))
     torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5 * float(found[0].abs().max()))
+
+
+def test_the_powers_of_two_that_gradients_are_scaled_by_are_exact() -> None:
+    exponents = torch.arange(-126, 128, dtype=torch.int32, device=GPU)
+    assert power_of_two(exponents).tolist() == [2.0**n for n in range(-126, 128)]

@@ -95,6 +95,15 @@ def test_latents_may_have_any_shape() -> None:
     assert found.noise.shape == start.noise.shape
 
 
+def test_what_a_gradient_took_is_known_before_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU no graph is kept before that."""
+    chain, ended = ToyChain(3, 4), list[None]()
+    engine = engine_of(chain, Bowl())
+    monkeypatch.setattr(engine.graphs, "end_batch", lambda: ended.append(None))
+    engine.noise_gradient(TEXTS, start_of(chain).noise)
+    assert len(ended) == 1
+
+
 @pytest.mark.slow
 def test_one_steps_graph_at_a_time_is_kept() -> None:
     def peak(steps: int) -> int:

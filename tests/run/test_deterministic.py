@@ -45,6 +45,12 @@ def test_it_switches_on_what_a_gpu_needs_and_off_again() -> None:
     assert torch.backends.cuda.cudnn_sdp_enabled()
 
 
+def test_float32_is_not_rounded_to_tensorfloat_32() -> None:
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+    start(1)
+    assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
+
+
 @pytest.mark.parametrize("gpu", [True, False])
 def test_a_process_asks_for_it_before_cuda_starts_and_only_on_a_gpu(
     gpu: bool, monkeypatch: pytest.MonkeyPatch
