@@ -13,7 +13,8 @@ from bench.engine.method import Method
 from bench.engine.reward import is_differentiable, media_of
 from bench.experiment.settings import Choice, EvalConfig, ModelChoice
 
-LEAST_SCALE_OF_PAIRS = 1e-2  # of antithetic perturbations in half precision; docs/estimators.md
+# Of antithetic perturbations in half precision (docs/estimators.md); `half` is float16 on a GPU.
+LEAST_SCALE_OF_PAIRS = {"half": 1e-2, "float16": 1e-2, "bfloat16": 1e-1}
 
 
 def fitted(name: str, config: Strict, steps: int) -> Method:
@@ -89,13 +90,12 @@ def cautions(choices: Iterable[tuple[Choice, ModelChoice]]) -> list[str]:
     found: dict[str, None] = {}
     for method, model in choices:
         config: dict[str, Any] = {"antithetic": False, "completion": "zo", **method.config}
-        if not config["antithetic"] or config["completion"] != "zo" or model.config.dtype == "float32":
-            continue
-        if config["scale"] < LEAST_SCALE_OF_PAIRS:
+        least = LEAST_SCALE_OF_PAIRS.get(model.config.dtype, 0.0)
+        if config["antithetic"] and config["completion"] == "zo" and config["scale"] < least:
             found[
                 f"{method.name} on {model.name}: a pair at scale {config['scale']:g} differs by less than "
                 f"{model.config.dtype} rounds (docs/estimators.md): --set {method.name}.scale="
-                f"{LEAST_SCALE_OF_PAIRS:g} or more, or --set model.dtype=float32"
+                f"{least:g} or more, or --set model.dtype=float32"
             ] = None
     return list(found)
 

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from bench.models.pipeline import Pipeline
 
 
+KINDS_OF_CALL = 64  # that are compiled: so many rows, with a graph or without; after 8 torch quietly stops
+
+
 class LatentChain(ABC):
     """The reverse chain of a pipeline with a LoRA on its UNet."""
 
@@ -94,7 +97,10 @@ class LatentChain(ABC):
         """Take what depends on the adapter from the UNet, after its adapter was replaced."""
         self._adapted = call_directly(self.unet)
         self._parameters = lora_parameters(self.unet)
-        self._run: Callable[..., Any] = torch.compile(self.unet) if self.config.compile else self.unet
+        self._run: Callable[..., Any] = self.unet
+        if self.config.compile:
+            torch._dynamo.config.recompile_limit = KINDS_OF_CALL
+            self._run = torch.compile(self.unet)
 
     def set_schedule(self, stages: Mapping[str, Sequence[str]], stage_at: Sequence[int]) -> None:
         """Condition steps on texts of their own.

@@ -100,6 +100,8 @@ class Trainer:
             self.session.world.meet()
             before, self._before = replace(counters), self.state.copied()
             self._batch()
+            # What is spent decides what comes next, in all processes alike.
+            counters.seconds = max(self.session.world.gather_each(counters.seconds))
             self._before = None
             self._tell_graphs(tell)
             self.limit.check(counters)

@@ -18,12 +18,12 @@ def told(methods: str, *settings: str) -> list[str]:
     )
 
 
-@pytest.mark.parametrize("dtype", ["half", "float16", "bfloat16"])
-def test_close_pairs_in_half_precision_are_told_with_what_to_set(dtype: str) -> None:
+@pytest.mark.parametrize(("dtype", "least"), [("half", 0.01), ("float16", 0.01), ("bfloat16", 0.1)])
+def test_close_pairs_in_half_precision_are_told_with_what_to_set(dtype: str, least: float) -> None:
     found = told("zo-antithetic,rlr-antithetic,zo,rlr", f"model.dtype={dtype}", "rlr-antithetic.scale=1e-4")
     assert len(found) == 2
     assert found[0].startswith(f"zo-antithetic on tiny: a pair at scale 0.001 differs by less than {dtype}")
-    assert "--set rlr-antithetic.scale=0.01 or more, or --set model.dtype=float32" in found[1]
+    assert f"--set rlr-antithetic.scale={least} or more, or --set model.dtype=float32" in found[1]
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,7 @@ def test_close_pairs_in_half_precision_are_told_with_what_to_set(dtype: str) -> 
     [
         (),
         ("model.dtype=half", "zo-antithetic.scale=1e-2", "rlr-antithetic.scale=0.1"),
+        ("model.dtype=bfloat16", "zo-antithetic.scale=0.1", "rlr-antithetic.scale=0.2"),
         ("model.dtype=half", "zo-antithetic.scale=1e-2", "rlr-antithetic.completion=none"),
     ],
 )

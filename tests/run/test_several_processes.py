@@ -18,7 +18,7 @@ from bench.run.failures import Failure
 from bench.run.process import Exit, HowToRun, Process
 from bench.run.store import Cause, WorkState
 from bench.run.work import CellWork
-from tests.support.running import cell, plan_dots, run_dots
+from tests.support.running import cell, plan_dots, run_dots, train_dots
 
 CPU = torch.device("cpu")
 BAD = """\
@@ -75,6 +75,22 @@ class Two(World):
     def largest(self, number: int) -> int:
         self.said.append(number)
         return max(number, self.heard)
+
+
+@pytest.mark.usefixtures("plugin")
+def test_what_a_time_budget_counts_is_the_slowest_processs_in_all_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else one goes on where the other stops, and waits for it."""
+
+    def gather_each(self: World, value: Any) -> list[Any]:
+        return [value, value + 60.0 if isinstance(value, float) else value][: 1 + isinstance(value, float)]
+
+    monkeypatch.setattr(World, "gather_each", gather_each)
+    train_dots(tmp_path, "train.budget=150s")
+    trained = cell(tmp_path, "push")
+    assert trained.status().step == 2
+    assert 120 < trained.status().seconds < 180
 
 
 def do_as(monkeypatch: pytest.MonkeyPatch, world: World, work: CellWork, error: Exception | None) -> Exit:
