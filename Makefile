@@ -48,8 +48,7 @@ test-full-size: $(STAMP) $(SCORERS)
 
 # On a machine with a GPU: minutes, without network or weights (docs/gpu.md).
 gpu-check: $(STAMP)
-	$(BIN)/python -m scripts.gpu_check
-	$(BIN)/python -m pytest -m gpu -q
+	status=0; $(BIN)/python -m scripts.gpu_check || status=1; $(BIN)/python -m pytest -m gpu -q || status=1; exit $$status
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

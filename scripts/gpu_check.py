@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import sys
 import tempfile
@@ -22,7 +23,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from bench.base import devices
+from bench.base.errors import BenchError
+from bench.base.units import GIB
 from bench.run.environment import device_name
+from bench.run.load import start
 from scripts.gpu import gradients, kernels, runs
 from scripts.gpu.row import Place, Row
 
@@ -44,8 +49,11 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.device == "cuda" and not torch.cuda.is_available():
         sys.exit("torch sees no GPU here: `python -m bench doctor` says why, `--device cpu` checks in small")
-    device = torch.device(asked.device)
-    torch.set_num_threads(1 if asked.device == "cpu" else torch.get_num_threads())
+    os.environ[devices.VARIABLE] = asked.device
+    try:
+        _, device = start(1 if asked.device == "cpu" else torch.get_num_threads())
+    except BenchError as error:
+        sys.exit(str(error))
     with tempfile.TemporaryDirectory() as folder:
         place = Place(device, Path(folder), small=device.type == "cpu")
         rows, seconds = _checked(place)
@@ -64,6 +72,7 @@ def _checked(place: Place) -> tuple[list[Row], dict[str, float]]:
         except Exception as error:  # one check that breaks must not hide what the others find
             rows.append(Row(name, "the check itself", "broke", f"{type(error).__name__}: {error}"))
         seconds[name] = time.monotonic() - began
+    rows.append(_whole(place.device, sum(seconds.values())))
     table = Table("", "check", "of", "found", title=device_name(place.device))
     for row in rows:
         table.add_row("[red]✗[/red]" if row.fault else "✓", row.check, row.subject, row.found)
@@ -72,6 +81,14 @@ def _checked(place: Place) -> tuple[list[Row], dict[str, float]]:
         if row.fault:
             console.print(f"[red]{row.check}, {row.subject}:[/red] {row.fault}", highlight=False)
     return rows, seconds
+
+
+def _whole(device: torch.device, seconds: float) -> Row:
+    """What all checks took together, those that are processes of their own left out of the memory."""
+    most = ""
+    if device.type == "cuda":
+        most = f", at most {torch.cuda.max_memory_reserved(device) / GIB:.1f} GiB of the card"
+    return Row("everything", "this check", f"{seconds:.0f} s{most}")
 
 
 def _write(folder: Path, device: torch.device, rows: list[Row], seconds: dict[str, float]) -> None:

@@ -25,7 +25,7 @@ def one(place: Place) -> Iterator[Row]:
     """A product of two matrices is what it should be, in every dtype that networks run in."""
     a = torch.arange(64.0).reshape(8, 8) / 64
     exact = a.double() @ a.double()
-    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+    for dtype in (torch.float32, torch.float16, *[torch.bfloat16] * place.bfloat16):
         found = (a.to(place.device, dtype) @ a.to(place.device, dtype)).double().cpu()
         off = float((found - exact).norm() / exact.norm())
         fault = "" if off < 0.01 else f"a product of matrices in {dtype} is {off:.1%} off"

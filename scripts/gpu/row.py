@@ -37,6 +37,11 @@ class Place:
     small: bool
 
     @property
+    def bfloat16(self) -> bool:
+        """Whether the device computes in it, not by emulation as a V100."""
+        return not self.gpu or torch.cuda.is_bf16_supported(including_emulation=False)
+
+    @property
     def gpu(self) -> bool:
         """Whether there is one to check."""
         return self.device.type == "cuda"

@@ -12,7 +12,17 @@ import torch
 from scripts import gpu_check
 from scripts.gpu.row import ROOT, Place, Row
 
-KINDS = {"kernel", "gradient", "seconds", "memory", "profile", "two cells", "continued", "held-out reward"}
+KINDS = {
+    "kernel",
+    "gradient",
+    "seconds",
+    "memory",
+    "profile",
+    "two cells",
+    "continued",
+    "held-out reward",
+    "everything",
+}
 
 
 @pytest.mark.slow
@@ -43,6 +53,6 @@ def test_a_fault_and_a_check_that_breaks_are_told_and_hide_nothing_else(
     torch.set_num_threads(threads)
     assert ended.value.code == 1
     rows = json.loads((tmp_path / "gpu-check.json").read_text())["rows"]
-    assert [row["check"] for row in rows] == ["first", "test_gpu_check.broken", "second"]
+    assert [row["check"] for row in rows] == ["first", "test_gpu_check.broken", "second", "everything"]
     assert "RuntimeError: no such kernel" in rows[1]["fault"]
     assert "it should be 3" in capsys.readouterr().out
