@@ -239,7 +239,7 @@ class Engine:
         for part in split(len(prompts), self.micro.of(len(prompts))):
             index = list(part)
             micro = self.roller.prepare(index, [plan] * len(index), batch, Perturbation()).first_order()
-            x = noise[index].detach().requires_grad_()
+            x = noise[part.start : part.stop].detach().requires_grad_()
             self.roller.roll(micro, self._make_step(True, len(index)), start=x.detach())
             self.roller.score(micro, need_grad=True)
             cotangent = self.pullback.sweep(micro, list(range(len(index))), None, evaluations)
