@@ -90,6 +90,17 @@ def _imports_are_no_garbage() -> None:
     gc.freeze()
 
 
+@pytest.fixture(autouse=True)
+def _environment_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Commands that run in this process leave what they set (`--device` sets BENCH_DEVICE) to no other test."""
+    before = dict(os.environ)
+    monkeypatch.delenv("BENCH_DEVICE", raising=False)
+    yield
+    for name in [name for name in os.environ if name not in before]:
+        del os.environ[name]
+    os.environ.update(before)
+
+
 @pytest.fixture
 def tried_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Models and rewards are tried out in this process: one of their own would import everything again."""
