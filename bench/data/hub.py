@@ -21,7 +21,14 @@ CONNECT_SECONDS = 5.0
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 REFUSED = (401, 403)
 PLAIN = re.compile(r"[A-Za-z0-9]+([-_.][A-Za-z0-9]+)*/[A-Za-z0-9]+([-_.][A-Za-z0-9]+)*(?<!\.git)")  # names
-PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")  # of a pipeline: those with weights that are used
+PARTS = (
+    "unet",
+    "transformer",
+    "vae",
+    "text_encoder",
+    "text_encoder_2",
+    "text_encoder_3",
+)  # those with weights
 
 
 def cached(need: Need) -> Path | None:
@@ -223,6 +230,9 @@ def holds(directory: Path, need: Need) -> bool:
     if not any(any(directory.glob(pattern)) for pattern in wanted):
         return False
     index = directory / "model_index.json"
-    return not index.is_file() or all(
-        _has_part(directory / part) for part in PARTS if part in index.read_text()
-    )
+    if not index.is_file():
+        return True
+    text = index.read_text()
+    wanted_parts = [part for part in PARTS if f"{part}/*" not in need.ignored]
+    named = [part for part in wanted_parts if re.search(rf'"{part}"\s*:\s*\[\s*"', text)]  # not [null, null]
+    return all(_has_part(directory / part) for part in named)

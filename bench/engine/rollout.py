@@ -249,9 +249,10 @@ class Roller:
         if ends.difference(noisy):
             raise BenchError(
                 f"step {i} of {self.chain.steps} injects no noise whatever eta (sigma = 0), so no likelihood "
-                "ratio exists there. This is the last step of DPM-Solver++, and of DDIM when the scheduler "
-                "has set_alpha_to_one=True: use model.solver=ddim with set_alpha_to_one=False in the model's "
-                "scheduler_config.json, or a method that is first order there"
+                "ratio exists there. This is the last step of DPM-Solver++ and flow_cps, of DDIM when the "
+                "scheduler has set_alpha_to_one=True, and any step of euler: use model.solver=ddim with "
+                "set_alpha_to_one=False in the model's scheduler_config.json, for flow matching "
+                "model.solver=flow_sde, or a method that is first order there"
             )
 
 

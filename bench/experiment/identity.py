@@ -32,6 +32,7 @@ LATER_OF_MODELS: Tree = {
     "frames": None,
     "fps": None,
     "decode_chunk": None,
+    "t5": True,
 }
 
 

@@ -12,11 +12,15 @@ from bench.base.strict import Strict
 from bench.data.need import HUB_IGNORED, HUB_PATTERNS, Need, check_source
 
 # SDXL's repository holds a second decoder and exports of its parts for other programs.
-IGNORED = (*HUB_IGNORED, "vae_1_0/*", "vae_decoder/*", "vae_encoder/*")
+# Stable Diffusion 3.5's has its text encoders a second time.
+IGNORED = (*HUB_IGNORED, "*.fp16-*", "vae_1_0/*", "vae_decoder/*", "vae_encoder/*", "text_encoders/*")
 # Instead of safetensors, in repositories of before there were any.
 BIN_PATTERNS = tuple(f"{part}/*.bin" for part in ("unet", "vae", "text_encoder"))
+T5 = "text_encoder_3"  # in pipelines of diffusers
 UNET_PATTERNS = ("*.json", "*.safetensors", "*.bin")
+SolverName = Literal["ddim", "dpmpp", "euler", "flow_sde", "flow_cps"]
 Pixels = Annotated[int, Field(ge=8)]
+PICTURES = ("image", "sd3")  # families that make no videos
 ATTENTION_PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
 
 
@@ -30,7 +34,7 @@ class LoraConfig(Strict):
     targets: tuple[str, ...] = Field(
         default=ATTENTION_PROJECTIONS,
         min_length=1,
-        description="name endings of the UNet layers that are adapted",
+        description="name endings of the network's layers that are adapted",
     )
 
     @property
@@ -43,7 +47,8 @@ class ModelConfig(Strict):
     """One model and the way its reverse chain is run."""
 
     family: str = Field(
-        default="image", description="the loader: image (Stable Diffusion format), video, or a plugin's"
+        default="image",
+        description="the loader: image (Stable Diffusion 1, 2 and XL), sd3 (3 and 3.5), video, or a plugin's",
     )
     source: str | None = Field(
         default=None, description="`embedded:sd`, `hub:org/name`, `path:directory` or `random:architecture`"
@@ -62,7 +67,16 @@ class ModelConfig(Strict):
     guidance: float = Field(
         default=7.5, ge=0, description="classifier-free guidance scale; 1 runs no unconditional half"
     )
-    solver: Literal["ddim", "dpmpp"] = Field(default="ddim", description="DDIM, or DPM-Solver++ 2M")
+    solver: SolverName = Field(
+        default="ddim",
+        description="DDIM, or DPM-Solver++ 2M; of flow-matching models euler, flow_sde (Flow-GRPO's) or "
+        "flow_cps, which differ where there is noise",
+    )
+    t5: bool = Field(
+        default=True,
+        description="sd3: with the T5 text encoder, more than half of the weights of sd35; without it zeros "
+        "stand for its states, as in diffusers",
+    )
     dtype: Literal["float32", "float16", "bfloat16", "half"] = Field(
         default="float32",
         description="of the frozen weights and of what flows between them; half: float16 on a GPU, bfloat16 "
@@ -97,11 +111,12 @@ class ModelConfig(Strict):
     )
     offload: bool = Field(default=False, description="keep the network's stored activations in CPU memory")
     channels_last: bool = Field(
-        default=False, description="memory layout of UNet and decoder: the channels of a pixel side by side"
+        default=False,
+        description="memory layout of network and decoder: the channels of a pixel side by side",
     )
     compile: bool = Field(
         default=False,
-        description="torch.compile the UNet: minutes at the start, counted apart, and perhaps faster steps",
+        description="torch.compile the network: minutes at the start, counted apart, perhaps faster steps",
     )
 
     @model_validator(mode="after")
@@ -114,9 +129,11 @@ class ModelConfig(Strict):
     def _videos_have_frames(self) -> "ModelConfig":
         if self.family == "video" and self.frames is None:
             raise ValueError("a model of family video needs `frames`, the number of pictures of a video")
-        if self.family == "image" and self.frames is not None:
-            raise ValueError("`frames` is for videos (family video), and family image makes pictures")
-        if self.family == "image" and (self.unet_source, self.unet_path) != (None, None):
+        if self.family in PICTURES and self.frames is not None:
+            raise ValueError(
+                f"`frames` is for videos (family video), and family {self.family} makes pictures"
+            )
+        if self.family in PICTURES and (self.unet_source, self.unet_path) != (None, None):
             raise ValueError("`unet_source` and `unet_path` are for family video")
         return self
 
@@ -138,10 +155,12 @@ class ModelConfig(Strict):
         return whole, Need(f"{name} unet", self.unet_source, setting, *place, UNET_PATTERNS)
 
     def _patterns(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        ignored = IGNORED if self.t5 else (*IGNORED, f"{T5}/*", "tokenizer_3/*")
         if self.variant is None and self.weight_files == "safetensors":
-            return HUB_PATTERNS, IGNORED
+            return HUB_PATTERNS, ignored
         files = tuple(p for p in HUB_PATTERNS if not p.endswith(".safetensors"))
         if self.variant is None:
-            return (*files, *BIN_PATTERNS), IGNORED
+            return (*files, *BIN_PATTERNS), ignored
+        own = (f"*.{self.variant}.*", f"*.{self.variant}-*")
         files += tuple(f"*/*.{self.variant}{shard}.{self.weight_files}" for shard in ("", "-*"))
-        return files, tuple(p for p in IGNORED if p != f"*.{self.variant}.*")
+        return files, tuple(p for p in ignored if p not in own)

@@ -5,16 +5,51 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, final
 
 import torch
-from torch import Tensor
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from bench.base.errors import BenchError
+from bench.models.blueprints import Blueprint
 from bench.models.config import ModelConfig
+from bench.models.diffusion import diffusion_solver
 from bench.models.latent_chain import LatentChain
 from bench.models.pipeline import load_pipeline, network_dtype
-from bench.models.text import Texts
+from bench.models.text import ClipTexts, Texts
+from bench.models.unet_settings import check_unet
 
 if TYPE_CHECKING:
     from bench.models.pipeline import Pipeline
+
+_PARTS: dict[str, type[nn.Module]] = {
+    "unet": UNet2DConditionModel,
+    "vae": AutoencoderKL,
+    "text_encoder": CLIPTextModel,
+}
+BLUEPRINTS = {
+    "StableDiffusionPipeline": Blueprint(
+        network="unet",
+        parts=_PARTS,
+        text=ClipTexts,
+        solver=diffusion_solver,
+        check=check_unet,
+        left_out={
+            "safety_checker": None,
+            "feature_extractor": None,
+            "image_encoder": None,
+            "requires_safety_checker": False,
+        },
+    ),
+    "StableDiffusionXLPipeline": Blueprint(
+        network="unet",
+        parts=_PARTS | {"text_encoder_2": CLIPTextModelWithProjection},
+        text=ClipTexts,
+        solver=diffusion_solver,
+        check=check_unet,
+        left_out={"feature_extractor": None, "image_encoder": None, "add_watermarker": False},
+        upcast=True,
+    ),
+}
 
 
 @final
@@ -22,6 +57,7 @@ class ImageChain(LatentChain):
     """The reverse chain of a Stable Diffusion pipeline: latents [B, C, h, w], images [B, 3, H, W]."""
 
     name: ClassVar[str] = "image"
+    pipelines: ClassVar[tuple[str, ...]] = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 
     @classmethod
     def load(cls, config: ModelConfig, device: torch.device) -> ImageChain:
@@ -29,9 +65,8 @@ class ImageChain(LatentChain):
         return cls(load_pipeline(config, network_dtype(config, device)), config, device)
 
     def __init__(self, pipeline: Pipeline, config: ModelConfig, device: torch.device) -> None:
-        """See LatentChain. Raises BenchError if the resolution does not fit."""
+        """See LatentChain."""
         super().__init__(pipeline, config, device)
-        self.latent_shape = (self.unet.config["in_channels"], *self._latent_size())
         pixels = [float(n * self.pipeline.vae_scale_factor) for n in self.latent_shape[-2:]]
         self._sizes = torch.tensor([*pixels, 0.0, 0.0, *pixels], device=device)
 
@@ -41,12 +76,15 @@ class ImageChain(LatentChain):
             raise BenchError("frames can be chosen of videos, and this model makes pictures")
         return self._decoded(x)
 
-    def _checkpoint_unet(self) -> None:
-        self.unet.enable_gradient_checkpointing()
+    def _latent_shape(self) -> tuple[int, ...]:
+        return (self.network.config["in_channels"], *self._latent_size())
 
-    def _unet(self, x: Tensor, i: int, texts: Texts) -> Tensor:
+    def _checkpoint_network(self) -> None:
+        self.network.enable_gradient_checkpointing()
+
+    def _evaluate(self, x: Tensor, i: int, texts: Texts) -> Tensor:
         added = None
         if texts.pooled is not None:  # SDXL: size of the original, corner of the crop, target size
             added = {"text_embeds": texts.pooled, "time_ids": self._sizes.expand(len(x), -1)}
-        t = self.grid.timesteps[i]
+        t = self.solver.timesteps[i]
         return self._run(x, t, texts.states, added_cond_kwargs=added).sample.float()

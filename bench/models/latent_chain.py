@@ -7,11 +7,12 @@ place.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -20,13 +21,12 @@ from bench.base.errors import BenchError, NotFinite
 from bench.engine.chain import State, Transition
 from bench.engine.chunks import in_chunks
 from bench.models import lora_files
+from bench.models.blueprints import blueprint_of
 from bench.models.config import ModelConfig
 from bench.models.lora import add_lora, call_directly, check_perturbable, lora_parameters, perturbed
-from bench.models.noise_levels import make_grid, prediction_type
 from bench.models.pipeline import decoder_dtype, network_dtype, use_sdpa
 from bench.models.sizes import DECODED
-from bench.models.solvers import ddim_transition, dpmpp_transition, split_prediction
-from bench.models.text import Schedule, TextCondition, TextEncoder, Texts, make_schedule
+from bench.models.text import Schedule, TextCondition, Texts, make_schedule
 
 if TYPE_CHECKING:
     from bench.models.pipeline import Pipeline
@@ -36,27 +36,30 @@ KINDS_OF_CALL = 64  # that are compiled: so many rows, with a graph or without; 
 
 
 class LatentChain(ABC):
-    """The reverse chain of a pipeline with a LoRA on its UNet."""
-
-    latent_shape: tuple[int, ...]  # of one sample: [C, h, w], of videos [C, F, h, w]
+    """The reverse chain of a pipeline with a LoRA on its network, a UNet or a transformer."""
 
     def __init__(self, pipeline: Pipeline, config: ModelConfig, device: torch.device) -> None:
-        """pipeline: from `load_pipeline`; frozen and moved to the device, its UNet gets a fresh LoRA."""
+        """pipeline: from `load_pipeline`; frozen and moved to the device, its network gets a fresh LoRA.
+
+        Raises BenchError if the resolution does not fit.
+        """
         self.pipeline, self.config, self.device, self.steps = pipeline, config, device, config.steps
-        self.unet, self.vae = pipeline.unet, pipeline.vae
+        self.blueprint = blueprint_of(type(pipeline).__name__)
+        self.network, self.vae = getattr(pipeline, self.blueprint.network), pipeline.vae
         self.dtype = network_dtype(config, device)
         self._place()
-        self._text = TextEncoder(pipeline, device, self.dtype)
-        add_lora(self.unet, config.lora)
+        self._text = self.blueprint.text(pipeline, device, self.dtype)
+        add_lora(self.network, config.lora)
         self.adopt_lora()
         if config.gradient_checkpointing:
-            self._checkpoint_unet()
+            self._checkpoint_network()
             self.vae.enable_gradient_checkpointing()
         self.guided = config.guidance != 1.0
         self.evaluations_per_step = 2 if self.guided else 1
+        self.latent_shape = self._latent_shape()
+        tokens = math.prod(self.latent_shape[-2:]) // self._patch**2
         settings = dict(pipeline.scheduler.config)
-        self.prediction_type = prediction_type(settings)
-        self.grid = make_grid(settings, config.solver, self.steps).to(device)
+        self.solver = self.blueprint.solver(settings, config.solver, self.steps, tokens).to(device)
         self.schedule: Schedule | None = None
 
     @abstractmethod
@@ -68,24 +71,29 @@ class LatentChain(ABC):
         """
 
     @abstractmethod
-    def _checkpoint_unet(self) -> None:
-        """Have the UNet recompute its activations."""
+    def _checkpoint_network(self) -> None:
+        """Have the network recompute its activations."""
 
     @abstractmethod
-    def _unet(self, x: Tensor, i: int, texts: Texts) -> Tensor:
-        """The UNet's output at step i for rows x, float32."""
+    def _latent_shape(self) -> tuple[int, ...]:
+        """Of one sample's latents. Raises BenchError if the resolution does not fit."""
+
+    @abstractmethod
+    def _evaluate(self, x: Tensor, i: int, texts: Texts) -> Tensor:
+        """The network's output at step i for rows x, float32."""
 
     def _place(self) -> None:
-        """Freeze, cast and move UNet and decoder; let go of the image encoder, which nothing uses."""
+        """Freeze, cast and move network and decoder; let go of the image encoder, which nothing uses."""
         self.vae.encoder = self.vae.quant_conv = None
-        for module in (self.unet, self.vae):
+        for module in (self.network, self.vae):
             module.requires_grad_(False).eval().to(self.device)
         # Not diffusers' own `to`, which warns of modules that it keeps in float32: there are none.
-        sdxl = hasattr(self.pipeline, "text_encoder_2")
-        nn.Module.to(self.vae, decoder_dtype(self.config, self.vae.config, self.dtype, sdxl))
-        use_sdpa(self.pipeline)
+        upcast = self.blueprint.upcast and bool(self.vae.config["force_upcast"])
+        nn.Module.to(self.vae, decoder_dtype(self.config, self.dtype, upcast))
+        for module in (self.network, self.vae):
+            use_sdpa(module)
         if self.config.channels_last:
-            _channels_last(self.unet)
+            _channels_last(self.network)
             _channels_last(self.vae)
 
     @property
@@ -94,13 +102,13 @@ class LatentChain(ABC):
         return self.vae.dtype
 
     def adopt_lora(self) -> None:
-        """Take what depends on the adapter from the UNet, after its adapter was replaced."""
-        self._adapted = call_directly(self.unet)
-        self._parameters = lora_parameters(self.unet)
-        self._run: Callable[..., Any] = self.unet
+        """Take what depends on the adapter from the network, after its adapter was replaced."""
+        self._adapted = call_directly(self.network)
+        self._parameters = lora_parameters(self.network)
+        self._run: Callable[..., Any] = self.network
         if self.config.compile:
             torch._dynamo.config.recompile_limit = KINDS_OF_CALL
-            self._run = torch.compile(self.unet)
+            self._run = torch.compile(self.network)
 
     def set_schedule(self, stages: Mapping[str, Sequence[str]], stage_at: Sequence[int]) -> None:
         """Condition steps on texts of their own.
@@ -118,36 +126,17 @@ class LatentChain(ABC):
 
     def prior(self, noise: Tensor) -> State:
         """x_T is the noise itself."""
-        if self.config.solver == "ddim":
-            return State(noise)
-        return State(
-            noise, torch.zeros_like(noise), torch.zeros(len(noise), dtype=torch.bool, device=noise.device)
-        )
+        return self.solver.prior(noise)
 
     def transition(
         self, state: State, i: int, cond: TextCondition, eta: Tensor, x_path_only: bool = False
     ) -> Transition:
-        """DDIM, or DPM-Solver++ 2M with its SDE form where eta > 0."""
-        x0, eps = self._predict(state, i, cond, x_path_only)
-        a_t, a_prev = self.grid.a_t[i], self.grid.a_prev[i]
-        if self.config.solver == "ddim":
-            return ddim_transition(x0, eps, a_t, a_prev, eta)
-        if self.config.solver == "dpmpp":
-            return dpmpp_transition(
-                state.x,
-                x0,
-                a_t,
-                a_prev,
-                eta,
-                older=state.history,
-                older_valid=state.valid,
-                a_older=self.grid.a_t[i - 1] if i > 0 else None,
-            )
-        assert_never(self.config.solver)
+        """The solver's step (`model.solver`)."""
+        return self.solver.transition(state, self._output(state, i, cond, x_path_only), i, eta)
 
     def predict_x0(self, state: State, i: int, cond: TextCondition, x_path_only: bool = False) -> Tensor:
         """x_0 predicted in one step from x_i."""
-        return self._predict(state, i, cond, x_path_only)[0]
+        return self.solver.predict_x0(state, self._output(state, i, cond, x_path_only), i)
 
     def parameters(self) -> list[nn.Parameter]:
         """The LoRA's parameters, float32, in a fixed order."""
@@ -156,7 +145,7 @@ class LatentChain(ABC):
     def perturbed(self, delta: Tensor) -> AbstractContextManager[None]:
         """Row b runs with LoRA + delta[b]."""
         if 2 * len(self._adapted) != len(self._parameters):
-            check_perturbable(self.unet)
+            check_perturbable(self.network)
         return perturbed(self._adapted, delta, self.evaluations_per_step)
 
     def save_lora(self, directory: Path) -> None:
@@ -173,18 +162,25 @@ class LatentChain(ABC):
         pixels, each = self.config.pixels, self.pipeline.vae_scale_factor
         if pixels is not None:
             for side in pixels:
-                if side % each:
+                if side % (each * self._patch):
+                    what = "latent" if self._patch == 1 else f"patch of {self._patch}×{self._patch} latents"
                     raise BenchError(
-                        f"model.resolution: {side} is no multiple of {each}, "
-                        "the pixels per side of one latent"
+                        f"model.resolution: {side} is no multiple of {each * self._patch}, "
+                        f"the pixels per side of one {what}"
                     )
             return pixels[0] // each, pixels[1] // each
-        own = self.unet.config["sample_size"]
+        own = self.network.config["sample_size"]
         if own is None:
             raise BenchError(
                 "model.resolution: must be given, as the model's config names no size of its own"
             )
         return (own, own) if isinstance(own, int) else (own[0], own[1])
+
+    @property
+    def _patch(self) -> int:
+        """Latents per side of one token, in transformers."""
+        settings = self.network.config
+        return settings.get("patch_size", 1)
 
     def _decoded(self, x: Tensor) -> Tensor:
         """Pictures [N, 3, H, W] in [0, 1] from their latents [N, C, h, w], `decode_chunk` at a time.
@@ -213,25 +209,25 @@ class LatentChain(ABC):
         return (pixels / 2 + 0.5).clamp(0, 1)
 
     def _unscaled(self, x: Tensor) -> Tensor:
-        """Latents [N, C, h, w] as the decoder was trained on them: by a factor, or channel by channel."""
+        """Latents [N, C, h, w] as the decoder was trained on them: by a factor and a shift, or by channel."""
         settings = self.vae.config
         if settings["latents_mean"] is None:
-            return x / settings["scaling_factor"]
+            scaled = x / settings["scaling_factor"]
+            return scaled + settings["shift_factor"] if settings["shift_factor"] else scaled
         mean, std = (x.new_tensor(settings[key])[:, None, None] for key in ("latents_mean", "latents_std"))
         return x * std / settings["scaling_factor"] + mean
 
-    def _predict(self, state: State, i: int, cond: TextCondition, detach: bool) -> tuple[Tensor, Tensor]:
+    def _output(self, state: State, i: int, cond: TextCondition, detach: bool) -> Tensor:
         with torch.set_grad_enabled(torch.is_grad_enabled() and not detach):
-            output = self._network(state.x, i, cond)
-        return split_prediction(output, state.x, self.grid.a_t[i], self.prediction_type)
+            return self._guided(state.x, i, cond)
 
-    def _network(self, x: Tensor, i: int, cond: TextCondition) -> Tensor:
-        """The UNet's output with classifier-free guidance, float32; gradient flows through both halves."""
+    def _guided(self, x: Tensor, i: int, cond: TextCondition) -> Tensor:
+        """The network's output with classifier-free guidance, float32; gradient flows through both halves."""
         x, stage = x.to(self.dtype), 0 if self.schedule is None else self.schedule.stage_of(i)
         positive = cond.positive.stage(stage)
         if cond.negative is None:
-            return self._unet(x, i, positive)
-        both = self._unet(torch.cat([x, x]), i, positive.below(cond.negative.stage(stage)))
+            return self._evaluate(x, i, positive)
+        both = self._evaluate(torch.cat([x, x]), i, positive.below(cond.negative.stage(stage)))
         without, with_text = both.chunk(2)
         return without + self.config.guidance * (with_text - without)
 

@@ -1,4 +1,4 @@
-"""The trainable LoRA of a diffusers UNet, and its perturbation sample by sample.
+"""The trainable LoRA of a network of diffusers, and its perturbation sample by sample.
 
 A perturbed batch is one forward: row b of every adapted layer computes (B + ΔB_b)(A + ΔA_b) x_b, two small
 batched matrix products in place of the two products of lora_A and lora_B. No parameter is touched, so none
@@ -13,44 +13,42 @@ from typing import Any
 
 import peft
 import torch
-from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from bench.base.errors import BenchError, did_you_mean
 from bench.models.config import LoraConfig
-from bench.models.unet3d import Unet3D
 
 ADAPTER = "default"
 ADAPTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)  # kinds of layers that peft puts a LoRA on
 
 
-def add_lora(unet: UNet2DConditionModel | Unet3D, config: LoraConfig) -> None:
+def add_lora(network: Any, config: LoraConfig) -> None:
     """Freeze the network and add a fresh float32 LoRA (A normal with std 1 / rank, B zero; global torch
     seed). Raises BenchError if the settings do not fit the network."""
-    unet.requires_grad_(False)
-    _check_fits(unet, config)
+    network.requires_grad_(False)
+    _check_fits(network, config)
     settings = peft.LoraConfig(
         r=config.rank,
         lora_alpha=config.scale * config.rank,  # type: ignore[arg-type]  (only divided by the rank)
         init_lora_weights="gaussian",
         target_modules=list(config.targets),
     )
-    unet.add_adapter(settings, ADAPTER)
-    for p in lora_parameters(unet):
+    network.add_adapter(settings, ADAPTER)
+    for p in lora_parameters(network):
         p.data = p.data.float()
 
 
-def _check_fits(unet: nn.Module, config: LoraConfig) -> None:
+def _check_fits(network: nn.Module, config: LoraConfig) -> None:
     """Raises BenchError for targets that are no layers, or none of a kind that is adapted, and for a rank
     above that of every adapted layer, which would only cost."""
-    layers = {f".{name}": module for name, module in unet.named_modules()}
+    layers = {f".{name}": module for name, module in network.named_modules()}
     widest = 0
     for target in config.targets:
         found = {name: module for name, module in layers.items() if name.endswith(f".{target}")}
         other = [name for name, module in found.items() if not isinstance(module, ADAPTED)]
         if not found or other:
             known = sorted({_ending(name) for name, module in layers.items() if isinstance(module, ADAPTED)})
-            wrong = f"no layer of the UNet is called '{target}'.{did_you_mean(target, known)}"
+            wrong = f"no layer of the network is called '{target}'.{did_you_mean(target, known)}"
             if other:
                 wrong = f"{other[0][1:]} is of class {type(found[other[0]]).__name__}, which takes no LoRA."
             raise BenchError(f"model.lora.targets: {wrong} Layers that take one: {', '.join(known)}")
@@ -68,9 +66,9 @@ def _ending(name: str) -> str:
     return f"{block}.{last}" if last.isdigit() else last
 
 
-def lora_parameters(unet: nn.Module) -> list[nn.Parameter]:
+def lora_parameters(network: nn.Module) -> list[nn.Parameter]:
     """The trainable parameters in the network's own order."""
-    return [p for name, p in unet.named_parameters() if ".lora_" in name]
+    return [p for name, p in network.named_parameters() if ".lora_" in name]
 
 
 class DirectLora:
@@ -111,13 +109,13 @@ class DirectLora:
         return weights if self.copies == 1 else weights.expand(self.copies, *weights.shape).flatten(0, 1)
 
 
-def call_directly(unet: nn.Module) -> list[DirectLora]:
+def call_directly(network: nn.Module) -> list[DirectLora]:
     """Have every linear layer's LoRA run by a `DirectLora`; returns these, in the network's own order.
 
     A layer that an earlier LoRA changed and this one does not is left to peft.
     """
     found: list[DirectLora] = []
-    for layer in unet.modules():
+    for layer in network.modules():
         if isinstance(layer, peft.tuners.lora.Linear):
             vars(layer).pop("forward", None)
             if ADAPTER in layer.lora_A:
@@ -126,9 +124,9 @@ def call_directly(unet: nn.Module) -> list[DirectLora]:
     return found
 
 
-def check_perturbable(unet: nn.Module) -> None:
+def check_perturbable(network: nn.Module) -> None:
     """Raise BenchError unless all of the LoRA is of linear layers, which alone are perturbed per sample."""
-    for name, module in unet.named_modules():
+    for name, module in network.named_modules():
         if ".lora_" not in name or not any(True for _ in module.parameters(recurse=False)):
             continue
         if not isinstance(module, nn.Linear) or module.bias is not None:

@@ -1,13 +1,14 @@
 """LoRAs on disk, in the format that diffusers' `pipe.load_lora_weights(directory)` reads.
 
-Loaded are adapters of the UNet in diffusers' format (with or without metadata), in peft's
-(adapter_model.safetensors and adapter_config.json) and in the key styles that diffusers converts (kohya's),
-of any rank, alpha and targets.
+Loaded are adapters of the network, a UNet or a transformer, in diffusers' format (with or without
+metadata), in peft's (adapter_model.safetensors and adapter_config.json) and, of UNets, in the key styles that
+diffusers converts (kohya's), of any rank, alpha and targets.
 """
 
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from bench.base.errors import BenchError
 from bench.base.whole import some
+from bench.models.blueprints import blueprint_of
 from bench.models.lora import ADAPTER, lora_parameters
 from bench.models.lora_place import PEFT_SETTINGS, PEFT_WEIGHTS, weights_file
 from bench.models.lora_settings import from_peft, from_tensors
@@ -28,53 +30,56 @@ if TYPE_CHECKING:
     from bench.models.pipeline import Pipeline
 
 _PEFT_PREFIX = "base_model.model."
-_UNET, _TEXT = "unet.", "text_encoder"
+_TEXT = "text_encoder"
 _RELATIVES = ("dora_scale", "lora_magnitude_vector", "hada_", "lokr_")
 Tensors = dict[str, Tensor]
 
 
 def save_lora(pipeline: Pipeline, directory: Path) -> None:
-    """Write the UNet's LoRA, alpha included."""
-    type(pipeline).save_lora_weights(
-        directory,
-        unet_lora_layers=dict(get_peft_model_state_dict(pipeline.unet, adapter_name=ADAPTER)),
-        unet_lora_adapter_metadata=pipeline.unet.peft_config[ADAPTER].to_dict(),
-    )
+    """Write the network's LoRA, alpha included."""
+    name, network = _network(pipeline)
+    layers = {
+        f"{name}_lora_layers": dict(get_peft_model_state_dict(network, adapter_name=ADAPTER)),
+        f"{name}_lora_adapter_metadata": network.peft_config[ADAPTER].to_dict(),
+    }
+    type(pipeline).save_lora_weights(directory, **layers)
 
 
 def load_lora(pipeline: Pipeline, place: Path) -> None:
-    """Replace the UNet's LoRA by the one in a file or directory; its parameters are float32 and trainable.
+    """Replace the network's LoRA by the one in a file or directory; its parameters are float32 and trainable.
 
-    Raises BenchError if there is none, if it has parts other than the UNet's, if its settings or numbers are
-    none to run with, or if it does not fit the UNet.
+    Raises BenchError if there is none, if it has parts other than the network's, if its settings or numbers
+    are none to run with, or if it does not fit.
     """
     file = weights_file(place)
     tensors, settings = _read(pipeline, file)
     # Such as a whole layer's weights, which peft would put in the place of the model's own.
     if strange := [key for key in tensors if not key.endswith((".lora_A.weight", ".lora_B.weight"))]:
-        raise BenchError(f"{file}: holds {some(strange)}, no tensor of a LoRA of the UNet's layers")
+        raise BenchError(f"{file}: holds {some(strange)}, no tensor of a LoRA of the network's layers")
     if not tensors:
-        raise BenchError(f"{file}: holds no tensors of a LoRA of the UNet")
-    unet = pipeline.unet
+        raise BenchError(f"{file}: holds no tensors of a LoRA of the network")
+    name, network = _network(pipeline)
     # Before peft sees them, which would warn of every one at length.
-    layers = {name for name, _ in unet.named_modules()}
+    layers = {layer for layer, _ in network.named_modules()}
     _check_places(file, tensors, {key for key in tensors if _layer(key) in layers})
-    unet.delete_adapters(ADAPTER)
+    network.delete_adapters(ADAPTER)
+    load: Any = getattr(type(pipeline), f"load_lora_into_{name}")
+    if name == "unet":
+        load = partial(load, network_alphas=None)
     try:
-        type(pipeline).load_lora_into_unet(
-            {f"{_UNET}{key}": value for key, value in tensors.items()},
-            None,
-            unet,
+        load(
+            {f"{name}.{key}": value for key, value in tensors.items()},
             adapter_name=ADAPTER,
-            metadata={f"{_UNET}{key}": value for key, value in settings.items()},
+            metadata={f"{name}.{key}": value for key, value in settings.items()},
+            **{name: network},
         )
     except (ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise BenchError(f"{file}: this LoRA does not fit the model's UNet: {error}") from error
-    _check_places(file, tensors, set(get_peft_model_state_dict(unet, adapter_name=ADAPTER)))
-    for p in lora_parameters(unet):
+        raise BenchError(f"{file}: this LoRA does not fit the model's network: {error}") from error
+    _check_places(file, tensors, set(get_peft_model_state_dict(network, adapter_name=ADAPTER)))
+    for p in lora_parameters(network):
         p.data = p.data.float()
     # Once more: a half precision network has rounded what was put into it.
-    set_peft_model_state_dict(unet, tensors, adapter_name=ADAPTER)
+    set_peft_model_state_dict(network, tensors, adapter_name=ADAPTER)
 
 
 def _check_places(file: Path, tensors: Tensors, places: set[str]) -> None:
@@ -85,22 +90,26 @@ def _check_places(file: Path, tensors: Tensors, places: set[str]) -> None:
     ):
         if names:
             raise BenchError(
-                f"{file}: this LoRA does not fit the model's UNet: {what} {some(names)}, of {len(tensors)} "
-                "tensors"
+                f"{file}: this LoRA does not fit the model's network: {what} {some(names)}, of "
+                f"{len(tensors)} tensors"
             )
 
 
 def _read(pipeline: Pipeline, file: Path) -> tuple[Tensors, dict[str, Any]]:
-    """(tensors, the settings of a peft config), both named as in the UNet. Raises BenchError."""
+    """(tensors, the settings of a peft config), both named as in the network. Raises BenchError."""
     state, metadata = _open(file)
     if any(key.startswith(_PEFT_PREFIX) for key in state):
         return _read_peft(file, state)
+    name, network = _network(pipeline)
     try:
-        found: Any = type(pipeline).lora_state_dict(state, unet_config=pipeline.unet.config)
+        cls: Any = type(pipeline)
+        if name == "unet":
+            state, alphas = cls.lora_state_dict(state, unet_config=network.config)
+        else:
+            state, alphas = cls.lora_state_dict(state), None
     except (ValueError, KeyError) as error:
         raise BenchError(f"{file}: holds no LoRA in diffusers' format: {error}") from error
-    state, alphas = found
-    tensors, given = _peft_names(_of_unet(file, state), _of_unet(file, alphas or {}))
+    tensors, given = _peft_names(_own(file, state, name), _own(file, alphas or {}, name))
     if metadata is None:
         ranks = {_layer(key): value.shape[0] for key, value in tensors.items() if ".lora_A." in key}
         if strange := given.keys() - ranks.keys():
@@ -108,7 +117,7 @@ def _read(pipeline: Pipeline, file: Path) -> tuple[Tensors, dict[str, Any]]:
         return tensors, from_tensors(ranks, given) if ranks else {}
     if given:
         raise BenchError(f"{file}: gives alpha twice, in its metadata and as a tensor of {min(given)}")
-    return tensors, from_peft(_of_unet(file, metadata), file)
+    return tensors, from_peft(_own(file, metadata, name), file)
 
 
 def _open(file: Path) -> tuple[Tensors, dict[str, Any] | None]:
@@ -152,14 +161,21 @@ def _read_peft(file: Path, state: Tensors) -> tuple[Tensors, dict[str, Any]]:
     return tensors, from_peft(read_json(config), config)
 
 
-def _of_unet(file: Path, values: dict[str, Any]) -> dict[str, Any]:
-    """Names without `unet.`: those without a part, as `unet.save_lora_adapter` writes them, are its own."""
+def _network(pipeline: Pipeline) -> tuple[str, Any]:
+    """The network that is trained, and what the pipeline calls it."""
+    name = blueprint_of(type(pipeline).__name__).network
+    return name, getattr(pipeline, name)
+
+
+def _own(file: Path, values: dict[str, Any], network: str) -> dict[str, Any]:
+    """Names without the network's own (`unet.`): those without a part, as `unet.save_lora_adapter` writes
+    them, belong to it."""
     if others := [key for key in values if key.startswith(_TEXT)]:
         raise BenchError(
             f"{file}: this LoRA also changes the text encoder ({len(others)} tensors), which stays frozen "
-            "here. Load one that was trained on the UNet alone."
+            "here. Load one that was trained on the network alone."
         )
-    return {key.removeprefix(_UNET): value for key, value in values.items()}
+    return {key.removeprefix(f"{network}."): value for key, value in values.items()}
 
 
 def _peft_names(state: Tensors, alphas: dict[str, Any]) -> tuple[Tensors, dict[str, float]]:

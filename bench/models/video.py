@@ -10,16 +10,31 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, final
 
 import torch
+from diffusers import AutoencoderKL
 from torch import Tensor
+from transformers import CLIPTextModel
 
+from bench.models.blueprints import Blueprint
 from bench.models.config import ModelConfig
+from bench.models.diffusion import diffusion_solver
 from bench.models.latent_chain import LatentChain
 from bench.models.pipeline import load_pipeline, network_dtype
-from bench.models.text import Texts
-from bench.models.unet3d import checkpoint_layers, tell_fps
+from bench.models.text import ClipTexts, Texts
+from bench.models.unet3d import Unet3D, checkpoint_layers, tell_fps
+from bench.models.unet_settings import check_unet
 
 if TYPE_CHECKING:
     from bench.models.pipeline import Pipeline
+
+BLUEPRINTS = {
+    "TextToVideoSDPipeline": Blueprint(
+        network="unet",
+        parts={"unet": Unet3D, "vae": AutoencoderKL, "text_encoder": CLIPTextModel},
+        text=ClipTexts,
+        solver=diffusion_solver,
+        check=check_unet,
+    )
+}
 
 
 @final
@@ -27,6 +42,8 @@ class VideoChain(LatentChain):
     """The reverse chain of a text-to-video pipeline: latents [B, C, F, h, w], videos [B, F, 3, H, W]."""
 
     name: ClassVar[str] = "video"
+    pipelines: ClassVar[tuple[str, ...]] = ("TextToVideoSDPipeline",)
+    usual: ClassVar[str] = "--set model.frames=16"
 
     @classmethod
     def load(cls, config: ModelConfig, device: torch.device) -> VideoChain:
@@ -36,9 +53,8 @@ class VideoChain(LatentChain):
     def __init__(self, pipeline: Pipeline, config: ModelConfig, device: torch.device) -> None:
         """See LatentChain. config.frames: F, checked to be there. Raises BenchError."""
         tell_fps(pipeline.unet, config.fps)
-        super().__init__(pipeline, config, device)
         self.frames = config.frames or 1
-        self.latent_shape = (self.unet.config["in_channels"], self.frames, *self._latent_size())
+        super().__init__(pipeline, config, device)
 
     def decode(self, x: Tensor, frames: Tensor | None = None) -> Tensor:
         """Videos [B, F, 3, H, W], or with frames [B, k] only those of each, [B, k, 3, H, W]."""
@@ -48,8 +64,11 @@ class VideoChain(LatentChain):
         pictures = self._decoded(by_frame.flatten(0, 1))
         return pictures.unflatten(0, by_frame.shape[:2])
 
-    def _checkpoint_unet(self) -> None:
-        checkpoint_layers(self.unet)
+    def _latent_shape(self) -> tuple[int, ...]:
+        return (self.network.config["in_channels"], self.frames, *self._latent_size())
 
-    def _unet(self, x: Tensor, i: int, texts: Texts) -> Tensor:
-        return self._run(x, self.grid.timesteps[i], texts.states).sample.float()
+    def _checkpoint_network(self) -> None:
+        checkpoint_layers(self.network)
+
+    def _evaluate(self, x: Tensor, i: int, texts: Texts) -> Tensor:
+        return self._run(x, self.solver.timesteps[i], texts.states).sample.float()

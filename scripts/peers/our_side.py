@@ -60,7 +60,7 @@ def disagreement(found: dict[str, Any], method: str, steps: int) -> tuple[float,
     """Of our gradient from TRL's at its parameters, noise, advantages: (1 - cosine, ratio of norms - 1)."""
     ours = subject(method, steps, len(found["prompts"]))
     chain: Any = ours.chain
-    named = {name: p for name, p in chain.unet.named_parameters() if ".lora_" in name}
+    named = {name: p for name, p in chain.network.named_parameters() if ".lora_" in name}
     with torch.no_grad():
         for name, value in found["parameters"].items():
             named[name].copy_(value)

@@ -153,7 +153,7 @@ def counting(monkeypatch: pytest.MonkeyPatch, place: object, name: str) -> list[
 def test_a_pass_that_overflows_is_made_again_with_less(monkeypatch: pytest.MonkeyPatch) -> None:
     found: dict[str, Vjp] = {}
     for dtype in ("float16", "float32"):
-        chain = loud(lambda chain: chain.unet.conv_out, dtype=dtype)
+        chain = loud(lambda chain: chain.network.conv_out, dtype=dtype)
         engine = engine_of(chain, Pattern())
         built = counting(monkeypatch, engine.graphs, "build")
         x, cotangent = torch.randn(2, 2, *chain.latent_shape, generator=torch.Generator().manual_seed(0))

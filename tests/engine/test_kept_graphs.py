@@ -186,7 +186,7 @@ def test_joint_memory_grows_with_the_chain_for_full_backpropagation_and_with_h_f
 def test_a_kept_graph_saves_an_evaluation(graphs: Keep, expected: int) -> None:
     chain = image_chain()
     engine, calls = engine_of(chain, Pattern(), graphs=graphs), []
-    chain.unet.conv_in.register_forward_pre_hook(lambda *_: calls.append(1))
+    chain.network.conv_in.register_forward_pre_hook(lambda *_: calls.append(1))
     method = Rlr(RlrConfig(h=2, one_start=True), 4)
     report = next(iter(method.updates(engine, batch_of(4))))
     assert len(calls) == expected

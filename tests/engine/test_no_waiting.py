@@ -71,11 +71,11 @@ def draw(keys: Sequence[Any], shape: Sequence[int], device: torch.device) -> Ten
 def on_meta(**settings: Any) -> ImageChain:
     """A small chain without numbers. Its conditions are made here: texts are embedded once, not per step."""
     found = image_chain(steps=STEPS, **settings)
-    for network in (found.unet, found.vae):
+    for network in (found.network, found.vae):
         network.to("meta")
     found.adopt_lora()
-    found.device, found.grid = META, found.grid.to(META)
-    width = found.unet.config["cross_attention_dim"]
+    found.device, found.solver = META, found.solver.to(META)
+    width = found.network.config["cross_attention_dim"]
 
     def condition(prompts: Sequence[str]) -> TextCondition:
         texts = Texts(torch.empty(len(prompts), 1, 7, width, device=META))

@@ -65,7 +65,7 @@ def test_tokenizer_gives_the_published_ids_and_the_models_padding(name: str, whi
 
 def weights(chain: ImageChain) -> dict[str, Tensor]:
     """All frozen numbers."""
-    parts = (chain.unet, chain.vae, chain.pipeline.text_encoder)
+    parts = (chain.network, chain.vae, chain.pipeline.text_encoder)
     return {f"{n}.{key}": p for n, part in enumerate(parts) for key, p in part.state_dict().items()}
 
 
@@ -91,7 +91,7 @@ def test_random_pictures_after_50_steps_depend_on_prompt_and_noise_and_fit_float
         if isinstance(output, Tensor):
             largest[0] = max(largest[0], float(output.abs().max()))
 
-    for module in (*chain.unet.modules(), *chain.vae.modules()):
+    for module in (*chain.network.modules(), *chain.vae.modules()):
         module.register_forward_hook(look)
     noise = latents(chain, 2)
     prompts = (PROMPTS[0], PROMPTS[1], PROMPTS[0])

@@ -118,7 +118,7 @@ def test_x_path_alone_scales_x_and_leaves_the_parameters_out() -> None:
     out = chain.transition(State(x), 1, cond, torch.zeros(2), x_path_only=True).mean
     assert torch.equal(out, whole)
     grads = torch.autograd.grad(out.sum(), [x, *chain.parameters()], allow_unused=True)
-    factor = (chain.grid.a_prev[1] / chain.grid.a_t[1]).sqrt()  # DDIM with eps held fixed
+    factor = (chain.solver.grid.a_prev[1] / chain.solver.grid.a_t[1]).sqrt()  # DDIM with eps held fixed
     torch.testing.assert_close(grads[0], factor.expand_as(x))
     assert all(g is None for g in grads[1:])
 
@@ -137,7 +137,7 @@ def gradients(**options: Any) -> tuple[Tensor, Tensor, int]:
 
     trajectory = engine.rollout([ROW] * 2, batch_of(2), Perturbation(scale=0.3), reward_grad=True)
     # Before, not after: a recomputation stops as soon as it has what the backward needs.
-    chain.unet.up_blocks[-1].resnets[0].register_forward_pre_hook(count)
+    chain.network.up_blocks[-1].resnets[0].register_forward_pre_hook(count)
     engine.gradient(trajectory, torch.tensor([1.0, -2.0]))
     return gradient(chain), engine.pathwise(trajectory), calls[0]
 
@@ -164,14 +164,14 @@ def test_half_precision_network_has_float32_latents_and_lora() -> None:
     out = chain.transition(State(latents(chain)), 0, chain.condition(PROMPTS[:2]), torch.ones(2))
     assert out.mean.dtype == out.std.dtype == torch.float32
     assert {p.dtype for p in chain.parameters()} == {torch.float32}
-    assert chain.unet.dtype == torch.bfloat16
+    assert chain.network.dtype == torch.bfloat16
     assert chain.decode(out.mean).dtype == torch.float32
 
 
 def test_only_the_lora_is_trainable() -> None:
     chain = image_chain(steps=2)
     everything = [
-        *chain.unet.parameters(),
+        *chain.network.parameters(),
         *chain.vae.parameters(),
         *chain.pipeline.text_encoder.parameters(),
     ]

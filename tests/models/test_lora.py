@@ -57,16 +57,16 @@ def test_layers_that_are_called_directly_give_what_pefts_and_diffusers_own_calls
         return [mean, *torch.autograd.grad(mean.square().sum(), chain.parameters())]
 
     direct = found()
-    chain.unet.disable_adapters()
+    chain.network.disable_adapters()
     without = step(chain, x, rows)
     assert not torch.equal(without, direct[0])
-    chain.unet.enable_adapters()
-    changed = [module for module in chain.unet.modules() if "forward" in vars(module)]
+    chain.network.enable_adapters()
+    changed = [module for module in chain.network.modules() if "forward" in vars(module)]
     assert len(changed) > 8
     for module in changed:
         del module.forward
     assert all(torch.equal(a, b) for a, b in zip(direct, found(), strict=True))
-    chain.unet.disable_adapters()
+    chain.network.disable_adapters()
     assert torch.equal(without, step(chain, x, rows))
 
 
@@ -104,7 +104,7 @@ def test_gradient_of_a_perturbed_batch_is_taken_at_the_changed_parameters() -> N
 def test_copies_for_guidance_are_made_layer_by_layer_and_change_no_bit() -> None:
     chain = image_chain(guidance=4.0, steps=3)
     x, delta = latents(chain, 4), directions(chain, 4)
-    layers = call_directly(chain.unet)
+    layers = call_directly(chain.network)
     with torch.no_grad():
         with perturbed(layers, delta.repeat(2, 1)):
             repeated = step(chain, x, [0, 1, 2, 3])
@@ -206,7 +206,9 @@ def test_loaded_lora_is_bit_for_bit_the_saved_one_whatever_the_chains_rank(rank:
     chain.load_lora(tmp_path / "lora")
     assert all(torch.equal(a, b) for a, b in zip(chain.parameters(), saved.parameters(), strict=True))
     assert all(p.requires_grad and p.dtype == torch.float32 for p in chain.parameters())
-    assert {id(p) for p in chain.unet.parameters() if p.requires_grad} == {id(p) for p in chain.parameters()}
+    assert {id(p) for p in chain.network.parameters() if p.requires_grad} == {
+        id(p) for p in chain.parameters()
+    }
     x = latents(chain)
     assert torch.equal(picture(chain, x), picture(saved, x))
 

@@ -38,7 +38,7 @@ def changes(chain: ImageChain) -> dict[str, Tensor]:
     """What the loaded adapter adds to each layer's weights."""
     return {
         name: delta(module)
-        for name, module in chain.unet.named_modules()
+        for name, module in chain.network.named_modules()
         if isinstance(module, LoraLayer) and "default" in module.lora_A
     }
 
@@ -102,7 +102,7 @@ def test_alpha_of_a_layer_is_not_that_of_one_whose_name_ends_alike(tmp_path: Pat
     chain = loaded(saved(tmp_path, tensors | {f"{layer}.alpha": torch.tensor(30.0)}))
     scaled = {
         name: module.scaling["default"]
-        for name, module in chain.unet.named_modules()
+        for name, module in chain.network.named_modules()
         if name in changes(chain)
     }
     assert [name for name, scale in scaled.items() if scale != 1.0] == [layer.removeprefix("unet.")]
@@ -159,9 +159,9 @@ def test_settings_of_peft_that_are_taken_mean_what_they_mean_to_peft(
     for name, module in unet.named_modules():
         if isinstance(module, LoraLayer) and "default" in module.lora_A:
             torch.testing.assert_close(found[name], delta(module), rtol=0, atol=0)
-            same = chain.unet.get_submodule(f"{name}.base_layer").weight
+            same = chain.network.get_submodule(f"{name}.base_layer").weight
             assert torch.equal(same, base.get_submodule(name).weight)
-    drops = [m for m in chain.unet.modules() if isinstance(m, torch.nn.Dropout) and m.training and m.p > 0]
+    drops = [m for m in chain.network.modules() if isinstance(m, torch.nn.Dropout) and m.training and m.p > 0]
     assert found and not drops
 
 
@@ -212,7 +212,9 @@ def test_dropout_in_diffusers_metadata_does_not_make_pictures_random(tmp_path: P
     config = pipeline.unet.peft_config["default"].to_dict() | {"lora_dropout": 0.9}
     pipeline.save_lora_weights(tmp_path, unet_lora_layers=layers(pipeline), unet_lora_adapter_metadata=config)
     chain = loaded(tmp_path)
-    assert not [m for m in chain.unet.modules() if isinstance(m, torch.nn.Dropout) and m.training and m.p > 0]
+    assert not [
+        m for m in chain.network.modules() if isinstance(m, torch.nn.Dropout) and m.training and m.p > 0
+    ]
 
 
 def test_tensors_without_a_place_and_layers_without_tensors_are_named(

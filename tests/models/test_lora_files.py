@@ -159,7 +159,7 @@ def add(directory: Path, more: dict[str, Tensor]) -> None:
             r"also changes the text encoder \(1 tensors\)",
         ),
         ({"unet.mid_block.to_q.lora_magnitude_vector": torch.ones(2)}, "no plain LoRA"),
-        ({"unet.no_block.to_q.lora_A.weight": torch.ones(3, 16)}, "does not fit the model's UNet"),
+        ({"unet.no_block.to_q.lora_A.weight": torch.ones(3, 16)}, "does not fit the model's network"),
     ],
     ids=["text encoder", "DoRA", "another model's layer"],
 )
@@ -174,7 +174,7 @@ def test_lora_with_parts_that_have_no_place_here_says_so(
 
 def test_lora_of_a_wider_network_does_not_fit(tmp_path: Path) -> None:
     small_chain("sdxl", steps=2).save_lora(tmp_path)
-    with pytest.raises(BenchError, match="does not fit the model's UNet"):
+    with pytest.raises(BenchError, match="does not fit the model's network"):
         image_chain(steps=2).load_lora(tmp_path)
 
 

@@ -7,7 +7,7 @@ import torch
 from diffusers import DDIMScheduler
 
 from bench.base.errors import BenchError
-from bench.models.noise_levels import Solver, make_grid
+from bench.models.noise_levels import DiffusionSolverName, make_grid
 
 BETAS: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 SD: dict[str, Any] = {"_class_name": "DDIMScheduler", **BETAS, "steps_offset": 1, "set_alpha_to_one": False}
@@ -79,7 +79,7 @@ def test_every_dpmpp_step_ends_where_the_next_begins(spacing: str, steps: int) -
 )
 @pytest.mark.parametrize("solver", ["ddim", "dpmpp"])
 def test_schedulers_that_are_not_understood_are_refused(
-    changes: dict[str, Any], message: str, solver: Solver
+    changes: dict[str, Any], message: str, solver: DiffusionSolverName
 ) -> None:
     with pytest.raises(BenchError, match=message):
         make_grid(SD | changes, solver, 4)
@@ -88,7 +88,7 @@ def test_schedulers_that_are_not_understood_are_refused(
 @pytest.mark.parametrize("solver", ["ddim", "dpmpp"])
 @pytest.mark.parametrize("changes", [{"prediction_type": "v_prediction"}, {"timestep_spacing": "leading"}])
 def test_zero_terminal_snr_runs_where_the_prediction_has_a_meaning(
-    solver: Solver, changes: dict[str, str]
+    solver: DiffusionSolverName, changes: dict[str, str]
 ) -> None:
     grid = make_grid(SD | ZERO_SNR | changes, solver, 4)
     assert (float(grid.a_t[0]) < 1e-7) == ("prediction_type" in changes)
@@ -102,7 +102,7 @@ def test_schedulers_of_one_family_have_one_grid(name: str) -> None:
 
 
 @pytest.mark.parametrize("solver", ["ddim", "dpmpp"])
-def test_steps_that_would_begin_beyond_the_noise_levels_are_refused(solver: Solver) -> None:
+def test_steps_that_would_begin_beyond_the_noise_levels_are_refused(solver: DiffusionSolverName) -> None:
     """DDIM at 1000 steps and DPM-Solver++ at 999 with steps_offset 1."""
     steps = 1000 if solver == "ddim" else 999
     with pytest.raises(BenchError, match=f"{steps} steps would begin at timestep 1000"):

@@ -144,7 +144,7 @@ def test_settings_that_would_mean_nothing_here_are_refused_before_weights_are_re
 ) -> None:
     places = {"scheduler": "scheduler/scheduler_config.json", "model_index": "model_index.json"}
     change(directory / (places.get(file, f"{file}/config.json")), changes)
-    monkeypatch.setattr(pipeline, "_network", pytest.fail)
+    monkeypatch.setattr(pipeline, "_part", pytest.fail)
     with pytest.raises(BenchError, match=message):
         load_pipeline(ModelConfig(path=directory, steps=2), torch.float32)
 

@@ -33,7 +33,7 @@ def test_half_is_float16_on_a_gpu_and_bfloat16_on_a_cpu() -> None:
 
 
 @pytest.mark.parametrize(
-    ("vae_dtype", "network", "sdxl", "expected"),
+    ("vae_dtype", "network", "upcast", "expected"),
     [
         ("auto", torch.float16, True, torch.float32),
         ("auto", torch.bfloat16, True, torch.bfloat16),
@@ -42,10 +42,10 @@ def test_half_is_float16_on_a_gpu_and_bfloat16_on_a_cpu() -> None:
     ],
 )
 def test_decoder_is_float32_where_asked_or_where_sdxls_would_overflow(
-    vae_dtype: Any, network: torch.dtype, sdxl: bool, expected: torch.dtype
+    vae_dtype: Any, network: torch.dtype, upcast: bool, expected: torch.dtype
 ) -> None:
     config = ModelConfig(vae_dtype=vae_dtype)
-    assert decoder_dtype(config, {"force_upcast": True}, network, sdxl) == expected
+    assert decoder_dtype(config, network, upcast) == expected
 
 
 @pytest.mark.parametrize("source", ["embedded:sd", "embedded:video"])
@@ -53,13 +53,11 @@ def test_decoder_of_the_embedded_models_is_float32_under_float16_alone(source: s
     """Their activations go to 1e6."""
     config = ModelConfig(source=source)
     found = [
-        decoder_dtype(config, {}, dtype, sdxl=False)
-        for dtype in (torch.float16, torch.bfloat16, torch.float32)
+        decoder_dtype(config, dtype, upcast=False) for dtype in (torch.float16, torch.bfloat16, torch.float32)
     ]
     assert found == [torch.float32, torch.bfloat16, torch.float32]
     assert (
-        decoder_dtype(ModelConfig(source=source, vae_dtype="float16"), {}, torch.float16, False)
-        == torch.float16
+        decoder_dtype(ModelConfig(source=source, vae_dtype="float16"), torch.float16, False) == torch.float16
     )
 
 
@@ -79,7 +77,7 @@ def test_the_embedded_model_takes_a_step_in_half_precision(dtype: Any) -> None:
 def gradients(**options: Any) -> Tensor:
     """The engine's gradient over a zeroth-, a half- and a first-order step."""
     chain = image_chain(steps=3, dtype="half", **options)
-    assert chain.unet.dtype == torch.bfloat16
+    assert chain.network.dtype == torch.bfloat16
     engine = engine_of(chain, Pattern(), micro_batch=2, offload=chain.config.offload)
     trajectory = engine.rollout([PLAN] * 2, batch_of(2), Perturbation(scale=0.3), reward_grad=True)
     engine.gradient(trajectory, torch.tensor([1.0, -2.0]))
@@ -148,14 +146,14 @@ def test_float32_decoder_of_a_half_network_passes_gradients() -> None:
 @pytest.mark.parametrize("name", ["sd14", "sdxl"])
 def test_attention_is_pytorchs_fused_one(name: str) -> None:
     chain = small_chain(name, steps=2)
-    processors = [*chain.unet.attn_processors.values(), *chain.vae.attn_processors.values()]
+    processors = [*chain.network.attn_processors.values(), *chain.vae.attn_processors.values()]
     assert processors and {type(p) for p in processors} == {AttnProcessor2_0}
 
 
 @pytest.mark.slow
 def test_channels_last_changes_the_layout_and_not_the_picture() -> None:
     plain, other = image_chain(steps=3), image_chain(steps=3, channels_last=True)
-    weight = other.unet.conv_in.weight
+    weight = other.network.conv_in.weight
     assert weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
     x = latents(plain)
     torch.testing.assert_close(picture(other, x), picture(plain, x), rtol=0, atol=2e-4)

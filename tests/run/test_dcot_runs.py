@@ -47,7 +47,7 @@ def test_every_third_of_the_chain_sees_its_prompt_and_the_reward_the_original(
     session = Session(CellDir(tmp_path / "cell"), config, World(None), torch.device("cpu"))
     seen: list[str] = []
     scored: list[str] = []
-    network = session.chain.unet.forward  # type: ignore[attr-defined]
+    network = session.chain.network.forward  # type: ignore[attr-defined]
     prompt = session.prompts.eval[0]
     parts = dcot.stages([prompt], dcot.DcotConfig())[prompt]
     states = {text: session.chain._text([[text]]).states[0, 0] for text in parts}  # type: ignore[attr-defined]
@@ -56,7 +56,7 @@ def test_every_third_of_the_chain_sees_its_prompt_and_the_reward_the_original(
         seen.append(next(name for name, state in states.items() if torch.equal(state, text[0])))
         return network(x, t, text, **more)
 
-    monkeypatch.setattr(session.chain.unet, "forward", watched)  # type: ignore[attr-defined]
+    monkeypatch.setattr(session.chain.network, "forward", watched)  # type: ignore[attr-defined]
     reward = session.rewards["clip"]
     score = reward.score
     monkeypatch.setattr(reward, "score", lambda media, texts: scored.extend(texts) or score(media, texts))

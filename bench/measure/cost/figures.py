@@ -22,7 +22,7 @@ GROUPS = {
     "weights": ("weights", style.GREY),
     "LoRA, gradients, optimizer": ("lora gradients optimizer", style.PURPLE),
     "perturbations, latents": ("perturbations latents", style.SKY),
-    "activations of the UNet": ("activations unet", style.BLUE),
+    "activations of the network": ("activations unet", style.BLUE),
     "activations of the decoder": ("activations vae", style.GREEN),
     "activations of the reward": ("activations reward", style.ORANGE),
     "temporaries": ("temporaries", "#C8C8C8"),
@@ -68,7 +68,7 @@ def group(component: str) -> str:
     kind, _, part = component.partition(" ")
     if kind == "activations":
         return {"vae": "activations of the decoder", "reward": "activations of the reward"}.get(
-            part, "activations of the UNet"
+            part, "activations of the network"
         )
     for name, (kinds, _) in GROUPS.items():
         if kind in kinds.split():
