@@ -42,6 +42,9 @@ class LinearGaussianChain:
         self.s = torch.full((steps,), noise)
         self.weight = torch.nn.Parameter(0.3 * torch.randn(dim, dim, generator=generator))
         self.drift = torch.nn.Parameter(0.3 * torch.randn(dim, generator=generator))
+        self._untrained = [
+            torch.nn.Parameter(p.detach().clone(), requires_grad=False) for p in self.parameters()
+        ]
         self._delta: Tensor | None = None
 
     def condition(self, prompts: Sequence[str]) -> NoCondition:
@@ -88,6 +91,16 @@ class LinearGaussianChain:
             yield
         finally:
             self._delta = None
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        """Every row runs with the (W, v) that the chain was made with."""
+        trained = self.parameters()
+        self.weight, self.drift = self._untrained
+        try:
+            yield
+        finally:
+            self.weight, self.drift = trained
 
 
 class QuadraticReward(Reward):

@@ -158,6 +158,10 @@ class Chain(Protocol):
         order."""
         ...
 
+    def reference(self) -> AbstractContextManager[None]:
+        """Within the context, every row runs as the model that training starts from: without the adapter."""
+        ...
+
 
 @runtime_checkable
 class MakesVideos(Protocol):

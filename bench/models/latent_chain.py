@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -147,6 +147,15 @@ class LatentChain(ABC):
         if 2 * len(self._adapted) != len(self._parameters):
             check_perturbable(self.network)
         return perturbed(self._adapted, delta, self.evaluations_per_step)
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        """Every row runs without the LoRA."""
+        self.network.disable_adapters()
+        try:
+            yield
+        finally:
+            self.network.enable_adapters()
 
     def save_lora(self, directory: Path) -> None:
         """Write the LoRA in diffusers' format: `pipe.load_lora_weights(directory)` reads it."""

@@ -45,6 +45,9 @@ class VelocityChain:
         self.solver = solver
         self.weight = torch.nn.Parameter(0.3 * torch.randn(DIM, DIM, generator=generator))
         self.drift = torch.nn.Parameter(0.3 * torch.randn(DIM, generator=generator))
+        self._untrained = [
+            torch.nn.Parameter(p.detach().clone(), requires_grad=False) for p in self.parameters()
+        ]
         self._delta: Tensor | None = None
 
     def condition(self, prompts: Sequence[str]) -> NoCondition:
@@ -71,6 +74,16 @@ class VelocityChain:
             yield
         finally:
             self._delta = None
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        """Every row runs with the (W, b) that the chain was made with."""
+        trained = self.parameters()
+        self.weight, self.drift = self._untrained
+        try:
+            yield
+        finally:
+            self.weight, self.drift = trained
 
     def velocity(self, x: Tensor, x_path_only: bool) -> Tensor:
         """W x + b, of each row's own parameters where they are perturbed."""

@@ -233,3 +233,22 @@ def test_fresh_lora_changes_nothing_but_has_a_gradient() -> None:
     grads = torch.autograd.grad(out.square().sum(), chain.parameters())
     assert all(bool((g == 0).all()) for g in grads[::2])
     assert all(bool((g != 0).any()) for g in grads[1::2])
+
+
+def test_the_reference_is_the_model_without_its_lora_and_has_a_gradient_for_x_alone() -> None:
+    chain = image_chain(steps=2)
+    trained = [p.detach().clone() for p in chain.parameters()]
+    x = latents(chain).requires_grad_()
+    with chain.reference():
+        bare = step(chain, x, [0])
+        assert torch.autograd.grad(bare.sum(), x)[0].abs().sum() > 0
+        assert not any(p.requires_grad for p in chain.parameters())
+    assert all(p.requires_grad for p in chain.parameters())
+    with_lora = step(chain, x, [0])
+    with torch.no_grad():
+        for p in chain.parameters()[1::2]:
+            p.zero_()  # B, as at initialisation
+        assert torch.equal(step(chain, x, [0]), bare) and not torch.equal(with_lora, bare)
+        for p, before in zip(chain.parameters(), trained, strict=True):
+            p.copy_(before)
+        assert torch.equal(step(chain, x, [0]), with_lora)

@@ -55,6 +55,9 @@ class DotsChain:
     def __init__(self, steps: int) -> None:
         self.steps = steps
         self.weight = torch.nn.Parameter(0.1 * torch.randn(3, 3))
+        self._untrained = [
+            torch.nn.Parameter(p.detach().clone(), requires_grad=False) for p in self.parameters()
+        ]
         self._delta: Tensor | None = None
 
     def condition(self, prompts: Sequence[str]) -> Dots:
@@ -89,6 +92,15 @@ class DotsChain:
             yield
         finally:
             self._delta = None
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        trained = self.parameters()
+        (self.weight,) = self._untrained
+        try:
+            yield
+        finally:
+            (self.weight,) = trained
 
     def save_lora(self, directory: Path) -> None:
         directory.mkdir(parents=True)

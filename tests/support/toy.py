@@ -48,6 +48,7 @@ class ToyChain:
         self.weight = torch.nn.Parameter(
             0.7 * torch.eye(dim) + 0.2 * torch.randn(dim, dim, generator=generator)
         )
+        self._untrained = torch.nn.Parameter(self.weight.detach().clone(), requires_grad=False)
         self._delta: Tensor | None = None
 
     def condition(self, prompts: Sequence[str]) -> ToyCondition:
@@ -96,6 +97,15 @@ class ToyChain:
             yield
         finally:
             self._delta = None
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        """Every row runs with the W that the chain was made with."""
+        trained, self.weight = self.weight, self._untrained
+        try:
+            yield
+        finally:
+            self.weight = trained
 
     def _network(self, x: Tensor, i: int, cond: ToyCondition) -> Tensor:
         product = x @ self.weight.T

@@ -1,18 +1,20 @@
 """Networks on fake tensors run once per kind of call; every further call repeats what that took.
 
 A chain runs its network hundreds of times in one optimizer step, always in one of a few ways: so many rows,
-with or without a graph, perturbed or not. Each way is rehearsed once, forward and backward, with a log of its
-own. A call then leaves behind what the rehearsal left behind (stand-ins for the stored activations), and its
-backward pass frees them: so any number of steps, also in one graph, has exactly the memory that it would have
-had, in milliseconds. What an engine does around its networks is not rehearsed but done.
+with or without a graph, perturbed, without its adapter, or neither. Each way is rehearsed once, forward and
+backward, with a log of its own. A call then leaves behind what the rehearsal left behind (stand-ins for the
+stored activations), and its backward pass frees them: so any number of steps, also in one graph, has exactly
+the memory that it would have had, in milliseconds. What an engine does around its networks is not rehearsed
+but done.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -21,6 +23,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
+from bench.engine.chain import Chain
 from bench.engine.offload import is_offloading
 from bench.measure.cost.ledger import COMPONENTS, SIZE, Curve, Log, Point, Vector, nothing, points
 from bench.measure.cost.tracker import Tracker
@@ -69,12 +72,25 @@ Rehearsals = dict[str, dict[Any, Rehearsed]]  # by part, then by kind of call
 
 
 class Postponed:
-    """A chain's perturbation, put off until a network really runs. delta: the one that was asked for."""
+    """A chain's other parameters, put off until a network really runs.
 
-    def __init__(self, perturbed: Callable[[Tensor], AbstractContextManager[None]]) -> None:
-        """perturbed: the chain's own."""
+    delta: the perturbation that was asked for. bare: whether the model without its adapter was.
+    """
+
+    def __init__(self, chain: Chain) -> None:
+        """chain: whose `perturbed` and `reference` are put off."""
         self.delta: Tensor | None = None
-        self._perturbed = perturbed
+        self.bare = False
+        self._perturbed, self._reference = chain.perturbed, chain.reference
+
+    @contextmanager
+    def standing_in(self, chain: Chain) -> Iterator[None]:
+        """Within the context, the chain's ways to run with other parameters are these."""
+        with (
+            patch.object(chain, "perturbed", self.postpone),
+            patch.object(chain, "reference", self.postpone_reference),
+        ):
+            yield
 
     @contextmanager
     def postpone(self, delta: Tensor) -> Iterator[None]:
@@ -85,9 +101,28 @@ class Postponed:
         finally:
             self.delta = before
 
-    def applied(self) -> AbstractContextManager[None]:
-        """Perturbs the chain, if that was asked for."""
-        return nullcontext() if self.delta is None else self._perturbed(self.delta)
+    @contextmanager
+    def postpone_reference(self) -> Iterator[None]:
+        """Stands for `Chain.reference`, and takes nothing off."""
+        before, self.bare = self.bare, True
+        try:
+            yield
+        finally:
+            self.bare = before
+
+    @property
+    def kind(self) -> str:
+        """What kind of forward was asked for."""
+        return "reference" if self.bare else "forward" if self.delta is None else "perturbed"
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Perturbs the chain or takes its adapter off, if that was asked for."""
+        with (
+            nullcontext() if self.delta is None else self._perturbed(self.delta),
+            self._reference() if self.bare else nullcontext(),
+        ):
+            yield
 
 
 class Replay:
@@ -115,7 +150,7 @@ class Replay:
         leaves, spec = tree_flatten((args, kwargs))
         graph = torch.is_grad_enabled()
         shapes = tuple(Shape.of(leaf) if isinstance(leaf, Tensor) else None for leaf in leaves)
-        key = (shapes, len(leaves), graph, is_offloading(), self.perturbed.delta is None)
+        key = (shapes, len(leaves), graph, is_offloading(), self.perturbed.kind)
         if key not in self.known:
             with self.perturbed.applied():
                 self.known[key] = self._rehearse(leaves, spec)

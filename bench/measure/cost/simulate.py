@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 from unittest.mock import patch
 
@@ -61,17 +62,16 @@ class Simulator:
     def _run(self, subject: Subject, training: Training, rehearsals: Rehearsals) -> Usage:
         batch = Batch((PROMPT,) * training.train.batch, 0)
         tracker = Tracker(labels(subject.chain))
-        perturbed = Postponed(subject.chain.perturbed)
-        postponed = perturbed.postpone if self.replay else subject.chain.perturbed
+        postponed, chain = Postponed(subject.chain), subject.chain
 
         def played(part: str, run: Callable[..., Any]) -> Replay:
             parameters = subject.chain.parameters() if part == DENOISER else []
             known = rehearsals.setdefault(part, {})
-            return Replay(tracker, self.faker.mode, part, run, parameters, perturbed, known)
+            return Replay(tracker, self.faker.mode, part, run, parameters, postponed, known)
 
         with (
             patch.object(subject.engine, "rollout", _with_numbers(subject.engine.rollout)),
-            patch.object(subject.chain, "perturbed", postponed),
+            postponed.standing_in(chain) if self.replay else nullcontext(),
             offloading_by(Counting(tracker)),
             tracked(tracker, subject, played if self.replay else None),
         ):
