@@ -14,34 +14,23 @@ from the batch alone, as GRPO does (Shao et al. 2024): running ones come alive w
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal, final
+from collections.abc import Sequence
+from typing import ClassVar, final
 
 from pydantic import Field
 
 from bench.base.errors import BenchError
 from bench.base.lazy import torch
 from bench.base.strict import Strict
-from bench.engine.advantages import group_statistics, whiten
-from bench.engine.batch import Batch, Report
-from bench.engine.likelihood_ratio import Ppo
-from bench.engine.method import Method
-from bench.engine.plan import Kind, tiled
-from bench.engine.random_streams import uniform
-
-if TYPE_CHECKING:
-    from bench.engine.engine import Engine
+from bench.engine.advantages import advantages, divided
+from bench.engine.batch import Batch
+from bench.engine.plan import Kind, Plan, tiled
+from bench.engine.ppo_method import PpoConfig, PpoMethod
 
 
-class DdpoConfig(Strict):
+class DdpoConfig(PpoConfig):
     """Settings of DDPO."""
 
-    clip: float = Field(default=1e-4, gt=0, description="trust region 1 ± clip of the importance ratio")
-    log_prob: Literal["mean", "sum"] = Field(default="mean", description="over latent dimensions")
-    inner_epochs: int = Field(default=1, ge=1, description="passes over a batch of samples")
-    minibatches: int = Field(default=1, ge=1, description="optimizer steps per pass")
-    advantage_clamp: float = Field(default=5.0, gt=0, description="whitened advantages are cut off there")
     per_prompt: bool = Field(default=True, description="whiten with a prompt's own statistics when known")
     group: bool = Field(
         default=False,
@@ -52,70 +41,37 @@ class DdpoConfig(Strict):
     min_count: int = Field(
         default=16, ge=2, description="rewards needed before a prompt's own statistics count"
     )
-    eta: float = Field(default=1.0, gt=0, description="noise scale at every step")
 
 
 @final
-class Ddpo(Method):
+class Ddpo(PpoMethod):
     """HO(1) × T with PPO."""
 
     name: ClassVar[str] = "ddpo"
     look = ("green", "s", "dashed")
     Config: ClassVar[type[Strict]] = DdpoConfig
     biased = True
-    needs_reward_grad = False
 
-    def __init__(self, config: DdpoConfig, steps: int) -> None:
-        """Any chain with noise will do."""
-        super().__init__(config, steps)
-        self.passes, self.updates_per_batch = config.inner_epochs, config.inner_epochs * config.minibatches
-
-    def updates(self, engine: Engine, batch: Batch) -> Iterator[Report]:
-        """One rollout, then inner_epochs × minibatches gradients of PPO's objective."""
-        c: DdpoConfig = self.config
-        count = len(batch.prompts)
-        if count % c.minibatches or count < 2:
-            raise BenchError(
-                f"ddpo needs a batch of at least 2 samples that divides into ddpo.minibatches="
-                f"{c.minibatches}; it has {count} (train.prompts_per_step × train.samples_per_prompt)"
-            )
-        if c.group and count == len(set(batch.prompts)):
+    def plans(self, seed: int, batch: Batch) -> list[Plan]:
+        """Noise at every step, and all of them are HO."""
+        if self.config.group and len(batch.prompts) == len(set(batch.prompts)):
             raise BenchError("ddpo.group compares samples of a prompt: raise train.samples_per_prompt")
-        plan = tiled([Kind.HO] * self.steps, [c.eta] * self.steps)
-        trajectory = engine.rollout([plan] * count, batch, keep_graphs=c.minibatches == 1)
-        advantage = self._advantages(trajectory.signed, batch.prompts)
-        ppo = Ppo(c.clip, mean=c.log_prob == "mean")
-        rng = uniform("ddpo", engine.seed, batch.step)
-        for _ in range(c.inner_epochs):
-            for include in _minibatches(count, c.minibatches, rng):
-                yield engine.gradient(trajectory, advantage, ppo=ppo, include=include)
+        return [tiled([Kind.HO] * self.steps, [self.config.eta] * self.steps)] * len(batch.prompts)
 
-    def _advantages(self, rewards: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
+    def advantages(self, rewards: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
         """Whitened with the prompt's running statistics, or with the batch's until there are enough."""
         c: DdpoConfig = self.config
+        if c.group:
+            return advantages(rewards, prompts, "mean_prompt", "prompt")
+        if not c.per_prompt:
+            return advantages(rewards, prompts, "mean", "batch")
         seen: dict[str, list[float]] = self.state
         mean = torch.full_like(rewards, float(rewards.mean()))
         std = torch.full_like(rewards, float(rewards.std(unbiased=False)))
-        if c.group:
-            number = {prompt: n for n, prompt in enumerate(dict.fromkeys(prompts))}
-            return whiten(
-                rewards, *group_statistics(rewards, [number[p] for p in prompts]), c.advantage_clamp
-            )
-        if c.per_prompt:
-            for prompt, reward in zip(prompts, rewards.tolist(), strict=True):
-                seen[prompt] = [*seen.setdefault(prompt, []), reward][-c.buffer :]
-            for n, prompt in enumerate(prompts):
-                if len(seen[prompt]) >= c.min_count:
-                    values = torch.tensor(seen[prompt])
-                    mean[n], std[n] = values.mean(), values.std(unbiased=False)
-        return whiten(rewards, mean, std, c.advantage_clamp)
-
-
-def _minibatches(count: int, parts: int, rng: random.Random) -> Iterator[torch.Tensor]:
-    """Masks [count] of a random split into equal parts."""
-    order = list(range(count))
-    rng.shuffle(order)
-    for n in range(parts):
-        mask = torch.zeros(count, dtype=torch.bool)
-        mask[order[n::parts]] = True
-        yield mask
+        for prompt, reward in zip(prompts, rewards.tolist(), strict=True):
+            seen[prompt] = [*seen.setdefault(prompt, []), reward][-c.buffer :]
+        for n, prompt in enumerate(prompts):
+            if len(seen[prompt]) >= c.min_count:
+                values = torch.tensor(seen[prompt])
+                mean[n], std[n] = values.mean(), values.std(unbiased=False)
+        return divided(rewards - mean, std)

@@ -18,15 +18,14 @@ from pydantic import Field
 
 from bench.base.errors import BenchError
 from bench.base.strict import Strict
-from bench.engine.advantages import Baseline
+from bench.engine.advantages import AdvantageConfig
 from bench.engine.plan import Kind, Plan, Segment
 from bench.engine.plan_method import Estimator, PlanMethod
 
 
-class ReinforceConfig(Strict):
+class ReinforceConfig(AdvantageConfig):
     """Settings of REINFORCE."""
 
-    baseline: Baseline = Field(default="loo", description="none, loo, or loo_prompt")
     drawn: int | None = Field(
         default=None,
         ge=1,
@@ -42,7 +41,6 @@ class Reinforce(PlanMethod):
 
     name: ClassVar[str] = "reinforce"
     Config: ClassVar[type[Strict]] = ReinforceConfig
-    biased = False
     needs_reward_grad = False
 
     def __init__(self, config: ReinforceConfig, steps: int) -> None:
@@ -52,6 +50,7 @@ class Reinforce(PlanMethod):
             raise BenchError(
                 f"reinforce.drawn is {config.drawn}, but the chain has only {steps} steps (model.steps)"
             )
+        self.biased = config.biased_advantages
 
     def plan(self, rng: random.Random) -> Plan:
         """Noise at every step; the drawn steps are HO, the others are dropped."""
@@ -64,5 +63,5 @@ class Reinforce(PlanMethod):
         return Plan(segments, (self.config.eta,) * steps)
 
     def estimator(self) -> Estimator:
-        """Only the baseline is a setting."""
-        return Estimator(baseline=self.config.baseline)
+        """Only the advantages are a setting."""
+        return Estimator(baseline=self.config.baseline, divide=self.config.divide)

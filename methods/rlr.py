@@ -35,7 +35,7 @@ from pydantic import Field
 
 from bench.base.errors import BenchError
 from bench.base.strict import Strict
-from bench.engine.advantages import Baseline
+from bench.engine.advantages import AdvantageConfig
 from bench.engine.balance import Balance
 from bench.engine.batch import Perturbation
 from bench.engine.control_variate import Control
@@ -54,7 +54,7 @@ class TermWeights(Strict):
     zo: float = Field(default=1.0, description="of the zeroth-order term")
 
 
-class RlrConfig(Strict):
+class RlrConfig(AdvantageConfig):
     """Settings of RLR."""
 
     h: int = Field(default=2, ge=0, description="steps in the half-order block; 0: no block")
@@ -92,7 +92,6 @@ class RlrConfig(Strict):
     control_weight: float = Field(
         default=1.0, ge=0, description="λ of the control variate's correction; 1 is unbiased"
     )
-    baseline: Baseline = Field(default="loo", description="none (the paper's form), loo, or loo_prompt")
     weights: TermWeights = TermWeights()
     balance: Balance = Field(
         default="none",
@@ -127,7 +126,7 @@ class Rlr(PlanMethod):
         self.drawn = len(self.starts) if config.drawn is None else config.drawn
         if self.drawn > 1:
             self._check_drawn()
-        weighted = config.weights != TermWeights() or config.balance != "none"
+        weighted = config.weights != TermWeights() or config.balance != "none" or config.biased_advantages
         partly = config.completion == "resampled" and len(self.starts) < len(self._tiles())
         whole = config.fo and config.h == self.before  # block and last steps are the chain
         surrogate = config.control != "none" and config.control_weight != 1
@@ -172,6 +171,7 @@ class Rlr(PlanMethod):
         return Estimator(
             perturbation=Perturbation(c.scale, c.shared, c.antithetic, c.mirrored),
             baseline=c.baseline,
+            divide=c.divide,
             weights={Kind.FO: c.weights.fo, Kind.HO: c.weights.ho, Kind.ZO: c.weights.zo},
             balance=c.balance,
             one_plan=c.one_start,

@@ -20,14 +20,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from math import inf
 from typing import TYPE_CHECKING, ClassVar, final
 
 from pydantic import Field
 
 from bench.base.errors import BenchError
 from bench.base.strict import Strict
-from bench.engine.advantages import whiten
+from bench.engine.advantages import advantages
 from bench.engine.batch import Batch, Report
 from bench.engine.likelihood_ratio import Ppo
 from bench.engine.method import Method
@@ -73,11 +72,9 @@ class RlrAuthorsCode(Method):
             )
         plan = self.plan(engine.seed, batch.step)
         trajectory = engine.rollout([plan] * len(batch.prompts), batch)
-        rewards = trajectory.signed
-        mean, std = rewards.mean().expand_as(rewards), rewards.std(unbiased=False).expand_as(rewards)
         yield engine.gradient(
             trajectory,
-            whiten(rewards, mean, std, inf),
+            advantages(trajectory.signed, batch.prompts, "mean", "batch"),
             weights={Kind.FO: c.fo_weight, Kind.HO: c.ho_weight, Kind.ZO: 1.0},
             ppo=Ppo(c.clip, mean=True),
         )

@@ -16,19 +16,18 @@ from typing import ClassVar, final
 from pydantic import Field
 
 from bench.base.strict import Strict
-from bench.engine.advantages import Baseline
+from bench.engine.advantages import AdvantageConfig
 from bench.engine.batch import Perturbation
 from bench.engine.plan import Kind, Plan, Segment
 from bench.engine.plan_method import Estimator, PlanMethod
 
 
-class ZoConfig(Strict):
+class ZoConfig(AdvantageConfig):
     """Settings of the zeroth-order estimator."""
 
     scale: float = Field(default=1e-3, gt=0, description="s, standard deviation of the perturbation")
     shared: bool = Field(default=False, description="one z for all steps of a chain; false: one per step")
     antithetic: bool = Field(default=False, description="pairs of samples with the same noise and opposite z")
-    baseline: Baseline = Field(default="loo", description="none, loo, or loo_prompt")
     eta: float = Field(default=0.0, ge=0, description="noise scale at every step")
 
 
@@ -39,8 +38,12 @@ class Zo(PlanMethod):
     name: ClassVar[str] = "zo"
     look = ("orange", "v", "dotted")
     Config: ClassVar[type[Strict]] = ZoConfig
-    biased = False
     needs_reward_grad = False
+
+    def __init__(self, config: ZoConfig, steps: int) -> None:
+        """Any chain will do."""
+        super().__init__(config, steps)
+        self.biased = config.biased_advantages
 
     def plan(self, rng: random.Random) -> Plan:
         """ZO at every step."""
@@ -50,4 +53,4 @@ class Zo(PlanMethod):
         """The perturbation of the settings."""
         c = self.config
         pert = Perturbation(scale=c.scale, shared=c.shared, antithetic=c.antithetic)
-        return Estimator(perturbation=pert, baseline=c.baseline)
+        return Estimator(perturbation=pert, baseline=c.baseline, divide=c.divide)

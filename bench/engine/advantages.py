@@ -1,54 +1,108 @@
-"""Advantages A = R - b: which baseline, over which samples."""
+"""Advantages: rewards minus a baseline, over a standard deviation; of the batch or of a prompt's samples.
+
+The samples of a prompt in one batch are its group (`train.samples_per_prompt` of them), as GRPO calls it
+(Shao et al. 2024, arXiv:2402.03300).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Literal
 
+from pydantic import Field
+
 from bench.base.errors import BenchError
 from bench.base.lazy import torch
+from bench.base.strict import Strict
 
-Baseline = Literal["none", "loo", "loo_prompt"]
+Baseline = Literal["none", "loo", "loo_prompt", "mean", "mean_prompt"]
+Divisor = Literal["none", "batch", "prompt"]
+
+
+class AdvantageConfig(Strict):
+    """The settings of advantages, the same for all methods that have any."""
+
+    baseline: Baseline = Field(
+        default="loo",
+        description="what is subtracted from a reward: none; loo, the mean of the batch's other samples; "
+        "loo_prompt, that of the prompt's others; mean and mean_prompt, with the sample itself (biased)",
+    )
+    divide: Divisor = Field(
+        default="none",
+        description="what the difference is divided by: none; batch or prompt, the standard deviation of "
+        "the batch's rewards or of the prompt's (biased)",
+    )
+
+    @property
+    def biased_advantages(self) -> bool:
+        """Whether they change the length of the gradient, or weigh prompts against each other."""
+        return self.divide != "none" or self.baseline in ("mean", "mean_prompt")
 
 
 def advantages(
-    rewards: torch.Tensor, prompts: Sequence[str], baseline: Baseline, *, antithetic: bool = False
+    rewards: torch.Tensor,
+    prompts: Sequence[str],
+    baseline: Baseline,
+    divide: Divisor = "none",
+    *,
+    antithetic: bool = False,
 ) -> torch.Tensor:
-    """R - b for a batch. rewards: [B], higher is better; prompts: one per sample.
+    """(R - b) / s for a batch. rewards: [B], higher is better; prompts: one per sample.
 
-    none: b = 0, the paper's form. loo: the mean of the other samples. loo_prompt: the mean of the prompt's
-    other samples. A self-inclusive mean would shrink the gradient by 1 - 1/B; an antithetic partner (samples
-    2k and 2k+1) shares the sample's noise, so neither of the two enters the other's baseline. Raises
+    The names are those of `AdvantageConfig`; baseline none and divide none are the RLR paper's form. A mean
+    of n samples that contains the sample itself shrinks the gradient by 1 - 1/n; an antithetic partner
+    (samples 2k and 2k+1) shares the sample's noise, so neither of the two enters the other's `loo`. Raises
     BenchError when a sample has nobody to be compared with.
     """
-    if baseline == "none":
-        return rewards.clone()
     unit = torch.arange(len(rewards), device=rewards.device) // (2 if antithetic else 1)
-    group = torch.zeros_like(unit)
-    if baseline == "loo_prompt":
-        number = {p: n for n, p in enumerate(dict.fromkeys(prompts))}
-        group = torch.tensor([number[p] for p in prompts], device=rewards.device)
-    ones = torch.ones_like(rewards)
-    count = _by(group, ones) - _by(unit, ones)  # pairs share a prompt, so units lie within groups
-    if bool((count == 0).any()):
-        what = "of its prompt" if baseline == "loo_prompt" else "in the batch"
-        raise BenchError(
-            f"baseline '{baseline}' needs another {'pair' if antithetic else 'sample'} {what} to compare "
-            "with: raise train.samples_per_prompt or train.prompts_per_step, or set baseline to 'none'"
-        )
-    centred = rewards - rewards.mean()  # sums of differences lose fewer digits
+    number = {p: n for n, p in enumerate(dict.fromkeys(prompts))}
+    prompt = torch.tensor([number[p] for p in prompts], device=rewards.device)
+    batch, of_prompt = torch.zeros_like(unit), baseline in ("loo_prompt", "mean_prompt")
+    group = prompt if of_prompt else batch
+    if baseline != "none" or divide != "none":
+        _check_company(unit, prompt if divide == "prompt" else group, baseline, divide, antithetic)
+    if baseline == "none":
+        centred = rewards.clone()
+    elif baseline in ("loo", "loo_prompt"):
+        centred = _left_out(rewards, unit, group)
+    else:
+        centred = rewards - (_mean_of(prompt, rewards) if of_prompt else rewards.mean())
+    if divide == "none":
+        return centred
+    if divide == "batch":
+        return divided(centred, rewards.std(unbiased=False))
+    return divided(centred, _mean_of(prompt, (rewards - _mean_of(prompt, rewards)) ** 2).sqrt())
+
+
+def divided(centred: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+    """centred / std, which is floored at 1e-6: rewards that are equal say nothing. centred: [B]."""
+    return centred / std.clamp(min=1e-6)
+
+
+def _check_company(
+    unit: torch.Tensor, group: torch.Tensor, baseline: Baseline, divide: Divisor, antithetic: bool
+) -> None:
+    ones = torch.ones(len(unit))
+    if bool((_by(group, ones) > _by(unit, ones)).all()):  # pairs share a prompt, so units lie within groups
+        return
+    what = "of its prompt" if "prompt" in f"{baseline} {divide}" else "in the batch"
+    raise BenchError(
+        f"baseline '{baseline}', divided by '{divide}', needs another {'pair' if antithetic else 'sample'} "
+        f"{what} to compare with: raise train.samples_per_prompt or train.prompts_per_step, or set both to "
+        "'none'"
+    )
+
+
+def _left_out(rewards: torch.Tensor, unit: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
+    """Rewards minus the mean of the other units of their group, by number. All [B]."""
+    ones, centred = torch.ones_like(rewards), rewards - rewards.mean()  # differences lose fewer digits
+    count = _by(group, ones) - _by(unit, ones)
     return centred - (_by(group, centred) - _by(unit, centred)) / count
 
 
-def group_statistics(rewards: torch.Tensor, group: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation (of the group itself, not an estimate) of each sample's group, both [B].
-
-    group: the number of each sample's group.
-    """
-    label = torch.tensor(group, device=rewards.device)
-    count = _by(label, torch.ones_like(rewards))
-    mean = _by(label, rewards) / count
-    return mean, (_by(label, (rewards - mean) ** 2) / count).sqrt()
+def _mean_of(group: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """For every sample, the mean of the values [B] of its group, by number [B]."""
+    return _by(group, values) / _by(group, torch.ones_like(values))
 
 
 def _by(label: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
@@ -59,8 +113,3 @@ def _by(label: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     place = label.cpu()
     sums = torch.zeros(int(place.max()) + 1, dtype=values.dtype)
     return sums.index_add(0, place, values.cpu())[place].to(values.device)
-
-
-def whiten(rewards: torch.Tensor, mean: torch.Tensor, std: torch.Tensor, clamp: float) -> torch.Tensor:
-    """DDPO's advantages: (R - mean) / std, cut off at ± clamp. All [B]; std is floored at 1e-6."""
-    return ((rewards - mean) / std.clamp(min=1e-6)).clamp(-clamp, clamp)

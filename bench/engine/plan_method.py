@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass, field
 from typing import TYPE_CHECKING
 
-from bench.engine.advantages import Baseline, advantages
+from bench.engine.advantages import Baseline, Divisor, advantages
 from bench.engine.balance import Balance, balanced, learn
 from bench.engine.batch import Batch, Perturbation, Report
 from bench.engine.control_variate import Control, Scale, Sums, scale_of
@@ -24,7 +24,7 @@ FORGET = 0.98  # per batch, of the sums that a control variate is fitted to
 
 @dataclass(frozen=True)
 class Estimator:
-    """What a plan does not say: perturbation of ZO steps, baseline of HO and ZO, and the term weights.
+    """What a plan does not say: perturbation of ZO steps, advantages of HO and ZO, and the term weights.
 
     one_plan: the whole batch shares one draw of the plan, instead of one draw per sample. stratified: the
     first random() of the samples' plans is spread evenly over [0, 1) within a batch (each is still uniform).
@@ -34,6 +34,7 @@ class Estimator:
 
     perturbation: Perturbation = field(default_factory=Perturbation)
     baseline: Baseline = "loo"
+    divide: Divisor = "none"
     weights: Mapping[Kind, float] = field(default_factory=lambda: UNIT_WEIGHTS)
     balance: Balance = "none"
     one_plan: bool = False
@@ -94,8 +95,8 @@ class PlanMethod(Method):
         trajectory = engine.rollout(plans, batch, settings.perturbation, keep_graphs=keep)
         advantage = trajectory.signed
         if any(p.has(Kind.HO, Kind.ZO) for p in plans):
-            paired = settings.perturbation.paired
-            advantage = advantages(trajectory.signed, batch.prompts, settings.baseline, antithetic=paired)
+            which, paired = (settings.baseline, settings.divide), settings.perturbation.paired
+            advantage = advantages(trajectory.signed, batch.prompts, *which, antithetic=paired)
         weights = balanced(settings.weights, settings.balance, self.state)
         report = engine.gradient(
             trajectory,

@@ -23,7 +23,7 @@ LATER_OF_TRAIN: Tree = {
 }
 SAME_NUMBERS = {"graphs": ("auto", "staged")}  # to the last bit; `joint` differs by rounding
 NO_NUMBERS = ("graph_budget", "checkpoint_seconds")
-LATER_OF_METHODS: Tree = {"frames": "all", "group": False, "until": 1.0, "balance": "none"}
+LATER_OF_METHODS: Tree = {"frames": "all", "group": False, "until": 1.0, "balance": "none", "divide": "none"}
 LATER_OF_MODELS: Tree = {
     "channels_last": False,
     "compile": False,

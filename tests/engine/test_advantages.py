@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from bench.base.errors import BenchError
-from bench.engine.advantages import advantages, whiten
+from bench.engine.advantages import AdvantageConfig, advantages
 
 REWARDS = torch.tensor([1.0, 2.0, 4.0, 9.0])
 PROMPTS = ("a", "a", "b", "b")
@@ -38,6 +38,7 @@ def test_antithetic_partner_enters_neither_of_the_two_baselines() -> None:
     [
         ([1.0], ("a",), "loo", False, "another sample in the batch.*samples_per_prompt.*'none'"),
         ([1.0, 2.0], ("a", "b"), "loo_prompt", False, "another sample of its prompt"),
+        ([1.0, 2.0], ("a", "b"), "mean_prompt", False, "another sample of its prompt"),
         ([1.0, 2.0], ("a", "a"), "loo", True, "another pair in the batch"),
         ([1.0, 2.0, 3.0, 4.0], ("a", "a", "b", "b"), "loo_prompt", True, "another pair of its prompt"),
     ],
@@ -57,6 +58,35 @@ def test_leave_one_out_does_not_depend_on_a_samples_own_reward() -> None:
         assert float(difference[2]) == 5
 
 
-def test_whitening_has_a_floor_and_a_ceiling() -> None:
-    mean, std = torch.full((4,), 4.0), torch.tensor([2.0, 2.0, 0.0, 0.5])
-    assert whiten(REWARDS, mean, std, 5.0).tolist() == [-1.5, -1.0, 0.0, 5.0]
+def test_means_contain_the_sample_itself_and_shrink_what_leave_one_out_gives() -> None:
+    assert advantages(REWARDS, PROMPTS, "mean").tolist() == [-3, -2, 0, 5]
+    assert advantages(REWARDS, PROMPTS, "mean_prompt").tolist() == [-0.5, 0.5, -2.5, 2.5]
+    for own, others, size in (("mean", "loo", 4), ("mean_prompt", "loo_prompt", 2)):
+        left_out = advantages(REWARDS, PROMPTS, others)  # pyright: ignore[reportArgumentType]
+        found = advantages(REWARDS, PROMPTS, own)  # pyright: ignore[reportArgumentType]
+        torch.testing.assert_close(found, (1 - 1 / size) * left_out)
+
+
+def test_standard_deviations_are_those_of_the_rewards_whatever_the_baseline() -> None:
+    for baseline in ("none", "loo", "loo_prompt", "mean", "mean_prompt"):
+        plain = advantages(REWARDS, PROMPTS, baseline)
+        batch = advantages(REWARDS, PROMPTS, baseline, "batch")
+        torch.testing.assert_close(batch, plain / REWARDS.std(unbiased=False))
+        prompt = advantages(REWARDS, PROMPTS, baseline, "prompt")
+        torch.testing.assert_close(prompt, plain / torch.tensor([0.5, 0.5, 2.5, 2.5]))
+
+
+def test_prompts_of_equal_rewards_say_nothing_and_prompts_may_stand_anywhere() -> None:
+    rewards, prompts = torch.tensor([1.0, 8.0, 3.0, 8.0, 2.0]), ("a", "b", "a", "b", "a")
+    found = advantages(rewards, prompts, "mean_prompt", "prompt")
+    a = torch.tensor([1.0, 3.0, 2.0])
+    assert found[[0, 2, 4]].tolist() == pytest.approx(((a - 2) / a.std(unbiased=False)).tolist())
+    assert found[[1, 3]].tolist() == [0, 0]
+
+
+def test_settings_that_shrink_or_rescale_say_that_they_are_biased() -> None:
+    assert not any(AdvantageConfig(baseline=b).biased_advantages for b in ("none", "loo", "loo_prompt"))
+    assert AdvantageConfig(baseline="mean").biased_advantages
+    assert AdvantageConfig(baseline="mean_prompt").biased_advantages
+    assert AdvantageConfig(divide="batch").biased_advantages
+    assert AdvantageConfig(baseline="none", divide="prompt").biased_advantages

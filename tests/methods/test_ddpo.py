@@ -45,23 +45,23 @@ def test_a_batch_counts_its_rollout_once_and_later_updates_their_forwards() -> N
 
 def test_prompts_own_statistics_count_once_there_are_enough() -> None:
     method = ddpo(min_count=3, buffer=4)
-    first = method._advantages(torch.tensor([1.0, 2.0, 5.0, 8.0]), ("a", "a", "b", "b"))
+    first = method.advantages(torch.tensor([1.0, 2.0, 5.0, 8.0]), ("a", "a", "b", "b"))
     mean, std = 4.0, torch.tensor([1.0, 2.0, 5.0, 8.0]).std(unbiased=False)
     torch.testing.assert_close(first, (torch.tensor([1.0, 2.0, 5.0, 8.0]) - mean) / std)
     rewards = torch.tensor([3.0, 6.0, 9.0])
-    second = method._advantages(rewards, ("a", "a", "c"))
+    second = method.advantages(rewards, ("a", "a", "c"))
     own = torch.tensor([1.0, 2.0, 3.0, 6.0])
     assert second[:2].tolist() == pytest.approx(
         ((rewards[:2] - own.mean()) / own.std(unbiased=False)).tolist()
     )
     assert float(second[2]) == pytest.approx(float((9 - rewards.mean()) / rewards.std(unbiased=False)))
-    method._advantages(torch.tensor([7.0]), ("a",))
+    method.advantages(torch.tensor([7.0]), ("a",))
     assert method.state["a"] == [2.0, 3.0, 6.0, 7.0]
 
 
 def test_groups_are_whitened_by_themselves_and_leave_nothing_behind() -> None:
     method = ddpo(group=True)
-    found = method._advantages(torch.tensor([1.0, 3.0, 8.0, 8.0, 2.0]), ("a", "a", "b", "b", "a"))
+    found = method.advantages(torch.tensor([1.0, 3.0, 8.0, 8.0, 2.0]), ("a", "a", "b", "b", "a"))
     a = torch.tensor([1.0, 3.0, 2.0])
     expected = (a - 2) / a.std(unbiased=False)
     assert found[[0, 1, 4]].tolist() == pytest.approx(expected.tolist())
