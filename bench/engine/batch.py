@@ -28,17 +28,19 @@ class Batch:
 
 @dataclass(frozen=True)
 class Perturbation:
-    """How ZO steps perturb the parameters.
+    """How ZO steps perturb the parameters, and which random numbers samples have in common.
 
     scale: s, standard deviation of the perturbation. shared: one z for all ZO steps of a sample, instead of
     one per step. antithetic: samples 2k and 2k+1 share prompt, x_T and noise, and have opposite z. mirrored:
     they share prompt, x_T and z, and have opposite noise at every step (with antithetic: opposite z, too).
+    common_noise: all samples of a prompt share x_T.
     """
 
     scale: float = 1e-3
     shared: bool = False
     antithetic: bool = False
     mirrored: bool = False
+    common_noise: bool = False
 
     @property
     def paired(self) -> bool:

@@ -115,8 +115,8 @@ class Engine:
         if self.graphs.keep == "joint" and not keep_graphs:
             raise BenchError(
                 "train.graphs=joint keeps graphs for gradients of whole micro-batches, and this method takes "
-                "them of single samples or of some (ddpo.minibatches, rlr.start=norms): set "
-                "train.graphs=staged or auto"
+                "them of single samples or of some (ddpo.minibatches, grpo.minibatches, rlr.start=norms): "
+                "set train.graphs=staged or auto"
             )
         need = any(p.has(Kind.FO) for p in plans) if reward_grad is None else reward_grad
         mine = self.world.share(len(batch.prompts))

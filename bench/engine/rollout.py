@@ -6,6 +6,7 @@ from the reward, dR/dx_0. Noises and perturbations are kept as keys of their ran
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -110,8 +111,10 @@ class Roller:
 
     def _keys(self, use: str, micro: MicroBatch, i: int, rows: list[int]) -> list[tuple[int | str, ...]]:
         """What the rows' random numbers depend on; both samples of a pair have the same."""
-        each = 2 if micro.perturbation.paired else 1
-        return [(use, self.seed, micro.batch.step, micro.index[r] // each, i) for r in rows]
+        each, samples = 2 if micro.perturbation.paired else 1, [micro.index[r] for r in rows]
+        if micro.perturbation.common_noise and i < 0 and use == "noise":
+            samples = [micro.batch.prompts.index(micro.batch.prompts[b]) for b in samples]
+        return [(use, self.seed, micro.batch.step, b // each, i) for b in samples]
 
     def _signs(self, micro: MicroBatch, rows: list[int]) -> Tensor:
         """1 for the first of a pair, -1 for the second: [rows]."""
@@ -252,7 +255,8 @@ class Roller:
                 "ratio exists there. This is the last step of DPM-Solver++ and flow_cps, of DDIM when the "
                 "scheduler has set_alpha_to_one=True, and any step of euler: use model.solver=ddim with "
                 "set_alpha_to_one=False in the model's scheduler_config.json, for flow matching "
-                "model.solver=flow_sde, or a method that is first order there"
+                "model.solver=flow_sde, a method that is first order there, or for GRPO "
+                f"grpo.until={math.floor(1000 * i / self.chain.steps) / 1000:g}"
             )
 
 
