@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from bench.engine.chain import State, Transition, per_row
+from bench.engine.chain import Level, State, Transition, per_row
 from bench.engine.reward import Reward
 
 
@@ -74,6 +74,14 @@ class LinearGaussianChain:
         for k in range(i, self.steps):
             state = State(self.transition(state, k, cond, quiet, x_path_only).mean)
         return state.x
+
+    def level(self, i: int) -> Level:
+        """Noise from 1 down to 1 / T in even steps, and signal the rest."""
+        return Level(i / self.steps, 1 - i / self.steps)
+
+    def noised(self, x0: Tensor, noise: Tensor, i: int) -> State:
+        """x_0 noised to step i's level."""
+        return self.prior(self.level(i).of(x0, noise))
 
     def decode(self, x: Tensor, frames: Tensor | None = None) -> Tensor:
         """Media are the latents."""

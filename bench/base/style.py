@@ -48,7 +48,12 @@ SPARE = [
     for line, marker in ((DOTTED, "<"), (MIXED, ">"), (DASHED, "X"))
     for colour in (GREEN, VERMILLION, BLUE, ORANGE, PURPLE, SKY, BLACK)
 ]
-TERMS = {"fo": Look(BLUE, "o", "-"), "ho": Look(VERMILLION, "s", DASHED), "zo": Look(GREEN, "^", DOTTED)}
+TERMS = {
+    "fo": Look(BLUE, "o", "-"),
+    "ho": Look(VERMILLION, "s", DASHED),
+    "zo": Look(GREEN, "^", DOTTED),
+    "match": Look(PURPLE, "P", MIXED),
+}
 
 SPARE_TERM = Look(GREY, "D", "-")
 

@@ -1,10 +1,11 @@
 from .batch import Batch, Improved, NoiseGradient, Perturbation, Report, Start, Term
-from .chain import Chain, Condition, MakesVideos, State, Transition
+from .chain import Chain, Condition, Level, MakesVideos, State, Transition
 from .control_variate import Control
 from .engine import Engine
 from .method import InferenceMethod, Method
 from .plan import UNIT_WEIGHTS, Kind, Plan, Segment, tiled
 from .plan_method import Estimator, PlanMethod, last_steps
+from .regression import Prediction, Regression
 from .reward import Media, Reward
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Improved",
     "InferenceMethod",
     "Kind",
+    "Level",
     "MakesVideos",
     "Media",
     "Method",
@@ -25,6 +27,8 @@ __all__ = [
     "Perturbation",
     "Plan",
     "PlanMethod",
+    "Prediction",
+    "Regression",
     "Report",
     "Reward",
     "Segment",

@@ -59,6 +59,18 @@ class Transition:
         return State(x, self.history, valid)
 
 
+@dataclass(frozen=True)
+class Level:
+    """A noise level of the forward process, x = signal · x_0 + noise · ε with ε standard normal."""
+
+    signal: float
+    noise: float
+
+    def of(self, x0: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """x [B, …] from x_0 and ε [B, …]."""
+        return self.signal * x0 + self.noise * noise
+
+
 def at(rows: Sequence[int], device: torch.device) -> slice | torch.Tensor:
     """What picks rows of a tensor on a device: a slice if they follow each other, else their numbers there.
 
@@ -140,6 +152,14 @@ class Chain(Protocol):
 
     def predict_x0(self, state: State, i: int, cond: Any, x_path_only: bool = False) -> torch.Tensor:
         """One-step prediction of x_0 from the state at step i, differentiable; `x_path_only` as above."""
+        ...
+
+    def level(self, i: int) -> Level:
+        """The noise level that step i starts from, in the forward process that the model was trained on."""
+        ...
+
+    def noised(self, x0: torch.Tensor, noise: torch.Tensor, i: int) -> State:
+        """Where step i would start from if x_0 [B, …] were noised to its level with `noise`; no memory."""
         ...
 
     def decode(self, x: torch.Tensor, frames: torch.Tensor | None = None) -> torch.Tensor:

@@ -17,7 +17,7 @@ descend.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from functools import partial
 from typing import Any
 
@@ -34,19 +34,24 @@ from bench.engine.batch import (
     NoiseGradient,
     Perturbation,
     Report,
+    Term,
     Trajectory,
 )
 from bench.engine.chain import Chain, State, Transition
 from bench.engine.control_variate import Control, Sums
+from bench.engine.forward_process import ForwardProcess
 from bench.engine.kept_graphs import Graphs, Keep, spare_memory
 from bench.engine.likelihood_ratio import HalfOrder, Ppo
 from bench.engine.plan import UNIT_WEIGHTS, Kind, Plan, Segment
 from bench.engine.pullback import Add, Pullback
+from bench.engine.regression import Regression
 from bench.engine.reward import Reward
 from bench.engine.rollout import Draw, MakeStep, Roller
 from bench.engine.stages import ZEROTH_ORDER, stage
 from bench.engine.terms import Accumulator, Terms, Watch, flattened
 from bench.engine.world import World
+
+Sweep = Callable[[MicroBatch, list[int], Add, Evaluations], Tensor]  # pulls some rows back
 
 
 class Engine:
@@ -88,6 +93,7 @@ class Engine:
         spare = partial(spare_memory, chain.device) if graph_budget is None else lambda _: graph_budget
         self.graphs = Graphs(self.roller, offload, graphs, spare)
         self.pullback = Pullback(self.graphs)
+        self.forward_process = ForwardProcess(self.pullback)
 
     def rollout(
         self,
@@ -188,17 +194,60 @@ class Engine:
             return terms, evaluations, half_order
 
         terms, evaluations, half_order = self.micro.run(trajectory.rows, pull_back)
-        self.graphs.end_batch()
-        gradient, report = terms.summed(self.world)
-        for p, g in zip(parameters, gradient.split([p.numel() for p in parameters]), strict=True):
-            p.grad = -g.reshape(p.shape).to(p.dtype)
         return Report(
             trajectory.rewards,
-            report,
+            self._written(terms),
             *self._counted(trajectory, evaluations),
             half_order_norms=terms.half_order_norms(self.chain.steps, self.world),
             control_fits={} if control is None else self._fits(half_order.fits),
         )
+
+    def regression(self, trajectory: Trajectory, regression: Regression) -> Report:
+        """Write the gradient of a loss at noised final samples into `.grad`, and report it with the loss."""
+        sweep = partial(self.forward_process.regress, regression)
+        report, loss = self._from_noised(trajectory, frozenset({Kind.MATCH}), sweep)
+        return replace(report, extra={"loss": loss})
+
+    def last_step_again(self, trajectory: Trajectory, copies: int) -> Report:
+        """Stages 3 and 4 of plans whose last step is FO: its gradient, and that of so many further runs of it
+        from x_0 noised anew, are added up, each with the step's weight."""
+
+        def sweep(micro: MicroBatch, rows: list[int], add: Add, evaluations: Evaluations) -> Tensor:
+            self.pullback.sweep(micro, rows, add, evaluations)
+            return self.forward_process.last_step_again(copies, micro, rows, add, evaluations)
+
+        report, again = self._from_noised(trajectory, trajectory.kinds, sweep)
+        sign = 1.0 if self.reward.higher_is_better else -1.0
+        return replace(report, extra={"reward_again": sign * again})
+
+    def _from_noised(
+        self, trajectory: Trajectory, kinds: frozenset[Kind], sweep: Sweep
+    ) -> tuple[Report, float]:
+        """Write the gradient that a sweep of each micro-batch gives into `.grad`; the report, and the mean
+        over samples of what the sweeps return."""
+        parameters, samples = self.chain.parameters(), len(trajectory.batch.prompts)
+        weights = {**UNIT_WEIGHTS, Kind.MATCH: 1.0}
+        for p in parameters:
+            p.grad = None
+        if self.watch is not None:
+            self.watch.weighted(weights, True)
+
+        def pull_back(count: int) -> tuple[Terms, Evaluations, Tensor]:
+            terms = Terms(parameters, kinds, weights, 1 / samples, self.watch, False)
+            evaluations, told = Evaluations(), torch.zeros((), device=self.chain.device)
+            for micro in trajectory.micros:
+                if count != self.graphs.together:
+                    micro.graphs.clear()  # they are of other samples together
+                for part in split(len(micro.index), count):
+                    add = self._asking(partial(terms.add, micro))
+                    told += sweep(micro, list(part), add, evaluations)
+                    terms.close_micro_batch()
+                micro.forget()
+            return terms, evaluations, told
+
+        terms, evaluations, told = self.micro.run(trajectory.rows, pull_back)
+        report = Report(trajectory.rewards, self._written(terms), *self._counted(trajectory, evaluations))
+        return report, float(self.world.sum(told)) / samples
 
     def pathwise(
         self, trajectory: Trajectory, at_step: Callable[[int, Tensor], None] | None = None
@@ -274,6 +323,15 @@ class Engine:
             add(*step)
 
         return asked
+
+    def _written(self, terms: Terms) -> dict[str, Term]:
+        """Write minus the weighted sum of the terms into `.grad`; what is reported of each."""
+        self.graphs.end_batch()
+        gradient, report = terms.summed(self.world)
+        parameters = self.chain.parameters()
+        for p, g in zip(parameters, gradient.split([p.numel() for p in parameters]), strict=True):
+            p.grad = -g.reshape(p.shape).to(p.dtype)
+        return report
 
     def _zeroth_order(
         self, micro: MicroBatch, rows: list[int], advantages: Tensor

@@ -26,6 +26,8 @@ class Method(ABC):
     reward_frames: int | None = None  # frames of a video that are drawn and rewarded; None: all
     passes: int = 1  # how often each sample of a batch is pulled back
     updates_per_batch: int = 1  # optimizer steps
+    # Forward, backward and repeated forward evaluations of each sample in a batch, besides its plan's steps.
+    besides: tuple[int, int, int] = (0, 0, 0)
 
     def __init__(self, config: Any, steps: int) -> None:
         """config: an instance of `Config`; steps: T of the chain. Raises BenchError if they do not fit."""

@@ -19,6 +19,7 @@ class Kind(StrEnum):
     ZO = "ZO"  # zeroth order: parameters perturbed at the step, perturbation weighted by the reward
     SKIP = "SKIP"  # contribution dropped, x cut
     PASS = "PASS"  # contribution dropped, the solver's linear x-path stays live
+    MATCH = "MATCH"  # regression at noised final samples (`bench.engine.forward_process`); in no plan
 
 
 UNIT_WEIGHTS: Mapping[Kind, float] = {Kind.FO: 1.0, Kind.HO: 1.0, Kind.ZO: 1.0}  # of the gradient's terms
@@ -51,6 +52,8 @@ class Plan:
     def __post_init__(self) -> None:
         if not self.segments:
             raise ValueError("a plan needs at least one segment")
+        if any(s.kind is Kind.MATCH for s in self.segments):
+            raise ValueError("no step of a chain is a regression: Engine.regression takes its samples")
         if any(s.weight == 0 for s in self.segments):
             raise ValueError("a segment of weight 0 estimates nothing: make it SKIP")
         position, backpropagated = 0, True

@@ -97,6 +97,14 @@ class Roller:
             noise *= per_row(self._signs(micro, rows), noise)
         return noise
 
+    def forward_noise(self, micro: MicroBatch, i: int, rows: list[int], draw: int) -> Tensor:
+        """Standard normal noise that final samples are noised with to step i's level: [rows, *latent_shape].
+
+        draw: which of several, each independent of the others.
+        """
+        keys = [(*key, draw) for key in self._keys("forward", micro, i, rows)]
+        return self.draw(keys, self.chain.latent_shape, self.chain.device)
+
     def z(self, micro: MicroBatch, i: int, rows: list[int]) -> Tensor:
         """The parameters' perturbation directions at step i, flat: [rows, d]."""
         step = -1 if micro.perturbation.shared else i

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bench.engine.batch import Gradients, MicroBatch, Term, Trajectory
-from bench.engine.plan import UNIT_WEIGHTS, Kind
+from bench.engine.plan import Kind
 from bench.engine.world import World
 
 
@@ -114,7 +114,7 @@ class Terms:
         watch: Watch | None,
         norms: bool,
     ) -> None:
-        self.by_kind = {kind: Accumulator(parameters) for kind in UNIT_WEIGHTS if kind in kinds}
+        self.by_kind = {kind: Accumulator(parameters) for kind in weights if kind in kinds}
         self.weights, self.scale = weights, scale
         self._parameters, self._watch, self._norms = parameters, watch, norms
         self._squares: dict[int, tuple[float, int]] = {}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bench.base.errors import BenchError
-from bench.engine.chain import State, Transition
+from bench.engine.chain import Level, State, Transition
 from bench.models.config import SolverName
 from bench.models.noise_levels import DiffusionSolverName, Grid, make_grid, prediction_type
 from bench.models.solvers import ddim_transition, dpmpp_transition, split_prediction
@@ -62,6 +62,11 @@ class DiffusionSolver:
     def predict_x0(self, state: State, output: Tensor, i: int) -> Tensor:
         """What the output says about x_0."""
         return split_prediction(output, state.x, self.grid.a_t[i], self.prediction_type)[0]
+
+    def level(self, i: int) -> Level:
+        """sqrt(a_t) of the signal, sqrt(1 - a_t) of the noise."""
+        a_t = float(self.grid.a_t[i])
+        return Level(a_t**0.5, (1 - a_t) ** 0.5)
 
 
 def diffusion_solver(settings: dict[str, Any], name: SolverName, steps: int, tokens: int) -> DiffusionSolver:

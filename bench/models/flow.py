@@ -10,7 +10,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 from bench.base.errors import BenchError
-from bench.engine.chain import State, Transition
+from bench.engine.chain import Level, State, Transition
 from bench.models.config import SolverName
 from bench.models.flow_solvers import (
     euler_transition,
@@ -58,6 +58,11 @@ class FlowSolver:
     def predict_x0(self, state: State, output: Tensor, i: int) -> Tensor:
         """x - sigma v."""
         return split_velocity(output, state.x, self.sigma[i])[0]
+
+    def level(self, i: int) -> Level:
+        """1 - sigma of the signal, sigma of the noise."""
+        sigma = float(self.sigma[i])
+        return Level(1 - sigma, sigma)
 
 
 def flow_solver(settings: dict[str, Any], name: SolverName, steps: int, tokens: int) -> FlowSolver:

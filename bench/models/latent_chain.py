@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.base.errors import BenchError, NotFinite
-from bench.engine.chain import State, Transition
+from bench.engine.chain import Level, State, Transition
 from bench.engine.chunks import in_chunks
 from bench.models import lora_files
 from bench.models.blueprints import blueprint_of
@@ -137,6 +137,14 @@ class LatentChain(ABC):
     def predict_x0(self, state: State, i: int, cond: TextCondition, x_path_only: bool = False) -> Tensor:
         """x_0 predicted in one step from x_i."""
         return self.solver.predict_x0(state, self._output(state, i, cond, x_path_only), i)
+
+    def level(self, i: int) -> Level:
+        """The solver's."""
+        return self.solver.level(i)
+
+    def noised(self, x0: Tensor, noise: Tensor, i: int) -> State:
+        """x_0 noised to step i's level, where a multistep solver remembers nothing."""
+        return self.solver.prior(self.level(i).of(x0, noise))
 
     def parameters(self) -> list[nn.Parameter]:
         """The LoRA's parameters, float32, in a fixed order."""

@@ -7,7 +7,7 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor
 
-from bench.engine.chain import State, Transition
+from bench.engine.chain import Level, State, Transition
 
 
 class Solver(Protocol):
@@ -32,4 +32,8 @@ class Solver(Protocol):
 
     def predict_x0(self, state: State, output: Tensor, i: int) -> Tensor:
         """x_0 predicted in one step, from the network's output at step i's state."""
+        ...
+
+    def level(self, i: int) -> Level:
+        """The noise level that step i starts from."""
         ...

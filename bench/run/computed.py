@@ -59,7 +59,9 @@ def counted(method: Method, training: Training) -> Counts | None:
     each, pulled = len(prompts) / len(plans), method.passes * len(prompts) / len(plans)
     backward = pulled * sum(_count(plan, Kind.FO, Kind.HO) for plan in plans)
     again = backward + pulled * sum(_count(plan, Kind.PASS) for plan in plans)
-    return Counts(each * sum(plan.steps for plan in plans), backward, again)
+    forward = each * sum(plan.steps for plan in plans)
+    more = (len(prompts) * count for count in method.besides)
+    return Counts(*(own + other for own, other in zip((forward, backward, again), more, strict=True)))
 
 
 def load_method(config: CellConfig, training: Training) -> Method:

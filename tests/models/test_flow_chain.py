@@ -16,7 +16,7 @@ from torch import Tensor
 import bench.engine.rollout
 from bench.engine.advantages import advantages
 from bench.engine.batch import Batch, Perturbation
-from bench.engine.chain import State, Transition
+from bench.engine.chain import Level, State, Transition
 from bench.engine.control_variate import Control, Scale
 from bench.engine.plan import Kind, Plan, Segment, tiled
 from bench.models.flow import FlowSolver, FlowSolverName
@@ -57,6 +57,14 @@ class VelocityChain:
     def prior(self, noise: Tensor) -> State:
         """The solver's."""
         return self.solver.prior(noise)
+
+    def level(self, i: int) -> Level:
+        """The solver's."""
+        return self.solver.level(i)
+
+    def noised(self, x0: Tensor, noise: Tensor, i: int) -> State:
+        """x_0 noised to step i's level."""
+        return State(self.level(i).of(x0, noise))
 
     def decode(self, x: Tensor, frames: Tensor | None = None) -> Tensor:
         """Media are the latents."""

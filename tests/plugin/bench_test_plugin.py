@@ -25,7 +25,7 @@ from torch import Tensor
 
 from bench.base.strict import Strict
 from bench.engine.batch import Batch, Report, Term
-from bench.engine.chain import State, Transition
+from bench.engine.chain import Level, State, Transition
 from bench.engine.engine import UNIT_WEIGHTS, Engine
 from bench.engine.method import Method
 from bench.engine.plan import Kind, Plan, Segment
@@ -78,6 +78,12 @@ class DotsChain:
 
     def predict_x0(self, state: State, i: int, cond: Dots, x_path_only: bool = False) -> Tensor:
         return self.transition(state, i, cond, torch.zeros(len(state.x)), x_path_only).mean
+
+    def level(self, i: int) -> Level:
+        return Level(i / self.steps, 1 - i / self.steps)
+
+    def noised(self, x0: Tensor, noise: Tensor, i: int) -> State:
+        return State(self.level(i).of(x0, noise))
 
     def decode(self, x: Tensor, frames: Tensor | None = None) -> Tensor:
         return torch.sigmoid(x)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.engine.chain import State, Transition, per_row
+from bench.engine.chain import Level, State, Transition, per_row
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,14 @@ class ToyChain:
         if x_path_only:
             output = output.detach()
         return self.a[i:].prod() * state.x + self.b[i] * output
+
+    def level(self, i: int) -> Level:
+        """Noise from 1 down to 1 / T in even steps, and signal the rest."""
+        return Level(i / self.steps, 1 - i / self.steps)
+
+    def noised(self, x0: Tensor, noise: Tensor, i: int) -> State:
+        """x_0 noised to step i's level."""
+        return self.prior(self.level(i).of(x0, noise))
 
     def decode(self, x: Tensor, frames: Tensor | None = None) -> Tensor:
         """Media are the latents: [B, D], which have no frames."""
