@@ -76,6 +76,9 @@ class MicroBatch:
     std: list[torch.Tensor] = field(default_factory=list)  # T, each broadcastable to x
     # [rows, T], 0 at deterministic steps
     log_prob: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    # With a KL term, by step with noise: means of the model that training starts from, [rows, …]
+    reference: dict[int, torch.Tensor] = field(default_factory=dict)
+    kl: torch.Tensor = field(default_factory=lambda: torch.empty(0))  # [rows, T], then
     graphs: dict[tuple[int, tuple[int, ...]], Graph] = field(default_factory=dict)  # kept; by (step, rows)
     z: dict[int, tuple[list[int], torch.Tensor]] = field(default_factory=dict)  # kept; rows, theirs, by step
     # Filled in by the reward:
@@ -136,9 +139,9 @@ class Graph:
 class Trajectory:
     """A batch that has been rolled out and scored.
 
-    kinds, rewards (raw scores [B]) and signed (the same, higher is better) are of the whole batch, over all
-    processes; micros are this process's. forward: the rollout's network evaluations of the whole batch.
-    used: a gradient was taken, so the parameters may have changed since.
+    kinds, rewards (raw scores [B]), signed (the same, higher is better) and kl (of each step, [B, T], with a
+    KL term) are of the whole batch, over all processes; micros are this process's. forward: the rollout's
+    network evaluations of the whole batch. used: a gradient was taken, so the parameters may have changed.
     """
 
     batch: Batch
@@ -147,6 +150,7 @@ class Trajectory:
     rewards: torch.Tensor
     signed: torch.Tensor
     forward: int
+    kl: torch.Tensor | None = None
     used: bool = False
 
     @property
@@ -185,7 +189,8 @@ class Report:
     forward / backward / again: evaluations of the network for the whole batch, as in `Evaluations`; the
     rollout's are in the first report of a batch. half_order_norms: chain step → norm of one sample's HO
     gradient there (root mean square over the batch), unweighted, where measured. control_fits: what a control
-    variate learns from, by chain step, over all processes. extra: what a method wants logged.
+    variate learns from, by chain step, over all processes. kl: of a sample, summed over its steps, mean over
+    the batch; None without a KL term. extra: what a method wants logged.
     """
 
     rewards: torch.Tensor
@@ -195,6 +200,7 @@ class Report:
     again: int = 0
     half_order_norms: dict[int, float] = field(default_factory=dict)
     control_fits: dict[int, Sums] = field(default_factory=dict)
+    kl: float | None = None
     extra: dict[str, float] = field(default_factory=dict)
 
 

@@ -41,6 +41,7 @@ from bench.engine.chain import Chain, State, Transition
 from bench.engine.control_variate import Control, Sums
 from bench.engine.forward_process import ForwardProcess
 from bench.engine.kept_graphs import Graphs, Keep, spare_memory
+from bench.engine.kl import check_noise, gather, to_go
 from bench.engine.likelihood_ratio import HalfOrder, Ppo
 from bench.engine.plan import UNIT_WEIGHTS, Kind, Plan, Segment
 from bench.engine.pullback import Add, Pullback
@@ -72,6 +73,7 @@ class Engine:
         graph_budget: int | None = None,
         watch: Watch | None = None,
         draw: Draw | None = None,
+        kl: float = 0.0,
     ) -> None:
         """micro_batch: samples whose graphs are built at once. rollout_batch: samples that go through the
         chain at once where no graph is kept, not fewer (default: micro_batch). Either may be `auto`: the
@@ -81,7 +83,8 @@ class Engine:
         offload: keep the activations of a step's graph in main memory between its forward and its backward.
         graphs: which are kept from the rollout (`bench.engine.kept_graphs`). graph_budget: bytes that `auto`
         may keep; None: what the device has to spare. watch: is told what every gradient is made of, step by
-        step. draw: what draws standard normal numbers, as for `Roller`.
+        step. draw: what draws standard normal numbers, as for `Roller`. kl: weight of the KL to the model
+        that training starts from, in the objective (`bench.engine.kl`).
         """
         self.chain, self.reward, self.seed = chain, reward, seed
         self.micro = AtOnce(micro_batch, "train.micro_batch")
@@ -89,10 +92,11 @@ class Engine:
         self.world = world or World()
         self.watch = watch
         chunk = (lambda rows: reward_chunk) if reward_chunk else self.micro.of
-        self.roller = Roller(chain, reward, seed, chunk, draw)
+        self.kl = kl
+        self.roller = Roller(chain, reward, seed, chunk, draw, compare=kl > 0)
         spare = partial(spare_memory, chain.device) if graph_budget is None else lambda _: graph_budget
         self.graphs = Graphs(self.roller, offload, graphs, spare)
-        self.pullback = Pullback(self.graphs)
+        self.pullback = Pullback(self.graphs, kl)
         self.forward_process = ForwardProcess(self.pullback)
 
     def rollout(
@@ -124,6 +128,8 @@ class Engine:
                 "them of single samples or of some (ddpo.minibatches, grpo.minibatches, rlr.start=norms): "
                 "set train.graphs=staged or auto"
             )
+        if self.kl:
+            check_noise(e > 0 for p in plans for e in p.eta)
         need = any(p.has(Kind.FO) for p in plans) if reward_grad is None else reward_grad
         mine = self.world.share(len(batch.prompts))
 
@@ -144,6 +150,8 @@ class Engine:
         forward = len(batch.prompts) * steps * self.chain.evaluations_per_step
         kinds = frozenset(s.kind for p in plans for s in p.segments)
         trajectory = Trajectory(batch, kinds, micros, raw, signed, forward)
+        if self.kl:
+            gather(trajectory, self.world, self.chain.evaluations_per_step)
         if self.watch is not None:
             self.watch.rolled_out(trajectory)
         return trajectory
@@ -175,11 +183,12 @@ class Engine:
         if self.watch is not None:
             self.watch.weighted(weights, ppo is None)
         scale = 1.0 / int(chosen.sum())
+        penalties = self.kl * to_go(trajectory) if self.kl else None
 
         def pull_back(count: int) -> tuple[Terms, Evaluations, HalfOrder]:
             terms = Terms(parameters, trajectory.kinds, weights, scale, self.watch, half_order_norms)
             evaluations = Evaluations()
-            half_order = HalfOrder(self.roller, advantages, evaluations, ppo, control)
+            half_order = HalfOrder(self.roller, advantages, evaluations, ppo, control, penalties)
             for micro in trajectory.micros:
                 if count != self.graphs.together:
                     micro.graphs.clear()  # they are of other samples together
@@ -187,7 +196,7 @@ class Engine:
                     rows = [r for r in part if chosen[micro.index[r]]]
                     add = self._asking(partial(terms.add, micro))
                     self.pullback.sweep(micro, rows, add, evaluations, half_order, half_order_norms)
-                    for i, zeroth in self._zeroth_order(micro, rows, advantages):
+                    for i, zeroth in self._zeroth_order(micro, rows, advantages, penalties):
                         terms.add_zeroth(i, zeroth)
                     terms.close_micro_batch()
                 micro.forget()
@@ -200,6 +209,7 @@ class Engine:
             *self._counted(trajectory, evaluations),
             half_order_norms=terms.half_order_norms(self.chain.steps, self.world),
             control_fits={} if control is None else self._fits(half_order.fits),
+            kl=None if trajectory.kl is None else float(trajectory.kl.sum(1).mean()),
         )
 
     def regression(self, trajectory: Trajectory, regression: Regression) -> Report:
@@ -252,7 +262,7 @@ class Engine:
     def pathwise(
         self, trajectory: Trajectory, at_step: Callable[[int, Tensor], None] | None = None
     ) -> Tensor:
-        """The exact gradient of the batch-mean reward through the whole chain, flat [d].
+        """The exact gradient of the batch-mean reward, less the KL term, through the whole chain, flat [d].
 
         Every step is pulled back with the trajectory's own noise and perturbations held fixed, whatever its
         kind, so the mean of this over trajectories is the gradient of the objective that the plans estimate.
@@ -334,18 +344,20 @@ class Engine:
         return report
 
     def _zeroth_order(
-        self, micro: MicroBatch, rows: list[int], advantages: Tensor
+        self, micro: MicroBatch, rows: list[int], advantages: Tensor, penalties: Tensor | None
     ) -> Iterator[tuple[int, Tensor]]:
         """(step, Σ over rows of w A z / s, flat [d]); a z shared by a sample's steps counts once."""
         pert, wanted = micro.perturbation, set(rows)
         local = advantages.to(micro.eta.device)[micro.at(micro.index)]
+        dear = None if penalties is None else penalties[micro.at(micro.index)]
         for i in range(micro.steps):
             active = sorted(wanted.intersection(micro.rows(i, Kind.ZO)))
             if not active:
                 continue
             with stage(ZEROTH_ORDER):
                 z, these = self.roller.z(micro, i, active), micro.at(active)
-                gradient = (local[these] * micro.weight[these, i] / pert.scale) @ z
+                known = local[these] if dear is None else local[these] - dear[these, i]
+                gradient = (known * micro.weight[these, i] / pert.scale) @ z
             yield i, gradient
             if pert.shared:
                 wanted.difference_update(active)

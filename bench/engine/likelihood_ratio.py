@@ -68,13 +68,15 @@ class HalfOrder:
         evaluations: Evaluations,
         ppo: Ppo | None = None,
         control: Control | None = None,
+        penalties: torch.Tensor | None = None,
     ) -> None:
-        """advantages: [B], of the whole batch. evaluations: where the control variate's are counted."""
+        """advantages: [B], of the whole batch. evaluations: where the control variate's are counted.
+        penalties: [B, T + 1], column i is subtracted from the advantages of what comes from step i on."""
         if ppo is not None and control is not None:
             raise ValueError("a control variate goes with the plain likelihood ratio, not with PPO's")
         self.roller, self.evaluations = roller, evaluations
         self.advantages = advantages.to(roller.chain.device)
-        self.ppo, self.control = ppo, control
+        self.ppo, self.control, self.penalties = ppo, control, penalties
         self.fits: defaultdict[int, Sums] = defaultdict(Sums)
 
     def cotangent(self, micro: MicroBatch, i: int, rows: list[int]) -> Cotangent:
@@ -82,7 +84,10 @@ class HalfOrder:
 
         The plan's weights are in it.
         """
-        advantages = self.advantages[micro.at([micro.index[r] for r in rows])]
+        these = micro.at([micro.index[r] for r in rows])
+        advantages = self.advantages[these]
+        if self.penalties is not None:
+            advantages = advantages - self.penalties[these, i + 1]
         weight = micro.weight[micro.at(rows), i]
         if self.ppo is not None:
             ppo = self.ppo

@@ -17,6 +17,7 @@ from bench.engine.batch import Evaluations, Gradients, MicroBatch
 from bench.engine.chain import per_row
 from bench.engine.float16 import Product, network
 from bench.engine.kept_graphs import Graphs
+from bench.engine.kl import KlCotangent
 from bench.engine.likelihood_ratio import Cotangent, HalfOrder
 from bench.engine.plan import Kind
 from bench.engine.stages import FIRST_ORDER, HALF_ORDER, stage
@@ -67,7 +68,9 @@ class Carried:
 class Pullback:
     """Pulls cotangents back through the steps of a rolled-out micro-batch."""
 
-    def __init__(self, graphs: Graphs) -> None:
+    def __init__(self, graphs: Graphs, kl: float = 0.0) -> None:
+        """kl: weight of the KL term; 0: there is none."""
+        self.kl = kl
         self.graphs, self.roller, self.chain = graphs, graphs.roller, graphs.roller.chain
 
     def step(
@@ -146,6 +149,9 @@ class Pullback:
                 cotangent = x
                 if kind is Kind.HO and half_order is not None:
                     cotangent = _half_order_cotangent(half_order, micro, i, some, x)
+                kl = self._kl(micro, i, some, kind, half_order)
+                if kl is not None:
+                    cotangent = kl.beside(cotangent)
                 count = len(some) * self.chain.evaluations_per_step
                 evaluations.again += 0 if (i, tuple(some)) in micro.graphs else count
                 evaluations.backward += 0 if kind is Kind.PASS else count
@@ -162,12 +168,52 @@ class Pullback:
                     )
                 if add is not None and kind is not Kind.PASS:
                     add(kind, i, some, found.parameters)
+                if onward and kl is not None:
+                    self._through_reference(kl, onward, found, evaluations)
                 if onward:
                     to = these if len(onward) == len(some) else micro.at([some[k] for k in onward])
                     before.put(to, micro.at(onward), weight, found)
                 del found  # vectors as long as the parameters, before the next graph is built
             here = before
         return here.x
+
+    def _kl(
+        self, micro: MicroBatch, i: int, rows: list[int], kind: Kind, half_order: HalfOrder | None
+    ) -> KlCotangent | None:
+        """What the KL term adds where the rows' step i injects noise. Along the x-path alone there is none:
+        both chains have the same."""
+        if not self.kl or i not in micro.reference or kind is Kind.PASS:
+            return None
+        if not any(micro.noisy[r][i] for r in rows):
+            return None
+        factor = self.kl * micro.weight[micro.at(rows), i]
+        if kind is Kind.HO and half_order is not None and half_order.ppo is not None and half_order.ppo.mean:
+            factor = factor / micro.states[i].x[0].numel()  # as the likelihood ratio
+        return KlCotangent(micro, i, rows, factor)
+
+    def _through_reference(
+        self, kl: KlCotangent, onward: list[int], found: Vjp, evaluations: Evaluations
+    ) -> None:
+        """Take the reference's part of the KL term off what is carried on. onward: places of its rows."""
+        micro, i = kl.micro, kl.i
+        places = sorted(set(onward).intersection(kl.noisy))
+        if not places:
+            return
+        assert kl.value is not None
+        rows, to, seed = [kl.rows[k] for k in places], micro.at(places), -kl.value[micro.at(places)]
+
+        def product() -> Product:
+            graph = self.graphs.build(micro, i, rows, x_path_only=False, need_input=True)
+            return [graph.out.mean], graph.inputs, [seed]
+
+        with self.chain.reference():  # checkpointing runs the network again in the backward
+            grads = network(self.chain, i).vjp(product)
+        for whole, part in zip((found.x, found.history), grads, strict=False):
+            if whole is not None and part is not None:
+                whole[to] += part
+        count = len(rows) * self.chain.evaluations_per_step
+        evaluations.again += count
+        evaluations.backward += count
 
 
 def _groups(micro: MicroBatch, i: int, wanted: set[int], singly: bool) -> Iterator[tuple[Kind, list[int]]]:

@@ -20,6 +20,7 @@ from bench.engine.batch import Batch, MicroBatch, Perturbation
 from bench.engine.chain import Chain, MakesVideos, State, Transition, gaussian_log_prob, per_row, sent
 from bench.engine.finite import check_latents, check_slope
 from bench.engine.float16 import Product, decoder
+from bench.engine.kl import divergence
 from bench.engine.plan import Kind, Plan
 from bench.engine.random_streams import normal, uniform
 from bench.engine.reward import Reward, scores
@@ -40,10 +41,13 @@ class Roller:
         seed: int,
         reward_chunk: Callable[[int], int],
         draw: Draw | None = None,
+        compare: bool = False,
     ) -> None:
         """reward_chunk: how many of so many samples are decoded and rewarded at once. draw: what draws
-        standard normal numbers, instead of `bench.engine.random_streams.normal`."""
+        standard normal numbers, instead of `bench.engine.random_streams.normal`. compare: steps with noise
+        are made by the model that training starts from, too (`bench.engine.kl`)."""
         self.chain, self.reward, self.seed, self.reward_chunk = chain, reward, seed, reward_chunk
+        self.compare = compare
         self.draw = draw or normal
         self._takes_noise: dict[int, bool] = {}  # by step: whether its sigma is more than 0
 
@@ -156,7 +160,7 @@ class Roller:
         """
         rows = list(range(len(micro.index)))
         state = self.chain.prior(self.noise(micro, -1, rows) if start is None else start)
-        micro.log_prob = torch.zeros_like(micro.eta)
+        micro.log_prob, micro.kl = torch.zeros_like(micro.eta), torch.zeros_like(micro.eta)
         for i in range(micro.steps):
             state = state.reset([row[i] for row in micro.resets])
             micro.states.append(state)
@@ -170,9 +174,20 @@ class Roller:
                 x = x.clone()
                 x[some] += std[some] * self.noise(micro, i, noisy)
                 micro.log_prob[some, i] = gaussian_log_prob(x[some], step.mean[some], std[some])
+                if self.compare:
+                    self._compare(micro, state, i, noisy, step)
             state = step.next_state(x)
         micro.states.append(state)
         check_latents([s.x for s in micro.states[1:]], micro.prompts, f"batch {micro.batch.step}: ")
+
+    def _compare(self, micro: MicroBatch, state: State, i: int, rows: list[int], step: Transition) -> None:
+        """Note where the model that training starts from goes from these rows' states, and the KL to it."""
+        some = micro.at(rows)
+        with self.chain.reference():
+            mean = self.transition(micro, state.select(some), i, rows).mean
+        micro.reference[i] = step.mean.clone()
+        micro.reference[i][some] = mean
+        micro.kl[some, i] = divergence(step.mean[some], mean, step.std[some])
 
     @torch.no_grad()
     def step(self, micro: MicroBatch, state: State, i: int, rows: list[int]) -> Transition:

@@ -20,6 +20,7 @@ LATER_OF_TRAIN: Tree = {
     "budget": None,
     "evaluations": 1,
     "deterministic": False,
+    "kl": 0.0,
 }
 SAME_NUMBERS = {"graphs": ("auto", "staged")}  # to the last bit; `joint` differs by rounding
 NO_NUMBERS = ("graph_budget", "checkpoint_seconds")

@@ -101,6 +101,12 @@ class TrainConfig(Strict):
     checkpoint_seconds: float = Field(
         default=120, ge=0, description="a checkpoint after the batch with which so many seconds have passed"
     )
+    kl: float = Field(
+        default=0.0,
+        ge=0,
+        description="weight of the KL to the model that training starts from, summed over steps with noise, "
+        "which is subtracted from the reward; 0: none",
+    )
     deterministic: bool = Field(
         default=False,
         description="the same bits again on a GPU, too, at the price of slower sums; a CPU gives them anyway",

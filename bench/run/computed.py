@@ -51,17 +51,26 @@ class Counts(NamedTuple):
 
 def counted(method: Method, training: Training) -> Counts | None:
     """Of an average batch. None for a method that trains nothing, or that does not say what it runs."""
-    train = training.train
-    prompts = tuple(str(p) for p in range(train.prompts_per_step) for _ in range(train.samples_per_prompt))
-    plans = [plan for step in range(DRAWN) for plan in _plans(method, Batch(prompts, step), training.seed)]
+    train, plans = training.train, drawn_plans(method, training)
     if not plans:
         return None
-    each, pulled = len(prompts) / len(plans), method.passes * len(prompts) / len(plans)
+    each, pulled = train.batch / len(plans), method.passes * train.batch / len(plans)
     backward = pulled * sum(_count(plan, Kind.FO, Kind.HO) for plan in plans)
     again = backward + pulled * sum(_count(plan, Kind.PASS) for plan in plans)
     forward = each * sum(plan.steps for plan in plans)
-    more = (len(prompts) * count for count in method.besides)
+    if train.kl:  # the reference's steps; a first-order one is pulled back, too
+        forward += each * sum(eta > 0 for plan in plans for eta in plan.eta)
+        carried = pulled * sum(_carried(plan) for plan in plans)
+        backward, again = backward + carried, again + carried
+    more = (train.batch * count for count in method.besides)
     return Counts(*(own + other for own, other in zip((forward, backward, again), more, strict=True)))
+
+
+def drawn_plans(method: Method, training: Training) -> list[Plan]:
+    """Of a few batches; none if the method does not say what it runs."""
+    train = training.train
+    prompts = tuple(str(p) for p in range(train.prompts_per_step) for _ in range(train.samples_per_prompt))
+    return [plan for step in range(DRAWN) for plan in _plans(method, Batch(prompts, step), training.seed)]
 
 
 def load_method(config: CellConfig, training: Training) -> Method:
@@ -104,6 +113,21 @@ def _plans(method: Method, batch: Batch, seed: int) -> Sequence[Plan]:
 
 def _count(plan: Plan, *kinds: Kind) -> int:
     return sum(s.stop - s.start for s in plan.segments if s.kind in kinds)
+
+
+def _carried(plan: Plan) -> int:
+    """Steps with noise whose gradient goes on to the step before."""
+    segments = [plan.segment_at(i) for i in range(plan.steps)]
+    return sum(
+        plan.eta[i] > 0
+        and (
+            s.start < i
+            if s.kind is Kind.HO
+            else s.kind is Kind.FO and segments[i - 1].kind in (s.kind, Kind.PASS)
+        )
+        for i, s in enumerate(segments)
+        if i > 0
+    )
 
 
 def _pulled(config: CellConfig) -> float:

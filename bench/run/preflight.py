@@ -21,12 +21,14 @@ from bench.base.console import progress
 from bench.base.errors import BenchError
 from bench.base.layers import shipped
 from bench.data.packages import APART
+from bench.engine.kl import check_noise
 from bench.experiment.model_files import model_file
 from bench.experiment.resolve import Cell
 from bench.experiment.settings import CellConfig, Choice
 from bench.models import sizes
 from bench.models.config import ModelConfig
 from bench.run import warm
+from bench.run.computed import drawn_plans, load_method
 
 if TYPE_CHECKING:
     import torch
@@ -50,6 +52,7 @@ def check(cells: Sequence[Cell], call_rewards: bool = True) -> None:
     Of cells that wait for files the model is looked at where its architecture is known by name. call_rewards:
     False on a machine other than the one that runs the cells.
     """
+    check_kl(cell.config for cell in cells)
     trials = _trials(cells, call_rewards)
     if not trials:
         return
@@ -78,6 +81,19 @@ def check_processes(configs: Iterable[CellConfig], processes: int) -> None:
                 f"{processes} processes: change train.prompts_per_step ({train.prompts_per_step}) or "
                 f"train.samples_per_prompt ({train.samples_per_prompt}), or the number of processes"
             )
+
+
+def check_kl(configs: Iterable[CellConfig]) -> None:
+    """Raise BenchError if a KL term is asked for and the method's chain is without noise."""
+    for config in configs:
+        training = config.training
+        if training is None or not training.train.kl:
+            continue
+        method = load_method(config, training)
+        plans = drawn_plans(method, training) if method.estimates else []
+        if plans:
+            noise = config.model.config.solver != "euler"
+            check_noise((noise and any(e > 0 for e in plan.eta) for plan in plans), f"'{config.label}': ")
 
 
 def _trials(cells: Iterable[Cell], call_rewards: bool) -> list[Trial]:

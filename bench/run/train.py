@@ -58,6 +58,7 @@ class Trainer:
             offload=session.config.model.config.offload,
             graphs=self.settings.graphs,
             graph_budget=self.settings.graph_budget,
+            kl=self.settings.kl if self.method.estimates else 0.0,
         )
         self.parameters = session.chain.parameters()
         self.optimizer = make_optimizer(self.settings, self.parameters)
@@ -170,6 +171,11 @@ class Trainer:
                 f"pictures, the first of {prompts[bad[0]]!r}. The weights of a learned one may be damaged; "
                 "if it runs in half precision, try dtype=float32"
             )
+        if self.engine.kl and report.kl is None:
+            raise BenchError(
+                f"train.kl is {self.engine.kl:g}, and method '{self.method.name}' makes its gradient without "
+                "the engine, which adds that term: --set train.kl=0"
+            )
         limit = math.inf if self.settings.clip_norm is None else self.settings.clip_norm
         norm = float(clip_grad_norm_(self.parameters, limit))
         if not math.isfinite(norm):
@@ -191,6 +197,7 @@ class Trainer:
             "grad_norm": norm,
             "lr": self.settings.lr,
             "terms": {kind: asdict(term) for kind, term in report.terms.items()},
+            "kl": report.kl,
             "half_order_norms": {str(i): norm for i, norm in report.half_order_norms.items()},
             "micro_batch": self.engine.micro.of(len(prompts) // self.session.world.size),
             "graphs_kept": self.engine.graphs.kept.kept,

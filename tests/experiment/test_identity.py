@@ -31,6 +31,12 @@ def test_later_training_settings_are_other_cells_where_they_say_something_else()
     assert plain[0] == chunked[0] == joint[0]  # the base model
 
 
+def test_a_kl_term_is_another_cell_and_none_is_as_before() -> None:
+    plain = ids(methods="ddpo,reinforce")
+    assert ids(methods="ddpo,reinforce", settings=["train.kl=0", "reinforce.divide=none"]) == plain
+    assert not set(ids(methods="ddpo,reinforce", settings=["train.kl=0.01"])[1:]) & set(plain)
+
+
 def test_dcot_and_where_its_parts_end_are_other_cells(tmp_path: Path) -> None:
     common = {"methods": "ddpo", "prompts": "hand"}
     plain, on = ids(**common), ids(dcot=True, **common)

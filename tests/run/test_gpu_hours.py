@@ -73,6 +73,31 @@ def test_ddpo_pulls_each_sample_back_once_per_pass() -> None:
     assert found == Counts(COUNT * STEPS, 3 * COUNT * STEPS, 3 * COUNT * STEPS)
 
 
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("full_bp", {"eta": 1.0}),
+        ("vader", {"mode": "single"}),
+        ("rlr", {"h": 3}),
+        ("grpo", {"inner_epochs": 2}),
+    ],
+    ids=str,
+)
+def test_the_references_runs_of_a_kl_term_are_counted(name: str, settings: dict[str, Any]) -> None:
+    cls = registry.load("method", name)
+    method, asked = cls(cls.Config.model_validate(settings), STEPS), training(name)
+    asked = asked.model_copy(update={"train": asked.train.model_copy(update={"kl": 0.1})})
+    engine = Engine(ToyChain(STEPS, 3), Pattern(), seed=0, micro_batch=COUNT // 2, kl=0.1)
+    batches = [list(method.updates(engine, batch_of(COUNT, step))) for step in range(DRAWN)]
+    of_all = [
+        sum(r.forward + r.again for reports in batches for r in reports) / DRAWN,
+        sum(r.backward for reports in batches for r in reports) / DRAWN,
+    ]
+    found = counted(method, asked)
+    assert found is not None
+    assert [found.forward + found.again, found.backward] == pytest.approx(of_all)
+
+
 def test_drawn_truncations_are_averaged_over_batches() -> None:
     cls = registry.load("method", "refl")
     found = counted(cls(cls.Config(), STEPS), training("refl"))

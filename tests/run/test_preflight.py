@@ -3,6 +3,7 @@
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -223,3 +224,13 @@ def test_batch_that_does_not_divide_among_processes_is_an_error(tmp_path: Path) 
     with pytest.raises(BenchError, match=r"'ddpo': its batch of 8 samples .* among 3 processes"):
         plan(experiment, force=False, processes=3)
     assert plan(experiment, force=False, processes=4).todo
+
+
+def test_kl_term_is_refused_of_a_chain_without_noise_before_anything_runs() -> None:
+    def cells(*settings: str) -> list[Any]:
+        options = Options(methods="full_bp,random-direction,grpo-mix", settings=("train.kl=0.1", *settings))
+        return [cell.config for cell in resolve_all(build(options).combinations)]
+
+    with pytest.raises(BenchError, match=r"'full_bp': train\.kl is the KL .* set the method's eta"):
+        preflight.check_kl(cells())
+    preflight.check_kl(cells("full_bp.eta=0.5"))

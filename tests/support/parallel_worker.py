@@ -14,7 +14,7 @@ from accelerate import PartialState
 from bench.base import registry
 from bench.engine.world import Interrupted, World
 from tests.support.toy import ToyChain
-from tests.support.toys import batch_of, engine_of, gradient
+from tests.support.toys import batch_of, engine_of, fill, gradient
 
 RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "rlr": ("rlr", {"h": 1, "eta": 1.0, "scale": 0.3}),
@@ -26,6 +26,7 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "ddpo": ("ddpo", {"minibatches": 2, "inner_epochs": 2, "clip": 0.2, "min_count": 2}),
     "truncated_bp": ("truncated_bp", {"k": 2}),
+    "grpo with kl": ("grpo", {"common_noise": True, "window": 2, "window_moves": "drawn", "clip": 0.2}),
 }
 
 
@@ -36,7 +37,9 @@ def run(world: World) -> dict[str, Any]:
         cls = registry.load("method", method_name)
         chain = ToyChain(4, 2, noise=0.7)
         method = cls(cls.Config.model_validate(settings), 4)
-        engine = engine_of(chain, micro_batch=3, world=world)
+        engine = engine_of(chain, micro_batch=3, world=world, kl=0.5 if "kl" in name else 0.0)
+        if engine.kl:
+            fill(chain, 0.5)  # away from where training starts
         gradients, reports = [], []
         for step in range(2):
             for report in method.updates(engine, batch_of(8, step)):

@@ -89,6 +89,7 @@ def subject_of(
 ) -> Subject:
     """A trained cell's engine, method and optimizer, as the trainer makes them. draw: as for `Engine`."""
     train = training.train
+    method = load_method(training.method, chain.steps)
     engine = Engine(
         chain,
         reward,
@@ -99,8 +100,8 @@ def subject_of(
         offload=config.model.config.offload,
         graphs=train.least_graphs,
         draw=draw,
+        kl=train.kl if method.estimates else 0.0,
     )
-    method = load_method(training.method, chain.steps)
     return Subject(chain, reward, engine, method, train, make_optimizer(train, chain.parameters()))
 
 

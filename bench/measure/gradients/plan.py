@@ -120,7 +120,9 @@ def _deterministic(cell: Cell) -> Cell:
     training = cell.config.training
     assert training is not None  # not the base model
     method = training.method.model_copy(update={"config": {**training.method.config, "eta": 0.0}})
-    config = cell.config.model_copy(update={"training": training.model_copy(update={"method": method})})
+    train = training.train.model_copy(update={"kl": 0.0})  # there is none without noise
+    plain = training.model_copy(update={"method": method, "train": train})
+    config = cell.config.model_copy(update={"training": plain})
     return Cell(cell.id, config)
 
 

@@ -80,15 +80,23 @@ class Probe:
     """One method on one chain at fixed parameters. `moments` holds everything measured so far."""
 
     def __init__(
-        self, method: Method, chain: Chain, reward: Reward, sampling: Sampling, shared: bool = False
+        self,
+        method: Method,
+        chain: Chain,
+        reward: Reward,
+        sampling: Sampling,
+        shared: bool = False,
+        kl: float = 0.0,
     ) -> None:
         """shared: another probe with the same seed measures the deployed sampler's exact gradient, so a
-        method that runs the same chain need not do it again."""
+        method that runs the same chain need not do it again. kl: weight of the KL term in the objective, as
+        for `Engine`."""
         self.method, self.sampling, self.shared = method, sampling, shared
         self.recorder = _Recorder()
         # Streams of its own: a θ that was trained with the same seed has seen the training's.
         seed = derived_seed("profile", sampling.seed)
-        self.engine = Engine(chain, reward, seed=seed, micro_batch=sampling.micro_batch, watch=self.recorder)
+        size = sampling.micro_batch
+        self.engine = Engine(chain, reward, seed=seed, micro_batch=size, watch=self.recorder, kl=kl)
         self.warm_up = 0.0  # seconds of the newest draw that later ones do not take
         self._cold = True  # the first gradient of a process takes longer
         self.parameters = chain.parameters()
@@ -225,18 +233,20 @@ def profile(
     margin: float = MARGIN,
     level: float = LEVEL,
     tell: Callable[[Probe], None] | None = None,
+    kl: float = 0.0,
 ) -> GradientProfile:
     """Profile an estimator on a chain and a reward of your own: bias, noise and cost of its batch gradients.
 
     Stops after `draws` batches or `seconds`, whichever comes first (one of them is needed). batch: samples of
     one gradient. margin: largest relative bias that still counts as unbiased. tell: called after every draw.
+    kl: weight of the KL to the chain's reference in the objective.
     """
     if seconds is None and draws is None:
         raise BenchError("profile: say how long to measure: draws or seconds")
     if batch % samples_per_prompt:
         raise BenchError(f"profile: batch={batch} is no multiple of samples_per_prompt={samples_per_prompt}")
     sampling = Sampling(tuple(prompts), batch // samples_per_prompt, samples_per_prompt, batch, seed)
-    probe = Probe(method, chain, reward, sampling)
+    probe = Probe(method, chain, reward, sampling, kl=kl)
     deadline = None if seconds is None else time.monotonic() + seconds
     for n in count(1):
         probe.draw()

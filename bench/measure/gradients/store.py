@@ -41,6 +41,7 @@ class ProbeConfig(Strict):
     prompts_per_step: int
     samples_per_prompt: int
     micro_batch: int
+    kl: float = Field(default=0.0, description="weight of the KL term in the objective")
     seed: int
     at: str = Field(description="init, or the directory of the LoRA")
     threads: int
@@ -61,7 +62,7 @@ class ProbeConfig(Strict):
         return self._scope() == other._scope()
 
     def _scope(self) -> dict[str, Any]:
-        tree = self.model_dump(mode="json", exclude={"method", "base", "biased", "aliases", "threads"})
+        tree = self.model_dump(mode="json", exclude={"method", "base", "biased", "aliases", "threads", "kl"})
         return _placeless(tree)
 
     @property
@@ -96,6 +97,7 @@ def probe_config(
         prompts_per_step=train.prompts_per_step,
         samples_per_prompt=train.samples_per_prompt,
         micro_batch=train.at_once,
+        kl=train.kl,
         seed=training.seed,
         at=at,
         threads=config.threads,
@@ -107,6 +109,8 @@ def probe_id(config: ProbeConfig) -> str:
     """Readable name and a hash of what changes numbers; presets of the same settings share it."""
     tree = _placeless(config.model_dump(mode="json", exclude={"aliases", "biased"}))
     del tree["method"]["name"]
+    if not config.kl:  # profiles from before there was one
+        del tree["kl"]
     digest = hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:8]
     place = INIT if config.at == INIT else "trained"
     parts = (config.base, slug(config.model.name), slug(config.reward.name), place, f"s{config.seed}", digest)

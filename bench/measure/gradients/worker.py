@@ -67,7 +67,7 @@ class _Session:
         )
         method = load_method(Choice(name=config.base, config=config.method.config), chain.steps)
         reward = load_reward(config.reward, device)
-        self.probe = Probe(method, chain, reward, sampling, shared)
+        self.probe = Probe(method, chain, reward, sampling, shared, config.kl)
         saved, messages = directory.restore()
         for message in messages:
             print(message, flush=True)

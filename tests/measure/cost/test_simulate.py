@@ -62,6 +62,16 @@ def test_simulated_and_measured_memory_agree_within_2_percent(name: str, simulat
         assert simulated.of(kind) == measured.of(kind)
 
 
+@pytest.mark.parametrize("name", ["full_bp", "grpo"])
+def test_the_references_runs_of_a_kl_term_are_simulated_as_measured(name: str, simulate: Simulator) -> None:
+    config = cell(name, f"{name}.eta=1", "train.kl=0.1", "train.reward_chunk=1", steps=3)
+    simulated, measured = simulate(config), measure(config, CPU)
+    assert simulated.device == pytest.approx(measured.device, rel=0.02)
+    assert simulated.work == measured.work
+    assert simulated.flops == pytest.approx(measured.flops, rel=0.02)
+    assert simulated.work.forward > simulate(cell(name, f"{name}.eta=1", steps=3)).work.forward
+
+
 @pytest.mark.parametrize("settings", [["model.guidance=4"], ["model.gradient_checkpointing=true"]])
 def test_simulated_and_measured_memory_agree_with_options(settings: list[str], simulate: Simulator) -> None:
     config = cell("rlr", *settings)
