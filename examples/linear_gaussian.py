@@ -56,23 +56,32 @@ class LinearGaussianChain:
         return State(noise)
 
     def transition(
-        self, state: State, i: int, cond: NoCondition, eta: Tensor, x_path_only: bool = False
+        self,
+        state: State,
+        i: int,
+        cond: NoCondition,
+        eta: Tensor,
+        x_path_only: bool = False,
+        detach_input: bool = False,
     ) -> Transition:
         """One step of the formula in the module's docstring; W x + v is the "network"."""
         x = state.x
-        output = x @ self.weight.T + self.drift
+        seen = x.detach() if detach_input else x
+        output = seen @ self.weight.T + self.drift
         if self._delta is not None:
             weight, drift = unflatten(self._delta, x.shape[1])
-            output = output + (weight @ x[:, :, None])[:, :, 0] + drift
+            output = output + (weight @ seen[:, :, None])[:, :, 0] + drift
         if x_path_only:
             output = output.detach()
         return Transition(self.a[i] * x + self.b[i] * output, per_row(eta, x) * self.s[i])
 
-    def predict_x0(self, state: State, i: int, cond: NoCondition, x_path_only: bool = False) -> Tensor:
+    def predict_x0(
+        self, state: State, i: int, cond: NoCondition, x_path_only: bool = False, detach_input: bool = False
+    ) -> Tensor:
         """E[x_0 | x_i]: the chain's end if no more noise came, as it is linear."""
         quiet = torch.zeros(len(state.x))
         for k in range(i, self.steps):
-            state = State(self.transition(state, k, cond, quiet, x_path_only).mean)
+            state = State(self.transition(state, k, cond, quiet, x_path_only, detach_input).mean)
         return state.x
 
     def level(self, i: int) -> Level:

@@ -90,9 +90,9 @@ class MicroBatch:
         """T, or fewer with a readout."""
         return self.eta.shape[1]
 
-    def has(self, kind: Kind) -> bool:
-        """Whether any row has a step of this kind."""
-        return any(kind in row for row in self.kind)
+    def has(self, *kinds: Kind) -> bool:
+        """Whether any row has a step of one of these kinds."""
+        return any(kind in kinds for row in self.kind for kind in row)
 
     def rows(self, i: int, *kinds: Kind) -> list[int]:
         """Rows whose step i is of one of the kinds."""

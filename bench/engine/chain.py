@@ -139,19 +139,28 @@ class Chain(Protocol):
         ...
 
     def transition(
-        self, state: State, i: int, cond: Any, eta: torch.Tensor, x_path_only: bool = False
+        self,
+        state: State,
+        i: int,
+        cond: Any,
+        eta: torch.Tensor,
+        x_path_only: bool = False,
+        detach_input: bool = False,
     ) -> Transition:
         """Step i from `state`; eta [B] scales the noise. Differentiable in x, memory and parameters.
 
         Where eta is 0, so is std; where it is not, std is 0 in all rows or in none. Nothing here should ask a
         device for a number: a GPU is waited for then, at every step.
 
-        `x_path_only` detaches the network's output and keeps the solver's linear dependence on x.
+        `x_path_only` detaches the network's output and keeps the solver's linear dependence on x;
+        `detach_input` keeps that and the parameters, and detaches what the network is given.
         """
         ...
 
-    def predict_x0(self, state: State, i: int, cond: Any, x_path_only: bool = False) -> torch.Tensor:
-        """One-step prediction of x_0 from the state at step i, differentiable; `x_path_only` as above."""
+    def predict_x0(
+        self, state: State, i: int, cond: Any, x_path_only: bool = False, detach_input: bool = False
+    ) -> torch.Tensor:
+        """One-step prediction of x_0 from the state at step i, differentiable; with both flags as above."""
         ...
 
     def level(self, i: int) -> Level:

@@ -5,7 +5,7 @@ cotangent. Its graph was kept from the rollout where there is memory for it, or 
 two network graphs never live at once (`bench.engine.kept_graphs`). With A = R - b, averaged over the batch
 (RLR paper, Eq. 6, with the last step counted once):
 
-    FO  J_θ(step)ᵀ c,  c pulled back from dR/dx_0
+    FO  J_θ(step)ᵀ c,  c pulled back from dR/dx_0 (at DI steps along the solver's linear path alone)
     HO  J_θ(block)ᵀ (A ε / σ),  ε the noise at the block's last step, intermediate noises fixed
     ZO  A z / s,  the step run with θ + s z
 
@@ -130,7 +130,7 @@ class Engine:
             )
         if self.kl:
             check_noise(e > 0 for p in plans for e in p.eta)
-        need = any(p.has(Kind.FO) for p in plans) if reward_grad is None else reward_grad
+        need = any(p.has(Kind.FO, Kind.DI) for p in plans) if reward_grad is None else reward_grad
         mine = self.world.share(len(batch.prompts))
 
         def roll(count: int) -> list[MicroBatch]:
@@ -175,7 +175,7 @@ class Engine:
         at a time (a norm of sums would depend on the size of micro-batches).
         """
         chosen = torch.ones(len(advantages), dtype=torch.bool) if include is None else include.cpu()
-        if any(m.has(Kind.FO) and m.reward_grad is None for m in trajectory.micros):
+        if any(m.has(Kind.FO, Kind.DI) and m.reward_grad is None for m in trajectory.micros):
             raise ValueError("first-order steps need a rollout with reward_grad=True")
         parameters = self.chain.parameters()
         for p in parameters:

@@ -29,11 +29,11 @@ from bench.engine.at_once import split
 from bench.engine.batch import Graph, MicroBatch
 from bench.engine.chain import State, Transition, at
 from bench.engine.offload import offloaded
-from bench.engine.plan import Kind
+from bench.engine.plan import REWARDED, Kind
 from bench.engine.rollout import Roller
 
 Keep = Literal["auto", "staged", "joint"]
-PULLED_BACK = (Kind.FO, Kind.PASS, Kind.HO)
+PULLED_BACK = (*REWARDED, Kind.HO)
 
 
 @dataclass
@@ -67,8 +67,8 @@ class Graphs:
         self.left = 0  # of the budget, for this batch
         self.together = 1  # samples that are pulled back at once
         self.kept = Kept()
-        # Bytes of a step's graph, by rows, whether it is PASS, and whether the gradient goes on to x_i.
-        self._sizes: dict[tuple[int, bool, bool], int] = {}
+        # Bytes of a step's graph, by rows, kind, and whether the gradient goes on to x_i.
+        self._sizes: dict[tuple[int, Kind, bool], int] = {}
         self._alive = weakref.WeakSet[Graph]()  # one that is dropped gives its bytes back
 
     def start_batch(self, together: int) -> None:
@@ -84,19 +84,18 @@ class Graphs:
         if device.type == "cuda":
             self._needed = max(self._needed, torch.cuda.max_memory_allocated(device) - self.kept.bytes)
 
-    def build(
-        self, micro: MicroBatch, i: int, rows: list[int], *, x_path_only: bool, need_input: bool
-    ) -> Graph:
-        """Run step i of these rows with a graph, from where the rollout stood before it."""
+    def build(self, micro: MicroBatch, i: int, rows: list[int], kind: Kind, *, need_input: bool) -> Graph:
+        """Run step i of these rows with the graph of a kind, from where the rollout stood before it."""
         state = micro.states[i].select(micro.at(rows))
         inputs = [t for t in (state.x, state.history) if t is not None] if need_input else []
         for t in inputs:
             t.requires_grad_()
         with torch.enable_grad(), self.activations():
-            return Graph(inputs, self.roller.transition(micro, state, i, rows, x_path_only))
+            return Graph(inputs, self.roller.transition(micro, state, i, rows, kind))
 
     def make_step(self, micro: MicroBatch, state: State, i: int, first_order: bool) -> Transition:
-        """Step i of the rollout; what it returns has no graph. first_order: FO and PASS are pulled back."""
+        """Step i of the rollout; what it returns has no graph. first_order: FO, DI and PASS are pulled
+        back."""
         kinds = PULLED_BACK if first_order else (Kind.HO,)
         everyone = range(len(micro.index))
         groups = [
@@ -135,12 +134,12 @@ class Graphs:
     def _kept(self, micro: MicroBatch, state: State, i: int, kind: Kind, rows: list[int]) -> Transition:
         """The step with a graph that is kept, where there is room for it, else without."""
         onward = any(micro.onward[r][i] for r in rows)
-        size = len(rows), kind is Kind.PASS, onward
+        size = len(rows), kind, onward
         known = self._sizes.get(size, 0)
         if self.keep == "auto" and known > self.left:
             return self._plain(micro, state, i, rows)
         with nullcontext([known]) if known or self.keep == "joint" else _measured() as measured:
-            graph = self.build(micro, i, rows, x_path_only=kind is Kind.PASS, need_input=onward)
+            graph = self.build(micro, i, rows, kind, need_input=onward)
         graph.bytes = self._sizes[size] = measured[0]
         if self.keep == "joint" or graph.bytes <= self.left:
             self.left -= graph.bytes

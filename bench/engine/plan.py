@@ -19,9 +19,16 @@ class Kind(StrEnum):
     ZO = "ZO"  # zeroth order: parameters perturbed at the step, perturbation weighted by the reward
     SKIP = "SKIP"  # contribution dropped, x cut
     PASS = "PASS"  # contribution dropped, the solver's linear x-path stays live
+    DI = "DI"  # first order with the network's input detached: x goes by the solver's linear path alone
     MATCH = "MATCH"  # regression at noised final samples (`bench.engine.forward_process`); in no plan
 
+    @property
+    def term(self) -> Kind:
+        """The term of the gradient that such steps add to: those of DI are first order."""
+        return Kind.FO if self is Kind.DI else self
 
+
+REWARDED = (Kind.FO, Kind.DI, Kind.PASS)  # what dR/dx_0 is pulled back through
 UNIT_WEIGHTS: Mapping[Kind, float] = {Kind.FO: 1.0, Kind.HO: 1.0, Kind.ZO: 1.0}  # of the gradient's terms
 
 
@@ -72,9 +79,9 @@ class Plan:
         if self.readout is not None and (self.readout != len(self.eta) - 1 or self.eta[-1] != 0):
             raise ValueError("a readout is the plan's last step, and a prediction has no noise")
         for s in reversed(self.segments):
-            if s.kind in (Kind.FO, Kind.PASS):
+            if s.kind in REWARDED:
                 if not backpropagated:
-                    raise ValueError(f"{s} is cut off from the reward: FO and PASS must touch the end")
+                    raise ValueError(f"{s} is cut off from the reward: FO, DI and PASS must touch the end")
             else:
                 backpropagated = False
             if s.kind is Kind.HO and not self.eta[s.stop - 1] > 0:

@@ -1,8 +1,8 @@
 """Stages 3 and 4 of a gradient: one step's graph, its Jacobian times a cotangent, and the graph is freed.
 
-A row carries one cotangent from the image end to the noise end: dR/dx_0 while its steps are FO or PASS, and
-A ε/σ (`bench.engine.likelihood_ratio`) from an HO block's last step to its first. The graph was kept from the
-rollout, or the step is run again for it (`bench.engine.kept_graphs`).
+A row carries one cotangent from the image end to the noise end: dR/dx_0 while its steps are FO, DI or PASS,
+and A ε/σ (`bench.engine.likelihood_ratio`) from an HO block's last step to its first. The graph was kept from
+the rollout, or the step is run again for it (`bench.engine.kept_graphs`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bench.engine.float16 import Product, network
 from bench.engine.kept_graphs import Graphs
 from bench.engine.kl import KlCotangent
 from bench.engine.likelihood_ratio import Cotangent, HalfOrder
-from bench.engine.plan import Kind
+from bench.engine.plan import REWARDED, Kind
 from bench.engine.stages import FIRST_ORDER, HALF_ORDER, stage
 
 # Takes the kind, the step, the rows that were summed over, and the gradients.
@@ -43,8 +43,8 @@ class Carried:
     """Cotangents on their way through the chain, all rows of a micro-batch: of x and, for multistep solvers,
     memory.
 
-    An FO step's weight counts for its parameters, not for what goes on to earlier steps, so it multiplies
-    what enters the step (`into`) and divides what leaves it (`put`).
+    A first-order step's weight counts for its parameters, not for what goes on to earlier steps, so it
+    multiplies what enters the step (`into`) and divides what leaves it (`put`).
     """
 
     x: Tensor
@@ -81,24 +81,25 @@ class Pullback:
         cotangent: Tensor | Cotangent,
         history_cotangent: Tensor | None = None,
         *,
-        x_path_only: bool = False,
+        kind: Kind = Kind.FO,
         need_input: bool = True,
         need_parameters: bool = True,
     ) -> Vjp:
         """Multiply the Jacobian of step i of these rows with the cotangent. The graph is freed on return.
 
         cotangent: of the step's mean, [rows, …], or a function of the recomputed (mean, std) that gives it.
-        history_cotangent: of the memory that the step leaves. need_input, need_parameters: what to multiply
-        with; there are no gradients of what is not asked for. Raises BenchError if float16 overflows.
+        history_cotangent: of the memory that the step leaves. kind: DI and PASS leave a part of the Jacobian
+        out. need_input, need_parameters: what to multiply with; there are no gradients of what is not asked
+        for. Raises BenchError if float16 overflows.
         """
         graph = micro.graphs.pop((i, tuple(rows)), None)
-        trainable = self.chain.parameters() if need_parameters and not x_path_only else []
+        trainable = self.chain.parameters() if need_parameters and kind is not Kind.PASS else []
         inputs: list[Tensor] = []
 
         def product() -> Product:
             nonlocal graph, inputs
             kept, graph = graph, None
-            kept = kept or self.graphs.build(micro, i, rows, x_path_only=x_path_only, need_input=need_input)
+            kept = kept or self.graphs.build(micro, i, rows, kind, need_input=need_input)
             inputs, out = kept.inputs, kept.out
             seed = cotangent
             if not isinstance(seed, Tensor):
@@ -108,7 +109,7 @@ class Pullback:
             return [out.mean, out.history], [*inputs, *trainable], [seed, history_cotangent]
 
         through = network(self.chain, i)
-        if x_path_only:
+        if kind is Kind.PASS:
             through = replace(through, float16=False)  # the network is not in the graph
         with self.roller.perturbed(micro, i, rows):  # checkpointing runs the network again in the backward
             grads = through.vjp(product)
@@ -144,7 +145,7 @@ class Pullback:
                     continue  # no parameters to learn, no earlier step to hand x to
                 these = micro.at(some)
                 weight = micro.weight[these, i]
-                weight = weight if kind is Kind.FO else torch.ones_like(weight)
+                weight = weight if kind.term is Kind.FO else torch.ones_like(weight)
                 x, memory = here.into(these, weight)
                 cotangent = x
                 if kind is Kind.HO and half_order is not None:
@@ -162,14 +163,14 @@ class Pullback:
                         some,
                         cotangent,
                         memory,
-                        x_path_only=kind is Kind.PASS,
+                        kind=kind,
                         need_input=bool(onward),
                         need_parameters=add is not None,
                     )
                 if add is not None and kind is not Kind.PASS:
                     add(kind, i, some, found.parameters)
                 if onward and kl is not None:
-                    self._through_reference(kl, onward, found, evaluations)
+                    self._through_reference(kl, kind, onward, found, evaluations)
                 if onward:
                     to = these if len(onward) == len(some) else micro.at([some[k] for k in onward])
                     before.put(to, micro.at(onward), weight, found)
@@ -192,7 +193,7 @@ class Pullback:
         return KlCotangent(micro, i, rows, factor)
 
     def _through_reference(
-        self, kl: KlCotangent, onward: list[int], found: Vjp, evaluations: Evaluations
+        self, kl: KlCotangent, kind: Kind, onward: list[int], found: Vjp, evaluations: Evaluations
     ) -> None:
         """Take the reference's part of the KL term off what is carried on. onward: places of its rows."""
         micro, i = kl.micro, kl.i
@@ -203,7 +204,7 @@ class Pullback:
         rows, to, seed = [kl.rows[k] for k in places], micro.at(places), -kl.value[micro.at(places)]
 
         def product() -> Product:
-            graph = self.graphs.build(micro, i, rows, x_path_only=False, need_input=True)
+            graph = self.graphs.build(micro, i, rows, kind, need_input=True)
             return [graph.out.mean], graph.inputs, [seed]
 
         with self.chain.reference():  # checkpointing runs the network again in the backward
@@ -218,7 +219,7 @@ class Pullback:
 
 def _groups(micro: MicroBatch, i: int, wanted: set[int], singly: bool) -> Iterator[tuple[Kind, list[int]]]:
     """The wanted rows that step i is pulled back for together; singly: HO rows one at a time."""
-    for kind in (Kind.FO, Kind.PASS, Kind.HO):
+    for kind in (*REWARDED, Kind.HO):
         rows = sorted(wanted.intersection(micro.rows(i, kind)))
         if kind is Kind.HO and singly:
             yield from ((kind, [r]) for r in rows)

@@ -21,12 +21,13 @@ from bench.engine.chain import Chain, MakesVideos, State, Transition, gaussian_l
 from bench.engine.finite import check_latents, check_slope
 from bench.engine.float16 import Product, decoder
 from bench.engine.kl import divergence
-from bench.engine.plan import Kind, Plan
+from bench.engine.plan import REWARDED, Kind, Plan
 from bench.engine.random_streams import normal, uniform
 from bench.engine.reward import Reward, scores
 from bench.engine.stages import DECODE, REWARD, ROLLOUT, stage
 
 MakeStep = Callable[[MicroBatch, State, int], Transition]  # step i of all rows, from their state
+CUT = {Kind.PASS: {"x_path_only": True}, Kind.DI: {"detach_input": True}}  # what a step's graph leaves out
 Draw = Callable[[Sequence[tuple[int | str, ...]], Sequence[int], torch.device], Tensor]
 
 
@@ -196,13 +197,16 @@ class Roller:
             return self.transition(micro, state, i, rows)
 
     def transition(
-        self, micro: MicroBatch, state: State, i: int, rows: Sequence[int], x_path_only: bool = False
+        self, micro: MicroBatch, state: State, i: int, rows: Sequence[int], kind: Kind = Kind.FO
     ) -> Transition:
-        """Step i of these rows from `state`, which holds them alone; at a readout the prediction of x_0."""
-        cond, eta = micro.cond_of(rows), micro.eta[micro.at(rows), i]
+        """Step i of these rows from `state`, which holds them alone; at a readout the prediction of x_0.
+
+        kind: what the graph is for, if there is one; it does not change the numbers.
+        """
+        cond, eta, cut = micro.cond_of(rows), micro.eta[micro.at(rows), i], CUT.get(kind, {})
         if i != micro.readout:
-            return self.chain.transition(state, i, cond, eta, x_path_only)
-        x0 = self.chain.predict_x0(state, i, cond, x_path_only)
+            return self.chain.transition(state, i, cond, eta, **cut)
+        x0 = self.chain.predict_x0(state, i, cond, **cut)
         return Transition(x0, torch.zeros_like(per_row(eta, x0)))
 
     def score(self, micro: MicroBatch, need_grad: bool) -> None:
@@ -286,7 +290,6 @@ class Roller:
 def _layout(plan: Plan) -> dict[str, list[Any]]:
     """The plan's per-step properties, each a list over its T steps."""
     segments = [plan.segment_at(i) for i in range(plan.steps)]
-    graph = (Kind.FO, Kind.PASS)
     return {
         "eta": [float(e) for e in plan.eta],
         "weight": [float(s.weight) for s in segments],
@@ -295,7 +298,7 @@ def _layout(plan: Plan) -> dict[str, list[Any]]:
         "perturbed": [s.kind is Kind.ZO for s in segments],
         "ends": [s.stop == i + 1 for i, s in enumerate(segments)],
         "onward": [
-            s.start < i if s.kind is Kind.HO else i > 0 and s.kind in graph and segments[i - 1].kind in graph
+            s.start < i if s.kind is Kind.HO else i > 0 and {s.kind, segments[i - 1].kind} <= {*REWARDED}
             for i, s in enumerate(segments)
         ],
         "resets": list(plan.resets()),

@@ -93,6 +93,7 @@ class Watch(Protocol):
     def contributed(self, kind: Kind, i: int, gradient: Tensor) -> None:
         """Part of the batch gradient (ascent direction, flat [d], as it counts in the sum) came from step i.
 
+        kind: of the term.
         Called once per micro-batch, kind and step; a z that is shared by several steps counts at the first.
         """
         ...
@@ -114,7 +115,8 @@ class Terms:
         watch: Watch | None,
         norms: bool,
     ) -> None:
-        self.by_kind = {kind: Accumulator(parameters) for kind in weights if kind in kinds}
+        terms = {kind.term for kind in kinds}
+        self.by_kind = {kind: Accumulator(parameters) for kind in weights if kind in terms}
         self.weights, self.scale = weights, scale
         self._parameters, self._watch, self._norms = parameters, watch, norms
         self._squares: dict[int, tuple[float, int]] = {}
@@ -122,10 +124,11 @@ class Terms:
 
     def add(self, micro: MicroBatch, kind: Kind, i: int, rows: list[int], gradients: Gradients) -> None:
         """Count what these rows' step i contributed, one gradient per parameter."""
-        self.by_kind[kind].add(gradients)
+        term = kind.term
+        self.by_kind[term].add(gradients)
         if self._watch is not None:
-            share = self.weights[kind] * self.scale
-            self._watch.contributed(kind, i, share * flattened(gradients, self._parameters))
+            share = self.weights[term] * self.scale
+            self._watch.contributed(term, i, share * flattened(gradients, self._parameters))
         if kind is Kind.HO and self._norms:
             square = sum(float(g.double().square().sum()) for g in gradients if g is not None)
             total, count = self._squares.setdefault(i, (0.0, 0))

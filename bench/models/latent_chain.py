@@ -129,14 +129,22 @@ class LatentChain(ABC):
         return self.solver.prior(noise)
 
     def transition(
-        self, state: State, i: int, cond: TextCondition, eta: Tensor, x_path_only: bool = False
+        self,
+        state: State,
+        i: int,
+        cond: TextCondition,
+        eta: Tensor,
+        x_path_only: bool = False,
+        detach_input: bool = False,
     ) -> Transition:
         """The solver's step (`model.solver`)."""
-        return self.solver.transition(state, self._output(state, i, cond, x_path_only), i, eta)
+        return self.solver.transition(state, self._output(state, i, cond, x_path_only, detach_input), i, eta)
 
-    def predict_x0(self, state: State, i: int, cond: TextCondition, x_path_only: bool = False) -> Tensor:
+    def predict_x0(
+        self, state: State, i: int, cond: TextCondition, x_path_only: bool = False, detach_input: bool = False
+    ) -> Tensor:
         """x_0 predicted in one step from x_i."""
-        return self.solver.predict_x0(state, self._output(state, i, cond, x_path_only), i)
+        return self.solver.predict_x0(state, self._output(state, i, cond, x_path_only, detach_input), i)
 
     def level(self, i: int) -> Level:
         """The solver's."""
@@ -234,9 +242,11 @@ class LatentChain(ABC):
         mean, std = (x.new_tensor(settings[key])[:, None, None] for key in ("latents_mean", "latents_std"))
         return x * std / settings["scaling_factor"] + mean
 
-    def _output(self, state: State, i: int, cond: TextCondition, detach: bool) -> Tensor:
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not detach):
-            return self._guided(state.x, i, cond)
+    def _output(
+        self, state: State, i: int, cond: TextCondition, x_path_only: bool, detach_input: bool
+    ) -> Tensor:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not x_path_only):
+            return self._guided(state.x.detach() if detach_input else state.x, i, cond)
 
     def _guided(self, x: Tensor, i: int, cond: TextCondition) -> Tensor:
         """The network's output with classifier-free guidance, float32; gradient flows through both halves."""

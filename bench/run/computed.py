@@ -13,7 +13,7 @@ from bench.base.errors import BenchError
 from bench.base.files import Record
 from bench.engine.batch import Batch
 from bench.engine.method import Method
-from bench.engine.plan import Kind, Plan
+from bench.engine.plan import REWARDED, Kind, Plan
 from bench.experiment.settings import CellConfig, Training
 from bench.run.gpu_speeds import passes, published, size
 from bench.run.spent import Counters, Limit
@@ -55,7 +55,7 @@ def counted(method: Method, training: Training) -> Counts | None:
     if not plans:
         return None
     each, pulled = train.batch / len(plans), method.passes * train.batch / len(plans)
-    backward = pulled * sum(_count(plan, Kind.FO, Kind.HO) for plan in plans)
+    backward = pulled * sum(_count(plan, Kind.FO, Kind.DI, Kind.HO) for plan in plans)
     again = backward + pulled * sum(_count(plan, Kind.PASS) for plan in plans)
     forward = each * sum(plan.steps for plan in plans)
     if train.kl:  # the reference's steps; a first-order one is pulled back, too
@@ -121,9 +121,7 @@ def _carried(plan: Plan) -> int:
     return sum(
         plan.eta[i] > 0
         and (
-            s.start < i
-            if s.kind is Kind.HO
-            else s.kind is Kind.FO and segments[i - 1].kind in (s.kind, Kind.PASS)
+            s.start < i if s.kind is Kind.HO else s.kind.term is Kind.FO and segments[i - 1].kind in REWARDED
         )
         for i, s in enumerate(segments)
         if i > 0

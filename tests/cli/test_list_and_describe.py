@@ -19,6 +19,7 @@ def test_list_names_everything_and_imports_no_large_package(tmp_path: Path) -> N
         "rlr",
         "ddpo",
         "alignprop",
+        "drtune",
         "vader",
         "zo",
         "truncated_bp",

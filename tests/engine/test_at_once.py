@@ -26,15 +26,13 @@ class Small(ToyChain):
     rows, with_graph = 5, 3
     seen: list[int]
 
-    def transition(
-        self, state: State, i: int, cond: Any, eta: Tensor, x_path_only: bool = False
-    ) -> Transition:
+    def transition(self, state: State, i: int, cond: Any, eta: Tensor, *cut: Any, **more: Any) -> Transition:
         """The toy's, where it fits."""
         most = self.with_graph if torch.is_grad_enabled() else self.rows
         if len(state.x) > most:
             raise torch.OutOfMemoryError(f"{len(state.x)} rows")
         self.seen.append(len(state.x))
-        return super().transition(state, i, cond, eta, x_path_only)
+        return super().transition(state, i, cond, eta, *cut, **more)
 
 
 def one_batch(method: tuple[str, dict[str, Any]], chain: ToyChain, **options: Any) -> tuple[Tensor, Report]:

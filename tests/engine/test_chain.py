@@ -8,7 +8,7 @@ import torch
 from bench.engine.chain import State
 from bench.engine.plan import Kind, Plan, Segment, tiled
 
-FO, HO, ZO, SKIP, PASS = Kind.FO, Kind.HO, Kind.ZO, Kind.SKIP, Kind.PASS
+FO, HO, ZO, SKIP, PASS, DI = Kind.FO, Kind.HO, Kind.ZO, Kind.SKIP, Kind.PASS, Kind.DI
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,7 @@ FO, HO, ZO, SKIP, PASS = Kind.FO, Kind.HO, Kind.ZO, Kind.SKIP, Kind.PASS
         ((Segment(FO, 0, 3),), (0, -0.1, 0), "negative"),
         ((Segment(FO, 0, 3, weight=0.0),), (0, 0, 0), "weight 0"),
         ((Segment(FO, 0, 1), Segment(ZO, 1, 3)), (0, 0, 0), "must touch the end"),
+        ((Segment(DI, 0, 1), Segment(HO, 1, 2), Segment(FO, 2, 3)), (0, 1, 0), "must touch the end"),
         ((Segment(PASS, 0, 1), Segment(SKIP, 1, 2), Segment(FO, 2, 3)), (0, 0, 0), "must touch the end"),
         ((Segment(HO, 0, 2), Segment(FO, 2, 3)), (1, 0, 0), "needs eta > 0 at its last step 1"),
     ],

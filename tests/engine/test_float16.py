@@ -112,7 +112,7 @@ def test_other_dtypes_keep_their_bits(dtype: str) -> None:
     engine = engine_of(chain, load_reward(Choice(name="clip", config={}), CPU))
     x, cotangent = 1e-6 * torch.randn(2, 2, *chain.latent_shape, generator=torch.Generator().manual_seed(0))
     micro = prepared(engine, x, 2)
-    graph = engine.graphs.build(micro, 2, [0, 1], x_path_only=False, need_input=True)
+    graph = engine.graphs.build(micro, 2, [0, 1], Kind.FO, need_input=True)
     expected = torch.autograd.grad(graph.out.mean, [*graph.inputs, *chain.parameters()], cotangent)
     found = engine.pullback.step(micro, 2, [0, 1], cotangent)
     for one, other in zip([found.x, *found.parameters], expected, strict=True):

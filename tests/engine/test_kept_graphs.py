@@ -39,6 +39,8 @@ METHODS: list[tuple[str, dict[str, Any]]] = [
     ("vader", {"mode": "rand"}),
     ("vader", {"mode": "single"}),
     ("refl", {}),
+    ("drtune", {"k": 2}),
+    ("drtune", {"k": None, "first": None, "eta": 0.0}),
     *(("rlr", {"h": h}) for h in (1, 2, 3)),
     ("rlr", {"h": 2, "completion": "none", "fo_steps": 2}),
     ("rlr", {"h": 2, "shared": True, "antithetic": True}),
@@ -107,6 +109,7 @@ def test_gradient_is_the_staged_one_on_the_toy_chain(
         ("rlr", {"h": 2}, "ddim"),
         ("rlr", {"h": 2}, "dpmpp"),
         ("truncated_bp", {"k": 3, "eta": 0.0}, "dpmpp"),
+        ("drtune", {"k": 2}, "dpmpp"),
         ("ddpo", {}, "ddim"),
     ],
 )

@@ -19,8 +19,8 @@ from tests.support.saved import saved_bytes
 from tests.support.toy import ToyChain
 from tests.support.toys import Bowl, Pattern, batch_of, engine_of, flat, gradient
 
-FO, HO, ZO, SKIP, PASS = Kind.FO, Kind.HO, Kind.ZO, Kind.SKIP, Kind.PASS
-ADVANTAGES = torch.tensor([0.7, -1.3, 0.4, 2.0, -0.2, 1.1, -0.8])
+FO, HO, ZO, SKIP, PASS, DI = Kind.FO, Kind.HO, Kind.ZO, Kind.SKIP, Kind.PASS, Kind.DI
+ADVANTAGES = torch.tensor([0.7, -1.3, 0.4, 2.0, -0.2, 1.1, -0.8, 0.3])
 
 MIXED = [
     Plan((Segment(SKIP, 0, 1), Segment(HO, 1, 3, 1.7), Segment(FO, 3, 4)), (0, 0, 1, 0)),
@@ -32,10 +32,12 @@ MIXED = [
     Plan((Segment(HO, 0, 3, 2.5), Segment(FO, 3, 4)), (0.3, 0, 0.8, 0)),
     Plan((Segment(HO, 0, 1), Segment(HO, 1, 2, 3.0), Segment(SKIP, 2, 3), Segment(PASS, 3, 4)), (1, 1, 0, 0)),
     Plan((Segment(SKIP, 0, 2), Segment(FO, 2, 3), Segment(PASS, 3, 4)), (1, 0, 1, 0)),
+    Plan((Segment(DI, 0, 1), Segment(PASS, 1, 2), Segment(FO, 2, 3), Segment(DI, 3, 4)), (0, 0, 1, 0)),
 ]
 NOISY_END = [
     *MIXED[:6],
     Plan((Segment(ZO, 0, 1), Segment(HO, 1, 2), Segment(HO, 2, 4, 0.5)), (0, 1, 0, 1)),
+    Plan((Segment(SKIP, 0, 1), Segment(DI, 1, 4)), (0, 1, 0, 1)),
 ]
 
 
@@ -72,7 +74,8 @@ def surrogate(engine: Engine, micro: MicroBatch, r: int, plan: Plan) -> Tensor:
         for i in range(segment.start, segment.stop):
             assert state is not None
             state = state.reset([micro.resets[r][i]])
-            out = chain.transition(state, i, cond, micro.eta[row, i], segment.kind is PASS)
+            kind = segment.kind
+            out = chain.transition(state, i, cond, micro.eta[row, i], kind is PASS, kind is DI)
             x = out.mean
             if plan.eta[i] > 0:
                 x = x + out.std * engine.roller.noise(micro, i, [r])
@@ -98,7 +101,7 @@ def both(chain: Chain, reward: Any, plans: list[Plan], micro_batch: int) -> tupl
 
 @pytest.mark.parametrize("plans", [MIXED, NOISY_END], ids=["mixed", "noisy end"])
 @pytest.mark.parametrize("multistep", [0.0, 0.5])
-@pytest.mark.parametrize("micro_batch", [3, 7])
+@pytest.mark.parametrize("micro_batch", [3, 8])
 def test_stepwise_pull_back_equals_one_joint_graph_on_the_toy_chain(
     plans: list[Plan], multistep: float, micro_batch: int
 ) -> None:

@@ -13,7 +13,7 @@ from bench.engine.plan import Kind, Plan
 from bench.engine.plan_method import PlanMethod
 
 STEPS = 10
-FO, SKIP, PASS = Kind.FO, Kind.SKIP, Kind.PASS
+FO, SKIP, PASS, DI = Kind.FO, Kind.SKIP, Kind.PASS, Kind.DI
 
 
 def make(name: str, **settings: Any) -> PlanMethod:
@@ -114,3 +114,32 @@ def test_vaders_single_step_keeps_the_linear_path_behind_it() -> None:
 def test_vaders_step_goes_with_its_mode(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(BenchError, match=message):
         make("vader", **settings)
+
+
+@pytest.mark.parametrize("k", [1, 3, 4])
+def test_drtune_trains_k_even_steps_from_a_random_offset_and_passes_x_on_between_them(k: int) -> None:
+    plans = [kinds(p) for p in drawn(make("drtune", k=k, first=None))]
+    each, offsets = STEPS // k, set[int]()
+    for plan in plans:
+        trained = [i for i, kind in enumerate(plan) if kind is DI]
+        assert trained == list(range(trained[0], trained[0] + k * each, each))
+        rest = [kind for kind in plan[trained[0] :] if kind is not DI]
+        assert plan[: trained[0]] == [SKIP] * trained[0] and set(rest) <= {PASS}
+        offsets.add(trained[0])
+    assert offsets == set(range(STEPS - (k - 1) * each))
+
+
+def test_drtune_stops_early_with_a_prediction_and_trains_k_of_the_steps_that_run() -> None:
+    plans = drawn(make("drtune", k=3, first=0.35))
+    assert {p.readout for p in plans} == {4, 5, 6, 7, 8, 9}
+    for plan in plans:
+        assert plan.readout is not None and plan.steps == plan.readout + 1
+        assert kinds(plan).count(DI) == 3
+    everywhere = drawn(make("drtune", k=None, first=0.8, eta=1.0), 1)[0]
+    assert kinds(everywhere) == [DI] * everywhere.steps
+    assert everywhere.eta == (*[1.0] * (everywhere.steps - 1), 0.0)
+    few = drawn(make("drtune", k=10, first=0.2))
+    assert all(kinds(plan) == [DI] * plan.steps for plan in few)
+    assert make("drtune").estimator().one_plan
+    with pytest.raises(BenchError, match=r"drtune.k is 11, but the chain has only 10"):
+        make("drtune", k=11)

@@ -66,7 +66,12 @@ def test_one_batch_leaves_finite_gradients_and_reports_what_it_did(name: str) ->
     for report in reports:
         assert report.rewards.shape == (COUNT,)
         rollout = COUNT * STEPS * chain.evaluations_per_step  # a control variate predicts besides
-        assert rollout < report.forward <= 3 * rollout if report.control_fits else report.forward == rollout
+        if report.control_fits:
+            assert rollout < report.forward <= 3 * rollout
+        elif name == "drtune":  # which may stop early
+            assert 0 < report.forward <= rollout
+        else:
+            assert report.forward == rollout
         assert 0 <= report.backward <= report.forward
         assert report.terms
         for term in report.terms.values():

@@ -93,8 +93,9 @@ class VelocityChain:
         finally:
             self.weight, self.drift = trained
 
-    def velocity(self, x: Tensor, x_path_only: bool) -> Tensor:
+    def velocity(self, x: Tensor, x_path_only: bool, detach_input: bool = False) -> Tensor:
         """W x + b, of each row's own parameters where they are perturbed."""
+        x = x.detach() if detach_input else x
         output = x @ self.weight.T + self.drift
         if self._delta is not None:
             weight, drift = unflatten(self._delta, DIM)
@@ -102,14 +103,22 @@ class VelocityChain:
         return output.detach() if x_path_only else output
 
     def transition(
-        self, state: State, i: int, cond: NoCondition, eta: Tensor, x_path_only: bool = False
+        self,
+        state: State,
+        i: int,
+        cond: NoCondition,
+        eta: Tensor,
+        x_path_only: bool = False,
+        detach_input: bool = False,
     ) -> Transition:
         """The solver's."""
-        return self.solver.transition(state, self.velocity(state.x, x_path_only), i, eta)
+        return self.solver.transition(state, self.velocity(state.x, x_path_only, detach_input), i, eta)
 
-    def predict_x0(self, state: State, i: int, cond: NoCondition, x_path_only: bool = False) -> Tensor:
+    def predict_x0(
+        self, state: State, i: int, cond: NoCondition, x_path_only: bool = False, detach_input: bool = False
+    ) -> Tensor:
         """The solver's."""
-        return self.solver.predict_x0(state, self.velocity(state.x, x_path_only), i)
+        return self.solver.predict_x0(state, self.velocity(state.x, x_path_only, detach_input), i)
 
 
 def chain_of(name: FlowSolverName) -> VelocityChain:
@@ -211,4 +220,22 @@ def test_a_one_step_readout_is_differentiable(name: FlowSolverName) -> None:
     x = trajectory.micros[0].states[2].x
     x0 = x - chain.solver.sigma[2] * chain.velocity(x, False)
     found = torch.autograd.grad(REWARD.score(x0, ["a"] * 3).mean(), chain.parameters())
+    torch.testing.assert_close(gradient(chain), torch.cat([g.flatten() for g in found]))
+
+
+@pytest.mark.parametrize(("name", "eta"), [("euler", 0.0), ("flow_sde", 0.7), ("flow_cps", 0.7)])
+def test_steps_with_a_detached_input_are_autograds(name: FlowSolverName, eta: float) -> None:
+    """DRTune's plan: x_{i+1} = a x_i + b v(x_i, detached) + noise, so that a alone is multiplied."""
+    chain = chain_of(name)
+    plan = tiled([SKIP, Kind.DI, Kind.PASS, Kind.DI], (eta,) * STEPS)
+    engine = engine_of(chain, REWARD)
+    trajectory = engine.rollout([plan] * 3, Batch(("a",) * 3, 0))
+    engine.gradient(trajectory, torch.zeros(3))
+    (micro,) = trajectory.micros
+    x = micro.states[1].x
+    for i in range(1, STEPS):
+        v = chain.velocity(micro.states[i].x, x_path_only=i == 2)
+        out = chain.solver.transition(State(x), v, i, torch.full((3,), eta))
+        x = out.mean + (micro.states[i + 1].x - out.mean).detach()
+    found = torch.autograd.grad(REWARD.score(x, ["a"] * 3).mean(), chain.parameters())
     torch.testing.assert_close(gradient(chain), torch.cat([g.flatten() for g in found]))

@@ -111,7 +111,7 @@ def test_one_step_prediction_is_where_a_noiseless_last_step_ends() -> None:
     torch.testing.assert_close(chain.predict_x0(state, 2, cond), end)
 
 
-def test_x_path_alone_scales_x_and_leaves_the_parameters_out() -> None:
+def test_x_path_alone_scales_x_and_leaves_the_parameters_out_or_keeps_them() -> None:
     chain = image_chain(steps=3)
     cond, x = chain.condition(PROMPTS[:2]), latents(chain).requires_grad_()
     whole = chain.transition(State(x), 1, cond, torch.zeros(2)).mean
@@ -121,6 +121,12 @@ def test_x_path_alone_scales_x_and_leaves_the_parameters_out() -> None:
     factor = (chain.solver.grid.a_prev[1] / chain.solver.grid.a_t[1]).sqrt()  # DDIM with eps held fixed
     torch.testing.assert_close(grads[0], factor.expand_as(x))
     assert all(g is None for g in grads[1:])
+    cut = chain.transition(State(x), 1, cond, torch.zeros(2), detach_input=True).mean
+    assert torch.equal(cut, whole)
+    found = torch.autograd.grad(cut.sum(), [x, *chain.parameters()])
+    torch.testing.assert_close(found[0], grads[0])
+    learned = torch.autograd.grad(whole.sum(), chain.parameters())
+    assert all(torch.equal(f, g) for f, g in zip(found[1:], learned, strict=True))
 
 
 ROW = Plan((Segment(Kind.ZO, 0, 1), Segment(Kind.HO, 1, 2), Segment(Kind.FO, 2, 3)), (0, 1, 0))

@@ -180,6 +180,19 @@ def test_a_readout_is_x_less_sigma_v() -> None:
     assert not x0.requires_grad
 
 
+def test_with_the_networks_input_detached_x_goes_by_the_solver_alone_and_parameters_learn() -> None:
+    chain = sd3_chain(steps=3)
+    cond, x = chain.condition(PROMPTS[:2]), latents(chain).requires_grad_()
+    for run in (
+        lambda cut: chain.transition(State(x), 1, cond, torch.zeros(2), detach_input=cut).mean,
+        lambda cut: chain.predict_x0(State(x), 1, cond, detach_input=cut),
+    ):
+        found = torch.autograd.grad(run(True).sum(), [x, *chain.parameters()])
+        torch.testing.assert_close(found[0], torch.ones_like(x))  # x + (σ' - σ) v, v held fixed
+        learned = torch.autograd.grad(run(False).sum(), chain.parameters())
+        assert all(torch.equal(f, g) for f, g in zip(found[1:], learned, strict=True))
+
+
 def test_half_precision_network_has_float32_latents_and_lora() -> None:
     chain = sd3_chain(dtype="bfloat16", steps=2)
     out = chain.transition(State(latents(chain)), 0, chain.condition(PROMPTS[:2]), torch.ones(2))

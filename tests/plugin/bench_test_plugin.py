@@ -67,17 +67,27 @@ class DotsChain:
         return State(noise)
 
     def transition(
-        self, state: State, i: int, cond: Dots, eta: Tensor, x_path_only: bool = False
+        self,
+        state: State,
+        i: int,
+        cond: Dots,
+        eta: Tensor,
+        x_path_only: bool = False,
+        detach_input: bool = False,
     ) -> Transition:
         weight = self.weight.expand(len(state.x), 3, 3)
         if self._delta is not None:
             weight = weight + self._delta
-        output = torch.einsum("bij,bjhw->bihw", weight, state.x) + cond.shift[:, None, None, None]
+        seen = state.x.detach() if detach_input else state.x
+        output = torch.einsum("bij,bjhw->bihw", weight, seen) + cond.shift[:, None, None, None]
         output = output.detach() if x_path_only else output
         return Transition(0.9 * state.x + output, 0.1 * eta[:, None, None, None])
 
-    def predict_x0(self, state: State, i: int, cond: Dots, x_path_only: bool = False) -> Tensor:
-        return self.transition(state, i, cond, torch.zeros(len(state.x)), x_path_only).mean
+    def predict_x0(
+        self, state: State, i: int, cond: Dots, x_path_only: bool = False, detach_input: bool = False
+    ) -> Tensor:
+        eta = torch.zeros(len(state.x))
+        return self.transition(state, i, cond, eta, x_path_only, detach_input).mean
 
     def level(self, i: int) -> Level:
         return Level(i / self.steps, 1 - i / self.steps)

@@ -110,10 +110,10 @@ def test_the_first_step_has_no_memory_and_the_later_ones_have():
     seen: list[State] = []
 
     class Spy(Pictures):
-        def transition(self, state, i, cond, eta, x_path_only=False) -> Transition:
+        def transition(self, state, i, cond, eta, *cut, **more) -> Transition:
             seen.append(replace(state))
             assert torch.equal(eta, torch.zeros(1))
-            return super().transition(state, i, cond, eta, x_path_only)
+            return super().transition(state, i, cond, eta, *cut, **more)
 
     chain = Spy(multistep=0.5)
     sample_images(chain, ["a"], noise(chain, 0, [(0, 0)]))

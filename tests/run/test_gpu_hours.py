@@ -105,6 +105,14 @@ def test_drawn_truncations_are_averaged_over_batches() -> None:
     assert 10 * COUNT <= found.forward <= 12 * COUNT  # m is 9, 10 or 11
 
 
+def test_steps_with_a_detached_input_have_a_backward_and_those_between_them_none() -> None:
+    cls = registry.load("method", "drtune")
+    found = counted(cls(cls.Config(k=3, first=None), STEPS), training("drtune"))
+    assert found is not None
+    assert (found.forward, found.backward) == (COUNT * STEPS, 3 * COUNT)
+    assert 9 * COUNT <= found.again <= 12 * COUNT  # from the first trained step on
+
+
 def test_zo_on_sd14_by_hand() -> None:
     config, factors = cell("zo").config, published().factors
     each = 50 + factors.scoring.value

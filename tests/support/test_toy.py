@@ -63,3 +63,17 @@ def test_x_path_alone_is_linear_and_without_parameters() -> None:
     out = chain.transition(State(x), 1, chain.condition(PROMPTS), ETA, x_path_only=True).mean
     (grad,) = torch.autograd.grad(out.sum(), x)
     torch.testing.assert_close(grad, chain.a[1].expand(3, 2))
+
+
+def test_a_detached_input_keeps_the_linear_path_and_the_parameters() -> None:
+    chain = ToyChain(3, 2)
+    fill(chain, 1.0)
+    x = start().requires_grad_()
+    out, whole = (
+        chain.transition(State(x), 1, chain.condition(PROMPTS), ETA, detach_input=cut).mean
+        for cut in (True, False)
+    )
+    assert torch.equal(out, whole)
+    found = torch.autograd.grad(out.sum(), [x, chain.weight])
+    torch.testing.assert_close(found[0], chain.a[1].expand(3, 2))
+    torch.testing.assert_close(found[1], torch.autograd.grad(whole.sum(), chain.weight)[0])

@@ -62,10 +62,16 @@ class ToyChain:
         return State(noise, torch.zeros_like(noise), torch.zeros(len(noise), dtype=torch.bool))
 
     def transition(
-        self, state: State, i: int, cond: ToyCondition, eta: Tensor, x_path_only: bool = False
+        self,
+        state: State,
+        i: int,
+        cond: ToyCondition,
+        eta: Tensor,
+        x_path_only: bool = False,
+        detach_input: bool = False,
     ) -> Transition:
         """One step of the formula in the module's docstring."""
-        output = self._network(state.x, i, cond)
+        output = self._network(state.x.detach() if detach_input else state.x, i, cond)
         if x_path_only:
             output = output.detach()
         mean = self.a[i] * state.x + self.b[i] * output
@@ -74,9 +80,11 @@ class ToyChain:
             mean = mean + torch.where(state.valid[:, None], difference, torch.zeros_like(difference))
         return Transition(mean, per_row(eta, state.x) * self.s[i], output if self.multistep else None)
 
-    def predict_x0(self, state: State, i: int, cond: ToyCondition, x_path_only: bool = False) -> Tensor:
+    def predict_x0(
+        self, state: State, i: int, cond: ToyCondition, x_path_only: bool = False, detach_input: bool = False
+    ) -> Tensor:
         """The chain's linear part alone, with this step's tanh once: crude, but a function of x, i and W."""
-        output = self._network(state.x, i, cond)
+        output = self._network(state.x.detach() if detach_input else state.x, i, cond)
         if x_path_only:
             output = output.detach()
         return self.a[i:].prod() * state.x + self.b[i] * output

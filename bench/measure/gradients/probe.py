@@ -23,7 +23,7 @@ from bench.engine.chain import Chain
 from bench.engine.engine import Engine
 from bench.engine.finite import not_finite
 from bench.engine.method import Method
-from bench.engine.plan import Kind
+from bench.engine.plan import REWARDED, Kind
 from bench.engine.random_streams import derived_seed, uniform
 from bench.engine.reward import Reward
 from bench.engine.terms import flattened
@@ -33,7 +33,7 @@ from bench.measure.peak_memory import peak_of
 
 MARGIN = 0.25  # an unbiased verdict needs the relative bias's interval below this
 LEVEL = 0.95
-PAIRED = frozenset((Kind.FO, Kind.PASS, Kind.SKIP))  # noise-free given the trajectory: pairing cancels most
+PAIRED = frozenset((*REWARDED, Kind.SKIP))  # noise-free given the trajectory: pairing cancels most
 CHECK = 16  # draws between two comparisons of full backpropagation with the exact gradient
 SHARE = 0.1  # of the estimate's own variance that the target's may add
 
@@ -162,7 +162,7 @@ class Probe:
         weight = torch.cat([m.weight for m in trajectory.micros]).cpu().float()
         found = torch.zeros(len(TERMS), self.engine.chain.steps)
         for term, k in enumerate(TERMS):
-            share = (weight * torch.tensor([[kind is k for kind in row] for row in kinds])).mean(0)
+            share = (weight * torch.tensor([[kind.term is k for kind in row] for row in kinds])).mean(0)
             found[term, : len(share)] = self.recorder.factors[k] * share
         return found
 

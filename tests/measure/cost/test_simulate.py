@@ -91,11 +91,11 @@ def test_offload_is_simulated_as_measured_on_the_device_and_in_main_memory(
 
 
 @pytest.mark.parametrize("graphs", ["staged", "joint"])
-@pytest.mark.parametrize("name", ["rlr", "full_bp", "alignprop", "zo", "refl"])
+@pytest.mark.parametrize("name", ["rlr", "full_bp", "alignprop", "zo", "refl", "drtune"])
 def test_rehearsed_calls_take_what_running_every_call_takes(
     name: str, graphs: str, simulate: Simulator, run_every_call: Simulator
 ) -> None:
-    config = cell(name, graphs=graphs, steps=4)
+    config = cell(name, *(("drtune.k=2",) if name == "drtune" else ()), graphs=graphs, steps=4)
     short, long = simulate(config), run_every_call(config)
     assert short.device == pytest.approx(long.device, rel=0.005)
     assert short.work == long.work
