@@ -34,6 +34,7 @@ LATER_OF_MODELS: Tree = {
     "fps": None,
     "decode_chunk": None,
     "t5": True,
+    "t5_tokens": None,
 }
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from bench.models.config import SolverName
+    from bench.models.config import ModelConfig, SolverName
     from bench.models.solver import Solver
     from bench.models.text import TextEncoder
 
@@ -50,7 +50,7 @@ class Blueprint:
 
     network: str
     parts: Mapping[str, type[nn.Module]]
-    text: Callable[[Any, torch.device, torch.dtype], TextEncoder]
+    text: Callable[[Any, ModelConfig, torch.device, torch.dtype], TextEncoder]
     solver: MakeSolver
     check: Callable[[Files], None]
     left_out: Mapping[str, Any] = field(default_factory=dict)

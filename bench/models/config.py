@@ -20,7 +20,7 @@ T5 = "text_encoder_3"  # in pipelines of diffusers
 UNET_PATTERNS = ("*.json", "*.safetensors", "*.bin")
 SolverName = Literal["ddim", "dpmpp", "euler", "flow_sde", "flow_cps"]
 Pixels = Annotated[int, Field(ge=8)]
-PICTURES = ("image", "sd3")  # families that make no videos
+PICTURES = ("image", "sd3", "flux")  # families that make no videos
 ATTENTION_PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
 
 
@@ -48,7 +48,8 @@ class ModelConfig(Strict):
 
     family: str = Field(
         default="image",
-        description="the loader: image (Stable Diffusion 1, 2 and XL), sd3 (3 and 3.5), video, or a plugin's",
+        description="the loader: image (Stable Diffusion 1, 2 and XL), sd3 (3 and 3.5), flux (FLUX.1), "
+        "video, or a plugin's",
     )
     source: str | None = Field(
         default=None, description="`embedded:sd`, `hub:org/name`, `path:directory` or `random:architecture`"
@@ -65,7 +66,10 @@ class ModelConfig(Strict):
     )
     steps: int = Field(default=50, ge=1, description="T, the number of denoising steps")
     guidance: float = Field(
-        default=7.5, ge=0, description="classifier-free guidance scale; 1 runs no unconditional half"
+        default=7.5,
+        ge=0,
+        description="classifier-free guidance scale; 1 runs no unconditional half. Distilled networks "
+        "(FLUX.1-dev) are told the scale instead",
     )
     solver: SolverName = Field(
         default="ddim",
@@ -76,6 +80,13 @@ class ModelConfig(Strict):
         default=True,
         description="sd3: with the T5 text encoder, more than half of the weights of sd35; without it zeros "
         "stand for its states, as in diffusers",
+    )
+    t5_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        le=512,
+        description="of a text that T5 reads, the rest being cut off; null: as many as diffusers' pipeline "
+        "takes, 256 (sd3) or 512 (flux)",
     )
     dtype: Literal["float32", "float16", "bfloat16", "half"] = Field(
         default="float32",

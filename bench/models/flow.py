@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, assert_never
 
@@ -65,26 +66,39 @@ class FlowSolver:
         return Level(1 - sigma, sigma)
 
 
-def flow_solver(settings: dict[str, Any], name: SolverName, steps: int, tokens: int) -> FlowSolver:
+def flow_solver(
+    settings: dict[str, Any],
+    name: SolverName,
+    steps: int,
+    tokens: int,
+    levels: Sequence[float] | None = None,
+) -> FlowSolver:
     """The solver on the noise levels of a FlowMatchEulerDiscreteScheduler, shifted as it says.
 
     settings: the scheduler's config, `_class_name` with it. tokens: patches of one picture, by which a
-    dynamic shift goes. Raises BenchError if the solver is none for flow matching, or the scheduler is not
-    understood.
+    dynamic shift goes. levels: before the shift, one per step; None: the scheduler's own. Raises BenchError
+    if the solver is none for flow matching, or the scheduler is not understood.
+    """
+    scheduler = _scheduler(settings)
+    try:
+        scheduler.set_timesteps(steps, sigmas=levels, mu=_dynamic_shift(scheduler.config, tokens))  # type: ignore[arg-type]
+    except (ValueError, TypeError) as error:
+        raise BenchError(f"{FILE}: {error}") from error
+    return solver_on(scheduler, name, steps)
+
+
+def solver_on(scheduler: Any, name: SolverName, steps: int) -> FlowSolver:
+    """The solver on the timesteps and sigmas that a scheduler of diffusers has been set to.
+
+    Raises BenchError if the solver is none for flow matching, or the levels are not.
     """
     if name not in ("euler", "flow_sde", "flow_cps"):
         raise BenchError(
             f"model.solver: {name} is for models that predict noise, and this one predicts a velocity (flow "
             "matching): choose euler, flow_sde or flow_cps"
         )
-    scheduler = _scheduler(settings)
-    if steps > scheduler.config["num_train_timesteps"]:
-        trained = scheduler.config["num_train_timesteps"]
+    if steps > (trained := scheduler.config["num_train_timesteps"]):
         raise BenchError(f"model.steps: {steps}, but the model knows {trained} noise levels")
-    try:
-        scheduler.set_timesteps(steps, mu=_dynamic_shift(scheduler.config, tokens))
-    except (ValueError, TypeError) as error:
-        raise BenchError(f"{FILE}: {error}") from error
     sigmas = scheduler.sigmas
     if not bool((sigmas[:-1] > sigmas[1:]).all()) or float(sigmas[0]) > 1:
         raise BenchError(

@@ -9,7 +9,6 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-from bench.base.errors import BenchError
 from bench.models.blueprints import Blueprint
 from bench.models.config import ModelConfig
 from bench.models.diffusion import diffusion_solver
@@ -67,20 +66,8 @@ class ImageChain(LatentChain):
     def __init__(self, pipeline: Pipeline, config: ModelConfig, device: torch.device) -> None:
         """See LatentChain."""
         super().__init__(pipeline, config, device)
-        pixels = [float(n * self.pipeline.vae_scale_factor) for n in self.latent_shape[-2:]]
+        pixels = [float(side) for side in self.pixels]
         self._sizes = torch.tensor([*pixels, 0.0, 0.0, *pixels], device=device)
-
-    def decode(self, x: Tensor, frames: Tensor | None = None) -> Tensor:
-        """Images [B, 3, H, W]; they have no frames to choose from."""
-        if frames is not None:
-            raise BenchError("frames can be chosen of videos, and this model makes pictures")
-        return self._decoded(x)
-
-    def _latent_shape(self) -> tuple[int, ...]:
-        return (self.network.config["in_channels"], *self._latent_size())
-
-    def _checkpoint_network(self) -> None:
-        self.network.enable_gradient_checkpointing()
 
     def _evaluate(self, x: Tensor, i: int, texts: Texts) -> Tensor:
         added = None

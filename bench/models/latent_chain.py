@@ -48,13 +48,14 @@ class LatentChain(ABC):
         self.network, self.vae = getattr(pipeline, self.blueprint.network), pipeline.vae
         self.dtype = network_dtype(config, device)
         self._place()
-        self._text = self.blueprint.text(pipeline, device, self.dtype)
+        self._text = self.blueprint.text(pipeline, config, device, self.dtype)
         add_lora(self.network, config.lora)
         self.adopt_lora()
         if config.gradient_checkpointing:
             self._checkpoint_network()
-            self.vae.enable_gradient_checkpointing()
-        self.guided = config.guidance != 1.0
+            self._checkpoint_decoder()
+        # A distilled network is told the guidance, and runs once.
+        self.guided = config.guidance != 1.0 and not self.network.config.get("guidance_embeds")
         self.evaluations_per_step = 2 if self.guided else 1
         self.latent_shape = self._latent_shape()
         tokens = math.prod(self.latent_shape[-2:]) // self._patch**2
@@ -62,21 +63,27 @@ class LatentChain(ABC):
         self.solver = self.blueprint.solver(settings, config.solver, self.steps, tokens).to(device)
         self.schedule: Schedule | None = None
 
-    @abstractmethod
     def decode(self, x: Tensor, frames: Tensor | None = None) -> Tensor:
-        """Media in [0, 1] from latents; the gradient is zero where the decoder saturates.
+        """Media in [0, 1] from latents, here images; the gradient is zero where the decoder saturates.
 
         frames: of videos, which ones are wanted: [B, k] indices. Raises BenchError if the decoder leaves the
         range of its dtype.
         """
+        if frames is not None:
+            raise BenchError("frames can be chosen of videos, and this model makes pictures")
+        return self._decoded(x)
 
-    @abstractmethod
     def _checkpoint_network(self) -> None:
         """Have the network recompute its activations."""
+        self.network.enable_gradient_checkpointing()
 
-    @abstractmethod
+    def _checkpoint_decoder(self) -> None:
+        """Have the decoder recompute its activations."""
+        self.vae.enable_gradient_checkpointing()
+
     def _latent_shape(self) -> tuple[int, ...]:
         """Of one sample's latents. Raises BenchError if the resolution does not fit."""
+        return (self.network.config["in_channels"], *self._latent_size())
 
     @abstractmethod
     def _evaluate(self, x: Tensor, i: int, texts: Texts) -> Tensor:
@@ -95,6 +102,17 @@ class LatentChain(ABC):
         if self.config.channels_last:
             _channels_last(self.network)
             _channels_last(self.vae)
+
+    @property
+    def latent_pixels(self) -> int:
+        """Pixels per side of one latent."""
+        return self.pipeline.vae_scale_factor
+
+    @property
+    def pixels(self) -> tuple[int, int]:
+        """Height and width of pictures."""
+        height, width = self.latent_shape[-2:]
+        return height * self.latent_pixels, width * self.latent_pixels
 
     @property
     def decoder_dtype(self) -> torch.dtype:
@@ -184,7 +202,7 @@ class LatentChain(ABC):
 
     def _latent_size(self) -> tuple[int, int]:
         """Height and width of latents. Raises BenchError where `resolution` does not fit."""
-        pixels, each = self.config.pixels, self.pipeline.vae_scale_factor
+        pixels, each = self.config.pixels, self.latent_pixels
         if pixels is not None:
             for side in pixels:
                 if side % (each * self._patch):
@@ -194,7 +212,7 @@ class LatentChain(ABC):
                         f"the pixels per side of one {what}"
                     )
             return pixels[0] // each, pixels[1] // each
-        own = self.network.config["sample_size"]
+        own = self.network.config.get("sample_size", getattr(self.pipeline, "default_sample_size", None))
         if own is None:
             raise BenchError(
                 "model.resolution: must be given, as the model's config names no size of its own"
@@ -219,9 +237,14 @@ class LatentChain(ABC):
 
         chunk = self.config.decode_chunk or len(x)
         if not torch.is_grad_enabled():
-            each = self.pipeline.vae_scale_factor**2 * x.shape[-2] * x.shape[-1]
+            each = self.latent_pixels**2 * x.shape[-2] * x.shape[-1]
             chunk = min(chunk, max(1, DECODED // each))
         pixels = in_chunks(run, len(x), chunk)
+        self._check_pixels(pixels, x)
+        return (pixels / 2 + 0.5).clamp(0, 1)
+
+    def _check_pixels(self, pixels: Tensor, x: Tensor) -> None:
+        """Raises BenchError or NotFinite for pixels that are not finite, if their latents x are."""
         if not bool(pixels.isfinite().all()) and bool(x.isfinite().all()):
             if self.vae.dtype != torch.float32:
                 raise BenchError(
@@ -231,7 +254,6 @@ class LatentChain(ABC):
                 "the image decoder gives values that are not finite: its weights are damaged (get vae/ of "
                 "the model again), or the latents have run away (training diverged: a smaller train.lr)"
             )
-        return (pixels / 2 + 0.5).clamp(0, 1)
 
     def _unscaled(self, x: Tensor) -> Tensor:
         """Latents [N, C, h, w] as the decoder was trained on them: by a factor and a shift, or by channel."""

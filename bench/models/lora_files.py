@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +65,7 @@ def load_lora(pipeline: Pipeline, place: Path) -> None:
     _check_places(file, tensors, {key for key in tensors if _layer(key) in layers})
     network.delete_adapters(ADAPTER)
     load: Any = getattr(type(pipeline), f"load_lora_into_{name}")
-    if name == "unet":
+    if "network_alphas" in signature(load).parameters:
         load = partial(load, network_alphas=None)
     try:
         load(
@@ -105,6 +106,8 @@ def _read(pipeline: Pipeline, file: Path) -> tuple[Tensors, dict[str, Any]]:
         cls: Any = type(pipeline)
         if name == "unet":
             state, alphas = cls.lora_state_dict(state, unet_config=network.config)
+        elif "return_alphas" in signature(cls.lora_state_dict).parameters:
+            state, alphas = cls.lora_state_dict(state, return_alphas=True)
         else:
             state, alphas = cls.lora_state_dict(state), None
     except (ValueError, KeyError) as error:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import diffusers
 import torch
-from diffusers import SD3Transformer2DModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.models.attention import AttentionModuleMixin
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from diffusers.utils import logging
 from safetensors import SafetensorError
@@ -30,6 +31,7 @@ from bench.models.unet3d import Unet3D, read_fps_embedding
 
 if TYPE_CHECKING:
     from diffusers import (
+        FluxPipeline,
         StableDiffusion3Pipeline,
         StableDiffusionPipeline,
         StableDiffusionXLPipeline,
@@ -37,7 +39,11 @@ if TYPE_CHECKING:
     )
 
     Pipeline = (
-        StableDiffusionPipeline | StableDiffusionXLPipeline | TextToVideoSDPipeline | StableDiffusion3Pipeline
+        StableDiffusionPipeline
+        | StableDiffusionXLPipeline
+        | TextToVideoSDPipeline
+        | StableDiffusion3Pipeline
+        | FluxPipeline
     )
 
 _PADDING = 128  # rows that an encoder's table of words may have more than its tokenizer has words
@@ -170,14 +176,14 @@ def _part(blueprint: Blueprint, name: str, place: Path, config: ModelConfig, dty
 
 def use_sdpa(network: Any) -> None:
     """PyTorch's fused attention in every attention layer of a network or decoder: memory linear in the
-    pixels.
+    pixels. Transformers have it as they come.
 
-    It is called without diffusers' `Attention.forward`, which looks up its signature in every call.
+    It is called without the layers' own `forward`, which looks up its signature in every call.
     """
-    if not isinstance(network, SD3Transformer2DModel):  # whose joint attention is fused already
+    if isinstance(network, UNet2DConditionModel | Unet3D | AutoencoderKL):
         network.set_attn_processor(AttnProcessor2_0())
     for layer in network.modules():
-        if isinstance(layer, Attention):
+        if isinstance(layer, Attention | AttentionModuleMixin):
             layer.forward = partial(layer.processor, layer)
 
 

@@ -13,6 +13,7 @@ from bench.base.errors import BenchError
 from bench.models.blueprints import Blueprint, Files
 from bench.models.config import T5, ModelConfig
 from bench.models.random_weights import read_json
+from bench.models.t5_pieces import is_t5
 
 TOKENS = 256  # of a picture, where a scheduler does not say of how many it is made for
 
@@ -29,6 +30,7 @@ def check_settings(directory: Path, network: Path, blueprint: Blueprint, config:
             raise BenchError(
                 f"{directory / 'model_index.json'}: {name} is a {found}; this pipeline needs a {cls.__name__}"
             )
+    _check_t5(blueprint, config)
     blueprint.check(Files(directory, network, parts))
     _check_vae(directory / "vae" / "config.json", blueprint.shifted)
     # What it is loaded as; its own file may say otherwise, and then both have to be understood.
@@ -68,6 +70,22 @@ def check_channels(file: Path, settings: dict[str, Any], vae: dict[str, Any], de
                 f"{file}: {key} is {found}: the decoder's latents have {channels} channels, and this network "
                 f"{what}, are not supported here"
             )
+
+
+def check_width(file: Path, key: str, found: int, given: int) -> None:
+    """Raises BenchError for a network that takes text states of another width than the encoders give."""
+    if found != given:
+        raise BenchError(
+            f"{file}: {key} is {found}, and the text encoders' states are {given} wide: the two are of "
+            "different models"
+        )
+
+
+def _check_t5(blueprint: Blueprint, config: ModelConfig) -> None:
+    if not config.t5 and T5 not in blueprint.optional:
+        raise BenchError("model.t5: only pipelines of Stable Diffusion 3 may lack their T5")
+    if config.t5_tokens is not None and not any(map(is_t5, blueprint.parts.values())):
+        raise BenchError("model.t5_tokens: this model's text encoder is no T5")
 
 
 def _check_vae(file: Path, shifted: bool) -> None:

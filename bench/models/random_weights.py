@@ -24,7 +24,7 @@ from bench.base.errors import BenchError, did_you_mean
 from bench.models.blueprints import blueprint_of, known_pipelines
 from bench.models.clip_bpe import write_clip_tokenizer
 from bench.models.only_shapes import only_shapes
-from bench.models.t5_pieces import t5_tokenizer
+from bench.models.t5_pieces import is_t5, t5_tokenizer
 from bench.models.unet3d import add_fps_embedding
 
 ARCHITECTURES = Path(__file__).parent / "architectures"
@@ -94,18 +94,21 @@ def empty_parts(directory: Path, wanted: Sequence[str] | None = None) -> dict[st
 def random_parts(directory: Path, dtype: torch.dtype, wanted: Sequence[str] | None = None) -> dict[str, Any]:
     """All parts of the architecture's pipeline by name, on the CPU, with the same numbers at every call.
 
-    wanted: names of the networks, as for `empty_parts`. Another dtype has other numbers. Tokenizers: the
-    directory's own where it has a vocabulary, else CLIP's, and for T5 one made of CLIP's.
+    wanted: names of the networks, as for `empty_parts`; text encoders left out are None, as their tokenizers
+    are. Another dtype has other numbers. Tokenizers: the directory's own where it has a vocabulary, else
+    CLIP's, and for T5 one made of CLIP's.
     """
     parts: dict[str, Any] = {}
     for n, (name, module) in enumerate(empty_parts(directory, wanted).items()):
         parts[name] = fill(module, dtype, SEED + n)
-    for name in ("tokenizer", "tokenizer_2"):
-        if (directory / name).is_dir():
-            parts[name] = _tokenizer(directory / name)
-    if "text_encoder_3" in read_json(directory / "model_index.json"):
-        missing = "text_encoder_3" not in parts
-        parts |= {"text_encoder_3": None, "tokenizer_3": None} if missing else {"tokenizer_3": t5_tokenizer()}
+    for name, cls in blueprint_of(read_json(directory / "model_index.json")["_class_name"]).parts.items():
+        tokenizer = name.replace("text_encoder", "tokenizer")
+        if tokenizer == name:
+            continue
+        if name not in parts:
+            parts |= {name: None, tokenizer: None}
+        else:
+            parts[tokenizer] = t5_tokenizer() if is_t5(cls) else _tokenizer(directory / tokenizer)
     settings = read_json(directory / "scheduler" / "scheduler_config.json")
     parts["scheduler"] = getattr(diffusers, settings["_class_name"]).from_config(settings)
     return parts

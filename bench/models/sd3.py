@@ -7,7 +7,7 @@ scheduler's noise levels and without skipped layers; the T5 encoder may be missi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, final
+from typing import Any, ClassVar, final
 
 import torch
 from diffusers import AutoencoderKL, SD3Transformer2DModel
@@ -20,22 +20,20 @@ from bench.models.config import ModelConfig
 from bench.models.flow import flow_solver
 from bench.models.latent_chain import LatentChain
 from bench.models.pipeline import load_pipeline, network_dtype
-from bench.models.pipeline_settings import check_channels, setting
+from bench.models.pipeline_settings import check_channels, check_width, setting
 from bench.models.random_weights import read_json
 from bench.models.text import TextEncoder, Texts
 
-if TYPE_CHECKING:
-    from bench.models.pipeline import Pipeline
-
-T5_TOKENS = 256  # of a text; zeros where there is no T5. The pipeline's own default
+T5_TOKENS = 256  # of a text; the pipeline's own default
 
 
 @final
 class Sd3Texts(TextEncoder):
     """Two CLIP encoders side by side, widened by zeros, and T5's states below them; CLIP's pooled ones."""
 
-    def __init__(self, pipeline: Any, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, pipeline: Any, config: ModelConfig, device: torch.device, dtype: torch.dtype) -> None:
         """See TextEncoder."""
+        self._length = config.t5_tokens or T5_TOKENS
         encoders = [
             (pipeline.tokenizer, pipeline.text_encoder),
             (pipeline.tokenizer_2, pipeline.text_encoder_2),
@@ -46,19 +44,15 @@ class Sd3Texts(TextEncoder):
         self._width: int = pipeline.transformer.config["joint_attention_dim"]
         super().__init__(encoders, device, dtype)
 
-    def empty(self, count: int, stages: int) -> Texts:
-        """The empty text."""
-        return self([[""] * stages] * count)
-
     def _encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         first = self._run(0, texts, output_hidden_states=True)
         second = self._run(1, texts, output_hidden_states=True)
         clip = torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=-1)
         clip = torch.nn.functional.pad(clip, (0, self._width - clip.shape[-1]))
         t5 = (
-            self._run(2, texts, T5_TOKENS)[0]
+            self._run(2, texts, self._length)[0]
             if self._t5
-            else clip.new_zeros(len(clip), T5_TOKENS, self._width)
+            else clip.new_zeros(len(clip), self._length, self._width)
         )
         return torch.cat([clip, t5], dim=1), torch.cat([first.text_embeds, second.text_embeds], dim=-1)
 
@@ -77,15 +71,10 @@ def check_transformer(files: Files) -> None:
     pooled = sum(
         setting(encoders[name], "projection_dim", 512) for name in ("text_encoder", "text_encoder_2")
     )
-    wanted = {"pooled_projection_dim": (pooled, 2048)}
+    check_width(file, "pooled_projection_dim", setting(settings, "pooled_projection_dim", 2048), pooled)
     if "text_encoder_3" in encoders:
-        wanted["joint_attention_dim"] = (setting(encoders["text_encoder_3"], "d_model", 512), 4096)
-    for key, (given, default) in wanted.items():
-        if (found := setting(settings, key, default)) != given:
-            raise BenchError(
-                f"{file}: {key} is {found}, and the text encoders' states are {given} wide: the two are of "
-                "different models"
-            )
+        width = setting(encoders["text_encoder_3"], "d_model", 512)
+        check_width(file, "joint_attention_dim", setting(settings, "joint_attention_dim", 4096), width)
 
 
 BLUEPRINTS = {
@@ -121,27 +110,15 @@ class Sd3Chain(LatentChain):
         """The chain of the pipeline in config.path or of a `random:` source. Raises BenchError."""
         return cls(load_pipeline(config, network_dtype(config, device), "sd3"), config, device)
 
-    def __init__(self, pipeline: Pipeline, config: ModelConfig, device: torch.device) -> None:
-        """See LatentChain."""
-        super().__init__(pipeline, config, device)
-
-    def decode(self, x: Tensor, frames: Tensor | None = None) -> Tensor:
-        """Images [B, 3, H, W]; they have no frames to choose from."""
-        if frames is not None:
-            raise BenchError("frames can be chosen of videos, and this model makes pictures")
-        return self._decoded(x)
-
     def _latent_shape(self) -> tuple[int, ...]:
-        size, most = self._latent_size(), self.network.config["pos_embed_max_size"] * self._patch
-        if max(size) > most:
+        shape = super()._latent_shape()
+        most = self.network.config["pos_embed_max_size"] * self._patch
+        if max(shape[1:]) > most:
             raise BenchError(
-                f"model.resolution: this model knows places for {most * self.pipeline.vae_scale_factor} "
+                f"model.resolution: this model knows places for {most * self.latent_pixels} "
                 "pixels per side, and no more"
             )
-        return (self.network.config["in_channels"], *size)
-
-    def _checkpoint_network(self) -> None:
-        self.network.enable_gradient_checkpointing()
+        return shape
 
     def _evaluate(self, x: Tensor, i: int, texts: Texts) -> Tensor:
         return self._run(

@@ -12,6 +12,7 @@ from bench.base import registry
 from bench.base.errors import BenchError
 from bench.data import advice, sources
 from bench.data.need import Need, needs_of
+from bench.engine.chain import MakesVideos
 from bench.models import sizes
 from bench.models.config import ModelConfig
 from bench.models.only_shapes import shapes_only
@@ -58,5 +59,4 @@ def picture_shape(config: ModelConfig) -> tuple[int, ...]:
         check_weights_are_there(config.model_copy(update=places), config.family)
     with shapes_only(lambda network: None):
         chain = registry.load("model", config.family)(random_model(config), torch.device("meta"))
-    height, width = (side * chain.pipeline.vae_scale_factor for side in chain.latent_shape[-2:])
-    return (*chain.latent_shape[1:-2], 3, height, width)
+    return (*((chain.frames,) if isinstance(chain, MakesVideos) else ()), 3, *chain.pixels)

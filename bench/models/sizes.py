@@ -22,7 +22,7 @@ class Architecture(NamedTuple):
     """Parameters of the network, image decoder with encoder, and text encoders.
 
     resolution: pixels per side, or longer side, that it was made for. simulated: whether the activations
-    below hold for it.
+    below hold for it. published: bytes of a number in its makers' files without a variant.
     """
 
     network: int
@@ -30,6 +30,7 @@ class Architecture(NamedTuple):
     text: int
     resolution: int
     simulated: bool
+    published: int = 4
 
     @property
     def parameters(self) -> int:
@@ -45,8 +46,9 @@ ARCHITECTURES: dict[str, Architecture] = {
     "modelscope": Architecture(1_411_233_860, 83_653_863, 340_387_840, 256, False),
     "zeroscope": Architecture(1_411_233_860, 83_653_863, 340_387_840, 576, False),
     "videocrafter2": Architecture(1_413_284_420, 83_653_863, 340_387_840, 512, False),
-    "sd35": Architecture(2_243_171_520, 83_819_683, 5_580_620_800, 1024, False),
-    "sd35-large": Architecture(8_056_627_520, 83_819_683, 5_580_620_800, 1024, False),
+    "sd35": Architecture(2_243_171_520, 83_819_683, 5_580_620_800, 1024, False, 2),
+    "sd35-large": Architecture(8_056_627_520, 83_819_683, 5_580_620_800, 1024, False, 2),
+    "flux1": Architecture(11_901_408_320, 83_819_683, 4_885_371_136, 1024, False, 2),
 }
 T5 = 4_762_310_656  # of the text encoders of Stable Diffusion 3
 SOURCES = {
@@ -58,6 +60,7 @@ SOURCES = {
     "hub:stabilityai/stable-diffusion-xl-base-1.0": "sdxl",
     "hub:stabilityai/stable-diffusion-3.5-medium": "sd35",
     "hub:stabilityai/stable-diffusion-3.5-large": "sd35-large",
+    "hub:black-forest-labs/FLUX.1-dev": "flux1",
     "hub:damo-vilab/text-to-video-ms-1.7b": "modelscope",
     "hub:cerspense/zeroscope_v2_576w": "zeroscope",
     "hub:adamdad/videocrafterv2_diffusers": "videocrafter2",  # a UNet
@@ -112,11 +115,11 @@ def architecture_name(config: ModelConfig) -> str | None:
 
 
 def model_gigabytes(config: ModelConfig) -> float | None:
-    """GB to download: float32, or float16 in a variant of that name. None for what is not known by name."""
+    """GB to download, of float16 in a variant of that name. None for what is not known by name."""
     known = architecture(config)
     if known is None:
         return None
-    return known.parameters * (2 if config.variant == "fp16" else 4) / 1e9
+    return known.parameters * (2 if config.variant == "fp16" else known.published) / 1e9
 
 
 def memory(

@@ -7,13 +7,19 @@ apart.
 from functools import cache
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast
+from torch import nn
+from transformers import PreTrainedTokenizerFast, T5EncoderModel, UMT5EncoderModel
 
 from bench.models.clip_bpe import read_bpe
 
 WORDS = 32100  # of T5 v1.1, with its hundred sentinels
 PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"
 SPACE = "▁"  # begins a word, as in sentencepiece
+
+
+def is_t5(part: type[nn.Module]) -> bool:
+    """Whether a class is that of a T5 text encoder, with one vocabulary or another."""
+    return issubclass(part, T5EncoderModel | UMT5EncoderModel)
 
 
 @cache

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from bench.base.errors import BenchError
+from bench.models.config import ModelConfig
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class TextEncoder(ABC):
     """The text side of a pipeline: every text is embedded once and kept in CPU memory."""
 
     def __init__(self, encoders: Sequence[tuple[Any, Any]], device: torch.device, dtype: torch.dtype) -> None:
-        """encoders: tokenizers and networks, which are frozen and moved to the device."""
+        """encoders: pairs of tokenizer and network; networks are frozen and moved to the device."""
         self.device, self.dtype, self._encoders = device, dtype, list(encoders)
         for _, encoder in self._encoders:
             encoder.requires_grad_(False).eval().to(device)
@@ -101,9 +102,9 @@ class TextEncoder(ABC):
     def _encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor | None]:
         """States [N, tokens, width] and, of models that use them, pooled embeddings [N, width]."""
 
-    @abstractmethod
     def empty(self, count: int, stages: int) -> Texts:
-        """What guidance moves away from."""
+        """What guidance moves away from: the empty text."""
+        return self([[""] * stages] * count)
 
     def __call__(self, prompts: Sequence[Sequence[str]]) -> Texts:
         """Texts of prompts, each given as its texts at every stage."""
@@ -140,8 +141,9 @@ class TextEncoder(ABC):
 class ClipTexts(TextEncoder):
     """The one encoder of SD 1.x and 2.x, or the two of SDXL."""
 
-    def __init__(self, pipeline: Any, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, pipeline: Any, config: ModelConfig, device: torch.device, dtype: torch.dtype) -> None:
         """See TextEncoder."""
+        del config
         encoders = [(pipeline.tokenizer, pipeline.text_encoder)]
         self._two = hasattr(pipeline, "text_encoder_2")
         self._zero_empty = self._two and bool(pipeline.config["force_zeros_for_empty_prompt"])
@@ -151,7 +153,7 @@ class ClipTexts(TextEncoder):
 
     def empty(self, count: int, stages: int) -> Texts:
         """The empty text, or zeros where the model was trained so."""
-        texts = self([[""] * stages] * count)
+        texts = super().empty(count, stages)
         if not self._zero_empty or texts.pooled is None:
             return texts
         return Texts(torch.zeros_like(texts.states), torch.zeros_like(texts.pooled))

@@ -125,7 +125,7 @@ def test_weights_keep_the_variance_of_what_they_are_given() -> None:
 def test_unknown_architecture_names_the_shipped_ones(tmp_path: Path) -> None:
     with pytest.raises(
         BenchError,
-        match=r"random:sd41.*Did you mean 'sd.*Known: modelscope, sd14, sd15, sd21, sd21-base, "
+        match=r"random:sd41.*Did you mean 'sd.*Known: flux1, modelscope, sd14, sd15, sd21, sd21-base, "
         "sd35, sd35-large, sdxl, tiny, tiny-video, videocrafter2, zeroscope",
     ):
         ImageChain.load(ModelConfig(source="random:sd41"), CPU)

@@ -76,11 +76,11 @@ class Subject:
 
     @property
     def resolution(self) -> int | str | None:
-        """Pixels per side of the pictures, or `320x512`, height first, if the chain's pipeline says it."""
-        pipeline = getattr(self.chain, "pipeline", None)
-        if pipeline is None:
+        """Pixels per side of the pictures, or `320x512`, height first, if the chain says it."""
+        pixels = getattr(self.chain, "pixels", None)
+        if pixels is None:
             return None
-        height, width = (side * pipeline.vae_scale_factor for side in self.chain.latent_shape[-2:])
+        height, width = pixels
         return height if height == width else f"{height}x{width}"
 
 
