@@ -20,7 +20,7 @@ T5 = "text_encoder_3"  # in pipelines of diffusers
 UNET_PATTERNS = ("*.json", "*.safetensors", "*.bin")
 SolverName = Literal["ddim", "dpmpp", "euler", "flow_sde", "flow_cps"]
 Pixels = Annotated[int, Field(ge=8)]
-PICTURES = ("image", "sd3", "flux")  # families that make no videos
+PICTURES, VIDEOS = ("image", "sd3", "flux"), ("video", "wan")  # families
 ATTENTION_PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
 
 
@@ -49,7 +49,7 @@ class ModelConfig(Strict):
     family: str = Field(
         default="image",
         description="the loader: image (Stable Diffusion 1, 2 and XL), sd3 (3 and 3.5), flux (FLUX.1), "
-        "video, or a plugin's",
+        "video, wan (Wan 2.1), or a plugin's",
     )
     source: str | None = Field(
         default=None, description="`embedded:sd`, `hub:org/name`, `path:directory` or `random:architecture`"
@@ -86,7 +86,7 @@ class ModelConfig(Strict):
         ge=1,
         le=512,
         description="of a text that T5 reads, the rest being cut off; null: as many as diffusers' pipeline "
-        "takes, 256 (sd3) or 512 (flux)",
+        "takes, 256 (sd3) or 512 (flux, wan)",
     )
     dtype: Literal["float32", "float16", "bfloat16", "half"] = Field(
         default="float32",
@@ -138,13 +138,15 @@ class ModelConfig(Strict):
 
     @model_validator(mode="after")
     def _videos_have_frames(self) -> "ModelConfig":
-        if self.family == "video" and self.frames is None:
-            raise ValueError("a model of family video needs `frames`, the number of pictures of a video")
+        if self.family in VIDEOS and self.frames is None:
+            raise ValueError(
+                f"a model of family {self.family} needs `frames`, the number of pictures of a video"
+            )
         if self.family in PICTURES and self.frames is not None:
             raise ValueError(
-                f"`frames` is for videos (family video), and family {self.family} makes pictures"
+                f"`frames` is for videos (family video or wan), and family {self.family} makes pictures"
             )
-        if self.family in PICTURES and (self.unet_source, self.unet_path) != (None, None):
+        if self.family in (*PICTURES, "wan") and (self.unet_source, self.unet_path) != (None, None):
             raise ValueError("`unet_source` and `unet_path` are for family video")
         return self
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bench.engine.chain import Transition, per_row
 
-PURE_NOISE = 1 - 1e-6  # a sigma from here on is 1: float32 rounds shifted levels
+PURE_NOISE = 1 - 1e-5  # a sigma from here on is 1: float32 rounds shifted levels, UniPC's begin at 1 - 1e-6
 
 
 def split_velocity(v: Tensor, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:

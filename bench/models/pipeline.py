@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         StableDiffusionPipeline,
         StableDiffusionXLPipeline,
         TextToVideoSDPipeline,
+        WanPipeline,
     )
 
     Pipeline = (
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
         | TextToVideoSDPipeline
         | StableDiffusion3Pipeline
         | FluxPipeline
+        | WanPipeline
     )
 
 _PADDING = 128  # rows that an encoder's table of words may have more than its tokenizer has words
@@ -176,7 +178,7 @@ def _part(blueprint: Blueprint, name: str, place: Path, config: ModelConfig, dty
 
 def use_sdpa(network: Any) -> None:
     """PyTorch's fused attention in every attention layer of a network or decoder: memory linear in the
-    pixels. Transformers have it as they come.
+    pixels. Transformers and Wan's decoder have it as they come.
 
     It is called without the layers' own `forward`, which looks up its signature in every call.
     """

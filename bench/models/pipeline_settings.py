@@ -93,7 +93,7 @@ def _check_vae(file: Path, shifted: bool) -> None:
     mean, std = setting(settings, "latents_mean"), setting(settings, "latents_std")
     if (mean is None) != (std is None):
         raise BenchError(f"{file}: latents_mean and latents_std belong together, and only one is there")
-    channels = setting(settings, "latent_channels", 4)
+    channels = setting(settings, "latent_channels", setting(settings, "z_dim", 4))
     for values in (mean, std):
         if values is not None and (len(values) != channels or not all(map(math.isfinite, values))):
             raise BenchError(

@@ -16,7 +16,9 @@ from typing import Any
 
 import diffusers
 import torch
+from diffusers import ModelMixin
 from diffusers.models.embeddings import PatchEmbed, get_2d_sincos_pos_embed
+from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
 from torch import Tensor, nn
 from transformers import CLIPTokenizer, PreTrainedModel
 
@@ -118,6 +120,7 @@ def fill(module: nn.Module, dtype: torch.dtype, seed: int) -> nn.Module:
     """Give a network on the meta device its memory and its random numbers; frozen, in evaluation mode."""
     # Not Module.to: diffusers' own warns of modules that it keeps in float32, and there are none here.
     nn.Module.to(module, dtype)
+    _keep_float32(module)
     if only_shapes(module):
         return module.requires_grad_(False).eval()
     module.to_empty(device="cpu")
@@ -133,15 +136,28 @@ def fill(module: nn.Module, dtype: torch.dtype, seed: int) -> nn.Module:
                     values.copy_(torch.arange(values.shape[-1]).expand_as(values))
                 elif isinstance(layer, PatchEmbed):
                     values.copy_(_places(layer, values))
+                elif isinstance(layer, WanRotaryPosEmbed):
+                    angles = WanRotaryPosEmbed(layer.attention_head_dim, layer.patch_size, layer.max_seq_len)
+                    values.copy_(angles.get_buffer(name))
                 else:
                     raise BenchError(f"random weights: unknown buffer '{name}' of {type(layer).__name__}")
     return module.requires_grad_(False).eval()
 
 
+def _keep_float32(module: nn.Module) -> None:
+    """What diffusers does not load in half precision."""
+    if not isinstance(module, ModelMixin) or not module._keep_in_fp32_modules:
+        return
+    kept = set(module._keep_in_fp32_modules)
+    for name, values in (*module.named_parameters(), *module.named_buffers()):
+        if not kept.isdisjoint(name.split(".")):
+            values.data = values.data.float()
+
+
 def _initialise(layer: nn.Module, name: str, values: Tensor, generator: torch.Generator) -> None:
-    if name != "weight":
+    if name not in ("weight", "gamma"):
         values.zero_()
-    elif values.ndim == 1:
+    elif values.ndim == 1 or name == "gamma":
         values.fill_(1.0)  # a norm's
     else:
         fan_in = 1 if isinstance(layer, nn.Embedding) else values[0].numel()

@@ -49,6 +49,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "sd35": Architecture(2_243_171_520, 83_819_683, 5_580_620_800, 1024, False, 2),
     "sd35-large": Architecture(8_056_627_520, 83_819_683, 5_580_620_800, 1024, False, 2),
     "flux1": Architecture(11_901_408_320, 83_819_683, 4_885_371_136, 1024, False, 2),
+    "wan21-1.3b": Architecture(1_418_996_800, 126_892_531, 5_680_910_336, 832, False),
 }
 T5 = 4_762_310_656  # of the text encoders of Stable Diffusion 3
 SOURCES = {
@@ -61,6 +62,7 @@ SOURCES = {
     "hub:stabilityai/stable-diffusion-3.5-medium": "sd35",
     "hub:stabilityai/stable-diffusion-3.5-large": "sd35-large",
     "hub:black-forest-labs/FLUX.1-dev": "flux1",
+    "hub:Wan-AI/Wan2.1-T2V-1.3B-Diffusers": "wan21-1.3b",
     "hub:damo-vilab/text-to-video-ms-1.7b": "modelscope",
     "hub:cerspense/zeroscope_v2_576w": "zeroscope",
     "hub:adamdad/videocrafterv2_diffusers": "videocrafter2",  # a UNet

@@ -179,7 +179,7 @@ def test_parameters_are_those_of_the_shipped_architectures(name: str) -> None:
 
 
 def test_every_shipped_model_from_the_hub_has_a_known_size() -> None:
-    for name in ("sd14", "sd15", "sd21-base", "sd21", "sdxl", "sd35", "sd35-large", "flux1"):
+    for name in ("sd14", "sd15", "sd21-base", "sd21", "sdxl", "sd35", "sd35-large", "flux1", "wan21-1.3b"):
         assert ingredients.model_ingredient(name).gigabytes, name
 
 
