@@ -250,7 +250,7 @@ class Engine:
                     micro.graphs.clear()  # they are of other samples together
                 for part in split(len(micro.index), count):
                     add = self._asking(partial(terms.add, micro))
-                    told += sweep(micro, list(part), add, evaluations)
+                    told = told + sweep(micro, list(part), add, evaluations)
                     terms.close_micro_batch()
                 micro.forget()
             return terms, evaluations, told

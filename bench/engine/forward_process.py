@@ -83,7 +83,7 @@ class ForwardProcess:
             noised = self._noised(micro, i, rows, draw)
             rewards, slope = self.roller.reward_of(micro, rows, self._plain(noised, i, rows), need_grad=True)
             assert slope is not None
-            total += rewards.sum() / copies
+            total = total + rewards.sum() / copies
             evaluations.forward += count
             evaluations.again += count  # for its graph, which is built when the decoder's is gone
             evaluations.backward += count

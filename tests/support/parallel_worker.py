@@ -27,6 +27,7 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "ddpo": ("ddpo", {"minibatches": 2, "inner_epochs": 2, "clip": 0.2, "min_count": 2}),
     "truncated_bp": ("truncated_bp", {"k": 2}),
     "grpo with kl": ("grpo", {"common_noise": True, "window": 2, "window_moves": "drawn", "clip": 0.2}),
+    "nft": ("nft", {"levels": 3, "kl": 0.1}),
 }
 
 

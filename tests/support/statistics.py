@@ -27,7 +27,8 @@ class Recorder:
 
     def __init__(self, engine: Engine) -> None:
         self.engine, self.chain, self.seed = engine, engine.chain, engine.seed
-        self.gradient = engine.gradient
+        self.gradient, self.regression = engine.gradient, engine.regression
+        self.last_step_again = engine.last_step_again
         self.trajectory: Trajectory | None = None
 
     def rollout(
