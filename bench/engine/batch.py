@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -12,6 +12,8 @@ from bench.engine.control_variate import Sums
 from bench.engine.plan import Kind
 
 Gradients: TypeAlias = "Sequence[torch.Tensor | None]"  # one per trainable parameter; None: zero
+# Of a step's mean, from its recomputed (mean, std).
+Cotangent: TypeAlias = "Callable[[torch.Tensor, torch.Tensor], torch.Tensor]"
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,10 @@ from typing import TYPE_CHECKING
 from bench.base.errors import BenchError
 from bench.base.lazy import torch
 from bench.engine.advantages import advantages
-from bench.engine.batch import MicroBatch, Trajectory
+from bench.engine.batch import Cotangent, MicroBatch, Trajectory
 from bench.engine.chain import per_row
 
 if TYPE_CHECKING:
-    from bench.engine.likelihood_ratio import Cotangent
     from bench.engine.world import World
 
 
@@ -52,7 +51,7 @@ def gather(trajectory: Trajectory, world: World, each: int) -> None:
     """
     micros = trajectory.micros
     steps = sum(row[i] for micro in micros for i in micro.reference for row in micro.noisy)
-    together = int(world.sum(torch.tensor([float(steps)], device=micros[0].eta.device)))
+    together = sum(world.gather_each(steps))
     check_noise([together > 0])
     trajectory.forward += together * each
     trajectory.kl = world.gather(torch.cat([micro.kl for micro in micros]))

@@ -15,21 +15,17 @@ its gradient with respect to μ: the first two terms of R's expansion in ε. λ 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from bench.base.lazy import torch
-from bench.engine.batch import Evaluations, MicroBatch
+from bench.engine.batch import Cotangent, Evaluations, MicroBatch
 from bench.engine.chain import State, gaussian_log_prob, per_row
 from bench.engine.control_variate import Control, Sums
 from bench.engine.float16 import Product, network
 
 if TYPE_CHECKING:
     from bench.engine.rollout import Roller
-
-# Of a step's mean, from its recomputed (mean, std).
-Cotangent: TypeAlias = "Callable[[torch.Tensor, torch.Tensor], torch.Tensor]"
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from bench.engine.batch import Evaluations, Gradients, MicroBatch
+from bench.engine.batch import Cotangent, Evaluations, Gradients, MicroBatch
 from bench.engine.chain import per_row
 from bench.engine.float16 import Product, network
 from bench.engine.kept_graphs import Graphs
 from bench.engine.kl import KlCotangent
-from bench.engine.likelihood_ratio import Cotangent, HalfOrder
+from bench.engine.likelihood_ratio import HalfOrder
 from bench.engine.plan import REWARDED, Kind
 from bench.engine.stages import FIRST_ORDER, HALF_ORDER, stage
 
