@@ -26,7 +26,7 @@ $(STAMP): pyproject.toml constraints.txt
 scorers: $(SCORERS)
 
 $(SCORERS): $(STAMP) scorers-nodeps.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[scorers,vbench]' -c constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[scorers,ocr,vbench]' -c constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r scorers-nodeps.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .venv/scorers torchvision==0.28.0 $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 	$(BIN)/python -W ignore -c 'from rewards.shared import compat; compat.open_clip(); compat.image_reward()'

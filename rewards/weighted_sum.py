@@ -18,7 +18,7 @@ from bench.base.lazy import torch
 from bench.base.strict import Strict
 from bench.data.digests import HasDigest, text_digest
 from bench.data.need import Need, needs_of
-from bench.engine.reward import Media, Reward, is_differentiable, media_of, scores
+from bench.engine.reward import Media, Reward, check_prompts, is_differentiable, media_of, scores
 
 
 class Summand(Strict):
@@ -52,6 +52,11 @@ class WeightedConfig(Strict):
         """Videos if any term is a reward of videos; the others then take the mean over frames."""
         found = (media_of(registry.load("reward", t.name), t.settings()) for t in self.terms)
         return "video" if "video" in found else "image"
+
+    def check_prompts(self, prompts: Sequence[str]) -> None:
+        """Raise BenchError for a prompt that a term cannot score."""
+        for term in self.terms:
+            check_prompts(term.settings(), prompts)
 
     def digest(self) -> str | None:
         """Of the terms that are more than their settings; None without any. Raises BenchError."""

@@ -23,9 +23,21 @@ INSTALL = "make scorers\n  or, in an environment of your own:\n    " + "\n    ".
 
 @runtime_checkable
 class NeedsPackages(Protocol):
-    """Settings of something that imports packages of the extra `scorers`. packages: their import names."""
+    """Settings of something that imports packages of an extra. packages: their import names."""
 
     packages: ClassVar[tuple[str, ...]]
+
+
+@runtime_checkable
+class SaysInstall(Protocol):
+    """Settings whose packages are not of the extra `scorers`. install: the command that installs them."""
+
+    install: ClassVar[str]
+
+
+def command(config: object) -> str:
+    """What installs the packages that these settings, or settings of this class, need."""
+    return config.install if isinstance(config, SaysInstall) else INSTALL
 
 
 def wanted(config: object) -> tuple[str, ...]:
@@ -46,4 +58,6 @@ def absent(config: object) -> tuple[str, ...]:
 def check(config: object, name: str) -> None:
     """Raise BenchError, with the command that installs them, if packages are absent. name: who needs them."""
     if missing := absent(config):
-        raise BenchError(f"{name} needs {', '.join(missing)}, which is not installed. Install:\n  {INSTALL}")
+        raise BenchError(
+            f"{name} needs {', '.join(missing)}, which is not installed. Install:\n  {command(config)}"
+        )

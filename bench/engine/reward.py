@@ -74,6 +74,20 @@ def media_of(reward: type[Reward], config: Strict) -> Media:
     return config.media if isinstance(config, SaysMedia) else reward.media
 
 
+@runtime_checkable
+class ChecksPrompts(Protocol):
+    """Settings of a reward that cannot score every prompt."""
+
+    def check_prompts(self, prompts: Sequence[str]) -> None:
+        """Raise BenchError for a prompt that it cannot score."""
+
+
+def check_prompts(config: object, prompts: Sequence[str]) -> None:
+    """Raise BenchError for a prompt that a reward with these settings says it cannot score."""
+    if isinstance(config, ChecksPrompts):
+        config.check_prompts(prompts)
+
+
 def scores(reward: Reward, media: Tensor, prompts: Sequence[str]) -> Tensor:
     """Scores [B] of images [B, 3, H, W] or videos [B, F, 3, H, W]: a reward of images gives a video the mean
     over its frames.

@@ -17,6 +17,7 @@ from bench.base.layers import Layers, Tree
 from bench.base.strict import Strict
 from bench.data import packages
 from bench.data.prompts.dcot import DcotConfig
+from bench.engine.reward import check_prompts
 from bench.experiment import checks, method_files
 from bench.experiment.cell_digests import Absent, CellDigests
 from bench.experiment.combinations import Combination
@@ -123,6 +124,8 @@ class _Resolver:
         if texts is not None:
             wanted = any("prompts" in o.tree["eval"] for o in self.overrides if "eval" in o.tree)
             checks.check_held_out(texts, evaluation, wanted)
+            for config in rewards.values():
+                check_prompts(config, (*texts.train, *texts.eval))
         named: list[tuple[str, str, Strict]] = [("model", "model", model)]
         for name in sorted(rewards):
             section = "reward" if name == self.combination.reward else name

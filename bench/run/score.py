@@ -25,8 +25,9 @@ from bench.base.errors import BenchError
 from bench.base.files import Record, append_rows, write_atomically
 from bench.base.media import read
 from bench.base.reward_names import listed
+from bench.data import prompts as prompt_sets
 from bench.data.packages import absent
-from bench.engine.reward import media_of, scores
+from bench.engine.reward import check_prompts, media_of, scores
 from bench.experiment.choices import load_reward
 from bench.experiment.ingredients import ALL, Ingredient, reward_ingredient, reward_list
 from bench.experiment.overrides import Override, typed
@@ -68,7 +69,8 @@ def score_images(console: Console, directory: Path, prompts_file: Path | None, a
     pictures = find(directory, prompts_file)
     _, device = start(torch.get_num_threads())
     videos = read(pictures[0].file).ndim == 4
-    rewards = {choice.name: load_reward(choice, device) for choice in _choices(console, asked, (), videos)}
+    choices = _choices(console, asked, (), videos, [picture.prompt for picture in pictures])
+    rewards = {choice.name: load_reward(choice, device) for choice in choices}
     rows: list[Record] = []
     for part in _batches(pictures, asked.batch or BATCH, device):
         texts = [picture.prompt for picture, _ in part]
@@ -116,7 +118,8 @@ def _redrawn(console: Console, cell: CellDir, config: CellConfig, asked: Scoring
     adapter = find_lora(cell.path, "--cell") if config.trains else None
     world, device = start(config.threads, config.deterministic)
     videos = config.model.config.frames is not None
-    choices = tuple(_choices(console, asked, config.eval_rewards, videos))
+    texts = prompt_sets.load(config.prompts).eval
+    choices = tuple(_choices(console, asked, config.eval_rewards, videos, texts))
     how = config.eval if asked.batch is None else config.eval.model_copy(update={"batch": asked.batch})
     session = Session(cell, config.model_copy(update={"eval": how, "eval_rewards": choices}), world, device)
     if adapter is not None:
@@ -128,12 +131,12 @@ def _redrawn(console: Console, cell: CellDir, config: CellConfig, asked: Scoring
 
 
 def _choices(
-    console: Console, asked: ScoringRequest, trained: Sequence[Choice], videos: bool
+    console: Console, asked: ScoringRequest, trained: Sequence[Choice], videos: bool, texts: Sequence[str]
 ) -> list[Choice]:
     """Names and settings, by name: as in the cell if it has the reward, else as it ships; --set over both.
 
-    With `all`, rewards that are not on this machine, and those of videos without any (videos: whether there
-    are), are left out, and it is said why.
+    With `all`, rewards that are not on this machine, those of videos without any (videos: whether there
+    are), and those that cannot score one of the prompts (texts) are left out, and it is said why.
     """
     layers = typed(asked.settings)
     names = reward_list() if asked.rewards == ALL else list(dict.fromkeys(listed(asked.rewards)))
@@ -147,15 +150,16 @@ def _choices(
         console.print(f"left out: {name}: {problem}", style="yellow", highlight=False, soft_wrap=True)
     for name in sorted(names):
         piece = reward_ingredient(name, [own[name], *layers] if name in own else layers)
-        if asked.rewards == ALL and (why := _absent(piece, videos)):
+        if asked.rewards == ALL and (why := _absent(piece, videos, texts)):
             plain(console, f"left out: {name}: {why}", "yellow")
             continue
+        check_prompts(piece.config, texts)
         config = {} if piece.config is None else piece.config.model_dump(mode="json")
         found.append(Choice(name=name, config=config))
     return found
 
 
-def _absent(piece: Ingredient, videos: bool) -> str | None:
+def _absent(piece: Ingredient, videos: bool, texts: Sequence[str]) -> str | None:
     """Why a reward cannot be loaded without fetching something first, or scores nothing here."""
     cls = registry.load("reward", piece.name)
     if not videos and media_of(cls, piece.config or cls.Config()) == "video":
@@ -163,7 +167,13 @@ def _absent(piece: Ingredient, videos: bool) -> str | None:
     if not piece.complete:
         return f"not here; python -m bench fetch --reward {piece.name}"
     lacking = absent(piece.config)
-    return f"package {lacking[0]} is not installed; docs/scorers.md" if lacking else None
+    if lacking:
+        return f"package {lacking[0]} is not installed; docs/scorers.md"
+    try:
+        check_prompts(piece.config, texts)
+    except BenchError as error:
+        return str(error).removeprefix(f"reward {piece.name}: ")
+    return None
 
 
 def _batches(

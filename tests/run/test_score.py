@@ -69,6 +69,18 @@ def test_all_leaves_out_what_is_not_here_and_says_what_to_type(
     assert "jpeg" in text
 
 
+def test_a_reward_that_cannot_score_the_prompts_is_left_out_or_refused_before_it_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Ingredient, "complete", property(lambda one: one.name in ("jpeg", "ocr")))
+    monkeypatch.setattr(score, "absent", lambda config: ())
+    directory, shown = pictures(tmp_path / "x", [16]), console()
+    score.score_images(shown, directory, None, score.ScoringRequest("all"))
+    assert "left out: ocr: the prompt 'a cat' has no text in double quotes" in shown.export_text()
+    with pytest.raises(BenchError, match="reward ocr: the prompt 'a cat'"):
+        score.score_images(console(), directory, None, score.ScoringRequest("jpeg,ocr"))
+
+
 def test_a_file_that_is_no_picture_is_named(tmp_path: Path) -> None:
     directory = pictures(tmp_path / "x", [16])
     (directory / "a cat-9.png").write_text("not a picture")

@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from bench.base import registry
 from bench.base.layers import config_dir
 from bench.cli.doctor.lines import Finding, Mark
-from bench.data.packages import INSTALL, installed, wanted
+from bench.data.packages import INSTALL, command, installed, wanted
 from bench.experiment.ingredients import reward_list
 
 DISTRIBUTION = "reward-finetuning-bench"
@@ -45,13 +45,15 @@ def core() -> Iterator[Finding]:
 def scorers() -> Iterator[Finding]:
     """Packages that some rewards are made of, and VBench's."""
     configs = [registry.load("reward", name).Config for name in reward_list()]
-    named = [*dict.fromkeys(package for config in configs for package in wanted(config)), "vbench"]
-    lacking = [module for module in named if not installed(module)]
-    present = [f"{module} {_module_version(module)}" for module in named if module not in lacking]
+    named = {package: command(config) for config in configs for package in wanted(config)}
+    named["vbench"] = INSTALL
+    present = [f"{module} {_module_version(module)}" for module in named if installed(module)]
     if present:
         yield Finding("installed", ", ".join(present))
-    if lacking:
-        yield Finding("missing", f"{', '.join(lacking)}; docs/scorers.md; type:\n{INSTALL}")
+    for how in dict.fromkeys(named.values()):
+        lacking = [module for module, its in named.items() if its == how and not installed(module)]
+        if lacking:
+            yield Finding("missing", f"{', '.join(lacking)}; docs/scorers.md; type:\n{how}")
 
 
 def version(distribution: str) -> str | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.base.errors import BenchError, did_you_mean
-from bench.data.prompts import animals, files, hand
+from bench.data.prompts import animals, files, hand, signs
 from bench.data.prompts.sampler import PromptSampler
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ BUILT_IN: dict[str, str] = {
     "hpdv2-photo": "of HPDv2, the style photo; fetched",
     "partiprompts": "PartiPrompts (P2), 1600 prompts of all kinds; fetched",
     "pickapic": "what users of Pick-a-Pic typed: 500 to train on, 500 held out; fetched, needs pyarrow",
+    "signs": "a text in quotes that is to be read in the picture; held out: other texts",
     "vbench": "VBench's suite of prompts for video",
 }
 
@@ -76,6 +77,8 @@ def load(name_or_path: str | Path) -> PromptSet:
         return PromptSet("animals", animals.TRAIN, animals.EVAL)
     if name_or_path == "hand":
         return PromptSet("hand", hand.TRAIN, hand.EVAL)
+    if name_or_path == "signs":
+        return PromptSet("signs", signs.prompts(signs.TRAINED), signs.prompts(signs.HELD_OUT))
     if name_or_path in BUILT_IN:
         return _public(str(name_or_path))
     path = Path(name_or_path).expanduser()

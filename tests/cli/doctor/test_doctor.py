@@ -146,6 +146,17 @@ def test_packages_missing_or_out_of_range_say_what_to_type(monkeypatch: pytest.M
     assert "pydantic" in lines["in range"].text
 
 
+def test_every_package_that_rewards_lack_stands_by_the_command_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(packages, "installed", lambda name: False)
+    scorers, ocr = (line.text for line in packages.scorers() if line.name == "missing")
+    if scorers.startswith("rapidocr"):
+        scorers, ocr = ocr, scorers
+    assert "hpsv2" in scorers and "vbench" in scorers and "make scorers" in scorers
+    assert ocr.startswith("rapidocr, onnxruntime;") and "\npip install 'rapidocr" in ocr
+
+
 def test_the_ranges_are_the_projects_own() -> None:
     assert {"torch", "diffusers", "rich"} <= {requirement.name for requirement in packages.requirements()}
     assert packages.tested_versions()["torch"].startswith("2.")
