@@ -7,7 +7,7 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 
@@ -25,11 +25,11 @@ FONT = Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"
 reads = pytest.mark.skipif(bool(packages.absent(OcrConfig)), reason="pip install -e '.[ocr]'")
 
 
-def picture(text: str, side: int = 256, ink: str = "navy", paper: str = "linen") -> Image.Image:
+def picture(text: str, side: int = 256, paper: str = "linen") -> Image.Image:
     """A text in the middle of a picture, in letters an eighth of its height."""
     image = Image.new("RGB", (side, side), paper)
     font = ImageFont.truetype(FONT, side // 8)
-    ImageDraw.Draw(image).multiline_text((side / 2, side / 2), text, fill=ink, font=font, anchor="mm")
+    ImageDraw.Draw(image).multiline_text((side / 2, side / 2), text, fill="navy", font=font, anchor="mm")
     return image
 
 
@@ -76,10 +76,11 @@ def test_other_text_in_the_picture_does_not_count_against_it(reward):
 
 @reads
 @pytest.mark.slow
-def test_colours_are_not_swapped(reward):
-    """Red letters on a grey that equals their blue: read with swapped channels they are nearly invisible."""
-    images = media(picture("LIBRARY", ink="#c02020", paper="#c8c8c8"))
-    assert reward.score(images, [says("LIBRARY")]).item() == 1
+def test_the_networks_get_blue_green_and_red_in_the_order_that_they_were_trained_on(reward, monkeypatch):
+    seen, read = [], reward.reader
+    monkeypatch.setattr(reward, "reader", lambda image: seen.append(read(image)) or seen[-1])
+    assert reward.text(media(picture("OPEN", paper="#c8641e"))[0]) == "OPEN"
+    assert seen[0].img[0, 0].tolist() == [0x1E, 0x64, 0xC8]
 
 
 @reads
@@ -159,6 +160,7 @@ def test_the_share_is_flow_grpos(read, wanted, expected):
     assert share(read, wanted) == pytest.approx(expected)
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.text("ab ", max_size=8), st.text("ab ", max_size=8), st.text("ab ", max_size=8))
 def test_the_distance_is_a_metric_that_one_edit_changes_by_1_at_most(a, b, c):
     assert (distance(a, b) == 0) == (a == b)
