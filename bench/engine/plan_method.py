@@ -95,8 +95,13 @@ class PlanMethod(Method):
         trajectory = engine.rollout(plans, batch, settings.perturbation, keep_graphs=keep)
         advantage = trajectory.signed
         if any(p.has(Kind.HO, Kind.ZO) for p in plans):
-            which, paired = (settings.baseline, settings.divide), settings.perturbation.paired
-            advantage = advantages(trajectory.signed, batch.prompts, *which, antithetic=paired)
+            advantage = advantages(
+                trajectory.signed,
+                batch.prompts,
+                settings.baseline,
+                settings.divide,
+                antithetic=settings.perturbation.paired,
+            )
         weights = balanced(settings.weights, settings.balance, self.state)
         report = engine.gradient(
             trajectory,

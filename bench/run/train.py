@@ -173,8 +173,8 @@ class Trainer:
             )
         if self.engine.kl and report.kl is None:
             raise BenchError(
-                f"train.kl is {self.engine.kl:g}, and method '{self.method.name}' makes its gradient without "
-                "the engine, which adds that term: --set train.kl=0"
+                f"train.kl is {self.engine.kl:g}, and method '{self.session.config.label}' makes its "
+                "gradient without the engine, which adds that term: --set train.kl=0"
             )
         limit = math.inf if self.settings.clip_norm is None else self.settings.clip_norm
         norm = float(clip_grad_norm_(self.parameters, limit))

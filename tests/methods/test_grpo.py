@@ -115,7 +115,8 @@ def test_what_is_biased_says_so() -> None:
         {"log_prob": "mean"},
         {"advantage_clamp": 5.0},
     ):
-        assert grpo(**EXACT | change).biased, change
+        settings: dict[str, Any] = EXACT | change
+        assert grpo(**settings).biased, change
 
 
 def test_advantages_are_flow_grpos() -> None:

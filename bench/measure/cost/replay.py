@@ -155,10 +155,14 @@ class Replay:
             with self.perturbed.applied():
                 self.known[key] = self._rehearse(leaves, spec)
         known = self.known[key]
-        inputs = _differentiable(leaves) + self.parameters
+        inputs = _differentiable(leaves) + self._used()
         with self.tracker.call(self.part):
             outputs = self._outputs(known, inputs if graph else [])
         return tree_unflatten(outputs, known.spec)
+
+    def _used(self) -> list[Tensor]:
+        """The trainable parameters, where the adapter is on."""
+        return [] if self.perturbed.bare else self.parameters
 
     def _outputs(self, known: Rehearsed, inputs: list[Tensor]) -> list[Any]:
         used = [t for t, g in zip(inputs, known.grads, strict=True) if g is not None] if known.grads else []
@@ -208,7 +212,7 @@ class Replay:
             middle, flops = len(log), tracker.flops
             outputs = [t for t in made if isinstance(t, Tensor) and t.requires_grad]
             sizes = sum(t.untyped_storage().nbytes() for t in outputs)
-            grads = self._back(outputs, _differentiable(leaves) + self.parameters) if outputs else []
+            grads = self._back(outputs, _differentiable(leaves) + self._used()) if outputs else []
             end, all_flops = len(log), tracker.flops
             del args, kwargs, leaves, out, made, outputs
         # Only now is it settled what each block was for.
