@@ -216,9 +216,9 @@ def test_prompts_need_another_sample() -> None:
 )
 def test_it_runs_on_every_kind_of_chain_in_any_micro_batches(chain: Any) -> None:
     found = []
-    for micro_batch in (4, 3):
+    for micro_batch in (4, 3):  # four samples, at once or not
         made = chain()
-        method = nft(made.steps, kl=0.1)
+        method = nft(made.steps, kl=0.1, levels=2)
         method.state[OLDER] = flat(made.parameters()) * 0.9
         next(iter(method.updates(engine_of(made, Pattern(), micro_batch=micro_batch), batch_of(4))))
         found.append(gradient(made))
