@@ -59,7 +59,8 @@ def check_transformer(files: Files) -> None:
     the text encoders."""
     file = files.network / "config.json"
     settings = read_json(file)
-    parts = {name: read_json(files.directory / name / "config.json") for name in files.parts[1:]}
+    others = ("vae", "text_encoder", "text_encoder_2")
+    parts = {name: read_json(files.directory / name / "config.json") for name in others}
     channels, taken = setting(parts["vae"], "latent_channels", 4), setting(settings, "in_channels", 64)
     patch = PATCH**2 * channels
     for key, found, wanted in (
