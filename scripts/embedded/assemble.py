@@ -12,16 +12,20 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from scripts.embedded.clip import build_clip
 from scripts.embedded.export import (
+    make_flow_scheduler,
     make_readable,
     make_scheduler,
     make_video_scheduler,
     write_clip,
     write_pipeline,
 )
+from scripts.embedded.flow import build_encoders, build_transformer
 from scripts.embedded.unet import ImageModel
 from scripts.embedded.video import VideoModel, grow_unet
 
 MAX_MEGABYTES = 12.0
+DECODER = "diffusion_pytorch_model.safetensors"
+_ABSENT = ("text_encoder_3", "tokenizer_3", "image_encoder", "feature_extractor")
 
 
 def load_average(model: nn.Module, training: Path, step: int | None) -> None:
@@ -85,20 +89,62 @@ def export_video(work: Path, image: Path, target: Path, step: int | None = None)
     index = {"_class_name": "TextToVideoSDPipeline", "_diffusers_version": version, **shared, **own}
     (target / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
     for part in shared:
-        _share(image / part, target / part)
+        _share(image, target, part)
     make_readable(target)
     return target
 
 
-def _share(source: Path, target: Path) -> None:
-    if target.is_symlink():
-        target.unlink()
-    elif target.exists():
-        shutil.rmtree(target)
-    if source.parent.parent.resolve() == target.parent.parent.resolve():
-        target.symlink_to(os.path.relpath(source.resolve(), target.parent.resolve()))
+def export_flow(work: Path, image: Path, target: Path, step: int | None = None) -> Path:
+    """Write the flow-matching model as a float16 StableDiffusion3Pipeline.
+
+    What it has in common with the image pipeline in `image` is linked to as the video model's is; the
+    decoder's config is its own, as this pipeline wants a shift of latents, if only by 0.
+    """
+    encoders = build_encoders(image)
+    widths = [encoder.config.hidden_size for encoder in encoders]
+    projected = [encoder.config.projection_dim for encoder in encoders]
+    network = build_transformer(sum(widths), sum(projected))
+    load_average(network, work / "flow-training", step)
+    target.mkdir(parents=True, exist_ok=True)
+    network.half().save_pretrained(target / "transformer")
+    make_flow_scheduler().save_pretrained(target / "scheduler")
+    decoder = json.loads((image / "vae" / "config.json").read_text()) | {"shift_factor": 0.0}
+    (target / "vae").mkdir(exist_ok=True)
+    (target / "vae" / "config.json").write_text(json.dumps(decoder, indent=2) + "\n")
+    _share(image, target, f"vae/{DECODER}")
+    for encoder, end in zip(encoders, ("", "_2"), strict=True):
+        encoder.half().save_pretrained(target / f"text_encoder{end}")
+        _share(image, target, "tokenizer", f"tokenizer{end}")
+    encoder, tokenizer = ["transformers", "CLIPTextModelWithProjection"], ["transformers", "CLIPTokenizer"]
+    parts = {
+        "transformer": ["diffusers", "SD3Transformer2DModel"],
+        "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+        "vae": ["diffusers", "AutoencoderKL"],
+        "text_encoder": encoder,
+        "tokenizer": tokenizer,
+        "text_encoder_2": encoder,
+        "tokenizer_2": tokenizer,
+    }
+    absent = {name: [None, None] for name in _ABSENT}
+    version = json.loads((image / "model_index.json").read_text())["_diffusers_version"]
+    index = {"_class_name": "StableDiffusion3Pipeline", "_diffusers_version": version, **parts, **absent}
+    (target / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+    make_readable(target)
+    return target
+
+
+def _share(image: Path, target: Path, part: str, name: str | None = None) -> None:
+    """Link to a part of the image pipeline where the two pipelines lie side by side; copy it elsewhere."""
+    source, place = image / part, target / (name or part)
+    if place.is_dir() and not place.is_symlink():
+        shutil.rmtree(place)
+    place.unlink(missing_ok=True)
+    if image.parent.resolve() == target.parent.resolve():
+        place.symlink_to(os.path.relpath(source.resolve(), place.parent.resolve()))
+    elif source.is_dir():
+        shutil.copytree(source, place)
     else:
-        shutil.copytree(source, target)
+        shutil.copy(source, place)
 
 
 def export(work: Path, weights: Path, unet_step: int | None = None, reward_step: int | None = None) -> Path:

@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
@@ -48,6 +54,11 @@ def make_video_scheduler() -> DDIMScheduler:
     that flaw in pictures). Sampling starts at the last level. The network predicts velocities.
     """
     return make_scheduler("v_prediction", beta_end=0.02, timestep_spacing="trailing")
+
+
+def make_flow_scheduler(shift: float = 1.0) -> FlowMatchEulerDiscreteScheduler:
+    """Stable Diffusion 3's noise levels; shift: above 1, more of them are noisy ones."""
+    return FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=shift)
 
 
 def _read_tokenizer(directory: Path) -> dict[str, bytes]:

@@ -16,9 +16,9 @@ _A, _B, _C = 3.4445, -4.7750, 2.0315  # quintic coefficients of the reference im
 
 
 @torch.no_grad()
-def orthogonalize(gradient: Tensor, iterations: int = 5) -> Tensor:
-    """About U Vᵀ of gradient = U S Vᵀ; [..., m, n] → float32 [..., m, n]; bfloat16 inside if large."""
-    x = gradient.bfloat16() if max(gradient.shape) > 64 else gradient
+def orthogonalize(gradient: Tensor, iterations: int = 5, half: bool = True) -> Tensor:
+    """About U Vᵀ of gradient = U S Vᵀ; [..., m, n] → float32 [..., m, n]; half: bfloat16 inside if large."""
+    x = gradient.bfloat16() if half and max(gradient.shape) > 64 else gradient
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     tall = x.size(-2) > x.size(-1)
     x = x.mT if tall else x
@@ -32,7 +32,8 @@ class MuonAdam:
     """Muon with Nesterov momentum for parameters of two or more dimensions, Adam for the rest.
 
     Parameters whose name contains a word of `adam_only` go to Adam whatever their shape (embeddings,
-    first and last layers). `step(scale)` multiplies both learning rates, which is how a schedule enters.
+    first and last layers). half: see `orthogonalize`; ten times slower on CPUs without bfloat16.
+    `step(scale)` multiplies both learning rates, which is how a schedule enters.
     """
 
     def __init__(
@@ -43,8 +44,10 @@ class MuonAdam:
         momentum: float = 0.95,
         weight_decay: float = 0.0,
         adam_only: tuple[str, ...] = (),
+        half: bool = True,
     ) -> None:
         self.lr, self.adam_lr, self.momentum, self.weight_decay = lr, adam_lr, momentum, weight_decay
+        self.half = half
         self.groups: dict[tuple[int, int], list[Parameter]] = {}
         plain: list[Parameter] = []
         for name, parameter in named:
@@ -75,7 +78,7 @@ class MuonAdam:
                 [torch.zeros(shape) if p.grad is None else p.grad.reshape(shape) for p in parameters]
             )
             momentum = self.momenta[shape].lerp_(gradient, 1 - self.momentum)
-            update = orthogonalize(gradient.lerp(momentum, self.momentum))
+            update = orthogonalize(gradient.lerp(momentum, self.momentum), half=self.half)
             lr = self.lr * scale
             for parameter, direction in zip(parameters, update, strict=True):
                 parameter.mul_(1 - lr * self.weight_decay)

@@ -1,10 +1,10 @@
 """Make the embedded models: `python -m scripts.embedded.train <stage>`.
 
-Stages, in order: fetch, data, tokenizer, vae, reward, unet, export, video, export-video, evaluate, sheet,
-evaluate-video, strips; `all` runs them one after the other. Every stage reads and writes the work directory;
-`reward` and `unet` need only the ones before them and may run side by side, `video` starts from the exported
-image model (or from the one that ships: `--image`). A stage that was killed continues where its last snapshot
-left it.
+Stages, in order: fetch, data, tokenizer, vae, reward, unet, export, video, export-video, flow, export-flow,
+evaluate, sheet, evaluate-video, strips, evaluate-flow, flow-sheet; `all` runs them one after the other. Every
+stage reads and writes the work directory; `reward` and `unet` need only the ones before them and may run side
+by side, `video` and `flow` start from the exported image model (or from the one that ships: `--image`). A
+stage that was killed continues where its last snapshot left it.
 """
 
 import argparse
@@ -25,13 +25,17 @@ STAGES = (
     "export",
     "video",
     "export-video",
+    "flow",
+    "export-flow",
     "evaluate",
     "sheet",
     "evaluate-video",
     "strips",
+    "evaluate-flow",
+    "flow-sheet",
 )
 DEFAULT_WORK = cache_directory() / "embedded"
-STEPS = {"vae": 6500, "reward": 4700, "unet": 5500, "video": 4000}
+STEPS = {"vae": 6500, "reward": 4700, "unet": 5500, "video": 4000, "flow": 4000}
 """Training steps of the shipped weights."""
 DECAY = {"reward": 2200, "unet": 3000, "video": 1500}
 """Steps at the end over which the learning rate falls."""
@@ -90,15 +94,40 @@ def _video(arguments: argparse.Namespace) -> None:
     from scripts.embedded.video import train_video
 
     steps = arguments.steps or STEPS["video"]
-    image = arguments.image if arguments.image is not None else _weights(arguments) / "sd"
-    train_video(arguments.work, image, steps, arguments.seed, _log, MILESTONES, DECAY["video"])
+    train_video(arguments.work, _image(arguments), steps, arguments.seed, _log, MILESTONES, DECAY["video"])
 
 
 def _export_video(arguments: argparse.Namespace) -> None:
     from scripts.embedded.assemble import export_video
 
-    image = arguments.image if arguments.image is not None else _weights(arguments) / "sd"
-    _log(str(export_video(arguments.work, image, _weights(arguments) / "video", arguments.video_step)))
+    target = _weights(arguments) / "video"
+    _log(str(export_video(arguments.work, _image(arguments), target, arguments.video_step)))
+
+
+def _flow(arguments: argparse.Namespace) -> None:
+    from scripts.embedded.flow import train_flow
+
+    steps = arguments.steps or STEPS["flow"]
+    train_flow(arguments.work, _image(arguments), steps, arguments.seed, _log, MILESTONES)
+
+
+def _export_flow(arguments: argparse.Namespace) -> None:
+    from scripts.embedded.assemble import export_flow
+
+    target = _weights(arguments) / "flow"
+    _log(str(export_flow(arguments.work, _image(arguments), target, arguments.flow_step)))
+
+
+def _evaluate_flow(arguments: argparse.Namespace) -> None:
+    from scripts.embedded.flow_samples import evaluate_flow
+
+    _log(str(evaluate_flow(arguments.work, _weights(arguments), _log)))
+
+
+def _flow_sheet(arguments: argparse.Namespace) -> None:
+    from scripts.embedded.flow_samples import make_flow_sheet
+
+    _log(str(make_flow_sheet(_weights(arguments), arguments.work / "flow-contact-sheet.png")))
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
@@ -135,6 +164,10 @@ _RUN: dict[str, Callable[[argparse.Namespace], None]] = {
     "unet": _unet,
     "export": _export,
     "video": _video,
+    "flow": _flow,
+    "export-flow": _export_flow,
+    "evaluate-flow": _evaluate_flow,
+    "flow-sheet": _flow_sheet,
     "export-video": _export_video,
     "evaluate": _evaluate,
     "sheet": _sheet,
@@ -145,6 +178,10 @@ _RUN: dict[str, Callable[[argparse.Namespace], None]] = {
 
 def _weights(arguments: argparse.Namespace) -> Path:
     return arguments.weights if arguments.weights is not None else arguments.work / "weights"
+
+
+def _image(arguments: argparse.Namespace) -> Path:
+    return arguments.image if arguments.image is not None else _weights(arguments) / "sd"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -166,8 +203,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--video-step", type=int, help="export this milestone of the video model, not the last"
     )
+    parser.add_argument("--flow-step", type=int, help="export this milestone of the flow model, not the last")
     parser.add_argument(
-        "--image", type=Path, help="image pipeline that the video model grows from (default: WEIGHTS/sd)"
+        "--image",
+        type=Path,
+        help="image pipeline that the video model grows from, and whose decoder and words the flow model has "
+        "(default: WEIGHTS/sd)",
     )
     parser.add_argument("--registry", default=REGISTRY, help="npm registry (%(default)s)")
     arguments = parser.parse_args(argv)
