@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from bench.models.repeated_token import repeat_last
 from diffusers import AutoencoderKL, SD3Transformer2DModel
 from torch import Tensor, nn
 from transformers import CLIPModel, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from bench.models.repeated_token import repeat_last
 from scripts.embedded.captions import sample_caption
 from scripts.embedded.compose import BACKGROUND_NAMES, Library, load_library
 from scripts.embedded.loop import Schedule, Training, save_atomically, train
