@@ -5,7 +5,8 @@ cotangent. Its graph was kept from the rollout where there is memory for it, or 
 two network graphs never live at once (`bench.engine.kept_graphs`). With A = R - b, averaged over the batch
 (RLR paper, Eq. 6, with the last step counted once):
 
-    FO  J_θ(step)ᵀ c,  c pulled back from dR/dx_0 (at DI steps along the solver's linear path alone)
+    FO  J_θ(step)ᵀ c,  c pulled back from dR/dx_0 (DI: along the solver's linear path)
+    AM  J_θ(step)ᵀ c,  c from a regression on dR/dx_{i+1} (`bench.engine.adjoint_matching`)
     HO  J_θ(block)ᵀ (A ε / σ),  ε the noise at the block's last step, intermediate noises fixed
     ZO  A z / s,  the step run with θ + s z
 
@@ -25,6 +26,7 @@ import torch
 from torch import Tensor
 
 from bench.base.errors import BenchError
+from bench.engine.adjoint_matching import Matching
 from bench.engine.at_once import AtOnce, Setting, split
 from bench.engine.batch import (
     Batch,
@@ -43,7 +45,7 @@ from bench.engine.forward_process import ForwardProcess
 from bench.engine.kept_graphs import Graphs, Keep, spare_memory
 from bench.engine.kl import check_noise, gather, to_go
 from bench.engine.likelihood_ratio import HalfOrder, Ppo
-from bench.engine.plan import UNIT_WEIGHTS, Kind, Plan, Segment
+from bench.engine.plan import FIRST, UNIT_WEIGHTS, Kind, Plan, Segment
 from bench.engine.pullback import Add, Pullback
 from bench.engine.regression import Regression
 from bench.engine.reward import Reward
@@ -130,7 +132,12 @@ class Engine:
             )
         if self.kl:
             check_noise(e > 0 for p in plans for e in p.eta)
-        need = any(p.has(Kind.FO, Kind.DI) for p in plans) if reward_grad is None else reward_grad
+            if any(p.has(Kind.AM) for p in plans):
+                raise BenchError(
+                    "adjoint matching has the KL in its own objective, λ E[R] - KL: --set train.kl=0, and "
+                    "adjoint_matching.reward_scale for its weight"
+                )
+        need = any(p.has(*FIRST) for p in plans) if reward_grad is None else reward_grad
         mine = self.world.share(len(batch.prompts))
 
         def roll(count: int) -> list[MicroBatch]:
@@ -164,18 +171,19 @@ class Engine:
         weights: Mapping[Kind, float] = UNIT_WEIGHTS,
         ppo: Ppo | None = None,
         control: Control | None = None,
+        matching: Matching | None = None,
         include: Tensor | None = None,
         half_order_norms: bool = False,
     ) -> Report:
         """Stages 3 and 4: write -∇ of the batch mean into `.grad` and report what it was made of.
 
         advantages: [B] of the whole batch, over all processes, for HO and ZO. weights: the term weights, a
-        factor for each kind. ppo: clipped re-use of the samples. control: a control variate for HO. include:
-        [B] bool, average over these samples only. half_order_norms: measure them, which takes HO samples one
-        at a time (a norm of sums would depend on the size of micro-batches).
+        factor for each kind. ppo: clipped re-use of the samples. control: a control variate for HO. matching:
+        what AM steps match. include: [B] bool, average over these samples only. half_order_norms: measure
+        them, which takes HO samples one at a time (a norm of sums would depend on the size of micro-batches).
         """
         chosen = torch.ones(len(advantages), dtype=torch.bool) if include is None else include.cpu()
-        if any(m.has(Kind.FO, Kind.DI) and m.reward_grad is None for m in trajectory.micros):
+        if any(m.has(*FIRST) and m.reward_grad is None for m in trajectory.micros):
             raise ValueError("first-order steps need a rollout with reward_grad=True")
         parameters = self.chain.parameters()
         for p in parameters:
@@ -195,7 +203,7 @@ class Engine:
                 for part in split(len(micro.index), count):
                     rows = [r for r in part if chosen[micro.index[r]]]
                     add = self._asking(partial(terms.add, micro))
-                    self.pullback.sweep(micro, rows, add, evaluations, half_order, half_order_norms)
+                    self.pullback.sweep(micro, rows, add, evaluations, half_order, half_order_norms, matching)
                     for i, zeroth in self._zeroth_order(micro, rows, advantages, penalties):
                         terms.add_zeroth(i, zeroth)
                     terms.close_micro_batch()

@@ -33,7 +33,7 @@ from bench.engine.plan import REWARDED, Kind
 from bench.engine.rollout import Roller
 
 Keep = Literal["auto", "staged", "joint"]
-PULLED_BACK = (*REWARDED, Kind.HO)
+PULLED_BACK = (*(kind for kind in REWARDED if kind is not Kind.REF), Kind.HO)
 
 
 @dataclass
@@ -94,8 +94,7 @@ class Graphs:
             return Graph(inputs, self.roller.transition(micro, state, i, rows, kind))
 
     def make_step(self, micro: MicroBatch, state: State, i: int, first_order: bool) -> Transition:
-        """Step i of the rollout; what it returns has no graph. first_order: FO, DI and PASS are pulled
-        back."""
+        """Step i of the rollout; what it returns has no graph. first_order: dR/dx_0 is pulled back."""
         kinds = PULLED_BACK if first_order else (Kind.HO,)
         everyone = range(len(micro.index))
         groups = [
@@ -133,7 +132,7 @@ class Graphs:
 
     def _kept(self, micro: MicroBatch, state: State, i: int, kind: Kind, rows: list[int]) -> Transition:
         """The step with a graph that is kept, where there is room for it, else without."""
-        onward = any(micro.onward[r][i] for r in rows)
+        onward = kind is not Kind.AM and any(micro.onward[r][i] for r in rows)
         size = len(rows), kind, onward
         known = self._sizes.get(size, 0)
         if self.keep == "auto" and known > self.left:

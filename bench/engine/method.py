@@ -21,6 +21,7 @@ class Method(ABC):
     Config: ClassVar[type[Strict]]
     trains: ClassVar[bool] = True  # False: `InferenceMethod`, no optimizer steps
     estimates: ClassVar[bool] = True  # False: the gradient is none of the reward, and is not profiled
+    memoryless: ClassVar[bool] = False  # its `eta` has to make x_0 independent of x_T
     biased: bool  # for its own objective, with its settings (smoothing by perturbation aside)
     needs_reward_grad: bool  # the reward must be differentiable
     reward_frames: int | None = None  # frames of a video that are drawn and rewarded; None: all

@@ -20,15 +20,18 @@ class Kind(StrEnum):
     SKIP = "SKIP"  # contribution dropped, x cut
     PASS = "PASS"  # contribution dropped, the solver's linear x-path stays live
     DI = "DI"  # first order with the network's input detached: x goes by the solver's linear path alone
+    AM = "AM"  # adjoint matching: a regression on the adjoint, x goes through the reference model
+    REF = "REF"  # contribution dropped, x goes through the reference model
     MATCH = "MATCH"  # regression at noised final samples (`bench.engine.forward_process`); in no plan
 
     @property
     def term(self) -> Kind:
-        """The term of the gradient that such steps add to: those of DI are first order."""
-        return Kind.FO if self is Kind.DI else self
+        """The term of the gradient that such steps add to: those of DI and AM are first order."""
+        return Kind.FO if self in (Kind.DI, Kind.AM) else self
 
 
-REWARDED = (Kind.FO, Kind.DI, Kind.PASS)  # what dR/dx_0 is pulled back through
+FIRST = tuple(kind for kind in Kind if kind.term is Kind.FO)
+REWARDED = (*FIRST, Kind.PASS, Kind.REF)  # what dR/dx_0 is pulled back through
 UNIT_WEIGHTS: Mapping[Kind, float] = {Kind.FO: 1.0, Kind.HO: 1.0, Kind.ZO: 1.0}  # of the gradient's terms
 
 
@@ -81,11 +84,15 @@ class Plan:
         for s in reversed(self.segments):
             if s.kind in REWARDED:
                 if not backpropagated:
-                    raise ValueError(f"{s} is cut off from the reward: FO, DI and PASS must touch the end")
+                    raise ValueError(
+                        f"{s} is cut off from the reward: {', '.join(REWARDED)} must touch the end"
+                    )
             else:
                 backpropagated = False
             if s.kind is Kind.HO and not self.eta[s.stop - 1] > 0:
                 raise ValueError(f"{s} needs eta > 0 at its last step {s.stop - 1}")
+            if s.kind is Kind.AM and not all(e > 0 for e in self.eta[s.start : s.stop]):
+                raise ValueError(f"{s} needs eta > 0 at all of its steps")
 
     @property
     def steps(self) -> int:

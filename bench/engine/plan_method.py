@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass, field
 from typing import TYPE_CHECKING
 
+from bench.engine.adjoint_matching import Matching
 from bench.engine.advantages import Baseline, Divisor, advantages
 from bench.engine.balance import Balance, balanced, learn
 from bench.engine.batch import Batch, Perturbation, Report
@@ -29,7 +30,7 @@ class Estimator:
     one_plan: the whole batch shares one draw of the plan, instead of one draw per sample. stratified: the
     first random() of the samples' plans is spread evenly over [0, 1) within a batch (each is still uniform).
     balance: how earlier batches change the weights (`bench.engine.balance`). half_order_norms: keep a running
-    mean of HO gradient norms by chain step in `state`. control: a control variate for HO.
+    mean of HO gradient norms by chain step in `state`. control: a control variate for HO. matching: for AM.
     """
 
     perturbation: Perturbation = field(default_factory=Perturbation)
@@ -41,6 +42,7 @@ class Estimator:
     stratified: bool = False
     half_order_norms: bool = False
     control: Control | None = None
+    matching: Matching | None = None
 
 
 class Stratified(random.Random):
@@ -108,6 +110,7 @@ class PlanMethod(Method):
             advantage,
             weights=weights,
             control=settings.control,
+            matching=settings.matching,
             half_order_norms=settings.half_order_norms,
         )
         if settings.balance != "none":

@@ -1,8 +1,9 @@
 """Stages 3 and 4 of a gradient: one step's graph, its Jacobian times a cotangent, and the graph is freed.
 
 A row carries one cotangent from the image end to the noise end: dR/dx_0 while its steps are FO, DI or PASS,
-and A ε/σ (`bench.engine.likelihood_ratio`) from an HO block's last step to its first. The graph was kept from
-the rollout, or the step is run again for it (`bench.engine.kept_graphs`).
+dR/dx_0 by the reference model while they are AM or REF, and A ε/σ (`bench.engine.likelihood_ratio`) from an
+HO block's last step to its first. The graph was kept from the rollout, or the step is run again for it
+(`bench.engine.kept_graphs`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from bench.engine.adjoint_matching import Matching
 from bench.engine.batch import Cotangent, Evaluations, Gradients, MicroBatch
 from bench.engine.chain import per_row
 from bench.engine.float16 import Product, network
@@ -128,12 +130,13 @@ class Pullback:
         evaluations: Evaluations,
         half_order: HalfOrder | None = None,
         half_order_singly: bool = False,
+        matching: Matching | None = None,
     ) -> Tensor:
         """One pass over the steps, last to first; returns the cotangent of x_T, where it goes on to there.
 
         rows: those to pull back. add: is handed each step's parameter gradients; None: they are not taken.
         evaluations: the pullback's are added to it. half_order: gives the cotangents of HO blocks, if there
-        are any. half_order_singly: one HO row at a time.
+        are any. half_order_singly: one HO row at a time. matching: gives those of AM steps.
         """
         wanted, last = set(rows), micro.states[-1].x
         here = Carried(torch.zeros_like(last) if micro.reward_grad is None else micro.reward_grad)
@@ -141,11 +144,11 @@ class Pullback:
             before = Carried(torch.zeros_like(here.x))
             for kind, some in _groups(micro, i, wanted, half_order_singly):
                 onward = [k for k, r in enumerate(some) if micro.onward[r][i]]
-                if kind is Kind.PASS and not onward:
+                if kind in (Kind.PASS, Kind.REF) and not onward:
                     continue  # no parameters to learn, no earlier step to hand x to
                 these = micro.at(some)
                 weight = micro.weight[these, i]
-                weight = weight if kind.term is Kind.FO else torch.ones_like(weight)
+                weight = weight if kind in (Kind.FO, Kind.DI) else torch.ones_like(weight)
                 x, memory = here.into(these, weight)
                 cotangent = x
                 if kind is Kind.HO and half_order is not None:
@@ -153,21 +156,22 @@ class Pullback:
                 kl = self._kl(micro, i, some, kind, half_order)
                 if kl is not None:
                     cotangent = kl.beside(cotangent)
-                count = len(some) * self.chain.evaluations_per_step
-                evaluations.again += 0 if (i, tuple(some)) in micro.graphs else count
-                evaluations.backward += 0 if kind is Kind.PASS else count
                 with stage(HALF_ORDER if kind is Kind.HO else FIRST_ORDER):
-                    found = self.step(
-                        micro,
-                        i,
-                        some,
-                        cotangent,
-                        memory,
-                        kind=kind,
-                        need_input=bool(onward),
-                        need_parameters=add is not None,
-                    )
-                if add is not None and kind is not Kind.PASS:
+                    if kind in (Kind.AM, Kind.REF):
+                        found = self._by_reference(micro, i, some, kind, x, evaluations, matching, onward)
+                    else:
+                        self._count(micro, i, some, kind, evaluations)
+                        found = self.step(
+                            micro,
+                            i,
+                            some,
+                            cotangent,
+                            memory,
+                            kind=kind,
+                            need_input=bool(onward),
+                            need_parameters=add is not None,
+                        )
+                if add is not None and kind not in (Kind.PASS, Kind.REF):
                     add(kind, i, some, found.parameters)
                 if onward and kl is not None:
                     self._through_reference(kl, kind, onward, found, evaluations)
@@ -215,6 +219,58 @@ class Pullback:
         count = len(rows) * self.chain.evaluations_per_step
         evaluations.again += count
         evaluations.backward += count
+
+    def _by_reference(
+        self,
+        micro: MicroBatch,
+        i: int,
+        rows: list[int],
+        kind: Kind,
+        adjoint: Tensor,
+        evaluations: Evaluations,
+        matching: Matching | None,
+        onward: list[int],
+    ) -> Vjp:
+        """An AM or REF step: x by the reference model, then parameters by the regression on the adjoint."""
+        evaluations.forward += len(rows) * self.chain.evaluations_per_step
+        evaluations.backward += len(rows) * self.chain.evaluations_per_step if onward else 0
+        mean, x = self._reference(micro, i, rows, adjoint if onward else None)
+        if kind is Kind.REF:
+            return Vjp(x, None, [])
+        if matching is None:
+            raise ValueError("AM steps need to be told what they match")
+        cotangent = matching.cotangent(adjoint, mean, micro.weight[micro.at(rows), i])
+        self._count(micro, i, rows, kind, evaluations)
+        return replace(self.step(micro, i, rows, cotangent, kind=kind, need_input=False), x=x)
+
+    def _reference(
+        self, micro: MicroBatch, i: int, rows: list[int], adjoint: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The mean of step i by the reference model, and its Jacobian in x times the adjoint, or zero."""
+        mean: Tensor | None = None
+
+        def product() -> Product:
+            nonlocal mean
+            built = self.graphs.build(micro, i, rows, Kind.REF, need_input=True)
+            mean = built.out.mean.detach()
+            return [built.out.mean], built.inputs[:1], [adjoint]  # the noise has reset the solver's memory
+
+        with self.chain.reference():
+            if adjoint is None:
+                state = micro.states[i].select(micro.at(rows))
+                with torch.no_grad():
+                    mean = self.roller.transition(micro, state, i, rows).mean
+                return mean, torch.zeros_like(mean)
+            (x,) = network(self.chain, i).vjp(product)
+        assert mean is not None
+        return mean, _or_zero(x, mean)
+
+    def _count(
+        self, micro: MicroBatch, i: int, rows: list[int], kind: Kind, evaluations: Evaluations
+    ) -> None:
+        count = len(rows) * self.chain.evaluations_per_step
+        evaluations.again += 0 if (i, tuple(rows)) in micro.graphs else count
+        evaluations.backward += 0 if kind is Kind.PASS else count
 
 
 def _groups(micro: MicroBatch, i: int, wanted: set[int], singly: bool) -> Iterator[tuple[Kind, list[int]]]:

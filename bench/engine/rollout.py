@@ -275,14 +275,14 @@ class Roller:
         return rows if rows and self._takes_noise[i] else []
 
     def _check_noise(self, micro: MicroBatch, i: int, noisy: list[int]) -> None:
-        ends = {r for r in micro.rows(i, Kind.HO) if micro.ends[r][i]}
+        ends = {r for r in micro.rows(i, Kind.HO) if micro.ends[r][i]}.union(micro.rows(i, Kind.AM))
         if ends.difference(noisy):
             raise BenchError(
                 f"step {i} of {self.chain.steps} injects no noise whatever eta (sigma = 0), so no likelihood "
-                "ratio exists there. This is the last step of DPM-Solver++ and flow_cps, of DDIM when the "
-                "scheduler has set_alpha_to_one=True, and any step of euler: use model.solver=ddim with "
-                "set_alpha_to_one=False in the model's scheduler_config.json, for flow matching "
-                "model.solver=flow_sde, a method that is first order there, or for GRPO "
+                "ratio exists there, and nothing to match. This is the last step of DPM-Solver++ and "
+                "flow_cps, of DDIM when the scheduler has set_alpha_to_one=True, and any step of euler: use "
+                "model.solver=ddim with set_alpha_to_one=False in the model's scheduler_config.json, for "
+                "flow matching model.solver=flow_sde, a method that is first order there, or for GRPO "
                 f"grpo.until={math.floor(1000 * i / self.chain.steps) / 1000:g}"
             )
 

@@ -13,6 +13,7 @@ from bench.engine.method import Method
 from bench.engine.reward import is_differentiable, media_of
 from bench.experiment.settings import Choice, EvalConfig, ModelChoice
 
+MEMORYLESS = {"ddim": 1.0, "flow_sde": 2**0.5}  # eta for which x_0 does not depend on x_T, by solver
 # Of antithetic perturbations in half precision (docs/estimators.md); `half` is float16 on a GPU.
 LEAST_SCALE_OF_PAIRS = {"half": 1e-2, "float16": 1e-2, "bfloat16": 1e-1}
 
@@ -73,6 +74,23 @@ def check_frames(method: str, wanted: int | None, model: ModelChoice, reward: Ch
     if wrong is not None:
         way_out = f"--set {method}.frames=all"
         raise BenchError(f"{method}.frames: the reward is to see {wanted}, and {wrong}: {way_out}")
+
+
+def check_memoryless(method: str, config: Strict, model: ModelChoice) -> None:
+    """A method whose noise has to be memoryless needs a solver and an eta that make it so."""
+    if not registry.load("method", method).memoryless:
+        return
+    solver, eta = model.config.solver, getattr(config, "eta")  # noqa: B009
+    if solver not in MEMORYLESS:
+        raise BenchError(
+            f"model.solver: method '{method}' needs memoryless noise, which {solver} has not here: "
+            "--set model.solver=ddim, for flow matching --set model.solver=flow_sde"
+        )
+    if abs(eta - MEMORYLESS[solver]) > 1e-3:
+        raise BenchError(
+            f"{method}.eta is {eta:g}, and the noise of {solver} is memoryless at {MEMORYLESS[solver]:.5g}: "
+            f"--set {method}.eta={MEMORYLESS[solver]:.5g}"
+        )
 
 
 def check_media(model: ModelChoice, rewards: Iterable[Choice]) -> None:

@@ -163,6 +163,7 @@ class _Resolver:
         config = over(settings, self.overrides, name, without="train").build(cls.Config)
         method = checks.fitted(name, config, model.config.steps)
         checks.check_frames(name, method.reward_frames, model, reward)
+        checks.check_memoryless(name, config, model)
         if method.needs_reward_grad:
             checks.check_differentiable(name, reward)
         resolved = over(train, self.overrides, "train", f"{name}.train").build(TrainConfig)

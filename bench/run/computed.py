@@ -13,7 +13,7 @@ from bench.base.errors import BenchError
 from bench.base.files import Record
 from bench.engine.batch import Batch
 from bench.engine.method import Method
-from bench.engine.plan import REWARDED, Kind, Plan
+from bench.engine.plan import FIRST, REWARDED, Kind, Plan
 from bench.experiment.settings import CellConfig, Training
 from bench.run.gpu_speeds import passes, published, size
 from bench.run.spent import Counters, Limit
@@ -55,9 +55,11 @@ def counted(method: Method, training: Training) -> Counts | None:
     if not plans:
         return None
     each, pulled = train.batch / len(plans), method.passes * train.batch / len(plans)
-    backward = pulled * sum(_count(plan, Kind.FO, Kind.DI, Kind.HO) for plan in plans)
-    again = backward + pulled * sum(_count(plan, Kind.PASS) for plan in plans)
-    forward = each * sum(plan.steps for plan in plans)
+    learned = pulled * sum(_count(plan, *FIRST, Kind.HO) for plan in plans)
+    again = learned + pulled * sum(_count(plan, Kind.PASS) for plan in plans)
+    reference = [_count(plan, Kind.AM, Kind.REF) for plan in plans]  # each has a backward but the earliest
+    forward = each * sum(plan.steps for plan in plans) + pulled * sum(reference)
+    backward = learned + pulled * sum(max(n - 1, 0) for n in reference)
     if train.kl:  # the reference's steps; a first-order one is pulled back, too
         forward += each * sum(eta > 0 for plan in plans for eta in plan.eta)
         carried = pulled * sum(_carried(plan) for plan in plans)

@@ -20,6 +20,7 @@ def test_list_names_everything_and_imports_no_large_package(tmp_path: Path) -> N
         "ddpo",
         "alignprop",
         "drtune",
+        "adjoint_matching",
         "vader",
         "zo",
         "truncated_bp",

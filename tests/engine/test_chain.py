@@ -25,6 +25,7 @@ FO, HO, ZO, SKIP, PASS, DI = Kind.FO, Kind.HO, Kind.ZO, Kind.SKIP, Kind.PASS, Ki
         ((Segment(FO, 0, 1), Segment(ZO, 1, 3)), (0, 0, 0), "must touch the end"),
         ((Segment(DI, 0, 1), Segment(HO, 1, 2), Segment(FO, 2, 3)), (0, 1, 0), "must touch the end"),
         ((Segment(PASS, 0, 1), Segment(SKIP, 1, 2), Segment(FO, 2, 3)), (0, 0, 0), "must touch the end"),
+        ((Segment(Kind.AM, 0, 2), Segment(Kind.REF, 2, 3)), (1, 0, 1), "eta > 0 at all"),
         ((Segment(HO, 0, 2), Segment(FO, 2, 3)), (1, 0, 0), "needs eta > 0 at its last step 1"),
     ],
 )

@@ -40,6 +40,8 @@ METHODS: list[tuple[str, dict[str, Any]]] = [
     ("vader", {"mode": "single"}),
     ("refl", {}),
     ("drtune", {"k": 2}),
+    ("adjoint_matching", {"reward_scale": 3.0}),
+    ("adjoint_matching", {"last": 1.0}),
     ("drtune", {"k": None, "first": None, "eta": 0.0}),
     *(("rlr", {"h": h}) for h in (1, 2, 3)),
     ("rlr", {"h": 2, "completion": "none", "fo_steps": 2}),
@@ -110,6 +112,7 @@ def test_gradient_is_the_staged_one_on_the_toy_chain(
         ("rlr", {"h": 2}, "dpmpp"),
         ("truncated_bp", {"k": 3, "eta": 0.0}, "dpmpp"),
         ("drtune", {"k": 2}, "dpmpp"),
+        ("adjoint_matching", {"last": 0.4}, "ddim"),
         ("ddpo", {}, "ddim"),
     ],
 )

@@ -113,6 +113,12 @@ def test_steps_with_a_detached_input_have_a_backward_and_those_between_them_none
     assert 9 * COUNT <= found.again <= 12 * COUNT  # from the first trained step on
 
 
+def test_adjoint_matching_runs_the_reference_model_besides() -> None:
+    cls = registry.load("method", "adjoint_matching")
+    found = counted(cls(cls.Config(last=1.0), STEPS), training("adjoint_matching"))
+    assert found == Counts(2 * COUNT * STEPS, COUNT * (2 * STEPS - 1), COUNT * STEPS)
+
+
 def test_zo_on_sd14_by_hand() -> None:
     config, factors = cell("zo").config, published().factors
     each = 50 + factors.scoring.value

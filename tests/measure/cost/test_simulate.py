@@ -91,7 +91,7 @@ def test_offload_is_simulated_as_measured_on_the_device_and_in_main_memory(
 
 
 @pytest.mark.parametrize("graphs", ["staged", "joint"])
-@pytest.mark.parametrize("name", ["rlr", "full_bp", "alignprop", "zo", "refl", "drtune"])
+@pytest.mark.parametrize("name", ["rlr", "full_bp", "alignprop", "zo", "refl", "drtune", "adjoint_matching"])
 def test_rehearsed_calls_take_what_running_every_call_takes(
     name: str, graphs: str, simulate: Simulator, run_every_call: Simulator
 ) -> None:
