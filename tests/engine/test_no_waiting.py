@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from bench.base import lazy
 from bench.engine import batch, chain, rollout
+from bench.engine.adjoint_matching import Matching
 from bench.engine.batch import Batch, Evaluations, MicroBatch, Perturbation
 from bench.engine.engine import Engine
 from bench.engine.likelihood_ratio import HalfOrder, Ppo
@@ -124,6 +125,8 @@ PLANS = {
     "full_bp": [Plan((Segment(Kind.FO, 0, STEPS),), (0.0,) * STEPS)] * COUNT,
     "pass": [Plan((Segment(Kind.SKIP, 0, 1), Segment(Kind.PASS, 1, 3), Segment(Kind.FO, 3, 4)), (0.0,) * 4)]
     * COUNT,
+    "drtune": [tiled([Kind.SKIP, Kind.DI, Kind.PASS, Kind.DI], [0.0] * 4)] * COUNT,
+    "adjoint_matching": [tiled([Kind.AM, Kind.REF, Kind.AM, Kind.AM], [1.0] * 4)] * COUNT,
 }
 
 
@@ -132,8 +135,8 @@ PLANS = {
 def test_rollout_and_pullback_ask_the_device_for_nothing(
     name: str, solver: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if name == "ddpo" and solver == "dpmpp":
-        pytest.skip("dpmpp's last step takes no noise, so ddpo does not run with it")
+    if name in ("ddpo", "adjoint_matching") and solver == "dpmpp":
+        pytest.skip("dpmpp's last step takes no noise")
     engine = Engine(on_meta(solver=solver), Pattern(), seed=0, micro_batch=COUNT, draw=draw)
     engine.roller._takes_noise = dict.fromkeys(range(STEPS), True)  # looked at once in a process
     micro = micro_of(engine, PLANS[name], Perturbation(mirrored=False))
@@ -145,12 +148,18 @@ def test_rollout_and_pullback_ask_the_device_for_nothing(
     with nothing_is_sent(monkeypatch) as uploads:
         engine.roller.roll(micro)
         engine.pullback.sweep(
-            micro, [0, 1, 2], lambda kind, *_: added.append(kind), Evaluations(), half_order
+            micro,
+            [0, 1, 2],
+            lambda kind, *_: added.append(kind),
+            Evaluations(),
+            half_order,
+            False,
+            Matching(),
         )
         for _ in engine._zeroth_order(micro, [0, 1, 2], torch.empty(COUNT, device=META)):
             added.append(Kind.ZO)
     assert uploads.seen == []
-    assert set(added) == {k for row in micro.kind for k in row} - {Kind.SKIP, Kind.PASS}
+    assert set(added) == {k for row in micro.kind for k in row} - {Kind.SKIP, Kind.PASS, Kind.REF}
 
 
 def test_pairs_and_kept_graphs_neither(monkeypatch: pytest.MonkeyPatch) -> None:
