@@ -1,3 +1,4 @@
+from .adjoint_matching import Matching
 from .batch import Batch, Improved, NoiseGradient, Perturbation, Report, Start, Term
 from .chain import Chain, Condition, Level, MakesVideos, State, Transition
 from .control_variate import Control
@@ -21,6 +22,7 @@ __all__ = [
     "Kind",
     "Level",
     "MakesVideos",
+    "Matching",
     "Media",
     "Method",
     "NoiseGradient",

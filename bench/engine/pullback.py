@@ -247,23 +247,23 @@ class Pullback:
         self, micro: MicroBatch, i: int, rows: list[int], adjoint: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """The mean of step i by the reference model, and its Jacobian in x times the adjoint, or zero."""
-        mean: Tensor | None = None
+        if adjoint is None:
+            state = micro.states[i].select(micro.at(rows))
+            with self.chain.reference(), torch.no_grad():
+                mean = self.roller.transition(micro, state, i, rows).mean
+            return mean, torch.zeros_like(mean)
+        found: Tensor | None = None
 
         def product() -> Product:
-            nonlocal mean
+            nonlocal found
             built = self.graphs.build(micro, i, rows, Kind.REF, need_input=True)
-            mean = built.out.mean.detach()
+            found = built.out.mean.detach()
             return [built.out.mean], built.inputs[:1], [adjoint]  # the noise has reset the solver's memory
 
         with self.chain.reference():
-            if adjoint is None:
-                state = micro.states[i].select(micro.at(rows))
-                with torch.no_grad():
-                    mean = self.roller.transition(micro, state, i, rows).mean
-                return mean, torch.zeros_like(mean)
             (x,) = network(self.chain, i).vjp(product)
-        assert mean is not None
-        return mean, _or_zero(x, mean)
+        assert found is not None
+        return found, _or_zero(x, found)
 
     def _count(
         self, micro: MicroBatch, i: int, rows: list[int], kind: Kind, evaluations: Evaluations
