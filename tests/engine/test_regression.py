@@ -44,7 +44,7 @@ def trained() -> ToyChain:
     """A chain that is not its reference any more."""
     chain = ToyChain(STEPS, 2, noise=0.7)
     with torch.no_grad():
-        chain.weight += torch.tensor([[0.3, -0.2], [0.1, 0.4]])
+        chain.weight.add_(torch.tensor([[0.3, -0.2], [0.1, 0.4]]))
     return chain
 
 
@@ -167,7 +167,7 @@ def test_flow_chains_noise_as_their_scheduler_does() -> None:
     scheduler.set_timesteps(4)
     x0, noise = torch.randn(2, 3, 2, generator=torch.Generator().manual_seed(0))
     for i, timestep in enumerate(solver.timesteps):
-        expected = scheduler.scale_noise(x0, timestep[None].expand(3), noise)
+        expected = scheduler.scale_noise(x0, timestep[None].expand(3), noise)  # pyright: ignore[reportArgumentType]
         torch.testing.assert_close(solver.level(i).of(x0, noise), expected)
 
 
@@ -210,7 +210,7 @@ def test_a_running_mean_starts_at_the_parameters_and_follows_them_more_slowly_fr
     assert torch.equal(expected, flat(chain.parameters()))
     for step, decay in enumerate((0.2, 0.4, 0.5, 0.5)):
         with torch.no_grad():
-            chain.weight += 1.0
+            chain.weight.add_(1.0)
         mean.follow(state, chain.parameters(), batch_of(2, step))
         expected = decay * expected + (1 - decay) * flat(chain.parameters())
     assert torch.equal(mean.of(state, chain.parameters()), expected)

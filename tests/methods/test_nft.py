@@ -39,8 +39,8 @@ def nft(steps: int = STEPS, **settings: Any) -> Nft:
 def moved(chain: VelocityChain) -> VelocityChain:
     """With other parameters than the reference's."""
     with torch.no_grad():
-        chain.weight += torch.tensor([[0.2, -0.1], [0.3, 0.1]])
-        chain.drift -= 0.2
+        chain.weight.add_(torch.tensor([[0.2, -0.1], [0.3, 0.1]]))
+        chain.drift.sub_(0.2)
     return chain
 
 
@@ -145,7 +145,7 @@ def test_the_fixed_point_is_the_older_model_moved_by_the_covariance_with_the_rew
     covariance = (torch.eye(2) - chain.weight) @ (torch.eye(2) - chain.weight).T
     shift = (covariance @ reward.a / (beta * 5 * (reward.a @ covariance @ reward.a).sqrt())).detach()
     with torch.no_grad():
-        chain.drift -= way * shift  # x̂_0 = x - W x - b
+        chain.drift.sub_(way * shift)  # x̂_0 = x - W x - b
     method = nft(1, beta=beta, kl=0.0, adaptive=False)
     found = []
     for step in range(40):
@@ -168,13 +168,13 @@ def test_samples_are_the_older_models_which_follows_after_the_optimizer_step() -
         with holding(chain.parameters(), expected):
             with_older = final_rewards(chain, reward, step)
         for report in method.updates(engine_of(chain, reward), batch_of(COUNT, step)):
+            rewards.append(report)
             torch.testing.assert_close(report.rewards, with_older)
             with torch.no_grad():
-                chain.weight += 0.5
+                chain.weight.add_(0.5)
         torch.testing.assert_close(
             method.state[OLDER], decay * expected + (1 - decay) * flat(chain.parameters())
         )
-        rewards.append(report)
     assert not torch.equal(final_rewards(chain, reward, 1), rewards[-1].rewards)
 
 
