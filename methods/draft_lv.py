@@ -46,7 +46,7 @@ class DraftLv(Method):
         """Any chain will do."""
         super().__init__(config, steps)
         self.config: DraftLvConfig = config
-        self.besides = (config.copies,) * 3
+        self.besides = (config.copies, config.copies, config.copies)
 
     def updates(self, engine: Engine, batch: Batch) -> Iterator[Report]:
         """One rollout, one gradient."""

@@ -163,11 +163,11 @@ def test_samples_are_noised_as_the_models_scheduler_noises_them(prediction_type:
 
 def test_flow_chains_noise_as_their_scheduler_does() -> None:
     solver = flow_solver(FLOW, "euler", 4, 16)
-    scheduler = FlowMatchEulerDiscreteScheduler.from_config(FLOW)
+    scheduler: Any = FlowMatchEulerDiscreteScheduler.from_config(FLOW)
     scheduler.set_timesteps(4)
     x0, noise = torch.randn(2, 3, 2, generator=torch.Generator().manual_seed(0))
     for i, timestep in enumerate(solver.timesteps):
-        expected = scheduler.scale_noise(x0, timestep[None].expand(3), noise)  # pyright: ignore[reportArgumentType]
+        expected = scheduler.scale_noise(x0, timestep[None].expand(3), noise)
         torch.testing.assert_close(solver.level(i).of(x0, noise), expected)
 
 
