@@ -7,7 +7,7 @@ scheduler's noise levels and without skipped layers; the T5 encoder may be missi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, final
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
 import torch
 from diffusers import AutoencoderKL, SD3Transformer2DModel
@@ -22,9 +22,13 @@ from bench.models.latent_chain import LatentChain
 from bench.models.pipeline import load_pipeline, network_dtype
 from bench.models.pipeline_settings import check_channels, check_width, setting
 from bench.models.random_weights import read_json
+from bench.models.repeated_token import repeat_last
 from bench.models.text import TextEncoder, Texts
 
-T5_TOKENS = 256  # of a text; the pipeline's own default
+if TYPE_CHECKING:
+    from bench.models.pipeline import Pipeline
+
+T5_TOKENS = 256  # of a text; where there is no T5, one of zeros counts for all. The pipeline's own default
 
 
 @final
@@ -49,11 +53,7 @@ class Sd3Texts(TextEncoder):
         second = self._run(1, texts, output_hidden_states=True)
         clip = torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=-1)
         clip = torch.nn.functional.pad(clip, (0, self._width - clip.shape[-1]))
-        t5 = (
-            self._run(2, texts, self._length)[0]
-            if self._t5
-            else clip.new_zeros(len(clip), self._length, self._width)
-        )
+        t5 = self._run(2, texts, self._length)[0] if self._t5 else clip.new_zeros(len(clip), 1, self._width)
         return torch.cat([clip, t5], dim=1), torch.cat([first.text_embeds, second.text_embeds], dim=-1)
 
 
@@ -109,6 +109,12 @@ class Sd3Chain(LatentChain):
     def load(cls, config: ModelConfig, device: torch.device) -> Sd3Chain:
         """The chain of the pipeline in config.path or of a `random:` source. Raises BenchError."""
         return cls(load_pipeline(config, network_dtype(config, device), "sd3"), config, device)
+
+    def __init__(self, pipeline: Pipeline, config: ModelConfig, device: torch.device) -> None:
+        """See LatentChain."""
+        if pipeline.text_encoder_3 is None:
+            repeat_last(pipeline.transformer, config.t5_tokens or T5_TOKENS)
+        super().__init__(pipeline, config, device)
 
     def _latent_shape(self) -> tuple[int, ...]:
         shape = super()._latent_shape()
