@@ -34,6 +34,7 @@ ALIASES = {
     "sd15": ARCHITECTURES / "sd14",
     "tiny": Path(__file__).parent / "embedded" / "weights" / "sd",
     "tiny-video": Path(__file__).parent / "embedded" / "weights" / "video",
+    "tiny-flow": Path(__file__).parent / "embedded" / "weights" / "flow",
 }
 SEED = 0
 

@@ -27,8 +27,8 @@ def random_model(config: ModelConfig) -> ModelConfig:
     source, known = config.source or "", sizes.architecture_name(config)
     if config.path is not None:
         changes |= {"path": None, "source": f"random:{config.path}"}
-    elif source == "embedded:sd":
-        changes["source"] = "random:tiny"
+    elif source in ("embedded:sd", "embedded:flow"):
+        changes["source"] = "random:tiny" if source == "embedded:sd" else "random:tiny-flow"
     elif known is not None and source.startswith("hub:"):
         changes["source"] = f"random:{known}"
     elif not source.startswith("random:"):

@@ -140,7 +140,7 @@ def memory(
     """
     scorers = sum(_reward_gib(name, settings) for name, settings in rewards.items())
     one = scorers if trained_on is None or not gpu else _reward_gib(trained_on, rewards[trained_on])
-    if model.source in ("embedded:sd", "embedded:video") and model.path is None:
+    if model.source in ("embedded:sd", "embedded:video", "embedded:flow") and model.path is None:
         return Memory(EMBEDDED + scorers, True)
     known = architecture(model)
     if known is None:

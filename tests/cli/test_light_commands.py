@@ -64,6 +64,7 @@ def test_settings_of_every_method_and_reward() -> None:
         (),
         ("--methods", "rlr,ddpo", "--model", "sd14"),
         ("--model", "tiny-video", "--methods", "rlr,doodl", "--reward", "motion"),
+        ("--model", "tiny-flow", "--methods", "rlr,ddpo"),
     ],
 )
 def test_dry_run(arguments: tuple[str, ...], tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_describe_shows_documentation_settings_and_shipped_values() -> None:
     assert "configs/methods/rlr.yaml" in done.stdout
 
 
-@pytest.mark.parametrize("name", ["train", "eval", "model", "experiment", "tiny", "demo"])
+@pytest.mark.parametrize("name", ["train", "eval", "model", "experiment", "tiny", "tiny-flow", "demo"])
 def test_describe_knows_sections_models_and_experiments(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

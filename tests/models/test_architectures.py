@@ -126,7 +126,7 @@ def test_unknown_architecture_names_the_shipped_ones(tmp_path: Path) -> None:
     with pytest.raises(
         BenchError,
         match=r"random:sd41.*Did you mean 'sd.*Known: flux1, modelscope, sd14, sd15, sd21, sd21-base, "
-        r"sd35, sd35-large, sdxl, tiny, tiny-video, videocrafter2, wan21-1\.3b, zeroscope",
+        r"sd35, sd35-large, sdxl, tiny, tiny-flow, tiny-video, videocrafter2, wan21-1\.3b, zeroscope",
     ):
         ImageChain.load(ModelConfig(source="random:sd41"), CPU)
     (tmp_path / "model_index.json").write_text("{")

@@ -193,7 +193,7 @@ def test_only_the_lora_is_trainable() -> None:
         (lambda d: ModelConfig(path=d), "no model_index.json"),
         (
             lambda d: ModelConfig(path=pipeline_dir(), lora=LoraConfig(targets=("to_qq",))),
-            "no layer of the UNet is called 'to_qq'",
+            "no layer of the network is called 'to_qq'",
         ),
         (
             lambda d: ModelConfig(path=pipeline_dir(), steps=1001),

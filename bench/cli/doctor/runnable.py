@@ -135,7 +135,7 @@ def answer(setup: Setup, reward: Ingredient, use: Use, here: Room, present: froz
         return Answer(f"fetch, {size}", f"python -m bench fetch {flags}--reward {ABSENT}")
     if modules := sorted({module for piece in loaded.values() for module in absent(piece.config)}):
         return Answer(f"install, {size}", f"{REWARDS}: install packages, see above ({', '.join(modules)})")
-    slow = "" if here.gpu or setup.config.source == "embedded:sd" else ", slow"
+    slow = "" if here.gpu or setup.config.source in ("embedded:sd", "embedded:flow") else ", slow"
     return Answer(f"yes, {size}{slow}")
 
 

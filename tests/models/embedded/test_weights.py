@@ -11,7 +11,7 @@ from safetensors import safe_open
 from transformers import CLIPTokenizer
 
 from bench.data.prompts.emoji import concepts, heldout_prompts, train_prompts
-from bench.models.embedded import CLIP_DIR, SD_DIR, VIDEO_DIR, WEIGHTS_DIR
+from bench.models.embedded import CLIP_DIR, FLOW_DIR, SD_DIR, VIDEO_DIR, WEIGHTS_DIR
 from scripts.embedded.evaluate import Judge, load_pipeline, sample
 from scripts.embedded.export import TOKENIZER_FILES
 from scripts.embedded.placement import placement_words
@@ -36,12 +36,14 @@ def judge() -> Judge:
     return Judge.load(CLIP_DIR)
 
 
-def test_weights_total_at_most_12_megabytes_and_10_for_video_in_half_precision() -> None:
+def test_weights_total_at_most_12_megabytes_and_10_for_video_and_for_flow_in_half_precision() -> None:
     files = [path for path in WEIGHTS_DIR.rglob("*.safetensors") if not path.parent.is_symlink()]
-    of_video = [path for path in files if VIDEO_DIR in path.parents]
-    assert (len(files), len(of_video)) == (5, 1)
-    assert sum(path.stat().st_size for path in set(files) - set(of_video)) <= 12e6
+    files = [path for path in files if not path.is_symlink()]
+    of_video, of_flow = ([path for path in files if where in path.parents] for where in (VIDEO_DIR, FLOW_DIR))
+    assert (len(files), len(of_video), len(of_flow)) == (8, 1, 3)
+    assert sum(path.stat().st_size for path in {*files} - {*of_video, *of_flow}) <= 12e6
     assert sum(path.stat().st_size for path in of_video) <= 10 * 2**20
+    assert sum(path.stat().st_size for path in of_flow) <= 10e6
     for path in files:
         with safe_open(path, "pt") as weights:
             assert {weights.get_tensor(key).dtype for key in weights.keys()} == {torch.float16}  # noqa: SIM118
