@@ -352,7 +352,7 @@ class Engine:
         return report
 
     def _zeroth_order(
-        self, micro: MicroBatch, rows: list[int], advantages: Tensor, penalties: Tensor | None
+        self, micro: MicroBatch, rows: list[int], advantages: Tensor, penalties: Tensor | None = None
     ) -> Iterator[tuple[int, Tensor]]:
         """(step, Σ over rows of w A z / s, flat [d]); a z shared by a sample's steps counts once."""
         pert, wanted = micro.perturbation, set(rows)

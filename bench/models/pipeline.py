@@ -184,9 +184,11 @@ def use_sdpa(network: Any) -> None:
     """
     if isinstance(network, UNet2DConditionModel | Unet3D | AutoencoderKL):
         network.set_attn_processor(AttnProcessor2_0())
-    for layer in network.modules():
-        if isinstance(layer, Attention | AttentionModuleMixin):
-            layer.forward = partial(layer.processor, layer)
+    layers: Any = (
+        layer for layer in network.modules() if isinstance(layer, Attention | AttentionModuleMixin)
+    )
+    for layer in layers:
+        layer.forward = partial(layer.processor, layer)
 
 
 def _class_of(directory: Path, family: str) -> tuple[type[Any], Blueprint]:

@@ -31,8 +31,9 @@ class RepeatedLast(JointAttnProcessor2_0):
         self, attn: Attention, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, **_: Any
     ) -> Any:
         """Patches [B, n, width] and words [B, m, width] → the same, as the processor that this replaces."""
+        plain: Any = super().__call__
         if encoder_hidden_states is None:  # attention among patches alone
-            return super().__call__(attn, hidden_states)
+            return plain(attn, hidden_states)
         patches: Any = (attn.to_q, attn.to_k, attn.to_v)
         words: Any = (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj)
         of_patches = [_heads(attn, layer(hidden_states)) for layer in patches]

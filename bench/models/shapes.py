@@ -58,5 +58,6 @@ def picture_shape(config: ModelConfig) -> tuple[int, ...]:
     if "path" in places and None not in places.values():
         check_weights_are_there(config.model_copy(update=places), config.family)
     with shapes_only(lambda network: None):
-        chain = registry.load("model", config.family)(random_model(config), torch.device("meta"))
-    return (*((chain.frames,) if isinstance(chain, MakesVideos) else ()), 3, *chain.pixels)
+        chain: Any = registry.load("model", config.family)(random_model(config), torch.device("meta"))
+    pixels = chain.pixels
+    return (*((chain.frames,) if isinstance(chain, MakesVideos) else ()), 3, *pixels)

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -101,8 +102,8 @@ def export_flow(work: Path, image: Path, target: Path, step: int | None = None) 
     decoder's config is its own, as this pipeline wants a shift of latents, if only by 0.
     """
     encoders = build_encoders(image)
-    widths = [encoder.config.hidden_size for encoder in encoders]
-    projected = [encoder.config.projection_dim for encoder in encoders]
+    configs: list[Any] = [encoder.config for encoder in encoders]
+    widths, projected = [c.hidden_size for c in configs], [c.projection_dim for c in configs]
     network = build_transformer(sum(widths), sum(projected))
     load_average(network, work / "flow-training", step)
     target.mkdir(parents=True, exist_ok=True)

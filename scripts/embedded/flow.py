@@ -9,14 +9,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from bench.models.repeated_token import repeat_last
 from diffusers import AutoencoderKL, SD3Transformer2DModel
 from torch import Tensor, nn
 from transformers import CLIPModel, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from bench.models.repeated_token import repeat_last
 from scripts.embedded.captions import sample_caption
 from scripts.embedded.compose import BACKGROUND_NAMES, Library, load_library
 from scripts.embedded.loop import Schedule, Training, save_atomically, train
@@ -39,7 +40,7 @@ def build_encoders(image: Path) -> list[CLIPTextModelWithProjection]:
 
     image: the image pipeline's directory; the reward's lies beside it.
     """
-    clip = CLIPModel.from_pretrained(image.parent / "clip", dtype=torch.float32, local_files_only=True)
+    clip: Any = CLIPModel.from_pretrained(image.parent / "clip", dtype=torch.float32, local_files_only=True)
     first = CLIPTextModelWithProjection(clip.config.text_config)
     first.text_model.load_state_dict(clip.text_model.state_dict())
     first.text_projection.load_state_dict(clip.text_projection.state_dict())
@@ -78,8 +79,9 @@ def build_transformer(
         pooled_projection_dim=pooled,
         pos_embed_max_size=8 // patch,
     )
-    zeroed = [network.proj_out, network.norm_out.linear]
-    for block in network.transformer_blocks:
+    blocks: Any = network.transformer_blocks
+    zeroed: list[Any] = [network.proj_out, network.norm_out.linear]
+    for block in blocks:
         zeroed += [block.norm1.linear, block.norm1_context.linear]
     for layer in zeroed:
         nn.init.zeros_(layer.weight)

@@ -21,7 +21,7 @@ from tests.support.pipelines import image_chain
 from tests.support.toy import ToyChain
 from tests.support.toys import Bowl, Distance, Pattern, batch_of, engine_of, gradient
 
-LOUD = {"eta": 1.0, "scale": 0.3}
+LOUD = {"k": 2, "eta": 1.0, "scale": 0.3}
 METHODS: list[tuple[str, dict[str, Any]]] = [
     *((name, {}) for name in registry.own("method")),
     ("rlr", {"start": "norms", "completion": "resampled"}),
