@@ -65,6 +65,10 @@ class ModelFile(Strict):
     """configs/models/<name>.yaml: the model, and what suits it."""
 
     model: dict[str, Any]
+    like: str | None = Field(
+        default=None,
+        description="a shipped model whose settings of methods (configs/methods) apply here, too",
+    )
     reward: str = "clip"
     prompts: str = "emoji"
     train: dict[str, Any] = Field(default_factory=dict)

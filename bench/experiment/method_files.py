@@ -2,7 +2,7 @@
 
 A file has a block `default` and blocks for models, and `search` for tuning (`bench.experiment.search`). A
 preset's file (key `base`) lies over its base's: base `default`, base's model, preset `default`, preset's
-model, each over the one before.
+model, each over the one before. A model's blocks lie over those of the model that it is `like`.
 """
 
 from collections.abc import Mapping
@@ -14,6 +14,7 @@ from bench.base.errors import BenchError, did_you_mean
 from bench.base.layers import Layers, read_yaml, readable, shipped
 from bench.base.strict import Strict
 from bench.experiment.files import MethodBlock
+from bench.experiment.model_files import alike
 
 
 class Block(NamedTuple):
@@ -27,8 +28,9 @@ class Block(NamedTuple):
 def blocks(method: str, model: str) -> tuple[Block, ...]:
     """What the files say about a method on a model, lowest first. Raises BenchError for a faulty file."""
     base = registry.find("method", method).base
-    own = file_blocks(method, model)
-    return own if base is None else (*file_blocks(base, model), *own)
+    models = alike(model)
+    own = file_blocks(method, models)
+    return own if base is None else (*file_blocks(base, models), *own)
 
 
 def shipped_config(method: str, model: str, settings: Mapping[str, Any] | None = None) -> Strict:
@@ -40,8 +42,8 @@ def shipped_config(method: str, model: str, settings: Mapping[str, Any] | None =
 
 
 @cache
-def file_blocks(name: str, model: str) -> tuple[Block, ...]:
-    """The blocks of configs/methods/<name>.yaml alone that apply to a model; none without a file."""
+def file_blocks(name: str, models: tuple[str, ...]) -> tuple[Block, ...]:
+    """The blocks of configs/methods/<name>.yaml alone, `default` and those of models; none without a file."""
     files = shipped("methods")
     if name not in files:
         return ()
@@ -55,6 +57,6 @@ def file_blocks(name: str, model: str) -> tuple[Block, ...]:
             raise BenchError(f"{file}: {key}: expected a mapping, found {value!r}")
     return tuple(
         Block(file, key, Layers().add(file, key, tree[key] or {}).build(MethodBlock))
-        for key in ("default", model)
+        for key in ("default", *models)
         if key in tree
     )

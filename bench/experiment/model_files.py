@@ -29,6 +29,25 @@ def model_file(name: str) -> tuple[str, ModelFile]:
     return readable(known[name]), load_config(known[name], ModelFile)
 
 
+def alike(name: str) -> tuple[str, ...]:
+    """The models whose blocks in configs/methods apply to a model, lowest first: the one that its file says it
+    is like, if any, that one's likewise, and itself.
+
+    Raises BenchError if a file says so of no shipped model, or in a circle.
+    """
+    found, known = [name], shipped("models")
+    while found[0] in known or found[0].endswith((".yaml", ".yml")):
+        origin, file = model_file(found[0])
+        if file.like is None:
+            break
+        if file.like not in known or file.like in found:
+            others = [other for other in known if other not in found]
+            hint = did_you_mean(file.like, others)
+            raise BenchError(f"{origin}: like: '{file.like}' is no other shipped model.{hint}")
+        found.insert(0, file.like)
+    return tuple(found)
+
+
 def model_settings(name: str, overrides: Sequence[Override]) -> ModelConfig:
     """The settings of a model alone: its file, then what is said about `model` and `sampler`.
 

@@ -132,3 +132,31 @@ def test_describe_of_a_preset_has_its_bases_text_and_both_files() -> None:
         "completion: none",
     ):
         assert part in out.getvalue()
+
+
+def test_a_models_blocks_lie_over_those_of_the_model_it_is_like(methods: Path, tmp_path: Path) -> None:
+    models = methods.parent / "models"
+    (models / "second.yaml").write_text("like: tiny\n" + (models / "tiny.yaml").read_text())
+    (methods / "mine.yaml").write_text(
+        "base: rlr\ndefault: {method: {h: 1}}\n"
+        "second: {train: {lr: 0.5}}\ntiny: {method: {h: 3}, train: {lr: 0.25, steps: 7}}\n"
+    )
+    third = tmp_path / "third.yaml"
+    third.write_text("like: second\n" + (models / "tiny.yaml").read_text())
+    for model in ("second", str(third)):
+        mine = trained(tmp_path, "mine", model=model)["mine"]
+        assert (mine.method.config["h"], mine.train.lr, mine.train.steps) == (3, 0.5, 7)
+
+
+@pytest.mark.parametrize(
+    ("like", "hint"), [("tinny", "Did you mean 'tiny'?"), ("mine", ""), ("tiny-flow", "")]
+)
+def test_a_model_that_is_like_none_is_refused(methods: Path, like: str, hint: str) -> None:
+    models = methods.parent / "models"
+    text = (models / "tiny.yaml").read_text()
+    (models / "mine.yaml").write_text(f"like: {like}\n" + text)
+    (models / "tiny.yaml").write_text("like: mine\n" + text)
+    with pytest.raises(BenchError) as caught:
+        method_files.blocks("rlr", "mine")
+    assert ".yaml: like: '" in str(caught.value) and "is no other shipped model." in str(caught.value)
+    assert str(caught.value).endswith(hint)
