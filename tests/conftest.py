@@ -92,7 +92,7 @@ def _imports_are_no_garbage() -> None:
 
 @pytest.fixture(autouse=True)
 def _environment_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Commands that run in this process leave what they set (`--device` sets BENCH_DEVICE) to no other test."""
+    """Commands that run in this process leave nothing that they set to other tests, such as BENCH_DEVICE."""
     before = dict(os.environ)
     monkeypatch.delenv("BENCH_DEVICE", raising=False)
     yield

@@ -67,7 +67,7 @@ class ModelFile(Strict):
     model: dict[str, Any]
     like: str | None = Field(
         default=None,
-        description="a shipped model whose settings of methods (configs/methods) apply here, too",
+        description="a shipped model whose blocks in configs/methods apply here, too",
     )
     reward: str = "clip"
     prompts: str = "emoji"

@@ -30,8 +30,9 @@ def model_file(name: str) -> tuple[str, ModelFile]:
 
 
 def alike(name: str) -> tuple[str, ...]:
-    """The models whose blocks in configs/methods apply to a model, lowest first: the one that its file says it
-    is like, if any, that one's likewise, and itself.
+    """The models whose blocks in configs/methods apply to a model, lowest first.
+
+    They are the one that its file says it is like, if any, that one's in the same way, and itself.
 
     Raises BenchError if a file says so of no shipped model, or in a circle.
     """
