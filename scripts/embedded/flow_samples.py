@@ -108,3 +108,27 @@ def make_flow_sheet(weights: Path, target: Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     draw_sheet(sections).save(target)
     return target
+
+
+def make_naming_sheets(weights: Path, work: Path, objects: int = 32) -> Path:
+    """Pictures for somebody to name who has not seen the prompts: a sheet `naming-N.png` of both models at
+    guidance 1 and 2 each, in an order that the numbers do not tell.
+
+    Returns the key, `naming.json`: the model of every sheet, and the objects in the order of the pictures.
+    """
+    first = {combination[0]: combination for combination in reversed(combinations(heldout=False))}
+    wanted = sorted(first.values(), key=lambda combination: prompt(*combination))
+    order = torch.Generator().manual_seed(32)
+    wanted = [wanted[k] for k in torch.randperm(len(wanted), generator=order)[:objects].tolist()]
+    runs = [("sd", 20, 1.0), ("flow", 10, 1.0), ("sd", 20, 2.0), ("flow", 10, 2.0)]
+    key: dict[str, dict[str, object]] = {}
+    for number, run in enumerate(torch.randperm(len(runs), generator=order).tolist(), start=1):
+        name, steps, guidance = runs[run]
+        shown = [wanted[k] for k in torch.randperm(objects, generator=order).tolist()]
+        pictures = sample_chain(load_chain(weights / name, steps, guidance), [prompt(*c) for c in shown])
+        labels = [str(k + 1) for k in range(objects)]
+        draw_sheet([(f"sheet {number}", pictures, labels)]).save(work / f"naming-{number}.png")
+        model = f"{name}, {steps} steps, guidance {guidance:g}"
+        key[str(number)] = {"model": model, "objects": [concept for concept, _, _ in shown]}
+    (work / "naming.json").write_text(json.dumps(key, indent=1) + "\n")
+    return work / "naming.json"

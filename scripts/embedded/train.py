@@ -1,10 +1,10 @@
 """Make the embedded models: `python -m scripts.embedded.train <stage>`.
 
 Stages, in order: fetch, data, tokenizer, vae, reward, unet, export, video, export-video, flow, export-flow,
-evaluate, sheet, evaluate-video, strips, evaluate-flow, flow-sheet; `all` runs them one after the other. Every
-stage reads and writes the work directory; `reward` and `unet` need only the ones before them and may run side
-by side, `video` and `flow` start from the exported image model (or from the one that ships: `--image`). A
-stage that was killed continues where its last snapshot left it.
+evaluate, sheet, evaluate-video, strips, evaluate-flow, flow-sheet, naming; `all` runs them one after the
+other. Every stage reads and writes the work directory; `reward` and `unet` need only the ones before them and
+may run side by side, `video` and `flow` start from the exported image model (or from the one that ships:
+`--image`). A stage that was killed continues where its last snapshot left it.
 """
 
 import argparse
@@ -33,6 +33,7 @@ STAGES = (
     "strips",
     "evaluate-flow",
     "flow-sheet",
+    "naming",
 )
 DEFAULT_WORK = cache_directory() / "embedded"
 STEPS = {"vae": 6500, "reward": 4700, "unet": 5500, "video": 4000, "flow": 1850}
@@ -130,6 +131,12 @@ def _flow_sheet(arguments: argparse.Namespace) -> None:
     _log(str(make_flow_sheet(_weights(arguments), arguments.work / "flow-contact-sheet.png")))
 
 
+def _naming(arguments: argparse.Namespace) -> None:
+    from scripts.embedded.flow_samples import make_naming_sheets
+
+    _log(str(make_naming_sheets(_weights(arguments), arguments.work)))
+
+
 def _evaluate(arguments: argparse.Namespace) -> None:
     from scripts.embedded.evaluate import evaluate
 
@@ -168,6 +175,7 @@ _RUN: dict[str, Callable[[argparse.Namespace], None]] = {
     "export-flow": _export_flow,
     "evaluate-flow": _evaluate_flow,
     "flow-sheet": _flow_sheet,
+    "naming": _naming,
     "export-video": _export_video,
     "evaluate": _evaluate,
     "sheet": _sheet,

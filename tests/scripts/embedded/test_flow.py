@@ -1,5 +1,6 @@
 """The flow model's recipe: what the transformer starts as, its texts and its loss."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,13 @@ from diffusers import StableDiffusion3Pipeline
 from torch import Tensor, nn
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
-from bench.models.embedded import SD_DIR
+from bench.models.embedded import SD_DIR, WEIGHTS_DIR
 from scripts.embedded import flow
 from scripts.embedded.assemble import export_flow
 from scripts.embedded.compose import BACKGROUND_NAMES, Library
 from scripts.embedded.data import Picture
 from scripts.embedded.flow import FlowData, build_encoders, build_transformer, encode_words, velocity_loss
-from scripts.embedded.flow_samples import load_chain
+from scripts.embedded.flow_samples import load_chain, make_naming_sheets
 from scripts.embedded.loop import save_atomically
 from scripts.embedded.placement import Placement
 from scripts.embedded.unet import LatentCache, token_ids
@@ -130,3 +131,16 @@ def test_what_is_exported_makes_the_same_pictures_in_diffusers_and_here(tmp_path
     ours = picture(chain, x, texts)
     assert float(ours.std()) > 0.05
     torch.testing.assert_close(ours, images.images, rtol=0, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_sheets_for_naming_show_the_same_objects_in_other_orders(tmp_path: Path) -> None:
+    key = json.loads(make_naming_sheets(WEIGHTS_DIR, tmp_path, objects=3).read_text())
+    assert sorted(sheet["model"] for sheet in key.values()) == [
+        f"{name}, {steps} steps, guidance {g}"
+        for name, steps, g in (("flow", 10, 1), ("flow", 10, 2), ("sd", 20, 1), ("sd", 20, 2))
+    ]
+    shown = [tuple(sheet["objects"]) for sheet in key.values()]
+    assert len({frozenset(objects) for objects in shown}) == 1 and len(set(shown)) > 1
+    sheets = {(tmp_path / f"naming-{number}.png").read_bytes() for number in key}
+    assert len(sheets) == 4
