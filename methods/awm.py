@@ -16,8 +16,8 @@ ratio is 1 then, nothing is clipped, and the gradient is that of the plain weigh
 no log-likelihood of what the sampler makes, the gradient is not that of E[R] and counts as biased.
 
 Differs from the authors' code: the baseline is the mean reward of the prompt's other samples, theirs has the
-sample itself; levels are drawn from equal parts of the chain, without their rounding; samples are made by the
-model's own solver, theirs by SA-Solver. They train without guidance (--set model.guidance=1).
+sample itself (`mean_prompt`); levels are drawn from equal parts of the chain, without their rounding; samples
+are made by the model's own solver, theirs by SA-Solver. They train without guidance (--set model.guidance=1).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pydantic import Field
 
 from bench.base.lazy import torch
 from bench.base.strict import Strict
-from bench.engine.advantages import Baseline, advantages
+from bench.engine.advantages import AdvantageConfig, Baseline, Divisor, advantages
 from bench.engine.batch import Batch, Report
 from bench.engine.final_samples import RunningMean, final_samples, holding, levels
 from bench.engine.method import Method
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 SMALLEST = 1e-10  # δ, added to a squared error
 
 
-class AwmConfig(Strict):
+class AwmConfig(AdvantageConfig):
     """Settings of Advantage Weighted Matching."""
 
     levels: int | None = Field(
@@ -53,10 +53,11 @@ class AwmConfig(Strict):
     noise_power: float = Field(
         default=1.0, ge=0, description="a, of the noise level that a loss is multiplied by; 0: all alike"
     )
-    baseline: Baseline = Field(default="loo_prompt", description="none, loo, or loo_prompt")
-    advantage_max: float = Field(
-        default=5.0, gt=0, description="A_max: advantages are cut off there, in standard deviations"
+    baseline: Baseline = Field(
+        default="loo_prompt", description=AdvantageConfig.model_fields["baseline"].description
     )
+    divide: Divisor = Field(default="batch", description=AdvantageConfig.model_fields["divide"].description)
+    advantage_max: float = Field(default=5.0, gt=0, description="A_max: advantages are cut off there")
     kl: float = Field(
         default=0.003, ge=0, description="weight of the squared difference to the base model's velocity"
     )
@@ -105,8 +106,7 @@ class Awm(Method):
     def _advantage(self, rewards: torch.Tensor, batch: Batch) -> torch.Tensor:
         """A, [B], from -1 to 1."""
         c = self.config
-        against = advantages(rewards, batch.prompts, c.baseline)
-        return (against / rewards.std(unbiased=False).clamp(min=1e-6) / c.advantage_max).clamp(-1, 1)
+        return (advantages(rewards, batch.prompts, c.baseline, c.divide) / c.advantage_max).clamp(-1, 1)
 
     def loss(self, advantage: torch.Tensor, p: Prediction) -> torch.Tensor:
         """Of some samples, [n]. advantage: [B]."""

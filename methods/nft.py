@@ -14,10 +14,10 @@ That is no gradient of E[R], as a matching loss takes the place of -log p(x_0); 
 biased, and only its direction can be compared (docs/estimators.md).
 
 Differs from the authors' code: the baseline is the mean reward of the prompt's other samples, theirs has the
-sample itself, which shrinks A by 1 - 1/n; all samples of a batch share its levels, theirs are shuffled for
-each sample; samples are made by the model's own solver, where they take second-order steps; one optimizer
-step per batch. They train and sample without guidance (--set model.guidance=1); with guidance, it is the
-guided prediction that is matched.
+sample itself (`mean_prompt`), which shrinks A by 1 - 1/n; all samples of a batch share its levels, theirs are
+shuffled for each sample; samples are made by the model's own solver, where they take second-order steps; one
+optimizer step per batch. They train and sample without guidance (--set model.guidance=1); with guidance, it
+is the guided prediction that is matched.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pydantic import Field
 
 from bench.base.lazy import torch
 from bench.base.strict import Strict
-from bench.engine.advantages import Baseline, advantages
+from bench.engine.advantages import AdvantageConfig, Baseline, Divisor, advantages
 from bench.engine.batch import Batch, Report
 from bench.engine.chain import per_row
 from bench.engine.final_samples import OLDER, RunningMean, final_samples, holding, levels
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 SMALLEST = 1e-5  # mean absolute error that a loss is divided by
 
 
-class NftConfig(Strict):
+class NftConfig(AdvantageConfig):
     """Settings of DiffusionNFT."""
 
     beta: float = Field(
@@ -56,10 +56,11 @@ class NftConfig(Strict):
     adaptive: bool = Field(
         default=True, description="divide squared errors by the sample's mean absolute error"
     )
-    baseline: Baseline = Field(default="loo_prompt", description="none, loo, or loo_prompt")
-    advantage_max: float = Field(
-        default=5.0, gt=0, description="A_max: advantages are cut off there, in standard deviations"
+    baseline: Baseline = Field(
+        default="loo_prompt", description=AdvantageConfig.model_fields["baseline"].description
     )
+    divide: Divisor = Field(default="batch", description=AdvantageConfig.model_fields["divide"].description)
+    advantage_max: float = Field(default=5.0, gt=0, description="A_max: advantages are cut off there")
     kl: float = Field(
         default=1e-4, ge=0, description="weight of the squared difference to the base model's velocity"
     )
@@ -103,9 +104,8 @@ class Nft(Method):
     def _optimality(self, rewards: torch.Tensor, batch: Batch) -> torch.Tensor:
         """r, [B]."""
         c = self.config
-        against = advantages(rewards, batch.prompts, c.baseline)
-        relative = against / rewards.std(unbiased=False).clamp(min=1e-6) / c.advantage_max
-        return (relative / 2 + 0.5).clamp(0, 1)
+        advantage = advantages(rewards, batch.prompts, c.baseline, c.divide)
+        return (advantage / c.advantage_max / 2 + 0.5).clamp(0, 1)
 
     def loss(self, optimality: torch.Tensor, p: Prediction) -> torch.Tensor:
         """Of some samples, [n]. optimality: [B]."""
