@@ -20,7 +20,6 @@ from bench.models.blueprints import Blueprint, Files
 from bench.models.config import ModelConfig, SolverName
 from bench.models.flow import FlowSolver, flow_solver
 from bench.models.latent_chain import LatentChain
-from bench.models.pipeline import load_pipeline, network_dtype
 from bench.models.pipeline_settings import check_width, setting
 from bench.models.random_weights import read_json
 from bench.models.text import TextEncoder, Texts
@@ -117,11 +116,6 @@ class FluxChain(LatentChain):
     name: ClassVar[str] = "flux"
     pipelines: ClassVar[tuple[str, ...]] = ("FluxPipeline",)
     usual: ClassVar[str] = "--set model.solver=flow_sde"
-
-    @classmethod
-    def load(cls, config: ModelConfig, device: torch.device) -> FluxChain:
-        """The chain of the pipeline in config.path or of a `random:` source. Raises BenchError."""
-        return cls(load_pipeline(config, network_dtype(config, device), "flux"), config, device)
 
     def __init__(self, pipeline: Pipeline, config: ModelConfig, device: torch.device) -> None:
         """See LatentChain."""

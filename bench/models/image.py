@@ -13,7 +13,6 @@ from bench.models.blueprints import Blueprint
 from bench.models.config import ModelConfig
 from bench.models.diffusion import diffusion_solver
 from bench.models.latent_chain import LatentChain
-from bench.models.pipeline import load_pipeline, network_dtype
 from bench.models.text import ClipTexts, Texts
 from bench.models.unet_settings import check_unet
 
@@ -57,11 +56,6 @@ class ImageChain(LatentChain):
 
     name: ClassVar[str] = "image"
     pipelines: ClassVar[tuple[str, ...]] = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
-
-    @classmethod
-    def load(cls, config: ModelConfig, device: torch.device) -> ImageChain:
-        """The chain of the pipeline in config.path or of a `random:` source. Raises BenchError."""
-        return cls(load_pipeline(config, network_dtype(config, device)), config, device)
 
     def __init__(self, pipeline: Pipeline, config: ModelConfig, device: torch.device) -> None:
         """See LatentChain."""

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ from bench.models import lora_files
 from bench.models.blueprints import blueprint_of
 from bench.models.config import ModelConfig
 from bench.models.lora import add_lora, call_directly, check_perturbable, lora_parameters, perturbed
-from bench.models.pipeline import decoder_dtype, network_dtype, use_sdpa
+from bench.models.pipeline import decoder_dtype, load_pipeline, network_dtype, use_sdpa
 from bench.models.sizes import DECODED
 from bench.models.text import Schedule, TextCondition, Texts, make_schedule
 
@@ -37,6 +37,13 @@ KINDS_OF_CALL = 64  # that are compiled: so many rows, with a graph or without; 
 
 class LatentChain(ABC):
     """The reverse chain of a pipeline with a LoRA on its network, a UNet or a transformer."""
+
+    name: ClassVar[str]  # of the family
+
+    @classmethod
+    def load(cls, config: ModelConfig, device: torch.device) -> Self:
+        """The chain of the pipeline in config.path or of a `random:` source. Raises BenchError."""
+        return cls(load_pipeline(config, network_dtype(config, device), cls.name), config, device)
 
     def __init__(self, pipeline: Pipeline, config: ModelConfig, device: torch.device) -> None:
         """pipeline: from `load_pipeline`; frozen and moved to the device, its network gets a fresh LoRA.

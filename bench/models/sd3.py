@@ -19,7 +19,6 @@ from bench.models.blueprints import Blueprint, Files
 from bench.models.config import ModelConfig
 from bench.models.flow import flow_solver
 from bench.models.latent_chain import LatentChain
-from bench.models.pipeline import load_pipeline, network_dtype
 from bench.models.pipeline_settings import check_channels, check_width, setting
 from bench.models.random_weights import read_json
 from bench.models.repeated_token import repeat_last
@@ -104,11 +103,6 @@ class Sd3Chain(LatentChain):
     name: ClassVar[str] = "sd3"
     pipelines: ClassVar[tuple[str, ...]] = ("StableDiffusion3Pipeline",)
     usual: ClassVar[str] = "--set model.solver=flow_sde"
-
-    @classmethod
-    def load(cls, config: ModelConfig, device: torch.device) -> Sd3Chain:
-        """The chain of the pipeline in config.path or of a `random:` source. Raises BenchError."""
-        return cls(load_pipeline(config, network_dtype(config, device), "sd3"), config, device)
 
     def __init__(self, pipeline: Pipeline, config: ModelConfig, device: torch.device) -> None:
         """See LatentChain."""

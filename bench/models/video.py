@@ -18,7 +18,6 @@ from bench.models.blueprints import Blueprint
 from bench.models.config import ModelConfig
 from bench.models.diffusion import diffusion_solver
 from bench.models.latent_chain import LatentChain
-from bench.models.pipeline import load_pipeline, network_dtype
 from bench.models.text import ClipTexts, Texts
 from bench.models.unet3d import Unet3D, checkpoint_layers, tell_fps
 from bench.models.unet_settings import check_unet
@@ -44,11 +43,6 @@ class VideoChain(LatentChain):
     name: ClassVar[str] = "video"
     pipelines: ClassVar[tuple[str, ...]] = ("TextToVideoSDPipeline",)
     usual: ClassVar[str] = "--set model.frames=16"
-
-    @classmethod
-    def load(cls, config: ModelConfig, device: torch.device) -> VideoChain:
-        """The chain of the pipeline in config.path or of a `random:` source. Raises BenchError."""
-        return cls(load_pipeline(config, network_dtype(config, device), "video"), config, device)
 
     def __init__(self, pipeline: Pipeline, config: ModelConfig, device: torch.device) -> None:
         """See LatentChain. config.frames: F, checked to be there. Raises BenchError."""

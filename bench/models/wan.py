@@ -23,7 +23,6 @@ from bench.models.blueprints import Blueprint, Files
 from bench.models.config import ModelConfig, SolverName
 from bench.models.flow import FILE, FlowSolver, flow_solver, solver_on
 from bench.models.latent_chain import LatentChain
-from bench.models.pipeline import load_pipeline, network_dtype
 from bench.models.pipeline_settings import check_width, setting
 from bench.models.random_weights import read_json
 from bench.models.text import TextEncoder, Texts
@@ -135,11 +134,6 @@ class WanChain(LatentChain):
     usual: ClassVar[str] = (
         "--set model.solver=flow_sde --set model.frames=33 --set 'model.resolution=[240, 416]'"
     )
-
-    @classmethod
-    def load(cls, config: ModelConfig, device: torch.device) -> WanChain:
-        """The chain of the pipeline in config.path or of a `random:` source. Raises BenchError."""
-        return cls(load_pipeline(config, network_dtype(config, device), "wan"), config, device)
 
     def __init__(self, pipeline: Pipeline, config: ModelConfig, device: torch.device) -> None:
         """See LatentChain. config.frames: F, checked to be there. Raises BenchError."""
