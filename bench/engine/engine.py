@@ -11,16 +11,15 @@ two network graphs never live at once (`bench.engine.kept_graphs`). With A = R -
     ZO  A z / s,  the step run with θ + s z
 
 There are three loops over steps: forward (`Roller.roll`), backward (`Pullback.sweep`, for FO and HO), and
-the sum over z (`Engine._zeroth_order`), which needs no network. `.grad` receives the negative, as optimizers
-descend.
+the sum over z (`LikelihoodRatio.zeroth_order`), which needs no network. `.grad` receives the negative, as
+optimizers descend.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import astuple, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,21 +35,19 @@ from bench.engine.batch import (
     NoiseGradient,
     Perturbation,
     Report,
-    Term,
     Trajectory,
 )
 from bench.engine.chain import Chain, State, Transition
-from bench.engine.control_variate import Control, Sums
+from bench.engine.control_variate import Control
 from bench.engine.forward_process import ForwardProcess
 from bench.engine.kept_graphs import Graphs, Keep, spare_memory
-from bench.engine.kl import check_noise, gather, to_go
-from bench.engine.likelihood_ratio import HalfOrder, Ppo
-from bench.engine.plan import FIRST, UNIT_WEIGHTS, Kind, Plan, Segment
+from bench.engine.kl import check_plans, gather, to_go
+from bench.engine.likelihood_ratio import LikelihoodRatio, Ppo
+from bench.engine.plan import FIRST, UNIT_WEIGHTS, Kind, Plan, Segment, common_steps
 from bench.engine.pullback import Add, Pullback
 from bench.engine.regression import Regression
 from bench.engine.reward import Reward
-from bench.engine.rollout import Draw, MakeStep, Roller
-from bench.engine.stages import ZEROTH_ORDER, stage
+from bench.engine.rollout import Draw, Roller
 from bench.engine.terms import Accumulator, Terms, Watch, flattened
 from bench.engine.world import World
 
@@ -119,34 +116,19 @@ class Engine:
         pert = perturbation or Perturbation()
         if pert.paired and batch.prompts[::2] != batch.prompts[1::2]:
             raise BenchError("antithetic pairs share a prompt: make train.samples_per_prompt even")
-        steps, readout = plans[0].steps, plans[0].readout
-        if any((p.steps, p.readout, p.frames) != (steps, readout, plans[0].frames) for p in plans):
-            raise ValueError("all plans of a batch have the same steps, the same readout and as many frames")
-        if readout is None and steps != self.chain.steps:
-            raise ValueError(f"the plans have {steps} steps, the chain has {self.chain.steps}")
-        if self.graphs.keep == "joint" and not keep_graphs:
-            raise BenchError(
-                "train.graphs=joint keeps graphs for gradients of whole micro-batches, and this method takes "
-                "them of single samples or of some (ddpo.minibatches, grpo.minibatches, rlr.start=norms): "
-                "set train.graphs=staged or auto"
-            )
+        steps = common_steps(plans, self.chain.steps)
         if self.kl:
-            check_noise(e > 0 for p in plans for e in p.eta)
-            if any(p.has(Kind.AM) for p in plans):
-                raise BenchError(
-                    "adjoint matching has the KL in its own objective, λ E[R] - KL: --set train.kl=0, and "
-                    "adjoint_matching.reward_scale for its weight"
-                )
+            check_plans(plans)
         need = any(p.has(*FIRST) for p in plans) if reward_grad is None else reward_grad
         mine = self.world.share(len(batch.prompts))
 
         def roll(count: int) -> list[MicroBatch]:
-            make_step = self._make_step(need, self.micro.of(len(mine)) if keep_graphs else None)
+            self.graphs.start_batch(self.micro.of(len(mine)) if keep_graphs else None, need)
             micros: list[MicroBatch] = []
             for part in split(len(mine), count):
                 index = mine[part.start : part.stop]
                 micro = self.roller.prepare(index, [plans[b] for b in index], batch, pert)
-                self.roller.roll(micro, make_step)
+                self.roller.roll(micro, self._make_step)
                 self.roller.score(micro, need)
                 micros.append(micro)
             return micros
@@ -185,40 +167,32 @@ class Engine:
         chosen = torch.ones(len(advantages), dtype=torch.bool) if include is None else include.cpu()
         if any(m.has(*FIRST) and m.reward_grad is None for m in trajectory.micros):
             raise ValueError("first-order steps need a rollout with reward_grad=True")
-        parameters = self.chain.parameters()
-        for p in parameters:
-            p.grad = None  # the last step's, which nobody needs any more
-        if self.watch is not None:
-            self.watch.weighted(weights, ppo is None)
         scale = 1.0 / int(chosen.sum())
         penalties = self.kl * to_go(trajectory) if self.kl else None
 
-        def pull_back(count: int) -> tuple[Terms, Evaluations, HalfOrder]:
-            terms = Terms(parameters, trajectory.kinds, weights, scale, self.watch, half_order_norms)
-            evaluations = Evaluations()
-            half_order = HalfOrder(self.roller, advantages, evaluations, ppo, control, penalties)
-            for micro in trajectory.micros:
-                if count != self.graphs.together:
-                    micro.graphs.clear()  # they are of other samples together
-                for part in split(len(micro.index), count):
-                    rows = [r for r in part if chosen[micro.index[r]]]
-                    add = self._asking(partial(terms.add, micro))
-                    self.pullback.sweep(micro, rows, add, evaluations, half_order, half_order_norms, matching)
-                    for i, zeroth in self._zeroth_order(micro, rows, advantages, penalties):
-                        terms.add_zeroth(i, zeroth)
-                    terms.close_micro_batch()
-                micro.forget()
-            return terms, evaluations, half_order
+        def pull_back(count: int) -> tuple[Terms, LikelihoodRatio]:
+            terms = Terms(
+                self.chain.parameters(),
+                trajectory.kinds,
+                weights,
+                scale,
+                self.world,
+                self.watch,
+                plain=ppo is None,
+                norms=half_order_norms,
+            )
+            ratio = LikelihoodRatio(self.roller, advantages, terms.evaluations, ppo, control, penalties)
+            for micro, part in self._parts(trajectory, count, terms):
+                rows = [r for r in part if chosen[micro.index[r]]]
+                add = partial(terms.add, micro)
+                self.pullback.sweep(micro, rows, add, terms.evaluations, ratio, half_order_norms, matching)
+                for i, zeroth in ratio.zeroth_order(micro, rows):
+                    terms.add_zeroth(i, zeroth)
+            return terms, ratio
 
-        terms, evaluations, half_order = self.micro.run(trajectory.rows, pull_back)
-        return Report(
-            trajectory.rewards,
-            self._written(terms),
-            *self._counted(trajectory, evaluations),
-            half_order_norms=terms.half_order_norms(self.chain.steps, self.world),
-            control_fits={} if control is None else self._fits(half_order.fits),
-            kl=None if trajectory.kl is None else float(trajectory.kl.sum(1).mean()),
-        )
+        terms, ratio = self.micro.run(trajectory.rows, pull_back)
+        self.graphs.end_batch()
+        return replace(terms.written(trajectory), control_fits=ratio.control_fits(self.world))
 
     def regression(self, trajectory: Trajectory, regression: Regression) -> Report:
         """Write the gradient of a loss at noised final samples into `.grad`, and report it with the loss."""
@@ -243,29 +217,18 @@ class Engine:
     ) -> tuple[Report, float]:
         """Write the gradient that a sweep of each micro-batch gives into `.grad`; the report, and the mean
         over samples of what the sweeps return."""
-        parameters, samples = self.chain.parameters(), len(trajectory.batch.prompts)
-        weights = {**UNIT_WEIGHTS, Kind.MATCH: 1.0}
-        for p in parameters:
-            p.grad = None
-        if self.watch is not None:
-            self.watch.weighted(weights, True)
+        samples, weights = len(trajectory.batch.prompts), {**UNIT_WEIGHTS, Kind.MATCH: 1.0}
 
-        def pull_back(count: int) -> tuple[Terms, Evaluations, Tensor]:
-            terms = Terms(parameters, kinds, weights, 1 / samples, self.watch, False)
-            evaluations, told = Evaluations(), torch.zeros((), device=self.chain.device)
-            for micro in trajectory.micros:
-                if count != self.graphs.together:
-                    micro.graphs.clear()  # they are of other samples together
-                for part in split(len(micro.index), count):
-                    add = self._asking(partial(terms.add, micro))
-                    told = told + sweep(micro, list(part), add, evaluations)
-                    terms.close_micro_batch()
-                micro.forget()
-            return terms, evaluations, told
+        def pull_back(count: int) -> tuple[Terms, Tensor]:
+            terms = Terms(self.chain.parameters(), kinds, weights, 1 / samples, self.world, self.watch)
+            told = torch.zeros((), device=self.chain.device)
+            for micro, rows in self._parts(trajectory, count, terms):
+                told = told + sweep(micro, rows, partial(terms.add, micro), terms.evaluations)
+            return terms, told
 
-        terms, evaluations, told = self.micro.run(trajectory.rows, pull_back)
-        report = Report(trajectory.rewards, self._written(terms), *self._counted(trajectory, evaluations))
-        return report, float(self.world.sum(told)) / samples
+        terms, told = self.micro.run(trajectory.rows, pull_back)
+        self.graphs.end_batch()
+        return terms.written(trajectory), float(self.world.sum(told)) / samples
 
     def pathwise(
         self, trajectory: Trajectory, at_step: Callable[[int, Tensor], None] | None = None
@@ -304,12 +267,12 @@ class Engine:
         batch, evaluations = Batch(tuple(prompts), 0), Evaluations()
         rewards, gradients = list[Tensor](), list[Tensor]()
         for part in split(len(prompts), self.micro.of(len(prompts))):
-            index = list(part)
-            micro = self.roller.prepare(index, [plan] * len(index), batch, Perturbation()).first_order()
+            micro = self.roller.prepare(part, [plan] * len(part), batch, Perturbation()).first_order()
             x = noise[part.start : part.stop].detach().requires_grad_()
-            self.roller.roll(micro, self._make_step(True, len(index)), start=x.detach())
+            self.graphs.start_batch(len(part), True)
+            self.roller.roll(micro, self._make_step, start=x.detach())
             self.roller.score(micro, need_grad=True)
-            cotangent = self.pullback.sweep(micro, list(range(len(index))), None, evaluations)
+            cotangent = self.pullback.sweep(micro, list(range(len(part))), None, evaluations)
             with torch.enable_grad():
                 start = self.chain.prior(x).x
             gradients.append(torch.autograd.grad(start, x, cotangent)[0])
@@ -318,68 +281,19 @@ class Engine:
         forward = len(prompts) * self.chain.steps * self.chain.evaluations_per_step
         return NoiseGradient(torch.cat(rewards), torch.cat(gradients), forward, evaluations.backward)
 
-    def _make_step(self, first_order: bool, together: int | None) -> MakeStep:
-        """What makes the steps of a batch's rollout, each only if the batch is not to be left. together:
-        samples that are pulled back at once, whose graphs may be kept; None: none may."""
-        if together is not None:
-            self.graphs.start_batch(together)
-        plain = together is None or self.graphs.keep == "staged"
+    def _make_step(self, micro: MicroBatch, state: State, i: int) -> Transition:
+        """Step i of a rollout, only if the batch is not to be left."""
+        self.world.check()
+        return self.graphs.make_step(micro, state, i)
 
-        def step(micro: MicroBatch, state: State, i: int) -> Transition:
-            self.world.check()
-            if plain:
-                return self.roller.step(micro, state, i, list(range(len(micro.index))))
-            return self.graphs.make_step(micro, state, i, first_order)
-
-        return step
-
-    def _asking(self, add: Add) -> Add:
-        """The same, only if the batch is not to be left: a sweep comes here at each step."""
-
-        def asked(*step: Any) -> None:
-            self.world.check()
-            add(*step)
-
-        return asked
-
-    def _written(self, terms: Terms) -> dict[str, Term]:
-        """Write minus the weighted sum of the terms into `.grad`; what is reported of each."""
-        self.graphs.end_batch()
-        gradient, report = terms.summed(self.world)
-        parameters = self.chain.parameters()
-        for p, g in zip(parameters, gradient.split([p.numel() for p in parameters]), strict=True):
-            p.grad = -g.reshape(p.shape).to(p.dtype)
-        return report
-
-    def _zeroth_order(
-        self, micro: MicroBatch, rows: list[int], advantages: Tensor, penalties: Tensor | None = None
-    ) -> Iterator[tuple[int, Tensor]]:
-        """(step, Σ over rows of w A z / s, flat [d]); a z shared by a sample's steps counts once."""
-        pert, wanted = micro.perturbation, set(rows)
-        local = advantages.to(micro.eta.device)[micro.at(micro.index)]
-        dear = None if penalties is None else penalties[micro.at(micro.index)]
-        for i in range(micro.steps):
-            active = sorted(wanted.intersection(micro.rows(i, Kind.ZO)))
-            if not active:
-                continue
-            with stage(ZEROTH_ORDER):
-                z, these = self.roller.z(micro, i, active), micro.at(active)
-                known = local[these] if dear is None else local[these] - dear[these, i]
-                gradient = (known * micro.weight[these, i] / pert.scale) @ z
-            yield i, gradient
-            if pert.shared:
-                wanted.difference_update(active)
-
-    def _counted(self, trajectory: Trajectory, evaluations: Evaluations) -> tuple[int, int, int]:
-        """forward, backward, again of a gradient, over all processes. The rollout counts with its first one;
-        for later ones the parameters are new, so that its steps are run because the method needs them."""
-        counts = torch.tensor(astuple(evaluations), dtype=torch.float64, device=self.chain.device)
-        forward, backward, again = (int(n) for n in self.world.sum(counts))
-        first, trajectory.used = not trajectory.used, True
-        return (forward + trajectory.forward, backward, again) if first else (forward + again, backward, 0)
-
-    def _fits(self, fits: Mapping[int, Sums]) -> dict[int, Sums]:
-        """What a control variate learns from, over all processes: each must learn the same."""
-        table = [astuple(fits[i] if i in fits else Sums()) for i in range(self.chain.steps)]
-        summed = self.world.sum(torch.tensor(table, dtype=torch.float64, device=self.chain.device))
-        return {i: sums for i, row in enumerate(summed.tolist()) if (sums := Sums(*row)).rows > 0}
+    def _parts(
+        self, trajectory: Trajectory, count: int, terms: Terms
+    ) -> Iterator[tuple[MicroBatch, list[int]]]:
+        """Rows of every micro-batch, so many at a time, each of which is a micro-batch of the terms."""
+        for micro in trajectory.micros:
+            if count != self.graphs.together:
+                micro.graphs.clear()  # they are of other samples together
+            for part in split(len(micro.index), count):
+                yield micro, list(part)
+                terms.close_micro_batch()
+            micro.forget()

@@ -24,6 +24,7 @@ import psutil
 import torch
 from torch import Tensor
 
+from bench.base.errors import BenchError
 from bench.base.units import readable_size
 from bench.engine.at_once import split
 from bench.engine.batch import Graph, MicroBatch
@@ -65,15 +66,27 @@ class Graphs:
         self.activations = offloaded if offload else nullcontext
         self._needed = 0  # bytes of a GPU that a batch took, without its kept graphs: the most so far
         self.left = 0  # of the budget, for this batch
-        self.together = 1  # samples that are pulled back at once
+        self.together: int | None = 1  # samples that are pulled back at once
+        self.kinds: tuple[Kind, ...] = PULLED_BACK
         self.kept = Kept()
         # Bytes of a step's graph, by rows, kind, and whether the gradient goes on to x_i.
         self._sizes: dict[tuple[int, Kind, bool], int] = {}
         self._alive = weakref.WeakSet[Graph]()  # one that is dropped gives its bytes back
 
-    def start_batch(self, together: int) -> None:
-        """Forget what was counted of the batch before. together: samples that are pulled back at once."""
+    def start_batch(self, together: int | None, first_order: bool) -> None:
+        """Forget what was counted of the batch before. first_order: dR/dx_0 is pulled back.
+
+        together: samples that are pulled back at once; None: not all of a micro-batch, so that no graph would
+        serve. Raises BenchError if all are to be kept then.
+        """
+        if together is None and self.keep == "joint":
+            raise BenchError(
+                "train.graphs=joint keeps graphs for gradients of whole micro-batches, and this method takes "
+                "them of single samples or of some (ddpo.minibatches, grpo.minibatches, rlr.start=norms): "
+                "set train.graphs=staged or auto"
+            )
         self.together = together
+        self.kinds = PULLED_BACK if first_order else (Kind.HO,)
         self.kept = Kept()
         if self.keep == "auto":
             self.left = self.budget(self._needed) - sum(graph.bytes for graph in self._alive)
@@ -93,14 +106,15 @@ class Graphs:
         with torch.enable_grad(), self.activations():
             return Graph(inputs, self.roller.transition(micro, state, i, rows, kind))
 
-    def make_step(self, micro: MicroBatch, state: State, i: int, first_order: bool) -> Transition:
-        """Step i of the rollout; what it returns has no graph. first_order: dR/dx_0 is pulled back."""
-        kinds = PULLED_BACK if first_order else (Kind.HO,)
-        everyone = range(len(micro.index))
+    def make_step(self, micro: MicroBatch, state: State, i: int) -> Transition:
+        """Step i of the rollout; what it returns has no graph."""
+        everyone = list(range(len(micro.index)))
+        if self.together is None or self.keep == "staged":
+            return self.roller.step(micro, state, i, everyone)
         groups = [
             (kind, rows)
             for part in split(len(everyone), self.together)
-            for kind in kinds
+            for kind in self.kinds
             if (rows := [r for r in micro.rows(i, kind) if r in part])
             # else no parameters to learn, no earlier step to hand x to:
             and (kind is not Kind.PASS or any(micro.onward[r][i] for r in rows))
@@ -109,7 +123,7 @@ class Graphs:
         if self.keep == "auto":
             self._keep_z(micro, i)
             if [len(rows) for _, rows in groups] != [len(everyone)]:
-                return self.roller.step(micro, state, i, list(everyone))
+                return self.roller.step(micro, state, i, everyone)
         parts: list[tuple[list[int], Transition]] = []
         for kind, rows in groups:
             parts.append((rows, self._kept(micro, state, i, kind, rows)))

@@ -15,7 +15,7 @@ and the sum over steps is the chains' KL. KL_i moves with θ in two ways, like t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from bench.base.errors import BenchError
@@ -23,6 +23,7 @@ from bench.base.lazy import torch
 from bench.engine.advantages import advantages
 from bench.engine.batch import Cotangent, MicroBatch, Trajectory
 from bench.engine.chain import per_row
+from bench.engine.plan import Kind, Plan
 
 if TYPE_CHECKING:
     from bench.engine.world import World
@@ -41,6 +42,16 @@ def check_noise(injected: Iterable[bool], who: str = "") -> None:
             f"{who}train.kl is the KL between chains with noise, and no step of this one injects any: set "
             "the method's eta to more than 0 (for flow matching with model.solver=flow_sde or flow_cps), or "
             "train.kl=0"
+        )
+
+
+def check_plans(plans: Sequence[Plan]) -> None:
+    """Raise BenchError if the objective of a batch's plans cannot have a KL term."""
+    check_noise(e > 0 for p in plans for e in p.eta)
+    if any(p.has(Kind.AM) for p in plans):
+        raise BenchError(
+            "adjoint matching has the KL in its own objective, λ E[R] - KL: --set train.kl=0, and "
+            "adjoint_matching.reward_scale for its weight"
         )
 
 

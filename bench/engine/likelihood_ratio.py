@@ -1,6 +1,6 @@
-"""What half-order blocks pull back from: the likelihood ratio on the noise at their last step.
+"""Likelihood ratios: on the noise at the last step of half-order blocks, and on perturbed parameters.
 
-With x_{i+1} = μ + σ ε and A = R - b, the cotangent of μ is one of
+With x_{i+1} = μ + σ ε and A = R - b, the cotangent of μ where a block ends is one of
 
     A ε/σ                              likelihood ratio (RLR paper §3.2)
     A r ∇_μ log p / …                  PPO's clipped ratio r (DDPO)
@@ -10,12 +10,15 @@ For any g that depends on x_i, θ and earlier noise but not on ε, E[c g - (ε/�
 = 0, and for any number v of that kind E[(ε/σ) v] = 0: so at λ = 1 the third has the mean of the first for
 every c, κ, m. v is the reward of the one-step prediction x̂_0 at μ (never at x_{i+1}, which contains ε), and g
 its gradient with respect to μ: the first two terms of R's expansion in ε. λ = 0 keeps c g alone, biased.
+
+A zeroth-order step runs with θ + s z, so its gradient is A z / s, without a network.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING
 
 from bench.base.lazy import torch
@@ -23,9 +26,12 @@ from bench.engine.batch import Cotangent, Evaluations, MicroBatch
 from bench.engine.chain import State, gaussian_log_prob, per_row
 from bench.engine.control_variate import Control, Sums
 from bench.engine.float16 import Product, network
+from bench.engine.plan import Kind
+from bench.engine.stages import ZEROTH_ORDER, stage
 
 if TYPE_CHECKING:
     from bench.engine.rollout import Roller
+    from bench.engine.world import World
 
 
 @dataclass(frozen=True)
@@ -54,8 +60,8 @@ class Surrogate:
         return Sums(float(len(a)), *(float(x.sum()) for x in (v, v * v, a, a * v, a * s, s * s)))
 
 
-class HalfOrder:
-    """Cotangents of the HO blocks of one batch gradient. `fits`: the control variate's sums by chain step."""
+class LikelihoodRatio:
+    """What the noise at the end of HO blocks and the perturbations of ZO steps give one batch gradient."""
 
     def __init__(
         self,
@@ -73,18 +79,20 @@ class HalfOrder:
         self.roller, self.evaluations = roller, evaluations
         self.advantages = advantages.to(roller.chain.device)
         self.ppo, self.control, self.penalties = ppo, control, penalties
-        self.fits: defaultdict[int, Sums] = defaultdict(Sums)
+        self._fits: defaultdict[int, Sums] = defaultdict(Sums)  # the control variate's, by chain step
+
+    def _advantages(self, micro: MicroBatch, rows: list[int], i: int) -> torch.Tensor:
+        """Of what comes from step i on, [rows]."""
+        these = micro.at([micro.index[r] for r in rows])
+        known = self.advantages[these]
+        return known if self.penalties is None else known - self.penalties[these, i]
 
     def cotangent(self, micro: MicroBatch, i: int, rows: list[int]) -> Cotangent:
         """What gives the cotangent [rows, …] of the mean of step i, where the rows' blocks end.
 
         The plan's weights are in it.
         """
-        these = micro.at([micro.index[r] for r in rows])
-        advantages = self.advantages[these]
-        if self.penalties is not None:
-            advantages = advantages - self.penalties[these, i + 1]
-        weight = micro.weight[micro.at(rows), i]
+        advantages, weight = self._advantages(micro, rows, i + 1), micro.weight[micro.at(rows), i]
         if self.ppo is not None:
             ppo = self.ppo
             return lambda mean, std: _clipped(micro, i, rows, mean, std, weight, advantages, ppo)
@@ -100,7 +108,7 @@ class HalfOrder:
         self, micro: MicroBatch, i: int, rows: list[int], advantages: torch.Tensor, control: Control
     ) -> Cotangent:
         found, scale = self.surrogate(micro, i, rows, control), control.scales[i]
-        self.fits[i] += found.sums(advantages)
+        self._fits[i] += found.sums(advantages)
         known = scale.value * (found.value - scale.centre) + scale.slope * found.correlate
         correction = control.weight * (advantages - known)
 
@@ -139,6 +147,29 @@ class HalfOrder:
             self.evaluations.again += each
             self.evaluations.backward += each if whole else 0
         return Surrogate(slope, (std * noise * slope).flatten(1).sum(1), value)
+
+    def control_fits(self, world: World) -> dict[int, Sums]:
+        """What a control variate learns from, by step, over all processes: each must learn the same."""
+        if self.control is None:
+            return {}
+        chain = self.roller.chain
+        table = [astuple(self._fits[i]) for i in range(chain.steps)]
+        summed = world.sum(torch.tensor(table, dtype=torch.float64, device=chain.device))
+        return {i: sums for i, row in enumerate(summed.tolist()) if (sums := Sums(*row)).rows > 0}
+
+    def zeroth_order(self, micro: MicroBatch, rows: list[int]) -> Iterator[tuple[int, torch.Tensor]]:
+        """(step, Σ over rows of w A z / s, flat [d]); a z shared by a sample's steps counts once."""
+        pert, wanted = micro.perturbation, set(rows)
+        for i in range(micro.steps):
+            active = sorted(wanted.intersection(micro.rows(i, Kind.ZO)))
+            if not active:
+                continue
+            with stage(ZEROTH_ORDER):
+                z, weight = self.roller.z(micro, i, active), micro.weight[micro.at(active), i]
+                gradient = (self._advantages(micro, active, i) * weight / pert.scale) @ z
+            yield i, gradient
+            if pert.shared:
+                wanted.difference_update(active)
 
 
 def _clipped(

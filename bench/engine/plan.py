@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 
 class Kind(StrEnum):
@@ -125,3 +126,31 @@ def tiled(kinds: Sequence[Kind], eta: Sequence[float]) -> Plan:
         else:
             segments.append(Segment(kind, i, i + 1))
     return Plan(tuple(segments), tuple(eta))
+
+
+def common_steps(plans: Sequence[Plan], chain_steps: int) -> int:
+    """The steps of each of a batch's plans. Raises ValueError if they differ, or do not fit to the chain."""
+    steps, readout = plans[0].steps, plans[0].readout
+    if any((p.steps, p.readout, p.frames) != (steps, readout, plans[0].frames) for p in plans):
+        raise ValueError("all plans of a batch have the same steps, the same readout and as many frames")
+    if readout is None and steps != chain_steps:
+        raise ValueError(f"the plans have {steps} steps, the chain has {chain_steps}")
+    return steps
+
+
+def layout(plan: Plan) -> dict[str, list[Any]]:
+    """The plan's properties by step, each a list over its T steps, under the names of `MicroBatch`."""
+    segments = [plan.segment_at(i) for i in range(plan.steps)]
+    return {
+        "eta": [float(e) for e in plan.eta],
+        "weight": [float(s.weight) for s in segments],
+        "kind": [s.kind for s in segments],
+        "noisy": [e > 0 for e in plan.eta],
+        "perturbed": [s.kind is Kind.ZO for s in segments],
+        "ends": [s.stop == i + 1 for i, s in enumerate(segments)],
+        "onward": [
+            s.start < i if s.kind is Kind.HO else i > 0 and {s.kind, segments[i - 1].kind} <= {*REWARDED}
+            for i, s in enumerate(segments)
+        ],
+        "resets": list(plan.resets()),
+    }

@@ -20,7 +20,7 @@ from bench.engine.chain import per_row
 from bench.engine.float16 import Product, network
 from bench.engine.kept_graphs import Graphs
 from bench.engine.kl import KlCotangent
-from bench.engine.likelihood_ratio import HalfOrder
+from bench.engine.likelihood_ratio import LikelihoodRatio
 from bench.engine.plan import REWARDED, Kind
 from bench.engine.stages import FIRST_ORDER, HALF_ORDER, stage
 
@@ -128,15 +128,15 @@ class Pullback:
         rows: list[int],
         add: Add | None,
         evaluations: Evaluations,
-        half_order: HalfOrder | None = None,
+        ratio: LikelihoodRatio | None = None,
         half_order_singly: bool = False,
         matching: Matching | None = None,
     ) -> Tensor:
         """One pass over the steps, last to first; returns the cotangent of x_T, where it goes on to there.
 
         rows: those to pull back. add: is handed each step's parameter gradients; None: they are not taken.
-        evaluations: the pullback's are added to it. half_order: gives the cotangents of HO blocks, if there
-        are any. half_order_singly: one HO row at a time. matching: gives those of AM steps.
+        evaluations: the pullback's are added to it. ratio: gives the cotangents of HO blocks, if there are
+        any. half_order_singly: one HO row at a time. matching: gives those of AM steps.
         """
         wanted, last = set(rows), micro.states[-1].x
         here = Carried(torch.zeros_like(last) if micro.reward_grad is None else micro.reward_grad)
@@ -151,14 +151,14 @@ class Pullback:
                 weight = weight if kind in (Kind.FO, Kind.DI) else torch.ones_like(weight)
                 x, memory = here.into(these, weight)
                 cotangent = x
-                if kind is Kind.HO and half_order is not None:
-                    cotangent = _half_order_cotangent(half_order, micro, i, some, x)
-                kl = self._kl(micro, i, some, kind, half_order)
+                if kind is Kind.HO and ratio is not None:
+                    cotangent = _half_order_cotangent(ratio, micro, i, some, x)
+                kl = self._kl(micro, i, some, kind, ratio)
                 if kl is not None:
                     cotangent = kl.beside(cotangent)
                 with stage(HALF_ORDER if kind is Kind.HO else FIRST_ORDER):
                     if kind in (Kind.AM, Kind.REF):
-                        found = self._by_reference(micro, i, some, kind, x, evaluations, matching, onward)
+                        found = self._matched(micro, i, some, kind, x, evaluations, matching, bool(onward))
                     else:
                         self._count(micro, i, some, kind, evaluations)
                         found = self.step(
@@ -183,7 +183,7 @@ class Pullback:
         return here.x
 
     def _kl(
-        self, micro: MicroBatch, i: int, rows: list[int], kind: Kind, half_order: HalfOrder | None
+        self, micro: MicroBatch, i: int, rows: list[int], kind: Kind, ratio: LikelihoodRatio | None
     ) -> KlCotangent | None:
         """What the KL term adds where the rows' step i injects noise. Along the x-path alone there is none:
         both chains have the same."""
@@ -192,7 +192,7 @@ class Pullback:
         if not any(micro.noisy[r][i] for r in rows):
             return None
         factor = self.kl * micro.weight[micro.at(rows), i]
-        if kind is Kind.HO and half_order is not None and half_order.ppo is not None and half_order.ppo.mean:
+        if kind is Kind.HO and ratio is not None and ratio.ppo is not None and ratio.ppo.mean:
             factor = factor / micro.states[i].x[0].numel()  # as the likelihood ratio
         return KlCotangent(micro, i, rows, factor)
 
@@ -200,27 +200,20 @@ class Pullback:
         self, kl: KlCotangent, kind: Kind, onward: list[int], found: Vjp, evaluations: Evaluations
     ) -> None:
         """Take the reference's part of the KL term off what is carried on. onward: places of its rows."""
-        micro, i = kl.micro, kl.i
         places = sorted(set(onward).intersection(kl.noisy))
         if not places:
             return
         assert kl.value is not None
-        rows, to, seed = [kl.rows[k] for k in places], micro.at(places), -kl.value[micro.at(places)]
-
-        def product() -> Product:
-            graph = self.graphs.build(micro, i, rows, kind, need_input=True)
-            return [graph.out.mean], graph.inputs, [seed]
-
-        with self.chain.reference():  # checkpointing runs the network again in the backward
-            grads = network(self.chain, i).vjp(product)
-        for whole, part in zip((found.x, found.history), grads, strict=False):
-            if whole is not None and part is not None:
-                whole[to] += part
-        count = len(rows) * self.chain.evaluations_per_step
+        to = kl.micro.at(places)
+        off = self._reference(kl.micro, kl.i, [kl.rows[k] for k in places], kl.value[to], kind)
+        found.x[to] -= off.x
+        if found.history is not None and off.history is not None:
+            found.history[to] -= off.history
+        count = len(places) * self.chain.evaluations_per_step
         evaluations.again += count
         evaluations.backward += count
 
-    def _by_reference(
+    def _matched(
         self,
         micro: MicroBatch,
         i: int,
@@ -229,12 +222,24 @@ class Pullback:
         adjoint: Tensor,
         evaluations: Evaluations,
         matching: Matching | None,
-        onward: list[int],
+        onward: bool,
     ) -> Vjp:
         """An AM or REF step: x by the reference model, then parameters by the regression on the adjoint."""
-        evaluations.forward += len(rows) * self.chain.evaluations_per_step
-        evaluations.backward += len(rows) * self.chain.evaluations_per_step if onward else 0
-        mean, x = self._reference(micro, i, rows, adjoint if onward else None)
+        count = len(rows) * self.chain.evaluations_per_step
+        evaluations.forward += count
+        evaluations.backward += count if onward else 0
+        mean, x = adjoint, torch.zeros_like(adjoint)
+
+        def seen(found: Tensor, _: Tensor) -> Tensor:
+            nonlocal mean
+            mean = found
+            return adjoint
+
+        if onward:
+            x = self._reference(micro, i, rows, seen, kind).x
+        else:
+            with self.chain.reference():
+                mean = self.roller.step(micro, micro.states[i].select(micro.at(rows)), i, rows).mean
         if kind is Kind.REF:
             return Vjp(x, None, [])
         if matching is None:
@@ -244,26 +249,11 @@ class Pullback:
         return replace(self.step(micro, i, rows, cotangent, kind=kind, need_input=False), x=x)
 
     def _reference(
-        self, micro: MicroBatch, i: int, rows: list[int], adjoint: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """The mean of step i by the reference model, and its Jacobian in x times the adjoint, or zero."""
-        if adjoint is None:
-            state = micro.states[i].select(micro.at(rows))
-            with self.chain.reference(), torch.no_grad():
-                mean = self.roller.transition(micro, state, i, rows).mean
-            return mean, torch.zeros_like(mean)
-        found: Tensor | None = None
-
-        def product() -> Product:
-            nonlocal found
-            built = self.graphs.build(micro, i, rows, Kind.REF, need_input=True)
-            found = built.out.mean.detach()
-            return [built.out.mean], built.inputs[:1], [adjoint]  # the noise has reset the solver's memory
-
+        self, micro: MicroBatch, i: int, rows: list[int], cotangent: Tensor | Cotangent, kind: Kind
+    ) -> Vjp:
+        """What `step` gives by the model that training starts from, which has no parameters to learn."""
         with self.chain.reference():
-            (x,) = network(self.chain, i).vjp(product)
-        assert found is not None
-        return found, _or_zero(x, found)
+            return self.step(replace(micro, graphs={}), i, rows, cotangent, kind=kind, need_parameters=False)
 
     def _count(
         self, micro: MicroBatch, i: int, rows: list[int], kind: Kind, evaluations: Evaluations
@@ -284,11 +274,11 @@ def _groups(micro: MicroBatch, i: int, wanted: set[int], singly: bool) -> Iterat
 
 
 def _half_order_cotangent(
-    half_order: HalfOrder, micro: MicroBatch, i: int, rows: list[int], carried: Tensor
+    ratio: LikelihoodRatio, micro: MicroBatch, i: int, rows: list[int], carried: Tensor
 ) -> Cotangent:
     """Of an HO step's mean: the block's own where it ends, what is carried [rows, …] elsewhere."""
     ends = [k for k, r in enumerate(rows) if micro.ends[r][i]]
-    at_end = half_order.cotangent(micro, i, [rows[k] for k in ends]) if ends else None
+    at_end = ratio.cotangent(micro, i, [rows[k] for k in ends]) if ends else None
     these = micro.at(ends)
 
     def cotangent(mean: Tensor, std: Tensor) -> Tensor:

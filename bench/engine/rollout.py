@@ -21,7 +21,7 @@ from bench.engine.chain import Chain, MakesVideos, State, Transition, gaussian_l
 from bench.engine.finite import check_latents, check_slope
 from bench.engine.float16 import Product, decoder
 from bench.engine.kl import divergence
-from bench.engine.plan import REWARDED, Kind, Plan
+from bench.engine.plan import Kind, Plan, layout
 from bench.engine.random_streams import normal, uniform
 from bench.engine.reward import Reward, scores
 from bench.engine.stages import DECODE, REWARD, ROLLOUT, stage
@@ -57,11 +57,11 @@ class Roller:
     ) -> MicroBatch:
         """Lay out a micro-batch of the batch's samples `index` with their plans; nothing runs yet."""
         prompts = [batch.prompts[b] for b in index]
-        distinct = {plan: _layout(plan) for plan in dict.fromkeys(plans)}
+        distinct = {plan: layout(plan) for plan in dict.fromkeys(plans)}
         layouts = [distinct[plan] for plan in plans]
 
         def column(name: str) -> list[Any]:
-            return [layout[name] for layout in layouts]
+            return [by_step[name] for by_step in layouts]
 
         return MicroBatch(
             batch=batch,
@@ -285,21 +285,3 @@ class Roller:
                 "flow matching model.solver=flow_sde, a method that is first order there, or for GRPO "
                 f"grpo.until={math.floor(1000 * i / self.chain.steps) / 1000:g}"
             )
-
-
-def _layout(plan: Plan) -> dict[str, list[Any]]:
-    """The plan's per-step properties, each a list over its T steps."""
-    segments = [plan.segment_at(i) for i in range(plan.steps)]
-    return {
-        "eta": [float(e) for e in plan.eta],
-        "weight": [float(s.weight) for s in segments],
-        "kind": [s.kind for s in segments],
-        "noisy": [e > 0 for e in plan.eta],
-        "perturbed": [s.kind is Kind.ZO for s in segments],
-        "ends": [s.stop == i + 1 for i, s in enumerate(segments)],
-        "onward": [
-            s.start < i if s.kind is Kind.HO else i > 0 and {s.kind, segments[i - 1].kind} <= {*REWARDED}
-            for i, s in enumerate(segments)
-        ],
-        "resets": list(plan.resets()),
-    }

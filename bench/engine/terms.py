@@ -1,14 +1,15 @@
-"""What a batch gradient is summed from: its terms by kind, and whoever looks on."""
+"""What a batch gradient is summed from and reported as: its terms by kind, and whoever looks on."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from bench.engine.batch import Gradients, MicroBatch, Term, Trajectory
+from bench.engine.batch import Evaluations, Gradients, MicroBatch, Report, Term, Trajectory
 from bench.engine.plan import Kind
 from bench.engine.world import World
 
@@ -100,11 +101,7 @@ class Watch(Protocol):
 
 
 class Terms:
-    """The terms of one batch gradient, summed over its micro-batches.
-
-    weights: the term weights, a factor for each kind. scale: one over the number of samples. norms: measure
-    those of single HO samples, which then have to come one at a time.
-    """
+    """One batch gradient: its terms, summed over micro-batches, and the `evaluations` that they took."""
 
     def __init__(
         self,
@@ -112,22 +109,37 @@ class Terms:
         kinds: Iterable[Kind],
         weights: Mapping[Kind, float],
         scale: float,
-        watch: Watch | None,
-        norms: bool,
+        world: World,
+        watch: Watch | None = None,
+        *,
+        plain: bool = True,
+        norms: bool = False,
     ) -> None:
+        """Begins a gradient: the last one's `.grad` is let go.
+
+        weights: the term weights, a factor for each kind. scale: one over the number of samples. plain: as
+        for `Watch`. norms: measure those of single HO samples, which then have to come one at a time.
+        """
+        for p in parameters:
+            p.grad = None
+        if watch is not None:
+            watch.weighted(weights, plain)
         terms = {kind.term for kind in kinds}
         self.by_kind = {kind: Accumulator(parameters) for kind in weights if kind in terms}
-        self.weights, self.scale = weights, scale
-        self._parameters, self._watch, self._norms = parameters, watch, norms
+        self.evaluations = Evaluations()
+        self._weights, self._scale = weights, scale
+        self._parameters, self._world, self._watch, self._norms = parameters, world, watch, norms
         self._squares: dict[int, tuple[float, int]] = {}
         self._micro_batches = 0
 
     def add(self, micro: MicroBatch, kind: Kind, i: int, rows: list[int], gradients: Gradients) -> None:
-        """Count what these rows' step i contributed, one gradient per parameter."""
+        """Count what these rows' step i contributed, one gradient per parameter; only if the batch is not to
+        be left, as a sweep comes here at each step."""
+        self._world.check()
         term = kind.term
         self.by_kind[term].add(gradients)
         if self._watch is not None:
-            share = self.weights[term] * self.scale
+            share = self._weights[term] * self._scale
             self._watch.contributed(term, i, share * flattened(gradients, self._parameters))
         if kind is Kind.HO and self._norms:
             square = sum(float(g.double().square().sum()) for g in gradients if g is not None)
@@ -138,7 +150,7 @@ class Terms:
         """Count a ZO step's flat gradient [d]."""
         self.by_kind[Kind.ZO].add_flat(gradient)
         if self._watch is not None:
-            self._watch.contributed(Kind.ZO, i, self.weights[Kind.ZO] * self.scale * gradient)
+            self._watch.contributed(Kind.ZO, i, self._weights[Kind.ZO] * self._scale * gradient)
 
     def close_micro_batch(self) -> None:
         """Fold the current micro-batch into the totals."""
@@ -146,28 +158,45 @@ class Terms:
         for term in self.by_kind.values():
             term.close_micro_batch()
 
-    def summed(self, world: World) -> tuple[Tensor, dict[str, Term]]:
-        """The weighted sum of all terms, flat [d], and what is reported of each, over all processes."""
+    def written(self, trajectory: Trajectory) -> Report:
+        """Write minus the weighted sum of the terms, over all processes, into `.grad`, and report it.
+
+        The rollout counts with its first gradient; for later ones the parameters are new, so that its steps
+        are run because the method needs them.
+        """
+        gradient, terms = self._summed()
+        for p, g in zip(self._parameters, gradient.split([p.numel() for p in self._parameters]), strict=True):
+            p.grad = -g.reshape(p.shape).to(p.dtype)
+        counts = torch.tensor(astuple(self.evaluations), dtype=torch.float64, device=gradient.device)
+        forward, backward, again = (int(n) for n in self._world.sum(counts))
+        if trajectory.used:
+            forward, again = forward + again, 0
+        else:
+            forward, trajectory.used = forward + trajectory.forward, True
+        kl = None if trajectory.kl is None else float(trajectory.kl.sum(1).mean())
+        norms = self._half_order_norms(trajectory.micros[0].steps) if self._norms else {}
+        return Report(trajectory.rewards, terms, forward, backward, again, norms, kl=kl)
+
+    def _summed(self) -> tuple[Tensor, dict[str, Term]]:
+        """The weighted sum of all terms, flat [d], and what is reported of each."""
         dim = sum(p.numel() for p in self._parameters)
         gradient = self._parameters[0].new_zeros(dim, dtype=torch.float32)
-        count = world.sum(torch.tensor([float(self._micro_batches)], device=gradient.device))
+        count = self._world.sum(torch.tensor([float(self._micro_batches)], device=gradient.device))
         report: dict[str, Term] = {}
         for kind, term in self.by_kind.items():
-            world.sum(term.total)
-            world.sum(term.squares)
-            factor = self.weights[kind] * self.scale
+            self._world.sum(term.total)
+            self._world.sum(term.squares)
+            factor = self._weights[kind] * self._scale
             gradient += factor * term.total
             report[kind.value.lower()] = term.term(factor, int(count))
         return gradient, report
 
-    def half_order_norms(self, steps: int, world: World) -> dict[int, float]:
-        """By step, the root mean square norm of one sample's HO gradient, over all processes."""
-        if not self._norms:
-            return {}
+    def _half_order_norms(self, steps: int) -> dict[int, float]:
+        """By step, the root mean square norm of one sample's HO gradient."""
         table = torch.zeros(steps, 2, dtype=torch.float64, device=self._parameters[0].device)
         for i, found in self._squares.items():
             table[i] = torch.tensor(found, dtype=torch.float64)
-        summed = world.sum(table).tolist()
+        summed = self._world.sum(table).tolist()
         return {i: (square / rows) ** 0.5 for i, (square, rows) in enumerate(summed) if rows}
 
 

@@ -15,7 +15,7 @@ from bench.engine.control_variate import Control, Scale
 from bench.engine.engine import Engine
 from bench.engine.float16 import Product, Through, decoder, network, power_of_two
 from bench.engine.kept_graphs import Keep
-from bench.engine.likelihood_ratio import HalfOrder
+from bench.engine.likelihood_ratio import LikelihoodRatio
 from bench.engine.plan import Kind, Plan, Segment
 from bench.engine.pullback import Vjp
 from bench.experiment.choices import load_reward
@@ -200,8 +200,8 @@ def test_a_control_variates_slope_survives_float16() -> None:
         micro = engine.roller.prepare([0, 1], [PLAN] * 2, batch_of(2), Perturbation())
         engine.roller.roll(micro)
         control = Control((Scale(slope=1.0),) * chain.steps)
-        half_order = HalfOrder(engine.roller, ADVANTAGES, Evaluations(), control=control)
-        found.append(half_order.surrogate(micro, 1, [0, 1], control).g)
+        ratio = LikelihoodRatio(engine.roller, ADVANTAGES, Evaluations(), control=control)
+        found.append(ratio.surrogate(micro, 1, [0, 1], control).g)
     assert off(found[0], found[1]) < 0.02
 
 

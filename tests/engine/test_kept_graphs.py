@@ -294,8 +294,8 @@ def test_what_a_batch_needs_on_a_gpu_is_its_peak_without_the_graphs_that_it_kept
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: next(peaks))
     monkeypatch.setattr(graphs.roller.chain, "device", torch.device("cuda"))
     for kept in (0, 30, 0):
-        graphs.start_batch(4)
+        graphs.start_batch(4, True)
         graphs.kept.bytes = kept
         graphs.end_batch()
-    graphs.start_batch(4)
+    graphs.start_batch(4, True)
     assert asked == [0, 50, 50, 50]

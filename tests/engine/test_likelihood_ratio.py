@@ -8,7 +8,7 @@ import bench.engine.rollout
 from bench.engine.batch import Batch, Evaluations, Perturbation, Report
 from bench.engine.control_variate import Control, ControlMode, Scale, Sums, scale_of
 from bench.engine.engine import Engine
-from bench.engine.likelihood_ratio import HalfOrder
+from bench.engine.likelihood_ratio import LikelihoodRatio
 from bench.engine.plan import Kind, tiled
 from examples.linear_gaussian import LinearGaussianChain, QuadraticReward
 from methods.rlr import Rlr, RlrConfig
@@ -37,8 +37,8 @@ def test_surrogate_does_not_depend_on_the_noise_that_it_is_multiplied_with(mode:
     pert = Perturbation(mirrored=True)
     trajectory = engine.rollout([EVERYWHERE] * 4, batch_of(4), pert)
     (micro,) = trajectory.micros
-    half_order = HalfOrder(engine.roller, torch.zeros(4), Evaluations())
-    found = half_order.surrogate(micro, 0, [0, 1, 2, 3], Control((Scale(1.0),) * STEPS, mode=mode))
+    ratio = LikelihoodRatio(engine.roller, torch.zeros(4), Evaluations())
+    found = ratio.surrogate(micro, 0, [0, 1, 2, 3], Control((Scale(1.0),) * STEPS, mode=mode))
     assert not torch.allclose(micro.states[1].x[0], micro.states[1].x[1])
     torch.testing.assert_close(found.g[0::2], found.g[1::2])  # pairs: same x_T, opposite noise
     torch.testing.assert_close(found.correlate[0::2], -found.correlate[1::2])
@@ -52,8 +52,8 @@ def test_surrogate_is_the_rewards_gradient_through_the_prediction_at_the_mean(la
     trajectory = engine.rollout([EVERYWHERE] * 3, batch_of(3))
     (micro,) = trajectory.micros
     counts = Evaluations()
-    half_order = HalfOrder(engine.roller, torch.zeros(3), counts)
-    found = half_order.surrogate(micro, i, [0, 1, 2], Control((Scale(1.0),) * STEPS))
+    ratio = LikelihoodRatio(engine.roller, torch.zeros(3), counts)
+    found = ratio.surrogate(micro, i, [0, 1, 2], Control((Scale(1.0),) * STEPS))
     mean = chain.transition(micro.states[i], i, micro.cond, micro.eta[:, i]).mean.detach().requires_grad_()
     state = type(micro.states[0])(mean)
     x0 = mean if last else chain.predict_x0(state, i + 1, micro.cond)

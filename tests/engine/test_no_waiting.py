@@ -23,7 +23,7 @@ from bench.engine import batch, chain, rollout
 from bench.engine.adjoint_matching import Matching
 from bench.engine.batch import Batch, Evaluations, MicroBatch, Perturbation
 from bench.engine.engine import Engine
-from bench.engine.likelihood_ratio import HalfOrder, Ppo
+from bench.engine.likelihood_ratio import LikelihoodRatio, Ppo
 from bench.engine.plan import Kind, Plan, Segment, tiled
 from bench.models.image import ImageChain
 from bench.models.text import TextCondition, Texts
@@ -140,9 +140,8 @@ def test_rollout_and_pullback_ask_the_device_for_nothing(
     engine = Engine(on_meta(solver=solver), Pattern(), seed=0, micro_batch=COUNT, draw=draw)
     engine.roller._takes_noise = dict.fromkeys(range(STEPS), True)  # looked at once in a process
     micro = micro_of(engine, PLANS[name], Perturbation(mirrored=False))
-    half_order = HalfOrder(
-        engine.roller, torch.empty(COUNT, device=META), Evaluations(), Ppo(0.1) if name == "ddpo" else None
-    )
+    ppo, advantages = Ppo(0.1) if name == "ddpo" else None, torch.empty(COUNT, device=META)
+    ratio = LikelihoodRatio(engine.roller, advantages, Evaluations(), ppo)
     monkeypatch.setattr(rollout, "check_latents", lambda *_: None)  # once for a whole chain
     added: list[Kind] = []
     with nothing_is_sent(monkeypatch) as uploads:
@@ -152,11 +151,11 @@ def test_rollout_and_pullback_ask_the_device_for_nothing(
             [0, 1, 2],
             lambda kind, *_: added.append(kind),
             Evaluations(),
-            half_order,
+            ratio,
             False,
             Matching(),
         )
-        for _ in engine._zeroth_order(micro, [0, 1, 2], torch.empty(COUNT, device=META)):
+        for _ in ratio.zeroth_order(micro, [0, 1, 2]):
             added.append(Kind.ZO)
     assert uploads.seen == []
     assert set(added) == {k for row in micro.kind for k in row} - {Kind.SKIP, Kind.PASS, Kind.REF}
@@ -168,9 +167,9 @@ def test_pairs_and_kept_graphs_neither(monkeypatch: pytest.MonkeyPatch) -> None:
     plans = [plan for plan in rlr_plans()[:2] for _ in range(2)]
     micro = micro_of(engine, plans, Perturbation(antithetic=True, mirrored=True))
     monkeypatch.setattr(rollout, "check_latents", lambda *_: None)
-    engine.graphs.start_batch(4)
+    engine.graphs.start_batch(4, True)
     with nothing_is_sent(monkeypatch) as uploads:
-        engine.roller.roll(micro, lambda m, s, i: engine.graphs.make_step(m, s, i, True))
+        engine.roller.roll(micro, engine.graphs.make_step)
     assert uploads.seen == []
     assert micro.graphs
 
