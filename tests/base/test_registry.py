@@ -21,7 +21,7 @@ def test_every_registered_name_loads_and_describes_itself(group: registry.Group)
 
 def test_unknown_name_suggests_the_closest_and_lists_all() -> None:
     with pytest.raises(
-        BenchError, match=r"unknown method 'dppo'\. Did you mean 'ddpo'\? Known: alignprop, ddpo"
+        BenchError, match=r"unknown method 'dppo'\. Did you mean 'ddpo'\? Known: adjoint_matching, alignprop, awm, ddpo"
     ):
         registry.load("method", "dppo")
 
