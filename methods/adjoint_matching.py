@@ -13,8 +13,9 @@ anew for every batch, not reweighted. With last=1 there is none to draw.
 
 Differs from the authors' code: the loss is divided by 2 λ, so that the gradient is that of E[R] - KL/λ, as
 long as other methods'; LoRA in the place of all weights; the model's guidance everywhere, which their code
-leaves out of both; the last step has noise, too; no clipping unless asked for (`clip`), their
-quantile over the batch (0.9, a running mean) is not there; no buffer of trajectories.
+leaves out of both; a step is regressed on the adjoint at its clean end, theirs on that at its noisy one; the
+last step has noise, too; no clipping unless asked for (`clip`), their quantile over the batch (0.9, a running
+mean) is not there; no buffer of trajectories.
 """
 
 import math

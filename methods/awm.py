@@ -16,8 +16,9 @@ ratio is 1 then, nothing is clipped, and the gradient is that of the plain weigh
 no log-likelihood of what the sampler makes, the gradient is not that of E[R] and counts as biased.
 
 Differs from the authors' code: the baseline is the mean reward of the prompt's other samples, theirs has the
-sample itself (`mean_prompt`); levels are drawn from equal parts of the chain, without their rounding; samples
-are made by the model's own solver, theirs by SA-Solver. They train without guidance (--set model.guidance=1).
+sample itself (`mean_prompt`); levels are drawn from equal parts of the chain, without their rounding, and
+begin at pure noise, which their settings for GenEval and OCR leave out; samples are made by the model's own
+solver, theirs by SA-Solver. They train without guidance (--set model.guidance=1).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from pydantic import Field
 
 from bench.base.lazy import torch
 from bench.base.strict import Strict
-from bench.engine.advantages import AdvantageConfig, Baseline, Divisor, advantages
+from bench.engine.advantages import ImitationConfig
 from bench.engine.batch import Batch, Report
 from bench.engine.final_samples import RunningMean, final_samples, holding, levels
 from bench.engine.method import Method
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 SMALLEST = 1e-10  # δ, added to a squared error
 
 
-class AwmConfig(AdvantageConfig):
+class AwmConfig(ImitationConfig):
     """Settings of Advantage Weighted Matching."""
 
     levels: int | None = Field(
@@ -53,11 +54,6 @@ class AwmConfig(AdvantageConfig):
     noise_power: float = Field(
         default=1.0, ge=0, description="a, of the noise level that a loss is multiplied by; 0: all alike"
     )
-    baseline: Baseline = Field(
-        default="loo_prompt", description=AdvantageConfig.model_fields["baseline"].description
-    )
-    divide: Divisor = Field(default="batch", description=AdvantageConfig.model_fields["divide"].description)
-    advantage_max: float = Field(default=5.0, gt=0, description="A_max: advantages are cut off there")
     kl: float = Field(
         default=0.003, ge=0, description="weight of the squared difference to the base model's velocity"
     )
@@ -97,19 +93,14 @@ class Awm(Method):
             beside["reference"] = engine.chain.reference
         if self.config.kl_older:
             beside["older"] = partial(holding, parameters, self.older.of(self.state, parameters))
-        advantage = self._advantage(trajectory.signed, batch)
+        advantage = self.config.shares(trajectory.signed, batch.prompts)
         steps = levels(self.count, self.until, engine.seed, batch)
         yield engine.regression(trajectory, Regression(steps, partial(self.loss, advantage), beside))
         if self.config.kl_older:
             self.older.follow(self.state, parameters, batch)
 
-    def _advantage(self, rewards: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """A, [B], from -1 to 1."""
-        c = self.config
-        return (advantages(rewards, batch.prompts, c.baseline, c.divide) / c.advantage_max).clamp(-1, 1)
-
     def loss(self, advantage: torch.Tensor, p: Prediction) -> torch.Tensor:
-        """Of some samples, [n]. advantage: [B]."""
+        """Of some samples, [n]. advantage: A, [B]."""
         c, error = self.config, p.velocity_error(p.x0)
         robust = ((error + SMALLEST) ** c.power - SMALLEST**c.power) / c.power
         loss = advantage[p.samples].to(error.device) * p.level.noise**c.noise_power * robust

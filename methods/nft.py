@@ -30,7 +30,7 @@ from pydantic import Field
 
 from bench.base.lazy import torch
 from bench.base.strict import Strict
-from bench.engine.advantages import AdvantageConfig, Baseline, Divisor, advantages
+from bench.engine.advantages import ImitationConfig
 from bench.engine.batch import Batch, Report
 from bench.engine.chain import per_row
 from bench.engine.final_samples import OLDER, RunningMean, final_samples, holding, levels
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 SMALLEST = 1e-5  # mean absolute error that a loss is divided by
 
 
-class NftConfig(AdvantageConfig):
+class NftConfig(ImitationConfig):
     """Settings of DiffusionNFT."""
 
     beta: float = Field(
@@ -56,11 +56,6 @@ class NftConfig(AdvantageConfig):
     adaptive: bool = Field(
         default=True, description="divide squared errors by the sample's mean absolute error"
     )
-    baseline: Baseline = Field(
-        default="loo_prompt", description=AdvantageConfig.model_fields["baseline"].description
-    )
-    divide: Divisor = Field(default="batch", description=AdvantageConfig.model_fields["divide"].description)
-    advantage_max: float = Field(default=5.0, gt=0, description="A_max: advantages are cut off there")
     kl: float = Field(
         default=1e-4, ge=0, description="weight of the squared difference to the base model's velocity"
     )
@@ -96,19 +91,13 @@ class Nft(Method):
         beside: dict[str, Context] = {"older": partial(holding, parameters, older)}
         if self.config.kl:
             beside["reference"] = engine.chain.reference
-        optimality = self._optimality(trajectory.signed, batch)
+        optimality = self.config.shares(trajectory.signed, batch.prompts) / 2 + 0.5
         steps = levels(self.count, self.until, engine.seed, batch)
         yield engine.regression(trajectory, Regression(steps, partial(self.loss, optimality), beside))
         self.older.follow(self.state, parameters, batch)
 
-    def _optimality(self, rewards: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """r, [B]."""
-        c = self.config
-        advantage = advantages(rewards, batch.prompts, c.baseline, c.divide)
-        return (advantage / c.advantage_max / 2 + 0.5).clamp(0, 1)
-
     def loss(self, optimality: torch.Tensor, p: Prediction) -> torch.Tensor:
-        """Of some samples, [n]. optimality: [B]."""
+        """Of some samples, [n]. optimality: r, [B]."""
         c, older, r = self.config, p.beside["older"], optimality[p.samples].to(p.x0.device)
         positive = self._error(c.beta * p.predicted + (1 - c.beta) * older, p.x0)
         negative = self._error((1 + c.beta) * older - c.beta * p.predicted, p.x0)

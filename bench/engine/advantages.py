@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from bench.base.errors import BenchError
 from bench.base.lazy import torch
@@ -37,6 +37,27 @@ class AdvantageConfig(Strict):
     def biased_advantages(self) -> bool:
         """Whether they change the length of the gradient, or weigh prompts against each other."""
         return self.divide != "none" or self.baseline in ("mean", "mean_prompt")
+
+
+class ImitationConfig(AdvantageConfig):
+    """The settings of methods that imitate samples as far as their advantages say."""
+
+    baseline: Baseline = Field(
+        default="loo_prompt", description=AdvantageConfig.model_fields["baseline"].description
+    )
+    divide: Divisor = Field(default="batch", description=AdvantageConfig.model_fields["divide"].description)
+    advantage_max: float = Field(default=5.0, gt=0, description="A_max: advantages are cut off there")
+
+    @field_validator("baseline")
+    @classmethod
+    def _some_are_worse(cls, baseline: Baseline) -> Baseline:
+        if baseline == "none":
+            raise ValueError("without a baseline all samples of a positive reward would be imitated alike")
+        return baseline
+
+    def shares(self, rewards: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
+        """Advantages as shares of A_max, [B] in −1 … 1. rewards: [B], higher is better."""
+        return (advantages(rewards, prompts, self.baseline, self.divide) / self.advantage_max).clamp(-1, 1)
 
 
 def advantages(
@@ -85,11 +106,12 @@ def _check_company(
     ones = torch.ones(len(unit))
     if bool((_by(group, ones) > _by(unit, ones)).all()):  # pairs share a prompt, so units lie within groups
         return
-    what = "of its prompt" if "prompt" in f"{baseline} {divide}" else "in the batch"
+    of_prompt = "prompt" in f"{baseline} {divide}"
+    more = "train.samples_per_prompt" if of_prompt else "train.samples_per_prompt or train.prompts_per_step"
     raise BenchError(
-        f"baseline '{baseline}', divided by '{divide}', needs another {'pair' if antithetic else 'sample'} "
-        f"{what} to compare with: raise train.samples_per_prompt or train.prompts_per_step, or set both to "
-        "'none'"
+        f"advantages (baseline '{baseline}', divided by '{divide}') need another "
+        f"{'pair' if antithetic else 'sample'} {'of its prompt' if of_prompt else 'in the batch'} to compare "
+        f"with: raise {more}"
     )
 
 

@@ -30,7 +30,7 @@ class PpoConfig(Strict):
     inner_epochs: int = Field(default=1, ge=1, description="passes over a batch of samples")
     minibatches: int = Field(default=1, ge=1, description="optimizer steps per pass")
     advantage_clamp: float | None = Field(
-        default=5.0, gt=0, description="whitened advantages are cut off there; null: nowhere"
+        default=5.0, gt=0, description="advantages are cut off there, after they are divided; null: nowhere"
     )
     eta: float = Field(default=1.0, gt=0, description="noise scale at every step")
 

@@ -19,7 +19,8 @@ from torch.nn import functional
 class RepeatedLast(JointAttnProcessor2_0):
     """diffusers' joint attention over pictures and words, with the last word there `count` times.
 
-    Exact: softmax weights of equal keys add up, so log(count) is added to the last key's logits.
+    Exact: softmax weights of equal keys add up, so log(count) is added to the last key's logits. In bfloat16
+    log 256 has an error of 1.4 %, which is then that of how often the key counts.
     """
 
     def __init__(self, count: int) -> None:

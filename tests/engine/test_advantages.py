@@ -36,7 +36,13 @@ def test_antithetic_partner_enters_neither_of_the_two_baselines() -> None:
 @pytest.mark.parametrize(
     ("rewards", "prompts", "baseline", "antithetic", "message"),
     [
-        ([1.0], ("a",), "loo", False, "another sample in the batch.*samples_per_prompt.*'none'"),
+        (
+            [1.0],
+            ("a",),
+            "loo",
+            False,
+            "another sample in the batch.*samples_per_prompt or train.prompts_per_step",
+        ),
         ([1.0, 2.0], ("a", "b"), "loo_prompt", False, "another sample of its prompt"),
         ([1.0, 2.0], ("a", "b"), "mean_prompt", False, "another sample of its prompt"),
         ([1.0, 2.0], ("a", "a"), "loo", True, "another pair in the batch"),

@@ -4,12 +4,15 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 import bench.engine.rollout
+from bench.base.strict import Strict
 from bench.engine.batch import Batch, Report
 from bench.engine.final_samples import OLDER, flat, holding
 from methods.awm import Awm, AwmConfig
+from methods.nft import NftConfig
 from tests.methods.test_nft import Linear, moved, nft, noised, one_step, optimality
 from tests.models.test_flow_chain import REWARD, STEPS, chain_of
 from tests.support import fast_streams
@@ -124,3 +127,9 @@ def test_only_models_with_a_weight_are_evaluated() -> None:
     assert report(kl=0.0).forward == COUNT * (STEPS + 2 * STEPS)
     assert report(kl=0.0, kl_older=0.0, levels=3).forward == COUNT * (STEPS + 3)
     assert awm(10, until=0.9).until == 9
+
+
+@pytest.mark.parametrize("config", [AwmConfig, NftConfig])
+def test_without_a_baseline_every_sample_would_be_imitated_so_there_is_none(config: type[Strict]) -> None:
+    with pytest.raises(ValidationError, match="baseline"):
+        config.model_validate({"baseline": "none"})

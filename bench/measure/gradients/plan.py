@@ -8,13 +8,16 @@ from pathlib import Path
 
 from bench.base import registry
 from bench.base.errors import BenchError
+from bench.base.layers import Tree
 from bench.data import digests
 from bench.experiment.choices import load_method
 from bench.experiment.combinations import Combination
+from bench.experiment.files import ModelFile
 from bench.experiment.model_files import model_file
 from bench.experiment.overrides import Override
 from bench.experiment.request import Experiment
 from bench.experiment.resolve import Cell, only_trained, resolve
+from bench.experiment.settings import TrainConfig
 from bench.measure.gradients.store import FOLDER, INIT, ProbeConfig, ProbeDir, probe_config, probe_id
 from bench.measure.gradients.work import ProbeWork
 from bench.models.lora_place import PEFT_SETTINGS, weights_file
@@ -55,7 +58,7 @@ def plan(experiment: Experiment, places: Sequence[str], limits: Limits, jobs: in
     methods = asked.methods
     if methods is not None and REFERENCE not in methods:
         methods = (REFERENCE, *methods)
-    layers = (Override(origin, {"train": file.gradients}), *asked.overrides)
+    layers = (Override(origin, {"train": _batch(file) | file.gradients}), *asked.overrides)
     part = replace(asked, methods=methods, overrides=layers)
     named = methods is not None
     cells = estimating(only_trained(resolve(part), named), named)
@@ -75,6 +78,12 @@ def plan(experiment: Experiment, places: Sequence[str], limits: Limits, jobs: in
     folder = experiment.out / FOLDER
     found = [(config, ProbeDir(folder / name)) for name, config in probes.items()]
     return PlannedProbes(experiment.out, found, limits, jobs)
+
+
+def _batch(file: ModelFile) -> Tree:
+    """The model's own batch, whatever the methods' files say: all are compared at the same one."""
+    names = ("prompts_per_step", "samples_per_prompt", "micro_batch")
+    return {name: file.train.get(name, TrainConfig.model_fields[name].default) for name in names}
 
 
 def _check_scopes(probes: Sequence[ProbeConfig]) -> None:

@@ -157,6 +157,14 @@ def test_profiles_at_a_trained_cell_have_a_table_of_their_own(
     assert cell_ids == lora_ids and moved.id in cell_ids
 
 
+def test_methods_with_a_batch_of_their_own_are_measured_at_the_models(tmp_path: Path, here: None) -> None:
+    probes = [probe for probe, _ in planned(tmp_path, methods="full_bp,grpo,rlr-ho").probes]
+    assert {probe.base for probe in probes} == {"full_bp", "grpo", "rlr"}
+    assert {(probe.prompts_per_step, probe.samples_per_prompt) for probe in probes} == {(2, 2)}
+    typed = [probe for probe, _ in planned(tmp_path, "train.samples_per_prompt=3", methods="grpo").probes]
+    assert {(probe.prompts_per_step, probe.samples_per_prompt) for probe in typed} == {(2, 3)}
+
+
 def test_image_model_is_measured_at_the_lora_of_a_trained_cell(tmp_path: Path) -> None:
     from tests.support.random_init import build_random_pipeline
 
