@@ -1,5 +1,7 @@
 """KL to the model that training starts from: the gradient of E[R] - β E[Σ KL_i], whatever estimates it."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -28,7 +30,7 @@ FO, HO, ZO = Kind.FO, Kind.HO, Kind.ZO
 PLANS = {
     "noise everywhere": tiled([FO] * STEPS, [1.0] * STEPS),
     "noise here and there": tiled([FO] * STEPS, [0.0, 1.0, 0.0, 0.5, 0.0]),
-    "weights": Plan((Segment(FO, 0, 2, 1.0), Segment(FO, 2, STEPS, 1.0)), (0.5,) * STEPS),
+    "weights": Plan((Segment(FO, 0, 2, 2.0), Segment(FO, 2, STEPS, 0.5)), (0.5,) * STEPS),
 }
 
 
@@ -40,8 +42,28 @@ def toy(multistep: float = 0.0) -> ToyChain:
     return chain
 
 
-def step_kls(chain: ToyChain, engine: Engine, micro: MicroBatch, xs: list[Tensor] | None = None) -> Any:
-    """(log-probabilities, KL) [B, T] and x_0 of the rollout's own noise, differentiable; xs: fixed x_i."""
+@contextmanager
+def weighted(chain: Any, weight: float) -> Iterator[None]:
+    """Within the context the chain's parameter is the same, and counts so many times in gradients."""
+    own = chain.weight
+    chain.weight = weight * own + (1 - weight) * own.detach()
+    try:
+        yield
+    finally:
+        chain.weight = own
+
+
+def step_kls(
+    chain: ToyChain,
+    engine: Engine,
+    micro: MicroBatch,
+    xs: list[Tensor] | None = None,
+    weights: Sequence[float] = (1.0,) * STEPS,
+) -> Any:
+    """(log-probabilities, KL) [B, T] and x_0 of the rollout's own noise, differentiable; xs: fixed x_i.
+
+    weights: what each step's parameters count in gradients.
+    """
     rows = list(range(len(micro.index)))
     state = chain.prior(engine.roller.noise(micro, -1, rows))
     kls, logs = [], []
@@ -49,7 +71,8 @@ def step_kls(chain: ToyChain, engine: Engine, micro: MicroBatch, xs: list[Tensor
         state = state.reset([row[i] for row in micro.resets])
         if xs is not None:
             state = micro.states[i]
-        step = chain.transition(state, i, micro.cond, micro.eta[:, i])
+        with weighted(chain, weights[i]):
+            step = chain.transition(state, i, micro.cond, micro.eta[:, i])
         with chain.reference():
             reference = chain.transition(state, i, micro.cond, micro.eta[:, i]).mean
         noisy = float(micro.eta[0, i]) > 0
@@ -66,22 +89,26 @@ def step_kls(chain: ToyChain, engine: Engine, micro: MicroBatch, xs: list[Tensor
 @pytest.mark.parametrize("name", PLANS)
 def test_first_order_gradient_is_autograds_of_the_whole_objective(name: str, multistep: float) -> None:
     chain = toy(multistep)
-    engine = engine_of(chain, kl=KL)
-    trajectory = engine.rollout([PLANS[name]] * 6, batch_of(6))
+    engine, plan = engine_of(chain, kl=KL), PLANS[name]
+    trajectory = engine.rollout([plan] * 6, batch_of(6))
     (micro,) = trajectory.micros
-    _, kls, x0 = step_kls(chain, engine, micro)
-    objective = (Bowl().score(x0, micro.prompts) - KL * kls.sum(1)).mean()
-    (expected,) = torch.autograd.grad(objective, [chain.weight])
     assert trajectory.kl is not None
-    torch.testing.assert_close(trajectory.kl, kls.detach())
+
+    def by_autograd(weights: list[float]) -> Tensor:
+        _, kls, x0 = step_kls(chain, engine, micro, weights=weights)
+        torch.testing.assert_close(trajectory.kl, kls.detach())
+        objective = (Bowl().score(x0, micro.prompts) - KL * kls.sum(1)).mean()
+        return torch.autograd.grad(objective, [chain.weight])[0].flatten()
+
+    expected = by_autograd([plan.segment_at(i).weight for i in range(STEPS)])
     pathwise = engine.pathwise(trajectory)
     report = engine.gradient(trajectory, trajectory.signed)
-    torch.testing.assert_close(gradient(chain), expected.flatten())
-    torch.testing.assert_close(pathwise, expected.flatten())
-    assert report.kl == pytest.approx(float(kls.detach().sum(1).mean()))
+    torch.testing.assert_close(gradient(chain), expected)
+    torch.testing.assert_close(pathwise, by_autograd([1.0] * STEPS))
+    assert report.kl == pytest.approx(float(trajectory.kl.sum(1).mean()))
     without = engine_of(chain)
-    without.gradient(without.rollout([PLANS[name]] * 6, batch_of(6)), trajectory.signed)
-    assert not torch.allclose(gradient(chain), expected.flatten(), rtol=0.05)
+    without.gradient(without.rollout([plan] * 6, batch_of(6)), trajectory.signed)
+    assert not torch.allclose(gradient(chain), expected, rtol=0.05)
 
 
 @pytest.mark.parametrize("mean", [None, False, True])
