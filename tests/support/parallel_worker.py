@@ -27,7 +27,11 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "ddpo": ("ddpo", {"minibatches": 2, "inner_epochs": 2, "clip": 0.2, "min_count": 2}),
     "truncated_bp": ("truncated_bp", {"k": 2}),
     "grpo with kl": ("grpo", {"common_noise": True, "window": 2, "window_moves": "drawn", "clip": 0.2}),
-    "nft": ("nft", {"levels": 3, "kl": 0.1}),
+    "nft": ("nft", {"levels": 3, "kl": 0.1, "ramp": 0.2}),
+    "awm": ("awm", {"levels": 3, "kl": 0.1, "ramp": 0.2}),
+    "adjoint matching": ("adjoint_matching", {"last": 0.5, "reward_scale": 3.0}),
+    "drtune": ("drtune", {"k": 2}),
+    "draft_lv": ("draft_lv", {}),
 }
 
 
@@ -39,14 +43,15 @@ def run(world: World) -> dict[str, Any]:
         chain = ToyChain(4, 2, noise=0.7)
         method = cls(cls.Config.model_validate(settings), 4)
         engine = engine_of(chain, micro_batch=3, world=world, kl=0.5 if "kl" in name else 0.0)
-        if engine.kl:
-            fill(chain, 0.5)  # away from where training starts
+        fill(chain, 0.5)  # away from where training starts
         gradients, reports = [], []
         for step in range(2):
             for report in method.updates(engine, batch_of(8, step)):
                 gradients.append(gradient(chain))
                 norms = {kind: term.norm for kind, term in report.terms.items()}
                 reports.append((report.rewards, norms, report.forward, report.backward))
+                with torch.no_grad():
+                    chain.weight.add_(0.02)  # an optimizer's step, after which older parameters are others
         found[name] = (torch.stack(gradients), reports, dict(method.state))
     return found
 
