@@ -141,10 +141,12 @@ def test_interrupt_checkpoints_says_how_to_continue_and_continuing_gives_the_sam
     assert numbers(cell(out, "push")) == numbers(cell(tmp_path / "whole", "push"))
 
 
+@pytest.mark.parametrize("method", ["push", "nft", "awm"])  # two that keep older parameters
 def test_timeout_ends_a_cell_with_a_checkpoint_and_the_same_command_goes_on(
-    tmp_path: Path, plugin: None, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, plugin: None, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    _, work = plan_dots(tmp_path / "out", steps=12)
+    settings = () if method == "push" else (f"{method}.ramp=0.2",)
+    *_, work = plan_dots(tmp_path / "out", *settings, methods=method, steps=12)
 
     class Clock:
         """On which a step takes a second, and nothing else takes any time."""
@@ -157,9 +159,9 @@ def test_timeout_ends_a_cell_with_a_checkpoint_and_the_same_command_goes_on(
     timed_out = status(CellDir(work.directory.path))
     assert timed_out["state"] == "timeout"
     assert timed_out["step"] == 5
-    assert train_dots(tmp_path / "out", steps=12)[-1] is Exit.DONE
-    train_dots(tmp_path / "whole", steps=12)
-    assert numbers(CellDir(work.directory.path)) == numbers(cell(tmp_path / "whole", "push"))
+    assert train_dots(tmp_path / "out", *settings, methods=method, steps=12)[-1] is Exit.DONE
+    train_dots(tmp_path / "whole", *settings, methods=method, steps=12)
+    assert numbers(CellDir(work.directory.path)) == numbers(cell(tmp_path / "whole", method))
 
 
 def test_cell_that_hangs_beyond_its_time_is_killed(
