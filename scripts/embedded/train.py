@@ -36,7 +36,7 @@ STAGES = (
     "naming",
 )
 DEFAULT_WORK = cache_directory() / "embedded"
-STEPS = {"vae": 6500, "reward": 4700, "unet": 5500, "video": 4000, "flow": 1850}
+STEPS = {"vae": 6500, "reward": 4700, "unet": 5500, "video": 4000, "flow": 5600}
 """Training steps of the shipped weights."""
 DECAY = {"reward": 2200, "unet": 3000, "video": 1500}
 """Steps at the end over which the learning rate falls."""
