@@ -12,6 +12,7 @@ from bench.data.prompts import PromptSet
 from bench.engine.method import Method
 from bench.engine.reward import is_differentiable, media_of
 from bench.experiment.settings import Choice, EvalConfig, ModelChoice
+from bench.models.config import SOLVERS
 
 MEMORYLESS = {"ddim": 1.0, "flow_sde": 2**0.5}  # eta for which x_0 does not depend on x_T, by solver
 # Of antithetic perturbations in half precision (docs/estimators.md); `half` is float16 on a GPU.
@@ -90,6 +91,16 @@ def check_memoryless(method: str, config: Strict, model: ModelChoice) -> None:
         raise BenchError(
             f"{method}.eta is {eta:g}, and the noise of {solver} is memoryless at {MEMORYLESS[solver]:.5g}: "
             f"--set {method}.eta={MEMORYLESS[solver]:.5g}"
+        )
+
+
+def check_solver(model: ModelChoice) -> None:
+    """Raise BenchError unless the model's family takes the solver; a plugin's says so itself, when it loads."""
+    family, solver = model.config.family, model.config.solver
+    if family in SOLVERS and solver not in SOLVERS[family]:
+        raise BenchError(
+            f"model.solver: model '{model.name}' is of family {family}, whose solvers are "
+            f"{', '.join(SOLVERS[family])}, and not {solver}: --set model.solver={SOLVERS[family][0]}, say"
         )
 
 

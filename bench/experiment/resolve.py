@@ -91,6 +91,7 @@ class _Resolver:
         settings = {name: self._reward(name) for name in dict.fromkeys((asked.reward, *evaluation.rewards))}
         chosen = {name: _choice(name, one) for name, one in settings.items()}
         rewards = tuple(chosen[name] for name in sorted(chosen))
+        checks.check_solver(model)
         checks.check_media(model, rewards)
         decomposed = over(Layers(), self.overrides, "dcot").build(DcotConfig) if asked.dcot else None
         self._check_used(chosen)

@@ -19,6 +19,9 @@ BIN_PATTERNS = tuple(f"{part}/*.bin" for part in ("unet", "vae", "text_encoder")
 T5 = "text_encoder_3"  # in pipelines of diffusers
 UNET_PATTERNS = ("*.json", "*.safetensors", "*.bin")
 SolverName = Literal["ddim", "dpmpp", "euler", "flow_sde", "flow_cps"]
+DIFFUSION: tuple[SolverName, ...] = ("ddim", "dpmpp")
+FLOW: tuple[SolverName, ...] = ("euler", "flow_sde", "flow_cps")
+SOLVERS = {"image": DIFFUSION, "video": DIFFUSION, "sd3": FLOW, "flux": FLOW, "wan": FLOW}  # by family
 Pixels = Annotated[int, Field(ge=8)]
 PICTURES, VIDEOS = ("image", "sd3", "flux"), ("video", "wan")  # families
 ATTENTION_PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")

@@ -3,19 +3,20 @@
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from bench.base import registry
 from bench.base.errors import BenchError
 from bench.base.layers import shipped
 from bench.data.packages import APART
 from bench.data.sources import EMBEDDED
 from bench.experiment.model_files import model_file
 from bench.experiment.request import Options, build
-from bench.experiment.resolve import resolve_all
+from bench.experiment.resolve import Cell, resolve_all
 from bench.experiment.settings import Choice
-from bench.models.config import ModelConfig
+from bench.models.config import SOLVERS, ModelConfig, SolverName
 from bench.run import preflight
 from bench.run.experiment import plan
 from bench.run.preflight import Trial
@@ -217,6 +218,27 @@ def test_own_file_with_fewer_prompts_than_the_models_file_wants_is_no_error(tmp_
     prompts.write_text("".join(f"a {n} house\n" for n in range(20)))
     (base, _) = resolve_all(build(Options(methods="ddpo", prompts=str(prompts))).combinations)
     assert base.config.eval.prompts == 32
+
+
+@pytest.mark.parametrize(
+    ("model", "solver", "taken"),
+    [("tiny", "flow_sde", "ddim, dpmpp"), ("tiny-flow", "ddim", "euler, flow_sde, flow_cps")],
+)
+def test_solver_that_the_models_family_does_not_take_is_refused_with_those_that_it_takes(
+    model: str, solver: str, taken: str
+) -> None:
+    def cells(name: str) -> list[Cell]:
+        options = Options(methods="full_bp", model=model, settings=(f"model.solver={name}",))
+        return resolve_all(build(options).combinations)
+
+    with pytest.raises(BenchError, match=rf"'{model}' is of family .* solvers are {taken}, and not {solver}"):
+        cells(solver)
+    assert all(cells(name) for name in taken.split(", "))
+
+
+def test_every_family_of_models_says_which_solvers_it_takes() -> None:
+    assert set(SOLVERS) == set(registry.own("model"))
+    assert {name for names in SOLVERS.values() for name in names} == set(get_args(SolverName))
 
 
 def test_batch_that_does_not_divide_among_processes_is_an_error(tmp_path: Path) -> None:
