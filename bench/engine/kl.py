@@ -15,7 +15,7 @@ and the sum over steps is the chains' KL. KL_i moves with θ in two ways, like t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from bench.base.errors import BenchError
@@ -28,31 +28,40 @@ from bench.engine.plan import Kind, Plan
 if TYPE_CHECKING:
     from bench.engine.world import World
 
+WAY_OUT = (
+    "set the method's eta to more than 0 (for flow matching with model.solver=flow_sde or flow_cps), or "
+    "train.kl=0"
+)
+
 
 def divergence(mean: torch.Tensor, reference: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
     """KL of Gaussians with these means and one std > 0, summed over each row's dimensions: [B, …] → [B]."""
     return ((mean - reference) ** 2 / (2 * std**2)).flatten(1).sum(1)
 
 
-def check_noise(injected: Iterable[bool], who: str = "") -> None:
-    """Raise BenchError if nothing injects noise. injected: of steps or plans, whether they do; who: begins
-    the message."""
+def check_noise(injected: Iterable[bool], who: str = "", way_out: str = WAY_OUT) -> None:
+    """Raise BenchError if nothing injects noise. injected: of steps or plans, whether they do; who, way_out:
+    how the message begins and ends."""
     if not any(injected):
         raise BenchError(
-            f"{who}train.kl is the KL between chains with noise, and no step of this one injects any: set "
-            "the method's eta to more than 0 (for flow matching with model.solver=flow_sde or flow_cps), or "
-            "train.kl=0"
+            f"{who}train.kl is the KL between chains with noise, and no step of this one injects any: "
+            f"{way_out}"
         )
 
 
-def check_plans(plans: Sequence[Plan]) -> None:
-    """Raise BenchError if the objective of a batch's plans cannot have a KL term."""
-    check_noise(e > 0 for p in plans for e in p.eta)
-    if any(p.has(Kind.AM) for p in plans):
+def check_plans(
+    plans: Sequence[Plan], without_noise: Container[int] = (), who: str = "", way_out: str = WAY_OUT
+) -> None:
+    """Raise BenchError if the objective of a batch's plans cannot have a KL term.
+
+    without_noise: steps at which the solver injects none. who, way_out: as for `check_noise`.
+    """
+    if any(p.has(Kind.AM, Kind.REF) for p in plans):
         raise BenchError(
-            "adjoint matching has the KL in its own objective, λ E[R] - KL: --set train.kl=0, and "
-            "adjoint_matching.reward_scale for its weight"
+            f"{who}adjoint matching has the KL in its own objective, λ E[R] - KL, and its steps (AM, REF) "
+            "take no other: --set train.kl=0, and adjoint_matching.reward_scale for its weight"
         )
+    check_noise((e > 0 and i not in without_noise for p in plans for i, e in enumerate(p.eta)), who, way_out)
 
 
 def gather(trajectory: Trajectory, world: World, each: int) -> None:

@@ -95,7 +95,7 @@ def check_memoryless(method: str, config: Strict, model: ModelChoice) -> None:
 
 
 def check_solver(model: ModelChoice) -> None:
-    """Raise BenchError unless the model's family takes the solver; a plugin's says so itself, when it loads."""
+    """Raise BenchError unless the model's family takes the solver; a plugin's says so when it loads."""
     family, solver = model.config.family, model.config.solver
     if family in SOLVERS and solver not in SOLVERS[family]:
         raise BenchError(

@@ -21,7 +21,8 @@ from bench.base.console import progress
 from bench.base.errors import BenchError
 from bench.base.layers import shipped
 from bench.data.packages import APART
-from bench.engine.kl import check_noise
+from bench.engine.kl import check_plans
+from bench.engine.method import Method
 from bench.experiment.model_files import model_file
 from bench.experiment.resolve import Cell
 from bench.experiment.settings import CellConfig, Choice
@@ -84,7 +85,7 @@ def check_processes(configs: Iterable[CellConfig], processes: int) -> None:
 
 
 def check_kl(configs: Iterable[CellConfig]) -> None:
-    """Raise BenchError if a KL term is asked for and the method's chain is without noise."""
+    """Raise BenchError if a KL term is asked for and the method's plans cannot have one."""
     for config in configs:
         training = config.training
         if training is None or not training.train.kl:
@@ -92,8 +93,27 @@ def check_kl(configs: Iterable[CellConfig]) -> None:
         method = load_method(config, training)
         plans = drawn_plans(method, training) if method.estimates else []
         if plans:
-            noise = config.model.config.solver != "euler"
-            check_noise((noise and any(e > 0 for e in plan.eta) for plan in plans), f"'{config.label}': ")
+            ways = _ways_to_noise(method, config, any(any(plan.eta) for plan in plans))
+            check_plans(plans, _without_noise(config.model.config), f"'{config.label}': ", ways)
+
+
+def _without_noise(model: ModelConfig) -> range:
+    """Steps that inject none whatever eta, as far as the solver's name says."""
+    first = {"euler": 0, "flow_cps": model.steps - 1}
+    return range(first.get(model.solver, model.steps), model.steps)
+
+
+def _ways_to_noise(method: Method, config: CellConfig, asked: bool) -> str:
+    """What to set where a KL term finds no noise. asked: whether the method's plans have any."""
+    name, settings, solver = config.label, type(method.config).model_fields, config.model.config.solver
+    leave = f"--set {name}.train.kl=0"
+    if "eta" not in settings:
+        own = f", and {name}.kl=… for the weight of its own term" if "kl" in settings else ""
+        return f"{name} runs without, so train.kl does not apply: {leave}{own}"
+    ways = [] if asked else [f"--set {name}.eta=1"]
+    if asked or solver == "euler":
+        ways.append(f"--set model.solver=flow_sde instead of {solver}")
+    return f"{' '.join(ways)}, or {leave}"
 
 
 def _trials(cells: Iterable[Cell], call_rewards: bool) -> list[Trial]:

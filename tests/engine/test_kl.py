@@ -201,6 +201,12 @@ def test_without_noise_there_is_no_kl_and_the_message_says_what_to_set() -> None
         engine_of(quiet, kl=KL).rollout([tiled([FO] * STEPS, [1.0] * STEPS)] * 2, batch_of(2))
 
 
+@pytest.mark.parametrize("kinds", [[Kind.REF] * STEPS, [Kind.REF] * (STEPS - 1) + [Kind.AM]])
+def test_steps_through_the_reference_model_take_no_kl_term(kinds: list[Kind]) -> None:
+    with pytest.raises(BenchError, match=r"adjoint matching has the KL in its own objective.*train\.kl=0"):
+        engine_of(toy(), kl=KL).rollout([tiled(kinds, [1.0] * STEPS)] * 2, batch_of(2))
+
+
 def test_where_training_starts_there_is_nothing_to_pay() -> None:
     chain = ToyChain(STEPS, 2)
     found = []

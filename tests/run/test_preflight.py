@@ -3,7 +3,7 @@
 import shutil
 import sys
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 
@@ -248,11 +248,48 @@ def test_batch_that_does_not_divide_among_processes_is_an_error(tmp_path: Path) 
     assert plan(experiment, force=False, processes=4).todo
 
 
-def test_kl_term_is_refused_of_a_chain_without_noise_before_anything_runs() -> None:
-    def cells(*settings: str) -> list[Any]:
-        options = Options(methods="full_bp,random-direction,grpo-mix", settings=("train.kl=0.1", *settings))
-        return [cell.config for cell in resolve_all(build(options).combinations)]
+@pytest.mark.parametrize(
+    ("method", "settings", "told"),
+    [
+        (
+            "full_bp",
+            (),
+            r"no step of this one injects any: --set full_bp\.eta=1, or --set full_bp\.train\.kl=0",
+        ),
+        ("nft", (), r"nft runs without, .*: --set nft\.train\.kl=0, and nft\.kl=… for the weight of its own"),
+        ("awm", (), r"awm runs without, .*: --set awm\.train\.kl=0, and awm\.kl=… "),
+        ("draft_lv", (), r"draft_lv runs without, so train\.kl does not apply: --set draft_lv\.train\.kl=0$"),
+        ("refl", (), r"refl runs without, so train\.kl does not apply: --set refl\.train\.kl=0$"),
+        (
+            "full_bp",
+            ("model.solver=euler",),
+            r"any: --set full_bp\.eta=1 --set model\.solver=flow_sde instead of euler, or --set full_bp",
+        ),
+        (
+            "vader",
+            ("model.solver=euler", "vader.eta=1"),
+            r"any: --set model\.solver=flow_sde instead of euler, or --set vader\.train\.kl=0",
+        ),
+        ("adjoint_matching", (), r"has the KL in its own objective.* --set train\.kl=0"),
+    ],
+)
+def test_kl_term_that_a_methods_plans_cannot_have_is_refused_before_anything_runs(
+    method: str, settings: tuple[str, ...], told: str
+) -> None:
+    model = "tiny-flow" if settings else "tiny"
 
-    with pytest.raises(BenchError, match=r"'full_bp': train\.kl is the KL .* set the method's eta"):
-        preflight.check_kl(cells())
-    preflight.check_kl(cells("full_bp.eta=0.5"))
+    def check(*more: str) -> None:
+        changed = ("train.kl=0.1", *settings, *more)
+        options = Options(methods=f"{method},random-direction", model=model, settings=changed)
+        preflight.check_kl(cell.config for cell in resolve_all(build(options).combinations))
+
+    with pytest.raises(BenchError, match=rf"^'{method}': .*{told}"):
+        check()
+    check(f"{method}.train.kl=0")
+    if "eta=1, or" in told:
+        check(f"{method}.eta=1")
+
+
+def test_kl_term_of_a_chain_that_is_noisy_in_part_is_taken() -> None:
+    options = Options(methods="random-direction,grpo-mix", settings=("train.kl=0.1",))
+    preflight.check_kl(cell.config for cell in resolve_all(build(options).combinations))
