@@ -31,7 +31,7 @@ from pydantic import Field
 
 from bench.base.lazy import torch
 from bench.base.strict import Strict
-from bench.engine.advantages import ImitationConfig
+from bench.engine.advantages import ImitationConfig, check_company
 from bench.engine.batch import Batch, Report
 from bench.engine.final_samples import RunningMean, final_samples, holding, levels
 from bench.engine.method import Method
@@ -87,6 +87,7 @@ class Awm(Method):
 
     def updates(self, engine: Engine, batch: Batch) -> Iterator[Report]:
         """One rollout, one gradient of the loss; then the older model follows."""
+        check_company(batch.prompts, self.config.baseline, self.config.divide)
         trajectory, parameters = final_samples(engine, batch, self.steps), engine.chain.parameters()
         beside: dict[str, Context] = {}
         if self.config.kl:

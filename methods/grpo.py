@@ -34,7 +34,7 @@ from pydantic import Field
 from bench.base.errors import BenchError
 from bench.base.lazy import torch
 from bench.base.strict import Strict
-from bench.engine.advantages import AdvantageConfig, Baseline, Divisor, advantages
+from bench.engine.advantages import AdvantageConfig, Baseline, Divisor, advantages, check_company
 from bench.engine.batch import Batch, Perturbation
 from bench.engine.plan import Kind, Plan, Segment
 from bench.engine.ppo_method import PpoConfig, PpoMethod
@@ -93,6 +93,7 @@ class Grpo(PpoMethod):
 
     def plans(self, seed: int, batch: Batch) -> list[Plan]:
         """Noise in the window; of its steps those that are drawn are HO."""
+        check_company(batch.prompts, self.config.baseline, self.config.divide)
         drawn: dict[str, list[int]] = {}
         for prompt in batch.prompts:
             if prompt not in drawn:

@@ -30,7 +30,7 @@ from pydantic import Field
 
 from bench.base.lazy import torch
 from bench.base.strict import Strict
-from bench.engine.advantages import ImitationConfig
+from bench.engine.advantages import ImitationConfig, check_company
 from bench.engine.batch import Batch, Report
 from bench.engine.chain import per_row
 from bench.engine.final_samples import OLDER, RunningMean, final_samples, holding, levels
@@ -85,6 +85,7 @@ class Nft(Method):
 
     def updates(self, engine: Engine, batch: Batch) -> Iterator[Report]:
         """One rollout by the older model, one gradient of the loss; then the older model follows."""
+        check_company(batch.prompts, self.config.baseline, self.config.divide)
         trajectory = final_samples(engine, batch, self.steps, self.state.get(OLDER))
         parameters = engine.chain.parameters()
         older = self.older.of(self.state, parameters)

@@ -6,6 +6,7 @@ The samples of a prompt in one batch are its group (`train.samples_per_prompt` o
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
@@ -80,8 +81,7 @@ def advantages(
     prompt = torch.tensor([number[p] for p in prompts], device=rewards.device)
     batch, of_prompt = torch.zeros_like(unit), baseline in ("loo_prompt", "mean_prompt")
     group = prompt if of_prompt else batch
-    if baseline != "none" or divide != "none":
-        _check_company(unit, prompt if divide == "prompt" else group, baseline, divide, antithetic)
+    check_company(prompts, baseline, divide, antithetic=antithetic)
     if baseline == "none":
         centred = rewards.clone()
     elif baseline in ("loo", "loo_prompt"):
@@ -100,13 +100,16 @@ def divided(centred: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
     return centred / std.clamp(min=1e-6)
 
 
-def _check_company(
-    unit: torch.Tensor, group: torch.Tensor, baseline: Baseline, divide: Divisor, antithetic: bool
+def check_company(
+    prompts: Sequence[str], baseline: Baseline, divide: Divisor, *, antithetic: bool = False
 ) -> None:
-    ones = torch.ones(len(unit))
-    if bool((_by(group, ones) > _by(unit, ones)).all()):  # pairs share a prompt, so units lie within groups
+    """Raise BenchError if a sample of a batch with these prompts has nobody to be compared with."""
+    if baseline == divide == "none":
         return
     of_prompt = "prompt" in f"{baseline} {divide}"
+    groups = Counter(prompts).values() if of_prompt else [len(prompts)]
+    if min(groups) > (2 if antithetic else 1):  # pairs share a prompt, so they lie within groups
+        return
     more = "train.samples_per_prompt" if of_prompt else "train.samples_per_prompt or train.prompts_per_step"
     raise BenchError(
         f"advantages (baseline '{baseline}', divided by '{divide}') need another "

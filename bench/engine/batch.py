@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
+from bench.base.errors import BenchError
 from bench.base.lazy import torch
 from bench.engine.chain import State, Transition, at, sent
 from bench.engine.control_variate import Sums
@@ -48,6 +49,11 @@ class Perturbation:
     def paired(self) -> bool:
         """Samples 2k and 2k+1 are coupled, so that neither may serve as the other's baseline."""
         return self.antithetic or self.mirrored
+
+    def check_pairs(self, prompts: Sequence[str]) -> None:
+        """Raise BenchError unless the two samples of every pair have the same prompt, if there are pairs."""
+        if self.paired and prompts[::2] != prompts[1::2]:
+            raise BenchError("antithetic pairs share a prompt: make train.samples_per_prompt even")
 
 
 @dataclass

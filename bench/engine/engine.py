@@ -24,7 +24,6 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from bench.base.errors import BenchError
 from bench.engine.adjoint_matching import Matching
 from bench.engine.at_once import AtOnce, Setting, split
 from bench.engine.batch import (
@@ -114,8 +113,7 @@ class Engine:
         BenchError if it is not, and they are to be joint.
         """
         pert = perturbation or Perturbation()
-        if pert.paired and batch.prompts[::2] != batch.prompts[1::2]:
-            raise BenchError("antithetic pairs share a prompt: make train.samples_per_prompt even")
+        pert.check_pairs(batch.prompts)
         steps = common_steps(plans, self.chain.steps)
         if self.kl:
             check_plans(plans)

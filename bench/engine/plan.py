@@ -6,10 +6,13 @@ is i = T - t.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
+
+from bench.base.errors import BenchError
 
 
 class Kind(StrEnum):
@@ -108,6 +111,11 @@ class Plan:
         """Whether any segment is of one of these kinds."""
         return any(s.kind in kinds for s in self.segments)
 
+    def needs_noise(self) -> set[int]:
+        """Steps whose own noise the gradient is made of: the last of each HO block, and all AM steps."""
+        ends = {s.stop - 1 for s in self.segments if s.kind is Kind.HO}
+        return ends.union(*(range(s.start, s.stop) for s in self.segments if s.kind is Kind.AM))
+
     def resets(self) -> tuple[bool, ...]:
         """Steps at which a multistep solver forgets its history: the first, and each after a stochastic one.
 
@@ -126,6 +134,18 @@ def tiled(kinds: Sequence[Kind], eta: Sequence[float]) -> Plan:
         else:
             segments.append(Segment(kind, i, i + 1))
     return Plan(tuple(segments), tuple(eta))
+
+
+def no_noise(i: int, steps: int, who: str = "") -> BenchError:
+    """That step i injects no noise where a plan needs it, and what to do; who: how the message begins."""
+    until = f", or for GRPO grpo.until={math.floor(1000 * i / steps) / 1000:g}" if i else ""
+    return BenchError(
+        f"{who}step {i} of {steps} injects no noise whatever eta (sigma = 0), so no likelihood ratio exists "
+        "there, and nothing to match. This is the last step of DPM-Solver++ and flow_cps, of DDIM when the "
+        "scheduler has set_alpha_to_one=True, and any step of euler: use model.solver=ddim with "
+        "set_alpha_to_one=False in the model's scheduler_config.json, for flow matching "
+        f"model.solver=flow_sde, a method that is first order there{until}"
+    )
 
 
 def common_steps(plans: Sequence[Plan], chain_steps: int) -> int:

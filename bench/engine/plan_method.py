@@ -9,7 +9,7 @@ from dataclasses import astuple, dataclass, field
 from typing import TYPE_CHECKING
 
 from bench.engine.adjoint_matching import Matching
-from bench.engine.advantages import Baseline, Divisor, advantages
+from bench.engine.advantages import Baseline, Divisor, advantages, check_company
 from bench.engine.balance import Balance, balanced, learn
 from bench.engine.batch import Batch, Perturbation, Report
 from bench.engine.control_variate import Control, Scale, Sums, scale_of
@@ -93,16 +93,16 @@ class PlanMethod(Method):
         """One gradient from one rollout of the batch."""
         settings = self.estimator()
         plans = self.plans(engine.seed, batch)
+        compared = any(p.has(Kind.HO, Kind.ZO) for p in plans)
+        paired = settings.perturbation.paired
+        if compared:
+            check_company(batch.prompts, settings.baseline, settings.divide, antithetic=paired)
         keep = not settings.half_order_norms  # which take samples one by one
         trajectory = engine.rollout(plans, batch, settings.perturbation, keep_graphs=keep)
         advantage = trajectory.signed
-        if any(p.has(Kind.HO, Kind.ZO) for p in plans):
+        if compared:
             advantage = advantages(
-                trajectory.signed,
-                batch.prompts,
-                settings.baseline,
-                settings.divide,
-                antithetic=settings.perturbation.paired,
+                trajectory.signed, batch.prompts, settings.baseline, settings.divide, antithetic=paired
             )
         weights = balanced(settings.weights, settings.balance, self.state)
         report = engine.gradient(

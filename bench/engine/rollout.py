@@ -6,7 +6,6 @@ from the reward, dR/dx_0. Noises and perturbations are kept as keys of their ran
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -21,7 +20,7 @@ from bench.engine.chain import Chain, MakesVideos, State, Transition, gaussian_l
 from bench.engine.finite import check_latents, check_slope
 from bench.engine.float16 import Product, decoder
 from bench.engine.kl import divergence
-from bench.engine.plan import Kind, Plan, layout
+from bench.engine.plan import Kind, Plan, layout, no_noise
 from bench.engine.random_streams import normal, uniform
 from bench.engine.reward import Reward, scores
 from bench.engine.stages import DECODE, REWARD, ROLLOUT, stage
@@ -277,11 +276,4 @@ class Roller:
     def _check_noise(self, micro: MicroBatch, i: int, noisy: list[int]) -> None:
         ends = {r for r in micro.rows(i, Kind.HO) if micro.ends[r][i]}.union(micro.rows(i, Kind.AM))
         if ends.difference(noisy):
-            raise BenchError(
-                f"step {i} of {self.chain.steps} injects no noise whatever eta (sigma = 0), so no likelihood "
-                "ratio exists there, and nothing to match. This is the last step of DPM-Solver++ and "
-                "flow_cps, of DDIM when the scheduler has set_alpha_to_one=True, and any step of euler: use "
-                "model.solver=ddim with set_alpha_to_one=False in the model's scheduler_config.json, for "
-                "flow matching model.solver=flow_sde, a method that is first order there, or for GRPO "
-                f"grpo.until={math.floor(1000 * i / self.chain.steps) / 1000:g}"
-            )
+            raise no_noise(i, self.chain.steps)

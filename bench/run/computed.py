@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from bench.base import registry
 from bench.base.errors import BenchError
 from bench.base.files import Record
-from bench.engine.batch import Batch
+from bench.engine.batch import Batch, Perturbation
 from bench.engine.method import Method
 from bench.engine.plan import FIRST, REWARDED, Kind, Plan
 from bench.experiment.settings import CellConfig, Training
@@ -50,8 +50,13 @@ class Counts(NamedTuple):
 
 
 def counted(method: Method, training: Training) -> Counts | None:
-    """Of an average batch. None for a method that trains nothing, or that does not say what it runs."""
-    train, plans = training.train, drawn_plans(method, training)
+    """Of an average batch. None for a method that trains nothing, or that does not say what it runs, and for
+    a batch that does not suit it."""
+    train = training.train
+    try:
+        plans = drawn_plans(method, training)
+    except BenchError:  # said where the run is planned
+        return None
     if not plans:
         return None
     each, pulled = train.batch / len(plans), method.passes * train.batch / len(plans)
@@ -69,7 +74,8 @@ def counted(method: Method, training: Training) -> Counts | None:
 
 
 def drawn_plans(method: Method, training: Training) -> list[Plan]:
-    """Of a few batches; none if the method does not say what it runs."""
+    """Of a few batches; none if the method does not say what it runs. Raises BenchError if a batch does not
+    suit it."""
     train = training.train
     prompts = tuple(str(p) for p in range(train.prompts_per_step) for _ in range(train.samples_per_prompt))
     return [plan for step in range(DRAWN) for plan in _plans(method, Batch(prompts, step), training.seed)]
@@ -95,7 +101,10 @@ class _Ear:
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def rollout(self, plans: Sequence[Plan], *_: Any, **__: Any) -> None:
+    def rollout(
+        self, plans: Sequence[Plan], batch: Batch, perturbation: Perturbation | None = None, **_: Any
+    ) -> None:
+        (perturbation or Perturbation()).check_pairs(batch.prompts)
         raise _Asked(plans)
 
     def __getattr__(self, name: str) -> Any:
@@ -108,8 +117,6 @@ def _plans(method: Method, batch: Batch, seed: int) -> Sequence[Plan]:
         next(method.updates(ear, batch), None)
     except _Asked as asked:
         return asked.plans
-    except BenchError:  # settings that do not fit the batch: the run itself says so
-        return ()
     return ()
 
 

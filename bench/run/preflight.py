@@ -21,8 +21,9 @@ from bench.base.console import progress
 from bench.base.errors import BenchError
 from bench.base.layers import shipped
 from bench.data.packages import APART
-from bench.engine.kl import check_plans
+from bench.engine import kl
 from bench.engine.method import Method
+from bench.engine.plan import no_noise
 from bench.experiment.model_files import model_file
 from bench.experiment.resolve import Cell
 from bench.experiment.settings import CellConfig, Choice
@@ -53,7 +54,7 @@ def check(cells: Sequence[Cell], call_rewards: bool = True) -> None:
     Of cells that wait for files the model is looked at where its architecture is known by name. call_rewards:
     False on a machine other than the one that runs the cells.
     """
-    check_kl(cell.config for cell in cells)
+    check_plans(cell.config for cell in cells)
     trials = _trials(cells, call_rewards)
     if not trials:
         return
@@ -84,17 +85,24 @@ def check_processes(configs: Iterable[CellConfig], processes: int) -> None:
             )
 
 
-def check_kl(configs: Iterable[CellConfig]) -> None:
-    """Raise BenchError if a KL term is asked for and the method's plans cannot have one."""
+def check_plans(configs: Iterable[CellConfig]) -> None:
+    """Raise BenchError if a method's batch does not suit it, or it finds no noise where its plans or a KL
+    term need it, as far as that is known without the model."""
     for config in configs:
-        training = config.training
-        if training is None or not training.train.kl:
+        if config.training is None:
             continue
-        method = load_method(config, training)
-        plans = drawn_plans(method, training) if method.estimates else []
-        if plans:
+        method, who = load_method(config, config.training), f"'{config.label}': "
+        try:
+            plans = drawn_plans(method, config.training)
+        except BenchError as error:
+            raise BenchError(f"{who}{error}") from error
+        without_noise, steps = _without_noise(config.model.config), config.model.config.steps
+        for plan in plans:
+            for i in sorted(plan.needs_noise().intersection(without_noise)):
+                raise no_noise(i, steps, who)
+        if plans and config.training.train.kl and method.estimates:
             ways = _ways_to_noise(method, config, any(any(plan.eta) for plan in plans))
-            check_plans(plans, _without_noise(config.model.config), f"'{config.label}': ", ways)
+            kl.check_plans(plans, without_noise, who, ways)
 
 
 def _without_noise(model: ModelConfig) -> range:

@@ -161,8 +161,9 @@ class PushConfig(Strict):
     inner: int = Field(default=1, ge=1, description="optimizer steps per batch")
 
 
-def _pause(seconds: float) -> None:
+def _pause(engine: Engine, seconds: float) -> None:
     """The environment has a pause for every method: one that a cell's settings and name do not know of."""
+    assert engine.chain.steps  # a run that is only planned has no chain, and does not get here
     time.sleep(seconds + float(os.environ.get("BENCH_TEST_PAUSE", "0")))
 
 
@@ -194,7 +195,7 @@ class Push(Method):
         self.state = {"mean": 0.0}
 
     def updates(self, engine: Engine, batch: Batch) -> Iterator[Report]:
-        _pause(self.config.pause)
+        _pause(engine, self.config.pause)
         for _ in range(self.config.inner):
             report = _push(engine, batch, self.config.strength * (1 + self.state["mean"]), self.state["mean"])
             self.state["mean"] = 0.9 * self.state["mean"] + 0.1 * float(report.rewards.mean())
@@ -221,7 +222,7 @@ class Leaning(PlanMethod):
         return Estimator(weights={**UNIT_WEIGHTS, Kind.FO: 1 + self.state.get("mean", 0.0)})
 
     def updates(self, engine: Engine, batch: Batch) -> Iterator[Report]:
-        _pause(self.config.pause)
+        _pause(engine, self.config.pause)
         for report in super().updates(engine, batch):
             self.state["mean"] = 0.9 * self.state.get("mean", 0.0) + 0.1 * float(report.rewards.mean())
             yield report

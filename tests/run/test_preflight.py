@@ -281,7 +281,7 @@ def test_kl_term_that_a_methods_plans_cannot_have_is_refused_before_anything_run
     def check(*more: str) -> None:
         changed = ("train.kl=0.1", *settings, *more)
         options = Options(methods=f"{method},random-direction", model=model, settings=changed)
-        preflight.check_kl(cell.config for cell in resolve_all(build(options).combinations))
+        preflight.check_plans(cell.config for cell in resolve_all(build(options).combinations))
 
     with pytest.raises(BenchError, match=rf"^'{method}': .*{told}"):
         check()
@@ -290,6 +290,54 @@ def test_kl_term_that_a_methods_plans_cannot_have_is_refused_before_anything_run
         check(f"{method}.eta=1")
 
 
+def planned(method: str, model: str, *settings: str) -> None:
+    """What planning a run checks of the plans that a method draws."""
+    options = Options(methods=method, model=model, settings=settings)
+    preflight.check_plans(cell.config for cell in resolve_all(build(options).combinations))
+
+
+@pytest.mark.parametrize("method", ["ddpo", "grpo", "reinforce"])
+def test_likelihood_ratio_on_a_solver_without_noise_is_refused_before_anything_runs(method: str) -> None:
+    for solver, told in (
+        (
+            "euler",
+            r"'{}': step 0 of 10 injects no noise .*solver=flow_sde, a method that is first order there$",
+        ),
+        ("flow_cps", r"'{}': step 9 of 10 injects no noise .* grpo\.until=0\.9$"),
+    ):
+        with pytest.raises(BenchError, match=told.format(method)):
+            planned(method, "tiny-flow", f"model.solver={solver}", "model.steps=10")
+    planned(method, "tiny-flow", "model.solver=flow_sde")
+    planned(method, "tiny")  # depends on the scheduler's file, which is the model's
+
+
+def test_first_order_steps_where_a_solver_has_no_noise_are_taken() -> None:
+    planned("rlr", "tiny-flow", "model.solver=flow_cps")
+    planned("grpo", "tiny-flow", "model.solver=flow_cps", "grpo.until=0.9")
+    planned("full_bp", "tiny-flow", "model.solver=euler")
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "told"),
+    [
+        ("grpo", ("train.samples_per_prompt=1",), r"needs another sample of its prompt.*samples_per_prompt"),
+        ("nft", ("train.samples_per_prompt=1",), r"needs another sample of its prompt"),
+        ("awm", ("train.samples_per_prompt=1",), r"needs another sample of its prompt"),
+        ("reinforce", ("train.batch_size=1",), r"needs another sample in the batch"),
+        ("zo", ("train.batch_size=1",), r"needs another sample in the batch"),
+        ("grpo", ("grpo.minibatches=3",), r"divides into grpo\.minibatches=3; it has \d+ "),
+        ("ddpo", ("ddpo.group=true", "train.samples_per_prompt=1"), r"ddpo\.group compares samples"),
+        ("zo-antithetic", ("train.samples_per_prompt=1",), r"make train\.samples_per_prompt even"),
+    ],
+)
+def test_batch_that_does_not_suit_the_method_is_refused_before_anything_runs(
+    method: str, settings: tuple[str, ...], told: str
+) -> None:
+    planned(method, "tiny")
+    with pytest.raises(BenchError, match=rf"^'{method}': .*{told}"):
+        planned(method, "tiny", *settings)
+
+
 def test_kl_term_of_a_chain_that_is_noisy_in_part_is_taken() -> None:
     options = Options(methods="random-direction,grpo-mix", settings=("train.kl=0.1",))
-    preflight.check_kl(cell.config for cell in resolve_all(build(options).combinations))
+    preflight.check_plans(cell.config for cell in resolve_all(build(options).combinations))
