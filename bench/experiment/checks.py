@@ -33,12 +33,24 @@ def fitted(name: str, config: Strict, steps: int) -> Method:
         raise BenchError(f"preset '{name}' of {entry.base}: {error}") from error
 
 
+def without_reward_grad() -> list[str]:
+    """The package's methods, presets left out, that train on a reward without a gradient whatever their
+    settings."""
+    classes = {name: entry.load() for name, entry in registry.own("method").items() if entry.problem is None}
+    return [
+        name
+        for name, cls in classes.items()
+        if cls.trains and cls.estimates and not getattr(cls, "needs_reward_grad", True)
+    ]
+
+
 def check_differentiable(method: str, reward: Choice) -> None:
     """Raise BenchError, with ways out, for a reward without a gradient."""
     scorer = registry.load("reward", reward.name)
     if is_differentiable(scorer, scorer.Config.model_validate(reward.config)):
         return
-    way_out = "Choose a differentiable reward, or ddpo, reinforce, zo, or rlr with --set rlr.fo=false."
+    others = ", ".join(without_reward_grad())
+    way_out = f"Choose a differentiable reward, or {others}, or rlr with --set rlr.fo=false."
     if "fo" in registry.load("method", method).Config.model_fields:
         way_out = f"Its form without the first-order term does not: --set {method}.fo=false"
     raise BenchError(

@@ -7,6 +7,7 @@ import pytest
 
 from bench.base import devices
 from bench.base.errors import BenchError
+from bench.experiment.checks import without_reward_grad
 from tests.cli.planning import planned
 from tests.support.running import bench, here
 from tests.support.watched import watched
@@ -106,7 +107,9 @@ def test_methods_that_need_gradients_refuse_a_reward_without_and_rlr_names_its_o
 ) -> None:
     refused = message(methods="full_bp", reward="jpeg")
     assert "method 'full_bp' needs the gradient of the reward, and reward 'jpeg' has none." in refused
-    assert "Choose a differentiable reward" in refused
+    assert "Choose a differentiable reward, or awm, ddpo, grpo, nft, reinforce, zo, or rlr with" in refused
+    others = [name for name in without_reward_grad() if planned(methods=name, reward="jpeg")]
+    assert others == ["awm", "ddpo", "grpo", "nft", "reinforce", "zo"]
     assert "--set rlr.fo=false" in message(methods="rlr", reward="jpeg", settings=["model.steps=10"])
 
 
