@@ -33,6 +33,7 @@ from bench.base.lazy import torch
 from bench.base.strict import Strict
 from bench.engine.advantages import ImitationConfig, check_company
 from bench.engine.batch import Batch, Report
+from bench.engine.chain import reference
 from bench.engine.final_samples import RunningMean, final_samples, holding, levels
 from bench.engine.method import Method
 from bench.engine.regression import Context, Prediction, Regression
@@ -91,7 +92,7 @@ class Awm(Method):
         trajectory, parameters = final_samples(engine, batch, self.steps), engine.chain.parameters()
         beside: dict[str, Context] = {}
         if self.config.kl:
-            beside["reference"] = engine.chain.reference
+            beside["reference"] = partial(reference, engine.chain)
         if self.config.kl_older:
             beside["older"] = partial(holding, parameters, self.older.of(self.state, parameters))
         advantage = self.config.shares(trajectory.signed, batch.prompts)

@@ -32,7 +32,7 @@ from bench.base.lazy import torch
 from bench.base.strict import Strict
 from bench.engine.advantages import ImitationConfig, check_company
 from bench.engine.batch import Batch, Report
-from bench.engine.chain import per_row
+from bench.engine.chain import per_row, reference
 from bench.engine.final_samples import OLDER, RunningMean, final_samples, holding, levels
 from bench.engine.method import Method
 from bench.engine.regression import Context, Prediction, Regression, per_sample
@@ -91,7 +91,7 @@ class Nft(Method):
         older = self.older.of(self.state, parameters)
         beside: dict[str, Context] = {"older": partial(holding, parameters, older)}
         if self.config.kl:
-            beside["reference"] = engine.chain.reference
+            beside["reference"] = partial(reference, engine.chain)
         optimality = self.config.shares(trajectory.signed, batch.prompts) / 2 + 0.5
         steps = levels(self.count, self.until, engine.seed, batch)
         yield engine.regression(trajectory, Regression(steps, partial(self.loss, optimality), beside))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Protocol, runtime_checkable
 
+from bench.base.errors import BenchError
 from bench.base.lazy import torch
 
 
@@ -188,8 +189,21 @@ class Chain(Protocol):
         ...
 
     def reference(self) -> AbstractContextManager[None]:
-        """Within the context, every row runs as the model that training starts from: without the adapter."""
+        """Within the context, every row runs as the model that training starts from: without the adapter.
+
+        Asked for by a KL term, adjoint matching, `nft` and `awm` alone, through `reference` below.
+        """
         ...
+
+
+def reference(chain: Chain) -> AbstractContextManager[None]:
+    """The chain's context of that name. Raises BenchError if it has none, as a plugin's may."""
+    if not hasattr(chain, "reference"):
+        raise BenchError(
+            f"{type(chain).__name__} has no method reference(), a context in which it runs without its "
+            "adapter: train.kl, adjoint matching, nft and awm need one (bench.engine.Chain)"
+        )
+    return chain.reference()
 
 
 @runtime_checkable

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bench.engine.adjoint_matching import Matching
 from bench.engine.batch import Cotangent, Evaluations, Gradients, MicroBatch
-from bench.engine.chain import per_row
+from bench.engine.chain import per_row, reference
 from bench.engine.float16 import Product, network
 from bench.engine.kept_graphs import Graphs
 from bench.engine.kl import KlCotangent
@@ -238,7 +238,7 @@ class Pullback:
         if onward:
             x = self._reference(micro, i, rows, seen, kind).x
         else:
-            with self.chain.reference():
+            with reference(self.chain):
                 mean = self.roller.step(micro, micro.states[i].select(micro.at(rows)), i, rows).mean
         if kind is Kind.REF:
             return Vjp(x, None, [])
@@ -252,7 +252,7 @@ class Pullback:
         self, micro: MicroBatch, i: int, rows: list[int], cotangent: Tensor | Cotangent, kind: Kind
     ) -> Vjp:
         """What `step` gives by the model that training starts from, which has no parameters to learn."""
-        with self.chain.reference():
+        with reference(self.chain):
             return self.step(replace(micro, graphs={}), i, rows, cotangent, kind=kind, need_parameters=False)
 
     def _count(

@@ -16,7 +16,16 @@ from torch import Tensor
 from bench.base.errors import BenchError
 from bench.engine.at_once import split
 from bench.engine.batch import Batch, MicroBatch, Perturbation
-from bench.engine.chain import Chain, MakesVideos, State, Transition, gaussian_log_prob, per_row, sent
+from bench.engine.chain import (
+    Chain,
+    MakesVideos,
+    State,
+    Transition,
+    gaussian_log_prob,
+    per_row,
+    reference,
+    sent,
+)
 from bench.engine.finite import check_latents, check_slope
 from bench.engine.float16 import Product, decoder
 from bench.engine.kl import divergence
@@ -183,7 +192,7 @@ class Roller:
     def _compare(self, micro: MicroBatch, state: State, i: int, rows: list[int], step: Transition) -> None:
         """Note where the model that training starts from goes from these rows' states, and the KL to it."""
         some = micro.at(rows)
-        with self.chain.reference():
+        with reference(self.chain):
             mean = self.transition(micro, state.select(some), i, rows).mean
         micro.reference[i] = step.mean.clone()
         micro.reference[i][some] = mean

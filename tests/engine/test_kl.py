@@ -207,6 +207,30 @@ def test_steps_through_the_reference_model_take_no_kl_term(kinds: list[Kind]) ->
         engine_of(toy(), kl=KL).rollout([tiled(kinds, [1.0] * STEPS)] * 2, batch_of(2))
 
 
+class FromBefore:
+    """A chain without `reference`."""
+
+    def __init__(self, chain: ToyChain) -> None:
+        self.chain = chain
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "reference":
+            raise AttributeError(name)
+        return getattr(self.chain, name)
+
+
+@pytest.mark.parametrize("name", ["full_bp", "adjoint_matching", "nft", "awm"])
+def test_chain_that_cannot_run_without_its_adapter_is_told_what_it_lacks(name: str) -> None:
+    cls = registry.load("method", name)
+    method = cls(cls.Config.model_validate({"eta": 1.0} if name == "full_bp" else {}), STEPS)
+    chain: Any = FromBefore(toy())
+    engine = engine_of(chain, kl=KL if name == "full_bp" else 0.0)
+    with pytest.raises(
+        BenchError, match=r"FromBefore has no method reference\(\), .* its adapter: train\.kl"
+    ):
+        list(method.updates(engine, Batch(("a", "a", "b", "b"), 0)))
+
+
 def test_where_training_starts_there_is_nothing_to_pay() -> None:
     chain = ToyChain(STEPS, 2)
     found = []
