@@ -320,11 +320,11 @@ def test_first_order_steps_where_a_solver_has_no_noise_are_taken() -> None:
 @pytest.mark.parametrize(
     ("method", "settings", "told"),
     [
-        ("grpo", ("train.samples_per_prompt=1",), r"needs another sample of its prompt.*samples_per_prompt"),
-        ("nft", ("train.samples_per_prompt=1",), r"needs another sample of its prompt"),
-        ("awm", ("train.samples_per_prompt=1",), r"needs another sample of its prompt"),
-        ("reinforce", ("train.batch_size=1",), r"needs another sample in the batch"),
-        ("zo", ("train.batch_size=1",), r"needs another sample in the batch"),
+        ("grpo", ("train.samples_per_prompt=1",), r"need another sample of its prompt.*samples_per_prompt"),
+        ("nft", ("train.samples_per_prompt=1",), r"need another sample of its prompt"),
+        ("awm", ("train.samples_per_prompt=1",), r"need another sample of its prompt"),
+        ("reinforce", ("train.batch_size=1",), r"need another sample in the batch"),
+        ("zo", ("train.batch_size=1",), r"need another sample in the batch"),
         ("grpo", ("grpo.minibatches=3",), r"divides into grpo\.minibatches=3; it has \d+ "),
         ("ddpo", ("ddpo.group=true", "train.samples_per_prompt=1"), r"ddpo\.group compares samples"),
         ("zo-antithetic", ("train.samples_per_prompt=1",), r"make train\.samples_per_prompt even"),
