@@ -67,7 +67,7 @@ def python(module: str, function: str, differentiable: bool = False) -> Choice:
     [
         (
             {"lora": {"targets": ["foo"]}},
-            r"lora\.targets: no layer of the UNet is called 'foo'\. Layers that take one: conv, ",
+            r"lora\.targets: no layer of the network is called 'foo'\. Layers that take one: conv, ",
         ),
         ({"lora": {"targets": ["o_q"]}}, r"called 'o_q'\. Did you mean 'to_q'\?"),
         ({"lora": {"targets": ["norm1"]}}, r"norm1 is of class LayerNorm, which takes no LoRA"),
