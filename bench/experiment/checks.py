@@ -112,7 +112,7 @@ def check_solver(model: ModelChoice) -> None:
     if family in SOLVERS and solver not in SOLVERS[family]:
         raise BenchError(
             f"model.solver: model '{model.name}' is of family {family}, whose solvers are "
-            f"{', '.join(SOLVERS[family])}, and not {solver}: --set model.solver={SOLVERS[family][0]}, say"
+            f"{', '.join(SOLVERS[family])}, and not {solver}: choose one of them"
         )
 
 
