@@ -243,7 +243,7 @@ def settings(known: Facts, best: Candidate | None, h: int, method: str) -> str:
 def whole_cell(config: CellConfig, best: Candidate | None, h: int) -> str:
     """What a cell takes of a GPU with its evaluations, by docs/operations.md; empty if that is not known."""
     taken = memory_of(_run_as(config, best, h), gpu=True)
-    if taken is None:
+    if taken is None or not taken.exact:  # a bound from below may lie below the step's own peak
         return ""
     return (
         f"A whole cell, with text encoders and evaluations by all its rewards: {taken} (docs/operations.md). "

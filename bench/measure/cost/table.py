@@ -144,18 +144,20 @@ def _merged(path: Path, new: pd.DataFrame) -> pd.DataFrame:
 def print_table(console: Console, found: Sequence[Profiled]) -> None:
     """The table, at most 80 columns wide."""
     lines = [record(one) for one in found]
-    varied = [name for name in ("graphs", "T", "h") if len({line[name] for line in lines}) > 1]
+    varied = [name for name in ("graphs", "T", "h", "batch") if len({line[name] for line in lines}) > 1]
     first = lines[0]
     extras = "".join(f", {name}" for name in ("checkpointing", "offload") if first[name])
-    fixed = "" if "graphs" in varied else f"{first['graphs']} graphs, "
+    fixed = "" if "batch" in varied else f"batch {first['batch']}, "
+    fixed += "" if "graphs" in varied else f"{first['graphs']} graphs, "
     fixed += "" if "T" in varied else f"T {first['T']}, "
     frames = "" if first["frames"] == 1 else f"{first['frames']} frames of {first['resolution']}, "
     title = (
-        f"{first['model']}, {frames}{first['mode']}, {first['dtype']}, batch {first['batch']}, "
+        f"{first['model']}, {frames}{first['mode']}, {first['dtype']}, "
         f"{fixed}reward {first['reward_name']}{extras}"
     )
     table = Table(title=title, title_justify="left", title_style="bold", padding=(0, 1), box=None)
-    sizes = ("peak GB", "weights", "activations", "other", "RAM")
+    offloaded = any(one.usage.host for one in found)
+    sizes = ("peak GB", "weights", "activations", "other", *["RAM"] * offloaded)
     for header in ("method", *varied, *sizes, "fwd", "bwd", "TFLOP", "s"):
         justify = "left" if header in ("method", "graphs") else "right"
         table.add_column(header, justify=justify, no_wrap=header != "method", overflow="fold")
@@ -167,7 +169,7 @@ def print_table(console: Console, found: Sequence[Profiled]) -> None:
             one.training.method.name,
             *("-" if (value := line[name]) is None else str(value) for name in varied),
             *(number(size / GB) for size in parts),
-            number(usage.host / GB) if usage.host else "-",
+            *[number(usage.host / GB) if usage.host else "-"] * offloaded,
             str(usage.work.forward),
             str(usage.work.backward),
             number(usage.flops / 1e12),

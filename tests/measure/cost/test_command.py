@@ -42,7 +42,7 @@ def test_profile_writes_both_files_adds_to_them_and_shows_80_columns(tmp_path: P
     wide = [
         line for line in shown.splitlines() if len(line) > 80 and not line.startswith(("wrote", "[trans"))
     ]
-    assert not wide
+    assert not wide and "batch 4, " in shown
     table, line = pd.read_csv(tmp_path / "profile.csv"), pd.read_csv(tmp_path / "timeline.csv")
     assert set(table.columns) >= COLUMNS
     assert sorted(zip(table["method"], table["mode"], strict=True)) == [
@@ -86,6 +86,15 @@ def test_methods_that_cannot_be_profiled_are_told_and_do_not_stop_the_others(tmp
     assert found.exit_code == 1
     assert "graphs=staged" in found.output
     assert pd.read_csv(tmp_path / "profile.csv")["method"].tolist() == ["zo"]
+
+
+@pytest.mark.slow
+def test_batches_that_differ_have_a_column(tmp_path: Path) -> None:
+    out = ("--set", "model.steps=2", "--set", "zo.train.batch_size=2", "--out", str(tmp_path))
+    shown = profile("--methods", "rlr-h0,zo", "--simulate", *SMALL, *out)
+    rows = {words[0]: words for line in shown.splitlines() if (words := line.split())}
+    assert "batch 4" not in shown and rows["method"][1:3] == ["h", "batch"]
+    assert (rows["rlr-h0"][2], rows["zo"][2]) == ("4", "2")
 
 
 @pytest.fixture(scope="module")
