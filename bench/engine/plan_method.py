@@ -95,6 +95,7 @@ class PlanMethod(Method):
         plans = self.plans(engine.seed, batch)
         compared = any(p.has(Kind.HO, Kind.ZO) for p in plans)
         paired = settings.perturbation.paired
+        settings.perturbation.check_pairs(batch.prompts)
         if compared:
             check_company(batch.prompts, settings.baseline, settings.divide, antithetic=paired)
         keep = not settings.half_order_norms  # which take samples one by one

@@ -175,10 +175,10 @@ def test_evaluating_pictures_by_all_rewards_leaves_those_of_videos_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     piece = reward_ingredient("colourfulness")
-    assert score._absent(piece, videos=False) is None
+    assert score._absent(piece, videos=False, texts=()) is None
     monkeypatch.setattr(ColourfulnessReward, "media", "video")
-    assert score._absent(piece, videos=False) == "it scores videos"
-    assert score._absent(piece, videos=True) is None
+    assert score._absent(piece, videos=False, texts=()) == "it scores videos"
+    assert score._absent(piece, videos=True, texts=()) is None
 
 
 def cells(*settings: str, methods: str = "vader", model: str = "modelscope", **options: Any) -> Any:

@@ -113,7 +113,7 @@ def test_shared_parts_are_linked_beside_their_source_and_copied_elsewhere(tmp_pa
     for target in (beside, elsewhere):
         target.mkdir(parents=True)
         for _ in range(2):
-            _share(source, target / "vae")
+            _share(source.parent, target, "vae")
         assert (target / "vae" / "config.json").read_text() == "{}"
     assert (beside / "vae").readlink() == Path("../sd/vae")
     assert not (elsewhere / "vae").is_symlink()
