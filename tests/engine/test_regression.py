@@ -101,11 +101,18 @@ def test_evaluations_are_counted_for_every_model_that_predicts(graphs: Any) -> N
 class Narrow(ToyChain):
     """A chain on a device whose memory takes three rows with a graph, and six without."""
 
-    def predict_x0(self, state: State, i: int, cond: ToyCondition, x_path_only: bool = False) -> Tensor:
+    def predict_x0(
+        self,
+        state: State,
+        i: int,
+        cond: ToyCondition,
+        x_path_only: bool = False,
+        detach_input: bool = False,
+    ) -> Tensor:
         """The toy's, where it fits."""
         if len(state.x) > (3 if torch.is_grad_enabled() else 6):
             raise torch.OutOfMemoryError(f"{len(state.x)} rows")
-        return super().predict_x0(state, i, cond, x_path_only)
+        return super().predict_x0(state, i, cond, x_path_only, detach_input)
 
 
 def test_auto_comes_down_to_what_fits(capsys: pytest.CaptureFixture[str]) -> None:

@@ -230,7 +230,7 @@ def test_it_is_at_rest_at_the_optimum_of_the_regularised_reward(monkeypatch: pyt
     assert f_law.sf(t2 * (n - d) / (d * (n - 1)), d, n - d) > 0.0027
     assert float(mean.norm()) < 0.02 * float(away)
     with torch.no_grad():
-        chain.drift += 0.1  # the test sees a point that is not at rest
+        chain.drift.add_(0.1)  # the test sees a point that is not at rest
     assert float(gradients(chain, 2, 1024).mean(0).norm()) > 0.05 * float(away)
 
 

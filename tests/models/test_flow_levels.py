@@ -20,7 +20,8 @@ FLUX = SD3 | {"use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 1.15
 
 
 def test_a_static_shift_is_diffusers() -> None:
-    solver, theirs = flow_solver(SD3, "euler", 28, 1024), FlowMatchEulerDiscreteScheduler.from_config(SD3)
+    solver = flow_solver(SD3, "euler", 28, 1024)
+    theirs: Any = FlowMatchEulerDiscreteScheduler.from_config(SD3)
     theirs.set_timesteps(28)
     assert torch.equal(solver.timesteps, theirs.timesteps)
     assert torch.equal(torch.cat([solver.sigma, solver.sigma_prev[-1:]]), theirs.sigmas)
@@ -29,15 +30,18 @@ def test_a_static_shift_is_diffusers() -> None:
 
 @pytest.mark.parametrize(("tokens", "mu"), [(256, 0.5), (4096, 1.15), (1024, 0.63)])
 def test_a_dynamic_shift_goes_by_the_number_of_patches(tokens: int, mu: float) -> None:
-    solver, theirs = flow_solver(FLUX, "euler", 10, tokens), FlowMatchEulerDiscreteScheduler.from_config(FLUX)
+    solver = flow_solver(FLUX, "euler", 10, tokens)
+    theirs: Any = FlowMatchEulerDiscreteScheduler.from_config(FLUX)
     theirs.set_timesteps(10, mu=mu)
     torch.testing.assert_close(solver.sigma, theirs.sigmas[:-1], rtol=1e-5, atol=1e-6)
 
 
 def test_steps_are_diffusers_own() -> None:
-    solver, scheduler = flow_solver(SD3, "euler", 5, 1024), FlowMatchEulerDiscreteScheduler.from_config(SD3)
+    solver = flow_solver(SD3, "euler", 5, 1024)
+    scheduler: Any = FlowMatchEulerDiscreteScheduler.from_config(SD3)
     scheduler.set_timesteps(5)
-    x = theirs = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
+    theirs: Any = x
     for i, t in enumerate(scheduler.timesteps):
         x = solver.transition(State(x), torch.tanh(x), i, torch.zeros(2)).mean
         theirs = scheduler.step(torch.tanh(theirs), t, theirs).prev_sample

@@ -144,7 +144,7 @@ def test_a_perturbed_row_runs_with_its_own_parameters() -> None:
 
 
 @pytest.mark.parametrize("options", [{"gradient_checkpointing": True}, {"offload": True}])
-def test_checkpointing_and_offload_change_no_gradient(options: dict[str, bool]) -> None:
+def test_checkpointing_and_offload_change_no_gradient(options: dict[str, Any]) -> None:
     segments = (Segment(Kind.ZO, 0, 1), Segment(Kind.HO, 1, 3), Segment(Kind.FO, 3, 4))
     plan, found = Plan(segments, (0, 0, 0.5, 0)), []
     for chosen in ({}, options):
@@ -172,7 +172,7 @@ def test_a_lora_goes_to_diffusers_and_back(tmp_path: Path) -> None:
     chain = flux_chain()
     chain.save_lora(tmp_path)
     x, pipeline = latents(chain), plain_pipeline()
-    pipeline.load_lora_weights(tmp_path)
+    pipeline.load_lora_weights(str(tmp_path))
     ours = picture(chain, x)
     theirs = diffusers_picture(pipeline, chain, x, guidance_scale=3.5)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-4)

@@ -118,7 +118,8 @@ def test_x_path_alone_scales_x_and_leaves_the_parameters_out_or_keeps_them() -> 
     out = chain.transition(State(x), 1, cond, torch.zeros(2), x_path_only=True).mean
     assert torch.equal(out, whole)
     grads = torch.autograd.grad(out.sum(), [x, *chain.parameters()], allow_unused=True)
-    factor = (chain.solver.grid.a_prev[1] / chain.solver.grid.a_t[1]).sqrt()  # DDIM with eps held fixed
+    solver: Any = chain.solver
+    factor = (solver.grid.a_prev[1] / solver.grid.a_t[1]).sqrt()  # DDIM with eps held fixed
     torch.testing.assert_close(grads[0], factor.expand_as(x))
     assert all(g is None for g in grads[1:])
     cut = chain.transition(State(x), 1, cond, torch.zeros(2), detach_input=True).mean

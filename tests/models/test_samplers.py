@@ -32,15 +32,15 @@ def test_deterministic_chain_is_diffusers_sampler(name: str, solver: str, steps:
 @pytest.mark.parametrize("name", ["sd14", "sd21"])
 def test_ddim_at_50_steps_runs_from_981_to_1_and_ends_at_the_first_training_noise_level(name: str) -> None:
     """steps_offset 1 and set_alpha_to_one False, as published."""
-    chain = small_chain(name, steps=50)
-    assert chain.solver.grid.timesteps.tolist() == list(range(981, 0, -20))
-    assert float(chain.solver.grid.a_prev[-1]) == pytest.approx(1 - 0.00085, abs=1e-6)
+    solver: Any = small_chain(name, steps=50).solver
+    assert solver.grid.timesteps.tolist() == list(range(981, 0, -20))
+    assert float(solver.grid.a_prev[-1]) == pytest.approx(1 - 0.00085, abs=1e-6)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["sd14", "sd21"])
 def test_dpmpp_at_20_steps_ends_without_noise(name: str) -> None:
-    chain = small_chain(name, solver="dpmpp", steps=20)
-    assert len(chain.solver.grid.timesteps) == 20 and int(chain.solver.grid.timesteps[0]) == 999
-    assert float(chain.solver.grid.a_prev[-1]) == 1.0
-    assert torch.equal(chain.solver.grid.a_prev[:-1], chain.solver.grid.a_t[1:])
+    solver: Any = small_chain(name, solver="dpmpp", steps=20).solver
+    assert len(solver.grid.timesteps) == 20 and int(solver.grid.timesteps[0]) == 999
+    assert float(solver.grid.a_prev[-1]) == 1.0
+    assert torch.equal(solver.grid.a_prev[:-1], solver.grid.a_t[1:])

@@ -66,7 +66,7 @@ def test_video_at_eta_0_is_the_pipelines(guidance: float, solver: str) -> None:
 
 def test_levels_of_diffusers_flow_scheduler_run_too() -> None:
     settings = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0, "num_train_timesteps": 1000}
-    theirs = FlowMatchEulerDiscreteScheduler.from_config(settings)
+    theirs: Any = FlowMatchEulerDiscreteScheduler.from_config(settings)
     theirs.set_timesteps(7)
     assert torch.equal(wan_solver(settings, "euler", 7, 8).sigma, theirs.sigmas[:-1])
 
@@ -169,7 +169,7 @@ def test_a_lora_goes_to_diffusers_and_back(tmp_path: Path) -> None:
     chain = wan_chain()
     chain.save_lora(tmp_path)
     x, pipeline = latents(chain), plain_pipeline()
-    pipeline.load_lora_weights(tmp_path)
+    pipeline.load_lora_weights(str(tmp_path))
     ours = picture(chain, x)
     torch.testing.assert_close(ours, diffusers_video(pipeline, chain, x), rtol=0, atol=5e-4)
     again = wan_chain(0.1, lora=LoraConfig(rank=3))

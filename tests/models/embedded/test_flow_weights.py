@@ -42,7 +42,7 @@ def pipeline() -> StableDiffusion3Pipeline:
     return found
 
 
-def diffusers_pictures(pipeline: StableDiffusion3Pipeline, x: Tensor, **settings: Any) -> Tensor:
+def diffusers_pictures(pipeline: Any, x: Tensor, **settings: Any) -> Tensor:
     images: Any = pipeline(PROMPTS[: len(x)], latents=x, num_inference_steps=4, output_type="pt", **settings)
     return images.images
 

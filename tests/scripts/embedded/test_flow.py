@@ -119,7 +119,7 @@ def test_what_is_exported_makes_the_same_pictures_in_diffusers_and_here(tmp_path
     assert not any(
         path.is_symlink() for path in directory.rglob("*")
     )  # it lies elsewhere than the image model
-    pipeline = StableDiffusion3Pipeline.from_pretrained(
+    pipeline: Any = StableDiffusion3Pipeline.from_pretrained(
         directory, torch_dtype=torch.float32, text_encoder_3=None, tokenizer_3=None
     )
     pipeline.set_progress_bar_config(disable=True)
