@@ -12,15 +12,16 @@ from torch import Tensor
 from bench.base.errors import BenchError
 from bench.engine.batch import Perturbation
 from bench.engine.chain import State
-from bench.engine.plan import Kind, Plan, Segment, tiled
+from bench.engine.plan import Kind, Plan, Segment
 from bench.models.config import LoraConfig, ModelConfig
 from bench.models.image import ImageChain
 from bench.models.random_weights import random_parts
 from bench.models.sd3 import Sd3Chain
 from tests.models.test_image import latents, picture
+from tests.support import chain_checks
 from tests.support.pipelines import CPU, change
 from tests.support.sd3 import TARGETS, sd3_chain, sd3_dir, small_sd3
-from tests.support.toys import PROMPTS, Pattern, batch_of, engine_of, flat, gradient
+from tests.support.toys import PROMPTS, Pattern, batch_of, engine_of, gradient
 
 pytestmark = pytest.mark.slow
 
@@ -92,55 +93,16 @@ def test_resolution_sets_the_size_of_latents_and_pictures() -> None:
 
 @pytest.mark.parametrize("solver", ["flow_sde", "flow_cps"])
 def test_full_backpropagation_is_autograds_gradient_through_the_whole_chain(solver: str) -> None:
-    """With noise at every step; the engine keeps one step's graph at a time."""
-    chain, reward = sd3_chain(solver=solver, steps=3), Pattern()
-    plan, batch, eta = Plan((Segment(FO, 0, 3),), (0.4, 0.4, 0.4)), batch_of(2), torch.full((2,), 0.4)
-    engine = engine_of(chain, reward, micro_batch=2)
-    trajectory = engine.rollout([plan] * 2, batch)
-    engine.gradient(trajectory, torch.zeros(2))
-    (micro,) = trajectory.micros
-    state = chain.prior(engine.roller.noise(micro, -1, [0, 1]))
-    for i in range(3):
-        step = chain.transition(state, i, micro.cond, eta)
-        state = step.next_state(step.mean + step.std * engine.roller.noise(micro, i, [0, 1]))
-    score = reward.score(chain.decode(state.x), batch.prompts)
-    torch.testing.assert_close(score.detach(), trajectory.rewards, rtol=1e-4, atol=1e-4)
-    expected = flat(torch.autograd.grad(score.mean(), chain.parameters()))
-    assert float(expected.norm()) > 0
-    assert float((gradient(chain) - expected).norm() / expected.norm()) < 1e-4
+    chain_checks.full_backpropagation_is_autograds(sd3_chain(steps=3, solver=solver))
 
 
 @pytest.mark.parametrize("solver", ["flow_sde", "flow_cps"])
 def test_a_half_order_step_is_the_likelihood_ratio(solver: str) -> None:
-    """A D_θ log p(x_2 | x_1), by autograd through the density itself."""
-    chain = sd3_chain(solver=solver, steps=3)
-    plan = tiled([Kind.SKIP, HO, Kind.SKIP], (0.0, 0.7, 0.0))
-    engine, advantages = engine_of(chain, Pattern(), micro_batch=2), torch.tensor([1.5, -0.5])
-    trajectory = engine.rollout([plan] * 2, batch_of(2))
-    engine.gradient(trajectory, advantages)
-    (micro,) = trajectory.micros
-    step = chain.transition(State(micro.states[1].x), 1, micro.cond, torch.full((2,), 0.7))
-    law = torch.distributions.Normal(step.mean, step.std.detach().expand_as(step.mean))
-    log_prob = law.log_prob(micro.states[2].x).flatten(1).sum(1)
-    expected = flat(torch.autograd.grad((advantages * log_prob).mean(), chain.parameters()))
-    assert float((gradient(chain) - expected).norm() / expected.norm()) < 1e-4
+    chain_checks.half_order_is_the_likelihood_ratio(sd3_chain(steps=3, solver=solver))
 
 
 def test_a_perturbed_row_runs_with_its_own_parameters() -> None:
-    chain = sd3_chain(steps=3)
-    x, cond = latents(chain, 3), chain.condition(PROMPTS[:3])
-    size = sum(p.numel() for p in chain.parameters())
-    delta, eta = 0.2 * torch.randn(3, size, generator=torch.Generator().manual_seed(1)), torch.zeros(3)
-    with torch.no_grad(), chain.perturbed(delta):
-        together = chain.transition(State(x), 1, cond, eta).mean
-    for b in range(3):
-        alone, before = sd3_chain(steps=3), 0
-        with torch.no_grad():
-            for p in alone.parameters():
-                p += delta[b, before : before + p.numel()].view_as(p)
-                before += p.numel()
-            own = alone.transition(State(x[[b]]), 1, cond.select(torch.tensor([b])), eta[[b]]).mean
-        torch.testing.assert_close(together[[b]], own, rtol=1e-4, atol=1e-4)
+    chain_checks.a_perturbed_row_runs_with_its_own_parameters(sd3_chain)
 
 
 PLAN = Plan((Segment(ZO, 0, 1), Segment(HO, 1, 3), Segment(FO, 3, 4)), (0, 0, 0.5, 0))
@@ -148,14 +110,7 @@ PLAN = Plan((Segment(ZO, 0, 1), Segment(HO, 1, 3), Segment(FO, 3, 4)), (0, 0, 0.
 
 @pytest.mark.parametrize("options", [{"gradient_checkpointing": True}, {"offload": True}])
 def test_checkpointing_and_offload_change_no_gradient(options: dict[str, Any]) -> None:
-    found = []
-    for chosen in ({}, options):
-        chain = sd3_chain(**chosen)
-        engine = engine_of(chain, Pattern(), micro_batch=2, offload=chain.config.offload)
-        trajectory = engine.rollout([PLAN] * 2, batch_of(2), Perturbation(scale=0.3))
-        engine.gradient(trajectory, torch.tensor([1.0, -2.0]))
-        found.append(gradient(chain))
-    assert float((found[1] - found[0]).norm() / found[0].norm()) < 1e-5
+    chain_checks.settings_change_no_gradient(sd3_chain, options)
 
 
 @pytest.mark.parametrize("graphs", ["auto", "joint"])

@@ -11,15 +11,14 @@ from torch import Tensor
 
 from bench.base.errors import BenchError
 from bench.engine.chain import State
-from bench.engine.plan import Kind, Plan, Segment
-from bench.engine.reward import scores
 from bench.models.config import LoraConfig, ModelConfig
 from bench.models.image import ImageChain
 from bench.models.random_weights import random_parts
 from bench.models.wan import WanChain, wan_solver
 from tests.models.test_image import latents, picture
+from tests.support import chain_checks
 from tests.support.pipelines import CPU, change
-from tests.support.toys import PROMPTS, Pattern, batch_of, engine_of, flat, gradient
+from tests.support.toys import PROMPTS
 from tests.support.wan import FRAMES, TARGETS, small_wan, wan_chain, wan_dir
 
 pytestmark = pytest.mark.slow
@@ -118,39 +117,12 @@ def test_numbers_of_frames_and_sizes_that_fit() -> None:
 
 @pytest.mark.parametrize("options", [{}, {"gradient_checkpointing": True}])
 def test_full_backpropagation_is_autograds_gradient_through_the_whole_chain(options: dict[str, Any]) -> None:
-    chain, reward = wan_chain(steps=3, **options), Pattern()
-    plan, batch, eta = Plan((Segment(Kind.FO, 0, 3),), (0.4, 0.4, 0.4)), batch_of(2), torch.full((2,), 0.4)
-    engine = engine_of(chain, reward, micro_batch=2)
-    trajectory = engine.rollout([plan] * 2, batch)
-    engine.gradient(trajectory, torch.zeros(2))
-    (micro,) = trajectory.micros
-    state = chain.prior(engine.roller.noise(micro, -1, [0, 1]))
-    for i in range(3):
-        step = chain.transition(state, i, micro.cond, eta)
-        state = step.next_state(step.mean + step.std * engine.roller.noise(micro, i, [0, 1]))
-    score = scores(reward, chain.decode(state.x), batch.prompts)
-    torch.testing.assert_close(score.detach(), trajectory.rewards, rtol=1e-4, atol=1e-4)
-    expected = flat(torch.autograd.grad(score.mean(), chain.parameters()))
-    assert float(expected.norm()) > 0
-    assert float((gradient(chain) - expected).norm() / expected.norm()) < 1e-4
+    chain_checks.full_backpropagation_is_autograds(wan_chain(steps=3, **options))
 
 
 def test_a_perturbed_row_runs_with_its_own_parameters() -> None:
     """In the attention over pictures and in that to words."""
-    chain = wan_chain(steps=3)
-    x, cond = latents(chain, 3), chain.condition(PROMPTS[:3])
-    size = sum(p.numel() for p in chain.parameters())
-    delta, eta = 0.2 * torch.randn(3, size, generator=torch.Generator().manual_seed(1)), torch.zeros(3)
-    with torch.no_grad(), chain.perturbed(delta):
-        together = chain.transition(State(x), 1, cond, eta).mean
-    for b in range(3):
-        alone, before = wan_chain(steps=3), 0
-        with torch.no_grad():
-            for p in alone.parameters():
-                p += delta[b, before : before + p.numel()].view_as(p)
-                before += p.numel()
-            own = alone.transition(State(x[[b]]), 1, cond.select(torch.tensor([b])), eta[[b]]).mean
-        torch.testing.assert_close(together[[b]], own, rtol=1e-4, atol=1e-4)
+    chain_checks.a_perturbed_row_runs_with_its_own_parameters(wan_chain)
 
 
 def test_half_precision_keeps_in_float32_what_diffusers_keeps() -> None:
