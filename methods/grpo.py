@@ -87,6 +87,9 @@ class Grpo(PpoMethod):
                 f"grpo.window is {config.window}, but only {len(self.noisy)} of the chain's {steps} steps "
                 "may be in it (grpo.until, model.steps)"
             )
+        if config.window is not None and config.window_moves == "slides":
+            places = len(self.noisy) - config.window + 1
+            self.turns = range(0, places * config.slide_every, config.slide_every)
         rescaled = config.log_prob == "mean" or config.advantage_clamp is not None or config.biased_advantages
         whole = len(self.noisy) == steps and config.window in (None, steps)
         self.biased = rescaled or not whole or self.updates_per_batch > 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from bench.base.strict import Strict
@@ -27,6 +27,7 @@ class Method(ABC):
     reward_frames: int | None = None  # frames of a video that are drawn and rewarded; None: all
     passes: int = 1  # how often each sample of a batch is pulled back
     updates_per_batch: int = 1  # optimizer steps
+    turns: Sequence[int] = ()  # batches from which on a schedule gives it other plans
     # Forward, backward and repeated forward evaluations of each sample in a batch, besides its plan's steps.
     besides: tuple[int, int, int] = (0, 0, 0)
 

@@ -5,7 +5,7 @@ The unit is a step of the chain of one sample with guidance, at the size that co
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from bench.base import registry
@@ -73,12 +73,12 @@ def counted(method: Method, training: Training) -> Counts | None:
     return Counts(*(own + other for own, other in zip((forward, backward, again), more, strict=True)))
 
 
-def drawn_plans(method: Method, training: Training) -> list[Plan]:
+def drawn_plans(method: Method, training: Training, batches: Iterable[int] = range(DRAWN)) -> list[Plan]:
     """Of a few batches; none if the method does not say what it runs. Raises BenchError if a batch does not
     suit it."""
     train = training.train
     prompts = tuple(str(p) for p in range(train.prompts_per_step) for _ in range(train.samples_per_prompt))
-    return [plan for step in range(DRAWN) for plan in _plans(method, Batch(prompts, step), training.seed)]
+    return [plan for step in batches for plan in _plans(method, Batch(prompts, step), training.seed)]
 
 
 def load_method(config: CellConfig, training: Training) -> Method:

@@ -8,6 +8,7 @@ settings, whose files are the package's or not here yet.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -26,11 +27,11 @@ from bench.engine.method import Method
 from bench.engine.plan import no_noise
 from bench.experiment.model_files import model_file
 from bench.experiment.resolve import Cell
-from bench.experiment.settings import CellConfig, Choice
+from bench.experiment.settings import CellConfig, Choice, Training
 from bench.models import sizes
 from bench.models.config import ModelConfig
 from bench.run import warm
-from bench.run.computed import drawn_plans, load_method
+from bench.run.computed import DRAWN, drawn_plans, load_method
 
 if TYPE_CHECKING:
     import torch
@@ -93,7 +94,7 @@ def check_plans(configs: Iterable[CellConfig]) -> None:
             continue
         method, who = load_method(config, config.training), f"'{config.label}': "
         try:
-            plans = drawn_plans(method, config.training)
+            plans = drawn_plans(method, config.training, [*range(DRAWN), *_turns(method, config.training)])
         except BenchError as error:
             raise BenchError(f"{who}{error}") from error
         without_noise, steps = _without_noise(config.model.config), config.model.config.steps
@@ -103,6 +104,16 @@ def check_plans(configs: Iterable[CellConfig]) -> None:
         if plans and config.training.train.kl and method.estimates:
             ways = _ways_to_noise(method, config, any(any(plan.eta) for plan in plans))
             kl.check_plans(plans, without_noise, who, ways)
+
+
+def _turns(method: Method, training: Training) -> list[int]:
+    """Batches at which a schedule gives the method other plans, as far as this training may get."""
+    train, batches = training.train, math.inf
+    if train.steps is not None:
+        batches = train.steps / method.updates_per_batch
+    elif isinstance(train.budget, int):
+        batches = train.budget / (train.batch * method.steps)
+    return [turn for turn in method.turns if DRAWN <= turn < batches]
 
 
 def _without_noise(model: ModelConfig) -> range:

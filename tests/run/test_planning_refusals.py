@@ -128,6 +128,15 @@ def test_likelihood_ratio_on_a_solver_without_noise_is_refused_before_anything_r
     planned(method, "tiny")  # depends on the scheduler's file, which is the model's
 
 
+def test_window_that_slides_to_a_step_without_noise_is_refused_if_training_gets_there() -> None:
+    cps = ("model.solver=flow_cps", "model.steps=10", "grpo.window=2", "grpo.slide_every=3")
+    with pytest.raises(BenchError, match=r"'grpo': step 9 of 10 injects no noise"):
+        planned("grpo", "tiny-flow", *cps, "train.steps=100")  # the last of nine places begins at batch 24
+    planned("grpo", "tiny-flow", *cps, "train.steps=24")
+    planned("grpo", "tiny-flow", *cps, "train.budget=1900")  # 23 batches of eight samples
+    planned("grpo", "tiny-flow", *cps, "train.steps=100", "grpo.until=0.9")
+
+
 def test_first_order_steps_where_a_solver_has_no_noise_are_taken() -> None:
     planned("rlr", "tiny-flow", "model.solver=flow_cps")
     planned("grpo", "tiny-flow", "model.solver=flow_cps", "grpo.until=0.9")
