@@ -44,7 +44,7 @@ class AdjointMatchingConfig(Strict):
         default=None,
         gt=0,
         description="a sample's step is left out where |std a - u/λ|² is more than that, with a the adjoint "
-        "and u the shift; the paper has 1.6 (null: none is)",
+        "and u the shift; the paper's 1.6 is 1.6/T of it with flow_sde (null: none is)",
     )
     eta: float = Field(
         default=1.0,

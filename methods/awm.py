@@ -18,7 +18,8 @@ no log-likelihood of what the sampler makes, the gradient is not that of E[R] an
 Differs from the authors' code: the baseline is the mean reward of the prompt's other samples, theirs has the
 sample itself (`mean_prompt`); levels are drawn from equal parts of the chain, without their rounding, and
 begin at pure noise, which their settings for GenEval and OCR leave out; samples are made by the model's own
-solver, theirs by SA-Solver. They train without guidance (--set model.guidance=1).
+solver, theirs by SA-Solver; no running mean of the weights for evaluation, which theirs use. They train
+without guidance (--set model.guidance=1).
 """
 
 from __future__ import annotations

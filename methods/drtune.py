@@ -35,7 +35,8 @@ class DrTuneConfig(Strict):
         default=0.6,
         ge=0,
         lt=1,
-        description="the earliest step of the one-step prediction, as a share of T; null: no early stop",
+        description="the earliest step of the one-step prediction, as a share of T, and never the first of "
+        "several; null: no early stop",
     )
     eta: float = Field(default=0.0, ge=0, description="noise scale at every step but a prediction")
 
@@ -59,7 +60,7 @@ class DrTune(PlanMethod):
         """Draw where the chain stops, then which steps are trained."""
         first, steps, readout = self.config.first, self.steps, None
         if first is not None:
-            readout = rng.randrange(min(math.ceil(first * steps), steps - 1), steps)
+            readout = rng.randrange(min(max(1, math.ceil(first * steps)), steps - 1), steps)
             steps = readout + 1
         trained = self._trained(rng, steps)
         kinds = [Kind.DI if i in trained else Kind.PASS for i in range(trained[0], steps)]

@@ -9,9 +9,9 @@ replacement and weighted by 1/fraction (DanceGRPO's 0.6, there without the weigh
 
 `window` injects noise in so many steps alone, and only these are pulled back; the other steps follow the
 deterministic solver. `slides` moves the window from the noisy end on, a step further every `slide_every`
-batches, and begins again (MixGRPO, Li et al. 2025, arXiv:2507.21802). `drawn` draws its place for every
-prompt and batch: with one step and `common_noise` a prompt's samples share their chain up to that step, where
-they branch (TempFlow-GRPO, He et al. 2025, arXiv:2508.04324).
+batches, and begins again (MixGRPO, Li et al. 2025, arXiv:2507.21802, where it stays at the end). `drawn`
+draws its place for every prompt and batch: with one step and `common_noise` a prompt's samples share their
+chain up to that step, where they branch (TempFlow-GRPO, He et al. 2025, arXiv:2508.04324).
 
 The first gradient of a batch is a likelihood ratio's: unbiased if noise is at every step, baseline and
 divisor are so (`loo_prompt` or `loo`, `none`), nothing is cut off (`advantage_clamp: null`), and
@@ -21,7 +21,8 @@ noise is injected there, and drops that of the others; so does `until`.
 Differs from the authors' code: steps are summed instead of averaged, and all of them are pulled back before
 the optimizer moves; the KL term is left to the settings of training; the mean over a batch is not weighted by
 noise levels, as TempFlow-GRPO's is; what a prompt's samples share of the chain is run for each of them; none
-of them is dropped for its reward.
+of them is dropped for its reward; the last step is trained as others are, where Flow-GRPO leaves it out (its
+`timestep_fraction` of 0.99); no running mean of the weights is kept, which theirs evaluate.
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ biased, and only its direction can be compared (docs/estimators.md).
 Differs from the authors' code: the baseline is the mean reward of the prompt's other samples, theirs has the
 sample itself (`mean_prompt`), which shrinks A by 1 - 1/n; all samples of a batch share its levels, theirs are
 shuffled for each sample; samples are made by the model's own solver, where they take second-order steps; one
-optimizer step per batch. They train and sample without guidance (--set model.guidance=1); with guidance, it
-is the guided prediction that is matched.
+optimizer step per batch; no running mean of the weights for evaluation. They train and sample without
+guidance (--set model.guidance=1); with guidance, it is the guided prediction that is matched.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ and the sum over steps is the chains' KL. KL_i moves with θ in two ways, like t
 - at fixed x_i: the step's mean gets the cotangent -β (μ_θ - μ_ref) / std² beside what it has. Where that is
   carried on to x_i, the derivative of μ_ref is in it, too.
 - through x_i. What is carried from the image end has this part for FO steps and inside HO blocks. The noise
-  at a block's end is weighed by A - β Σ_{k>i} KL_k, a perturbation of step i by A - β Σ_{k≥i} KL_k: KL to go,
-  less its mean over the batch's other samples.
+  at a block's end is weighed by A - β Σ_{k>i} KL_k, a perturbation of step i by A - β Σ_{k≥i} KL_k. These
+  sums, the KL to go, are taken less their mean over the batch's other samples.
 """
 
 from __future__ import annotations

@@ -130,6 +130,11 @@ def cautions(choices: Iterable[tuple[Choice, ModelChoice]]) -> list[str]:
     """What runs and will be worth less than it might, one line for each method. choices: method and model."""
     found: dict[str, None] = {}
     for method, model in choices:
+        if model.config.solver == "euler" and method.config.get("eta"):
+            found[
+                f"{method.name} on {model.name}: {method.name}.eta={method.config['eta']:g} has no effect, "
+                "as euler injects no noise: --set model.solver=flow_sde"
+            ] = None
         config: dict[str, Any] = {"antithetic": False, "completion": "zo", **method.config}
         least = LEAST_SCALE_OF_PAIRS.get(model.config.dtype, 0.0)
         if config["antithetic"] and config["completion"] == "zo" and config["scale"] < least:

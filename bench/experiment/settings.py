@@ -48,8 +48,8 @@ class TrainConfig(Strict):
     budget: Budget | None = Field(
         default=None,
         description="what training may spend, in the place of `steps`: forward equivalents (a forward of "
-        "the network for a sample counts 1, with guidance 2, and its backward twice as much), or a time of "
-        "training alone, such as 10m",
+        "the network for a sample counts 1, with classifier-free guidance 2, and its backward twice as "
+        "much), or a time of training alone, such as 10m",
     )
     prompts_per_step: int = Field(default=4, ge=1, description="different prompts in one batch")
     samples_per_prompt: int = Field(default=2, ge=1, description="samples of each prompt in one batch")

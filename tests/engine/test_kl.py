@@ -111,6 +111,24 @@ def test_first_order_gradient_is_autograds_of_the_whole_objective(name: str, mul
     assert not torch.allclose(gradient(chain), expected, rtol=0.05)
 
 
+def test_detached_inputs_leave_the_kl_of_a_trained_step_at_fixed_x() -> None:
+    chain = toy()
+    engine, kinds = engine_of(chain, kl=KL), [Kind.SKIP, Kind.DI, Kind.PASS, Kind.DI, Kind.DI]
+    trajectory = engine.rollout([tiled(kinds, [1.0] * STEPS)] * 6, batch_of(6))
+    (micro,) = trajectory.micros
+    state, kls = micro.states[1], []
+    for i in range(1, STEPS):
+        step = chain.transition(state, i, micro.cond, micro.eta[:, i], kinds[i] is Kind.PASS, True)
+        with chain.reference():
+            reference = chain.transition(state, i, micro.cond, micro.eta[:, i], False, True).mean
+        kls.append((step.mean - reference).square().sum(1) / (2 * step.std[:, 0] ** 2))
+        state = step.next_state(step.mean + step.std * engine.roller.noise(micro, i, list(range(6))))
+    objective = (Bowl().score(state.x, micro.prompts) - KL * torch.stack(kls, 1).sum(1)).mean()
+    (expected,) = torch.autograd.grad(objective, [chain.weight])
+    engine.gradient(trajectory, trajectory.signed)
+    torch.testing.assert_close(gradient(chain), expected.flatten())
+
+
 @pytest.mark.parametrize("mean", [None, False, True])
 def test_half_order_gradient_is_kl_at_fixed_x_beside_the_likelihood_ratio_of_what_comes_after(
     mean: bool | None,

@@ -1,4 +1,4 @@
-"""What runs and is worth less than it might be: pairs that half precision cannot tell apart."""
+"""What runs and is worth less than it might be: pairs that half precision cannot tell apart, missing noise."""
 
 from typing import Any
 
@@ -37,3 +37,15 @@ def test_close_pairs_in_half_precision_are_told_with_what_to_set(dtype: str, lea
 )
 def test_others_are_not(settings: tuple[str, ...]) -> None:
     assert told("zo-antithetic,rlr-antithetic", *settings) == []
+
+
+def test_noise_that_the_solver_does_not_inject_is_told() -> None:
+    cells = resolve_all(
+        build(
+            Options(methods="vader,full_bp", model="tiny-flow", settings=("model.solver=euler",))
+        ).combinations
+    )
+    told = cautions((c.config.training.method, c.config.model) for c in cells if c.config.training)
+    assert told == [
+        "vader on tiny-flow: vader.eta=1 has no effect, as euler injects no noise: --set model.solver=flow_sde"
+    ]

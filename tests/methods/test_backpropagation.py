@@ -140,6 +140,8 @@ def test_drtune_stops_early_with_a_prediction_and_trains_k_of_the_steps_that_run
     assert everywhere.eta == (*[1.0] * (everywhere.steps - 1), 0.0)
     few = drawn(make("drtune", k=10, first=0.2))
     assert all(kinds(plan) == [DI] * plan.steps for plan in few)
+    with_noise = drawn(make("drtune", k=1, first=0.0, eta=1.0))
+    assert all(any(plan.eta) for plan in with_noise)  # a step before the prediction's, for a KL term
     assert make("drtune").estimator().one_plan
     with pytest.raises(BenchError, match=r"drtune.k is 11, but the chain has only 10"):
         make("drtune", k=11)

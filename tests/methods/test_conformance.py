@@ -34,7 +34,18 @@ TRAINED_CLASSES = [name for name in CLASSES if name in TRAINED]
 IDLE = [name for name in NAMES if name not in TRAINED]
 OTHERS = {"tiny-flow": sd3_chain, "tiny-video": video_chain}  # by the model whose settings are shipped
 # Together they have every kind of step, of regression and of update.
-ELSEWHERE = ("rlr", "ddpo", "grpo", "nft", "awm", "adjoint_matching", "drtune", "draft_lv")
+ELSEWHERE = (
+    "rlr",
+    "ddpo",
+    "grpo",
+    "nft",
+    "awm",
+    "adjoint_matching",
+    "drtune",
+    "draft_lv",
+    "alignprop",
+    "vader",
+)
 
 
 def small() -> ImageChain:

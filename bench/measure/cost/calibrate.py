@@ -8,12 +8,14 @@ nothing. How far that is off is not guessed: `check` measures short chains and c
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from torch import Tensor
 from torch.utils.benchmark import Timer
 
@@ -25,7 +27,7 @@ from bench.engine.random_streams import normal
 from bench.engine.reward import Reward
 from bench.experiment.choices import load_reward
 from bench.experiment.settings import CellConfig
-from bench.measure.cost.ledger import DENOISER
+from bench.measure.cost.ledger import NETWORK
 from bench.measure.cost.measure import timed
 from bench.measure.cost.simulate import Simulator
 from bench.measure.cost.step import PROMPT, trained, with_model
@@ -58,8 +60,18 @@ class Calibration(Strict):
     threads: int = Field(ge=1, description="of the CPU")
     model: str
     reward: str
-    throughput: dict[str, float] = Field(description="FLOP/s by part and direction, such as `unet backward`")
+    throughput: dict[str, float] = Field(
+        description="FLOP/s by part and direction, such as `network backward`"
+    )
     checks: dict[str, Check] = Field(default={}, description="by method")
+
+    @field_validator("throughput", mode="before")
+    @classmethod
+    def _of_before(cls, given: Any) -> Any:
+        """Earlier files call the network that is trained `unet`."""
+        if not isinstance(given, dict):
+            return given
+        return {re.sub("^unet ", f"{NETWORK} ", str(way)): rate for way, rate in given.items()}
 
     @property
     def error(self) -> float | None:
@@ -67,10 +79,10 @@ class Calibration(Strict):
         return max((abs(check.error) for check in self.checks.values()), default=None)
 
     def predict(self, operations: Operations) -> Seconds:
-        """Seconds of a step with these operations. Other parts run as the denoiser does."""
+        """Seconds of a step with these operations. Parts that were not measured run as the network does."""
         parts: dict[str, float] = dict.fromkeys(KINDS, 0.0)
         for (stage, part, direction), count in operations.items():
-            ways = (f"{part} {direction}", f"{DENOISER} {direction}", f"{DENOISER} forward")
+            ways = (f"{part} {direction}", f"{NETWORK} {direction}", f"{NETWORK} forward")
             rate = next(self.throughput[way] for way in ways if way in self.throughput)
             parts[KIND_OF.get(stage, "rest")] += count / rate
         return Seconds(parts)
@@ -101,7 +113,7 @@ def calibrate(config: CellConfig, device: torch.device) -> Calibration:
         threads=config.threads,
         model=config.model.name,
         reward=training.reward.name,
-        throughput=_denoiser(chain, rows) | _ends(chain, reward, training.train.reward_chunk or rows),
+        throughput=_network(chain, rows) | _ends(chain, reward, training.train.reward_chunk or rows),
     )
 
 
@@ -116,7 +128,7 @@ def check(calibration: Calibration, cells: Sequence[CellConfig], device: torch.d
     return calibration.model_copy(update={"checks": checks})
 
 
-def _denoiser(chain: Chain, rows: int) -> dict[str, float]:
+def _network(chain: Chain, rows: int) -> dict[str, float]:
     """FLOP/s of a step's network: forward, backward, and forward with parameters drawn for every row."""
     cond, eta = chain.condition([PROMPT] * rows), torch.zeros(rows, device=chain.device)
 
@@ -131,7 +143,7 @@ def _denoiser(chain: Chain, rows: int) -> dict[str, float]:
         with chain.perturbed(normal(keys, (size,), x.device).mul_(1e-3)):
             run(x)
 
-    return _rates(DENOISER, run, x, parameters) | {f"{DENOISER} perturbed": _rate(perturbed)}
+    return _rates(NETWORK, run, x, parameters) | {f"{NETWORK} perturbed": _rate(perturbed)}
 
 
 def _ends(chain: Chain, reward: Reward, rows: int) -> dict[str, float]:

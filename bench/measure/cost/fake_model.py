@@ -27,7 +27,7 @@ from bench.data.need import HasRandom, needs_of
 from bench.engine.chain import Chain
 from bench.engine.reward import Reward, is_differentiable
 from bench.experiment.settings import Choice
-from bench.measure.cost.ledger import DENOISER
+from bench.measure.cost.ledger import NETWORK
 from bench.models.config import ModelConfig
 from bench.models.only_shapes import shapes_only
 from bench.models.shapes import local, random_model
@@ -148,7 +148,7 @@ def parts_of(chain: Chain) -> dict[str, list[nn.Module]]:
         if id(network) not in known:
             part = "text" if "text" in name else "vae" if name == "vae" else "other"
             if any(id(p) in trained for p in network.parameters()):
-                part = DENOISER
+                part = NETWORK
             found.setdefault(part, []).append(network)
             known.update(id(module) for module in network.modules())
     return found

@@ -22,7 +22,7 @@ GROUPS = {
     "weights": ("weights", style.GREY),
     "LoRA, gradients, optimizer": ("lora gradients optimizer", style.PURPLE),
     "perturbations, latents": ("perturbations latents", style.SKY),
-    "activations of the network": ("activations unet", style.BLUE),
+    "activations of the network": ("activations network", style.BLUE),
     "activations of the decoder": ("activations vae", style.GREEN),
     "activations of the reward": ("activations reward", style.ORANGE),
     "temporaries": ("temporaries", "#C8C8C8"),

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-DENOISER = "unet"  # the network that is trained, whatever it is: profile.csv has columns of this name
-PARTS = (DENOISER, "vae", "text", "reward", "other")  # whose weights and activations are counted separately
+NETWORK = "network"  # the one that is trained: a UNet or a transformer
+PARTS = (NETWORK, "vae", "text", "reward", "other")  # whose weights and activations are counted separately
 TEMPORARIES = "temporaries"
 COMPONENTS = (
     *(f"weights {part}" for part in PARTS),

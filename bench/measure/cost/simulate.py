@@ -15,7 +15,7 @@ from bench.engine.offload import offloading_by
 from bench.engine.reward import Reward
 from bench.experiment.settings import CellConfig, Training
 from bench.measure.cost.fake_model import Faker
-from bench.measure.cost.ledger import DENOISER
+from bench.measure.cost.ledger import NETWORK
 from bench.measure.cost.replay import Postponed, Rehearsals, Replay
 from bench.measure.cost.step import PROMPT, Counting, Subject, labels, step, subject_of, tracked, trained
 from bench.measure.cost.tracker import Tracker
@@ -65,7 +65,7 @@ class Simulator:
         postponed, chain = Postponed(subject.chain), subject.chain
 
         def played(part: str, run: Callable[..., Any]) -> Replay:
-            parameters = subject.chain.parameters() if part == DENOISER else []
+            parameters = subject.chain.parameters() if part == NETWORK else []
             known = rehearsals.setdefault(part, {})
             return Replay(tracker, self.faker.mode, part, run, parameters, postponed, known)
 

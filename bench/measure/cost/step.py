@@ -27,7 +27,7 @@ from bench.engine.stages import OPTIMIZER, listening, stage
 from bench.experiment.choices import load_method
 from bench.experiment.settings import CellConfig, TrainConfig, Training
 from bench.measure.cost.fake_model import parts_of
-from bench.measure.cost.ledger import DENOISER
+from bench.measure.cost.ledger import NETWORK
 from bench.measure.cost.tracker import Tracker
 from bench.run.train import make_optimizer
 
@@ -123,7 +123,7 @@ class Counting(Offloader):
     def offload(self, tensor: Tensor) -> Tensor:
         """A copy, marked as the host's."""
         copy = tensor.detach().clone()
-        self.tracker.mark([copy], f"activations {DENOISER}", host=True)
+        self.tracker.mark([copy], f"activations {NETWORK}", host=True)
         return copy
 
     def restore(self, tensor: Tensor, device: torch.device) -> Tensor:
@@ -167,7 +167,7 @@ def entrances(chain: Chain, reward: Reward) -> list[tuple[str, object, str]]:
     """(part, object, name of the function) of every way into a network."""
     networks = parts_of(chain)
     found: list[tuple[str, object, str]] = [("vae", chain, "decode"), ("reward", reward, "score")]
-    return found + [(DENOISER, network, "forward") for network in networks.get(DENOISER, [])]
+    return found + [(NETWORK, network, "forward") for network in networks.get(NETWORK, [])]
 
 
 @contextmanager

@@ -19,7 +19,7 @@ GIB = 2**30
 COLUMNS = {
     "model", "method", "mode", "graphs", "T", "h", "batch", "dtype", "checkpointing", "offload", "resolution",
     "frames", "peak_gb", "weights_gb", "lora_gb", "gradients_gb", "optimizer_gb", "activations_gb",
-    "activations_unet_gb", "activations_vae_gb", "activations_reward_gb", "latents_gb", "temporaries_gb",
+    "activations_network_gb", "activations_vae_gb", "activations_reward_gb", "latents_gb", "temporaries_gb",
     "system_ram_gb", "forward_evals", "backward_evals", "flops", "seconds",
 }  # fmt: skip
 SMALL = ("--model", f"path:{pipeline_dir()}", "--reward", "colourfulness", "--set", "train.batch_size=4")
@@ -122,8 +122,8 @@ def test_five_methods_run_a_models_networks_once_for_each_kind_of_call(
     methods = ("--methods", "rlr,ddpo,alignprop,zo,full_bp", *SMALL, "--set", "model.steps=20")
     profile(*methods, "--simulate", "--out", str(tmp_path))
     assert len(pd.read_csv(tmp_path / "profile.csv")) == 5
-    assert called["unet"] > 150
-    assert ran["unet"] <= 9 and ran["vae"] <= 2 and ran["reward"] <= 2, ran
+    assert called["network"] > 150
+    assert ran["network"] <= 9 and ran["vae"] <= 2 and ran["reward"] <= 2, ran
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ def test_every_component_belongs_to_one_entry_of_the_legend_and_nothing_is_lost(
 
 @pytest.mark.slow
 def test_only_figures_that_the_rows_allow_are_drawn(tmp_path: Path) -> None:
-    parts = {"weights unet": 2 * 10**9, "activations unet": 10**9}
+    parts = {"weights network": 2 * 10**9, "activations network": 10**9}
     rows = [Setting("rlr", "staged", 50, 2, 3 * 10**9, 1e12, components=parts)]
     assert {p.stem for p in figures.draw(tmp_path, rows, {})} == {"memory_components"}
     rows += [

@@ -64,17 +64,19 @@ def test_a_network_inside_a_network_counts_once(clock: Clock) -> None:
 def test_predictions_are_operations_over_throughput_by_stage_and_part() -> None:
     speed = Calibration(
         device="d", threads=1, model="m", reward="r",
-        throughput={"unet forward": 10.0, "unet backward": 5.0, "reward forward": 2.0},
+        throughput={"network forward": 10.0, "network backward": 5.0, "reward forward": 2.0},
         checks={"rlr": Check(predicted=0.9, measured=1.0), "zo": Check(predicted=1.2, measured=1.0)},
     )  # fmt: skip
     operations = {
-        ("rollout", "unet", "forward"): 100,
-        ("first order", "unet", "forward"): 10,
-        ("first order", "unet", "backward"): 20,
+        ("rollout", "network", "forward"): 100,
+        ("first order", "network", "forward"): 10,
+        ("first order", "network", "backward"): 20,
         ("reward", "reward", "forward"): 4,
         ("", "other", "forward"): 10,  # the text encoder has no rate of its own
     }
     found = speed.predict(operations)
+    of_before = speed.model_dump() | {"throughput": {"unet forward": 10.0, "unet backward": 5.0}}
+    assert set(Calibration.model_validate(of_before).throughput) == {"network forward", "network backward"}
     assert found.parts == {
         "sampling": 10, "decode": 0, "reward": 2, "backward": 5, "optimizer": 0, "rest": 1,
     }  # fmt: skip
@@ -111,7 +113,7 @@ def test_a_calibrated_device_predicts_seconds_and_says_how_well(tmp_path: Path) 
 
     shown = profile("--calibrate")
     speed = calibrate.load(tmp_path / calibrate.FILE)
-    assert {"unet forward", "unet backward", "vae forward", "reward backward"} <= set(speed.throughput)
+    assert {"network forward", "network backward", "vae forward", "reward backward"} <= set(speed.throughput)
     check = speed.checks["zo"]
     assert check.measured / 5 < check.predicted < check.measured * 5
     assert "predicted s" in shown

@@ -40,13 +40,13 @@ def test_what_a_network_leaves_for_its_backward_is_an_activation_and_the_rest_te
     tracker = Tracker()
     tracker.mark([x], "latents")
     with tracker:
-        with tracker.call("unet"):
+        with tracker.call("network"):
             y = (x * 2).exp().sin()  # exp keeps its result, sin its input: the same 10 numbers; x * 2 goes
         y.sum().backward()
     found = components(tracker)
     assert found["latents"] == 10 * FLOAT
-    assert found["activations unet"] == 20 * FLOAT  # exp's result and sin's, which y names
-    with torch.no_grad(), Tracker() as quiet, quiet.call("unet"):
+    assert found["activations network"] == 20 * FLOAT  # exp's result and sin's, which y names
+    with torch.no_grad(), Tracker() as quiet, quiet.call("network"):
         z = (x * 2).exp()
         del z
     assert components(quiet) == {"temporaries": 20 * FLOAT}
@@ -56,13 +56,15 @@ def test_activations_that_checkpointing_makes_again_belong_to_their_network() ->
     network = nn.Sequential(nn.Linear(8, 64), nn.Tanh(), nn.Linear(64, 8))
     x = torch.ones(4, 8, requires_grad=True)
     tracker = Tracker()
-    with tracker.watching({"unet": [network]}), tracker:
-        tracker.mark(network.parameters(), "weights unet")
-        with tracker.call("unet"):
+    with tracker.watching({"network": [network]}), tracker:
+        tracker.mark(network.parameters(), "weights network")
+        with tracker.call("network"):
             out = checkpoint(network, x, use_reentrant=False)
         assert isinstance(out, Tensor)
         (grad,) = torch.autograd.grad(out.sum(), x)
-    assert components(tracker)["activations unet"] >= 4 * 64 * FLOAT  # tanh's result, which two layers keep
+    assert (
+        components(tracker)["activations network"] >= 4 * 64 * FLOAT
+    )  # tanh's result, which two layers keep
     assert grad.shape == x.shape
     assert not tracker._again
 
@@ -85,7 +87,7 @@ def test_operations_of_attention_are_counted(heads: int) -> None:
 def test_copies_that_stand_for_the_host_are_counted_apart() -> None:
     with Tracker() as tracker:
         x = torch.zeros(100)
-        tracker.mark([x], "activations unet", host=True)
+        tracker.mark([x], "activations network", host=True)
         y = torch.zeros(10)
         del x
     assert peak(tracker) == 10 * FLOAT
