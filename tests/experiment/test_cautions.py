@@ -1,4 +1,5 @@
-"""What runs and is worth less than it might be: pairs that half precision cannot tell apart, missing noise."""
+"""What runs and is worth less than it might be: pairs that half precision cannot tell apart, noise that a
+solver does not inject."""
 
 from typing import Any
 
@@ -47,5 +48,6 @@ def test_noise_that_the_solver_does_not_inject_is_told() -> None:
     )
     told = cautions((c.config.training.method, c.config.model) for c in cells if c.config.training)
     assert told == [
-        "vader on tiny-flow: vader.eta=1 has no effect, as euler injects no noise: --set model.solver=flow_sde"
+        "vader on tiny-flow: vader.eta=1 has no effect, as euler injects no noise: "
+        "--set model.solver=flow_sde"
     ]
