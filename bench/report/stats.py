@@ -13,7 +13,7 @@ parts of unit and rest, that of the seeds' means the parts of seed and rest.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, cast
 
@@ -24,6 +24,7 @@ from scipy import optimize, stats
 PAIR = ["prompt", "image"]
 LEVEL = 0.95  # of intervals
 LEAST_UNITS, LEAST_SEEDS = 3, 2  # for a claim
+LEAST_PAIRS = 3  # of runs with one seed: two pairs have one degree of freedom, their four runs have two
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,7 @@ def parts(values: np.ndarray) -> Parts:
     """values: [..., units, seeds], two or more of both. Unbiased."""
     *_, units, seeds = values.shape
     of_units, of_seeds = values.mean(axis=-1), values.mean(axis=-2)
-    mean = values.mean(axis=(-2, -1))[..., None, None]
-    rest = ((values - of_units[..., None] - of_seeds[..., None, :] + mean) ** 2).sum(axis=(-2, -1))
+    rest = (_rest(values) ** 2).sum(axis=(-2, -1))
     return Parts(
         of_units.var(axis=-1, ddof=1) / units,
         of_seeds.var(axis=-1, ddof=1) / seeds,
@@ -116,6 +116,13 @@ def standard_error(values: np.ndarray) -> np.ndarray:
     return np.sqrt(rest + np.maximum(by_unit - rest, 0.0) + np.maximum(by_seed - rest, 0.0))
 
 
+class Chance(NamedTuple):
+    """A part of the variance of a mean, and the degrees of freedom with which it is known."""
+
+    variance: np.ndarray
+    freedom: int
+
+
 def half_width(values: np.ndarray, level: float = LEVEL) -> np.ndarray:
     """Half of the interval for the mean of values [..., units, seeds], two units or more.
 
@@ -124,24 +131,36 @@ def half_width(values: np.ndarray, level: float = LEVEL) -> np.ndarray:
     A t with Satterthwaite's degrees of freedom covers as little as 88 % with two seeds; this covers 94 % to
     99 % with two and 94 % to 98 % with three and more (tests/report/test_stats.py).
     """
+    return _half_width(_chances(values), level)
+
+
+def _chances(values: np.ndarray) -> list[Chance]:
     *_, units, seeds = values.shape
-    tail = (1 + level) / 2
     if seeds < 2:
-        return stats.t.ppf(tail, units - 1) * standard_error(values)
+        return [Chance(standard_error(values) ** 2, units - 1)]
     by_unit, by_seed, rest = parts(values)
-    of_units = stats.t.ppf(tail, units - 1) ** 2 * np.maximum(by_unit - rest, 0.0)
-    return np.sqrt(of_units + stats.t.ppf(tail, seeds - 1) ** 2 * by_seed)
+    return [Chance(np.maximum(by_unit - rest, 0.0), units - 1), Chance(by_seed, seeds - 1)]
+
+
+def _half_width(chances: Sequence[Chance], level: float) -> np.ndarray:
+    tail = (1 + level) / 2
+    return np.sqrt(sum(stats.t.ppf(tail, one.freedom) ** 2 * one.variance for one in chances))
 
 
 def p_value(values: np.ndarray) -> float:
     """That the mean of values [units, seeds] is zero: where the interval just reaches zero. nan without any
     spread."""
-    mean, least = abs(float(values.mean())), 1e-12
+    return _p_value(abs(float(values.mean())), _chances(values))
+
+
+def _p_value(distance: float, chances: Sequence[Chance]) -> float:
+    """The same of a mean that lies so far away from what it may be."""
+    least = 1e-12
 
     def beyond(level: float) -> float:
-        return float(half_width(values, level)) - mean
+        return float(_half_width(chances, level)) - distance
 
-    if not half_width(values) > 0:
+    if not _half_width(chances, LEVEL) > 0:
         return math.nan
     if beyond(1 - least) < 0:
         return least
@@ -175,6 +194,75 @@ def adjusted(claims: Sequence[Estimate]) -> list[float]:
     """p of each estimate, adjusted for all that claim something (`holm`); nan of those that do not."""
     claimed = iter(holm([one.p for one in claims if one.claims]))
     return [next(claimed) if one.claims else math.nan for one in claims]
+
+
+Runs = Mapping[int | None, pd.Series]  # seed → scores by picture
+
+
+def pairs_of_seeds(left: Runs, right: Runs) -> list[int | None]:
+    """The seeds by which `difference` takes runs in pairs; none if fewer than LEAST_PAIRS are in both."""
+    shared = [seed for seed in left if seed in right]
+    return shared if len(shared) >= LEAST_PAIRS else []
+
+
+def difference(left: Runs, right: Runs, paired: bool, tolerance: float = 0.0) -> Estimate:
+    """Mean of the runs on the left minus that of the runs on the right, with a p that it lies within
+    ± tolerance of zero (1 where the estimate does).
+
+    paired: whether both sides drew the same pictures; otherwise the prompts of each are a sample of their own.
+    Runs of one seed are pairs if there are enough of them (`pairs_of_seeds`). Otherwise the runs of both sides
+    are samples with one spread, which is Student's test with a pooled variance: it is exact where both sides
+    are the same program, which is what a comparison supposes until it finds otherwise, and takes a single
+    run on one side. `seeds` is one more than the degrees of freedom of runs: pairs, or all runs but one.
+    """
+    if not (left and right):
+        return NOTHING
+    seeds = pairs_of_seeds(left, right) if paired else []
+    if seeds:
+        values = _units(side_by_side([left[seed].sub(right[seed]).dropna() for seed in seeds]))
+        units, runs, mean = len(values), len(seeds), float(values.mean()) if values.size else math.nan
+    else:
+        one, other = side_by_side(list(left.values())), side_by_side(list(right.values()))
+        if paired:
+            common = one.index.intersection(other.index)
+            one, other = one.loc[common], other.loc[common]
+        values, others = _units(one), _units(other)
+        units, runs = min(len(values), len(others)), len(left) + len(right) - 1
+        mean = float(values.mean() - others.mean()) if units else math.nan
+    if units < 2:
+        return replace(NOTHING, mean=mean, units=units, seeds=runs) if units else NOTHING
+    if seeds:
+        se, chances = float(standard_error(values)), _chances(values)
+    else:
+        se, chances = _of_samples(values, others, paired)
+    half, beyond = float(_half_width(chances, LEVEL)), max(abs(mean) - tolerance, 0.0)
+    return Estimate(mean, se, mean - half, mean + half, _p_value(beyond, chances), units, runs)
+
+
+def _of_samples(left: np.ndarray, right: np.ndarray, paired: bool) -> tuple[float, list[Chance]]:
+    """Standard error and chances of the difference of two means, of values [units, seeds] on each side."""
+    sides = (left, right)
+    freedom = sum(side.shape[1] - 1 for side in sides)
+    by_seed, rests = 0.0, [0.0, 0.0]
+    if freedom:
+        of_seeds = sum(float(((side.mean(axis=0) - side.mean()) ** 2).sum()) for side in sides) / freedom
+        by_seed = of_seeds * sum(1 / side.shape[1] for side in sides)
+        left_over = sum(float((_rest(side) ** 2).sum()) for side in sides)
+        each = left_over / sum((len(side) - 1) * (side.shape[1] - 1) for side in sides)
+        rests = [each / side.size for side in sides]
+    means = [side.mean(axis=1) for side in sides]
+    of_units = [(means[0] - means[1], sum(rests))] if paired else list(zip(means, rests, strict=True))
+    units = [
+        Chance(np.maximum(mean.var(ddof=1) / len(mean) - rest, 0.0), len(mean) - 1) for mean, rest in of_units
+    ]
+    se = math.sqrt(sum(float(one.variance) for one in units) + max(by_seed, sum(rests)))
+    return se, [*units, *([Chance(np.asarray(by_seed), freedom)] if freedom else [])]
+
+
+def _rest(values: np.ndarray) -> np.ndarray:
+    """What units and seeds leave of values [..., units, seeds]."""
+    mean = values.mean(axis=(-2, -1))[..., None, None]
+    return values - values.mean(axis=-1)[..., None] - values.mean(axis=-2)[..., None, :] + mean
 
 
 def probability_of_improvement(a: pd.DataFrame, b: pd.DataFrame, higher_is_better: bool = True) -> Estimate:
