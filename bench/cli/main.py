@@ -11,7 +11,7 @@ from typer import Option
 
 from bench.base.console import plain
 from bench.base.errors import BenchError
-from bench.cli import cost, gradients, leaderboard, new, options, protocol, run, slurm, vbench
+from bench.cli import compare, cost, gradients, leaderboard, new, options, protocol, run, slurm, vbench
 
 app = typer.Typer(
     help="Benchmark of gradient estimators for fine-tuning diffusion models on rewards.",
@@ -97,7 +97,18 @@ def fetch(
 
 
 COMMANDS = (
-    *(run.run, gradients.gradients, run.sample, run.report, run.verify, doctor, fetch, run.evaluate, new.new),
+    *(
+        run.run,
+        gradients.gradients,
+        run.sample,
+        run.report,
+        compare.compare,
+        run.verify,
+        doctor,
+        fetch,
+        run.evaluate,
+        new.new,
+    ),
     protocol.suite,
     protocol.tune,
     leaderboard.leaderboard,

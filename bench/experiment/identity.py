@@ -45,8 +45,18 @@ def cell_id(config: CellConfig) -> str:
     if config.training is not None:
         del tree["training"]["train"]["steps"], tree["training"]["train"]["checkpoint_every"]
         parts += [slug(config.training.reward.name), f"s{config.training.seed}"]
-    text = json.dumps(tree, sort_keys=True)
-    return "-".join([*parts, hashlib.sha256(text.encode()).hexdigest()[:8]])
+    return "-".join([*parts, _hash(tree)])
+
+
+def base_id(config: Tree) -> str:
+    """The id of the base model's cell beside a cell, from that one's config.yaml: of one id, the same
+    pictures are drawn before training, and scored in the same way."""
+    tree = essential({**config, "training": None})
+    return "-".join(["base", slug(config["model"]["name"]), _hash(tree)])
+
+
+def _hash(tree: Tree) -> str:
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def essential(config: Tree) -> Tree:

@@ -230,7 +230,7 @@ def read_record(folder: Path) -> Record:
     for name in suite.workloads:
         try:
             if (folder / name).is_dir():
-                found[name] = _tables(folder / name)
+                found[name] = read_tables(folder / name)
         except BenchError as error:
             wrong.append(str(error))
     if wrong:
@@ -238,7 +238,8 @@ def read_record(folder: Path) -> Record:
     return Record(folder, suite, found)
 
 
-def _tables(folder: Path) -> Tables:
+def read_tables(folder: Path) -> Tables:
+    """The tables of one workload. Raises BenchError for files that cannot be read."""
     chosen = load_config(folder / CHOSEN, Chosen) if (folder / CHOSEN).exists() else None
     return Tables(
         folder,

@@ -129,10 +129,10 @@ def contests(results: Results) -> list[Contest]:
     """All contests of a results directory, in order of their titles."""
     known = [c for c in results.cells if c.config]
     trained = [c for c in known if c.training]
-    bases = {_pictures(c): c for c in known if not c.training}
+    bases = {pictures_key(c): c for c in known if not c.training}
     settings: dict[tuple[str, str], list[CellResults]] = {}
     for cell in trained:
-        settings.setdefault((_pictures(cell), _text(cell.training["reward"])), []).append(cell)
+        settings.setdefault((pictures_key(cell), _text(cell.training["reward"])), []).append(cell)
     alone = [key for key in bases if all(key != pictures for pictures, _ in settings)]
     found = [_contest(cells, bases.get(key)) for (key, _), cells in settings.items()]
     found += [_contest([], bases[key]) for key in alone]
@@ -175,18 +175,19 @@ def _groups(cells: Sequence[CellResults]) -> tuple[Group, ...]:
     """One group per setting. A method that occurs with several settings is labelled with what differs."""
     by_setting: dict[str, list[CellResults]] = {}
     for cell in cells:
-        by_setting.setdefault(_text(_setting(cell)), []).append(cell)
+        by_setting.setdefault(_text(setting_of(cell)), []).append(cell)
     by_method: dict[str, list[list[CellResults]]] = {}
     for seeds in by_setting.values():
         by_method.setdefault(seeds[0].method, []).append(seeds)
     found = []
     for method, variants in sorted(by_method.items()):
-        labels = told_apart(method, [_setting(seeds[0]) for seeds in variants])
+        labels = told_apart(method, [setting_of(seeds[0]) for seeds in variants])
         found += [_group(label, seeds) for label, seeds in zip(labels, variants, strict=True)]
     return tuple(sorted(found, key=lambda g: g.label))
 
 
-def _setting(cell: CellResults) -> dict[str, Any]:
+def setting_of(cell: CellResults) -> dict[str, Any]:
+    """What runs of one group have in common besides their pictures."""
     return {**essential(cell.config)["training"], "seed": None}
 
 
@@ -196,7 +197,7 @@ def _group(label: str, seeds: Sequence[CellResults]) -> Group:
     return Group(label, seeds[0].method, counted, tuple(c for c in seeds if c not in counted))
 
 
-def _pictures(cell: CellResults) -> str:
+def pictures_key(cell: CellResults) -> str:
     """What decides which pictures are drawn and how they are scored: cells that agree on it can be paired."""
     tree = essential(cell.config)
     keys = ("model", "eval", "eval_rewards", "digests", "dcot")

@@ -52,7 +52,8 @@ class CellResults:
     status: what status.json says, or `unreadable`. step: optimizer steps taken. problem: why it is not done,
     in one line, if known. config, env: empty if not there. metrics, evals, inference: with the columns above
     at least, possibly without rows. pictures: of the last evaluation. features: files of pictures' features
-    by the step of their evaluation, those that can be read.
+    by the step of their evaluation, those that can be read. updated: when its status was written last (UTC),
+    as in status.json.
     """
 
     id: str
@@ -67,6 +68,7 @@ class CellResults:
     inference: pd.DataFrame = field(default_factory=lambda: _frame([], INFERENCE))
     pictures: Pictures = field(default_factory=lambda: Pictures(0, {}))
     features: dict[int, Path] = field(default_factory=dict)
+    updated: str = ""
 
     @property
     def done(self) -> bool:
@@ -173,6 +175,7 @@ def _cell(cell: CellDir, notes: list[str]) -> CellResults:
         inference=_frame(inference, INFERENCE),
         pictures=latest_pictures(cell.path / "samples", notes),
         features=_kept_features(cell.features, scores, done, notes),
+        updated=status.updated,
     )
 
 

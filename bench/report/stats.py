@@ -209,11 +209,11 @@ def difference(left: Runs, right: Runs, paired: bool, tolerance: float = 0.0) ->
     """Mean of the runs on the left minus that of the runs on the right, with a p that it lies within
     ± tolerance of zero (1 where the estimate does).
 
-    paired: whether both sides drew the same pictures; otherwise the prompts of each are a sample of their own.
-    Runs of one seed are pairs if there are enough of them (`pairs_of_seeds`). Otherwise the runs of both sides
-    are samples with one spread, which is Student's test with a pooled variance: it is exact where both sides
-    are the same program, which is what a comparison supposes until it finds otherwise, and takes a single
-    run on one side. `seeds` is one more than the degrees of freedom of runs: pairs, or all runs but one.
+    paired: whether both sides drew the same pictures; otherwise each side's prompts are a sample of their
+    own. Runs of one seed are pairs if there are enough of them (`pairs_of_seeds`). Otherwise the runs of both
+    sides are samples with one spread, as in Student's test with a pooled variance: it is exact where both
+    sides are the same program, which a comparison supposes until it finds otherwise, and takes a single run
+    on one side. `seeds` is one more than the degrees of freedom of runs: pairs, or all runs but one.
     """
     if not (left and right):
         return NOTHING
