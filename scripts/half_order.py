@@ -30,10 +30,13 @@ from bench.experiment.resolve import resolve
 from bench.protocol.reading import Run, read_record
 from bench.protocol.workload import workload
 from bench.report.load import load
-from bench.report.stats import Estimate, by_picture, estimate, side_by_side
+from bench.report.stats import Estimate, adjusted, by_picture, estimate, side_by_side
+from bench.report.tables import estimates, intervals, probability
 from bench.run import experiment
 from bench.run.process import HowToRun
-from scripts.difference import Pair, table
+
+Pair = tuple[str, str]
+HEADERS = ("workload", "difference ± SE", "95 % interval", "p", "Holm's p")
 
 
 def truncated(settings: Tree) -> Tree:
@@ -106,6 +109,31 @@ def _difference(out: Path, pairs: list[tuple[str, str]], reward: str) -> Estimat
         return by_picture(rows.loc[last])
 
     return estimate(side_by_side([scores(one).sub(scores(other)) for one, other in pairs]))
+
+
+def table(pairs: Sequence[Pair], found: Sequence[tuple[Pair, str, Estimate]]) -> list[str]:
+    """Aligned lines: a heading for each pair, below it the workloads; p alone, and adjusted for all lines."""
+    differences = [difference for _, _, difference in found]
+    cells = [HEADERS] + [
+        # One by one: each workload has a reward, and so a scale, of its own.
+        (
+            name,
+            *estimates("", [d], signed=True).cells,
+            *intervals("", [d]).cells,
+            probability(d.p),
+            probability(p),
+        )
+        for (_, name, d), p in zip(found, adjusted(differences), strict=True)
+    ]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    header, *rows = [
+        "  ".join(["", row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in cells
+    ]
+    lines = [header]
+    for pair in pairs:
+        own = [text for text, (of, *_) in zip(rows, found, strict=True) if of == pair]
+        lines += [" − ".join(pair), *(own or ["  there is no workload that both took part in"])]
+    return lines
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from bench.base.layers import Tree
 from bench.experiment.resolve import resolve
 from bench.experiment.settings import CellConfig, Training
 from bench.protocol.reading import Run
+from bench.report.stats import Estimate
 from scripts import half_order
 
 SETTINGS: dict[str, Tree] = {
@@ -51,6 +52,25 @@ def _what_is_the_same(config: CellConfig) -> Tree:
     train = training["train"]
     del train["micro_batch"]  # how many samples at a time, which no number depends on
     return {"seed": training["seed"], "budget": train["budget"], "rest": tree}
+
+
+def test_all_pairs_are_in_one_aligned_table_and_adjusted_together() -> None:
+    pairs = [("rlr-balanced", "truncated_bp"), ("rlr-ho", "reinforce")]
+    found = [
+        (pair, name, Estimate(scale, scale / 4, scale / 2, scale * 1.5, p, 32, 4))
+        for pair, name, scale, p in zip(
+            (pairs[0], pairs[0], pairs[1]),
+            ("clip", "colour", "clip"),
+            (0.01, 50.0, 0.02),
+            (0.01, 0.04, 0.03),
+            strict=True,
+        )
+    ]
+    header, *lines = half_order.table(pairs, found)
+    assert [line.split()[0] for line in lines] == ["rlr-balanced", "clip", "colour", "rlr-ho", "clip"]
+    rows = [line for line in lines if line.startswith("  ")]
+    assert {len(line) for line in (header, *rows)} == {len(header)} and len(header) <= 80
+    assert [row.split()[-2:] for row in rows] == [["0.010", "0.030"], ["0.040", "0.060"], ["0.030", "0.060"]]
 
 
 def test_a_record_that_is_not_there_is_said(
