@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from rich.console import Console
-from typer import Option
+from typer import Argument, Option
 
 from bench.base.console import caution, plain, progress, without_bars
 from bench.base.errors import BenchError
@@ -158,19 +158,25 @@ def sample(
 
 
 def report(
-    directory: options.Results,
+    directories: Annotated[
+        list[Path], Argument(metavar="DIR...", help="a results directory, or several to show together")
+    ],
     out: Annotated[
-        Path | None, Option(metavar="DIR", help="directory for the report", show_default="DIR/report")
+        Path | None,
+        Option(
+            metavar="DIR", help="directory for the report; of several asked for", show_default="DIR/report"
+        ),
     ] = None,
     paper: Annotated[
         bool, Option("--paper", help="the RLR paper's tables beside these cells, and what is missing of them")
     ] = False,
 ) -> None:
-    """Build the tables and figures of a results directory again, and print the summary."""
-    progress(f"report: looking at {directory}")
+    """Build the tables and figures of results directories again, and print the summary."""
+    first, *others = directories
+    progress(f"report: looking at {', '.join(map(str, directories))}")
     from bench.report.report import write_report
 
-    write_report(directory, console, out, paper)
+    write_report(first, console, out, paper, others)
 
 
 def verify(

@@ -20,11 +20,13 @@ from bench.base.labels import listed
 from bench.base.style import Drawing, write_drawings
 from bench.measure.gradients.profiles import ProfileRow, UnfinishedProfile, profile_tables, read_profiles
 from bench.measure.gradients.show import HEADERS, LEFT, NOTE, cells, markdown, print_profiles, title
+from bench.measure.gradients.store import FOLDER, ProbeDir
 from bench.measure.gradients.table import curves, frame, parts, write
 from bench.measure.gradients.verdict import Verdict
 from bench.report.gradient_figures import gradient_figures
-from bench.report.load import Results
+from bench.report.load import Results, one_of
 from bench.report.section import Section
+from bench.run import twins
 
 TONES = {Verdict.UNBIASED: "up", Verdict.BIASED: "down", Verdict.UNDECIDED: "pale"}
 HEADINGS = tuple({"left": k in LEFT, "text": text} for k, text in enumerate(HEADERS))
@@ -73,8 +75,10 @@ class Table:
 
 
 def section(results: Results) -> Gradients:
-    """All gradient profiles of a results directory."""
-    found, unfinished = read_profiles(results.path)
+    """All gradient profiles of the results directories; one that lies in several is shown once."""
+    every = twins.by_id(results.directories, FOLDER).values()
+    places = [ProbeDir(one_of(same, []).path) for same in every]  # `load` has said what is to be said of it
+    found, unfinished = read_profiles([place for place in places if (place.path / "config.yaml").exists()])
     together = profile_tables(found)
     tables = [
         Table(title(group), suffix, group)

@@ -5,6 +5,7 @@ docs/results.md documents the files. Nothing is written here, and nothing outsid
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -15,8 +16,8 @@ from bench.base.errors import REPAIR, BenchError, Damaged
 from bench.base.files import Record, read_json, read_rows
 from bench.base.filmstrip import broken_picture
 from bench.base.layers import read_yaml
-from bench.run import features
-from bench.run.store import CellDir, ResultsDir, Status, WorkState
+from bench.run import features, twins
+from bench.run.store import CellDir, Status, WorkDir, WorkState
 
 BASE = "base"  # what the cell of the untuned model is called
 UNREADABLE = "unreadable"
@@ -107,38 +108,83 @@ class CellResults:
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """A results directory: its cells in order of their ids, and notes on what could not be read."""
+    """A results directory: its cells in order of their ids, and notes on what could not be read.
+
+    others: further directories that it was read together with.
+    """
 
     path: Path
     request: dict[str, Any]
     cells: tuple[CellResults, ...]
     notes: tuple[str, ...]
+    others: tuple[Path, ...] = ()
+
+    @property
+    def directories(self) -> tuple[Path, ...]:
+        """All of them, in the order in which they were named."""
+        return (self.path, *self.others)
 
     def unfinished(self) -> list[CellResults]:
         """Cells that are not done."""
         return [cell for cell in self.cells if not cell.done]
 
 
-def load(results_dir: Path) -> Results:
-    """Read all cells. Raises BenchError if the directory holds neither cells nor gradient profiles."""
-    paths = _folders(results_dir / "cells")
-    if not paths and not has_profiles(results_dir):
-        raise BenchError(
-            f"{results_dir}: no results here (neither cells/ nor gradients/ with runs in it). Name the "
-            "directory that `bench run --out` or `bench gradients --out` wrote to, or run one of them first."
-        )
-    notes: list[str] = []
-    cells = tuple(_cell(ResultsDir(results_dir).cell(path.name), notes) for path in paths)
-    return Results(results_dir, _request(results_dir / "experiment.yaml", notes), cells, tuple(notes))
+def load(results_dir: Path, *others: Path) -> Results:
+    """Read all cells of one or several results directories. A cell that lies in several is read once.
+
+    Raises BenchError if a directory holds neither cells nor gradient profiles.
+    """
+    places, notes = (results_dir, *others), list[str]()
+    for place in places:
+        if not _folders(place / "cells") and not has_profiles(place):
+            raise BenchError(
+                f"{place}: no results here (neither cells/ nor gradients/ with runs in it). Name the "
+                "directory that `bench run --out` or `bench gradients --out` wrote to, or run one of them "
+                "first."
+            )
+    found = twins.by_id(places, "cells").values()
+    cells = tuple(_cell(CellDir(one_of(same, notes).path), notes) for same in found)
+    for same in twins.by_id(places, "gradients").values():  # the section on gradients reads them itself
+        one_of(same, notes)
+    return Results(results_dir, _request(places, notes), cells, tuple(notes), others)
 
 
-def _request(path: Path, notes: list[str]) -> dict[str, Any]:
-    """What was asked for; the cells know all that is shown of them, so the report does without."""
+def one_of(places: Sequence[WorkDir], notes: list[str]) -> WorkDir:
+    """Which directory of a cell or a gradient profile is read. Notes where it has other numbers."""
+    if len(places) == 1:
+        return places[0]
+    readable = [place for place in places if place.status().state is not WorkState.DAMAGED] or places
     try:
-        return read_yaml(path) if path.is_file() else {}
+        chosen = twins.choose(readable)
     except BenchError as error:
-        notes.append(f"{path.name} was ignored: {error}")
-        return {}
+        notes.append(f"{error} {readable[0].id} of {_results_of(readable[0])} is shown.")
+        return readable[0]
+    here = _results_of(chosen.directory)
+    for other, what in chosen.conflicts:
+        notes.append(
+            f"{other.id} has other numbers in {_results_of(other)} than in {here} ({what}), and those of "
+            f"{here} are shown: name the other directory first to see its own, or hold both against each "
+            "other with `bench compare`."
+        )
+    return chosen.directory
+
+
+def _results_of(place: WorkDir) -> Path:
+    return place.path.parent.parent
+
+
+def _request(places: Sequence[Path], notes: list[str]) -> dict[str, Any]:
+    """What was asked for; the cells know all that is shown of them, so the report does without.
+
+    Of several directories, and of one that was merged, under `merged`.
+    """
+    found: list[dict[str, Any]] = []
+    for path in (place / "experiment.yaml" for place in places):
+        try:
+            found += [read_yaml(path)] if path.is_file() else []
+        except BenchError as error:
+            notes.append(f"{path.name} was ignored: {error}")
+    return found[0] if len(places) == 1 and found else {"merged": found} if found else {}
 
 
 def has_profiles(results_dir: Path) -> bool:

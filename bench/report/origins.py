@@ -6,9 +6,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.console import Console
+
+from bench.base.console import plain
 from bench.report.load import CellResults
 
 UNKNOWN = "unknown"
+DIFFERENT_MACHINES = (
+    "Seconds and memory of cells that different machines ran cannot be compared; forward equivalents can."
+)
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,17 @@ def origins(cells: Iterable[CellResults]) -> list[Origin]:
         Origin(directory, where, dates(some), tuple(cell.id for cell in some))
         for (directory, where), some in found.items()
     ]
+
+
+def show(found: Sequence[Origin], console: Console) -> None:
+    """Print a line for each, where there are several."""
+    if len(found) < 2:
+        return
+    for one in found:
+        count = f"{len(one.cells)} cell{'' if len(one.cells) == 1 else 's'}"
+        plain(console, f"from {one.directory}: {count}, {one.machine}, {one.dates}", wrap=True)
+    if len({one.machine for one in found}) > 1:
+        plain(console, DIFFERENT_MACHINES, "yellow", wrap=True)
 
 
 def machine(cell: CellResults) -> str:

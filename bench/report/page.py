@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from bench.base.labels import flat
 from bench.report.load import Results
+from bench.report.origins import DIFFERENT_MACHINES, origins
 from bench.report.section import Section
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -24,7 +25,7 @@ def render_page(results: Results, sections: Sequence[Section]) -> str:
     jinja.filters["base64"] = lambda data: base64.b64encode(data).decode()
     envs = [*(cell.env for cell in results.cells), *(env for s in sections for env in s.environments)]
     return jinja.get_template("report.html.j2").render(
-        name=results.path.resolve().name,
+        name=" + ".join(place.resolve().name for place in results.directories),
         counts="; ".join(filter(None, [_cells(results), *(section.count for section in sections)])),
         total=len(results.cells),
         unfinished=results.unfinished(),
@@ -32,6 +33,8 @@ def render_page(results: Results, sections: Sequence[Section]) -> str:
         sections=sections,
         command=_command(results.request, envs),
         environment=environment(envs),
+        origins=found if len(found := origins(results.cells)) > 1 else [],
+        different_machines=DIFFERENT_MACHINES,
     )
 
 
@@ -43,7 +46,7 @@ def _cells(results: Results) -> str:
 
 def _command(request: Mapping[str, Any], envs: Sequence[Mapping[str, Any]]) -> str:
     """What was typed, as recorded, and the commit it ran on above it."""
-    recorded = [request, *envs]
+    recorded = [*requests(request), *envs]
     commands = list(dict.fromkeys(str(r["command"]) for r in recorded if "command" in r))
     states = [env["git"] for env in envs if env.get("git")]
     commits = list(dict.fromkeys(str(state["commit"]) for state in states))
@@ -51,6 +54,11 @@ def _command(request: Mapping[str, Any], envs: Sequence[Mapping[str, Any]]) -> s
     if any(state["dirty"] for state in states):
         lines.append("# there were uncommitted changes")
     return "\n".join([*lines, *(commands or ["(no command was recorded)"])])
+
+
+def requests(request: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """An experiment.yaml, and those that it was merged from."""
+    return [request, *(one for merged in request.get("merged", ()) for one in requests(merged))]
 
 
 def environment(envs: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:

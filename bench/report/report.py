@@ -7,7 +7,8 @@ byte for byte.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -17,6 +18,8 @@ from bench.base.errors import BenchError
 from bench.base.files import existing, write_atomically
 from bench.report import contests, overview, paper_section, unfinished
 from bench.report.load import Results, has_profiles, load
+from bench.report.origins import origins
+from bench.report.origins import show as show_origins
 from bench.report.page import render_page
 from bench.report.section import Section
 from bench.run.store import ResultsDir
@@ -27,7 +30,7 @@ PAGE = "report.html"
 
 def _gradients(results: Results) -> Section | None:
     """None where no gradients were ever profiled: those who have none need not wait for torch."""
-    if not has_profiles(results.path):
+    if not any(map(has_profiles, results.directories)):
         return None
     from bench.report import gradients
 
@@ -43,35 +46,59 @@ SECTIONS: tuple[Callable[[Results], Section | None], ...] = (
 )
 
 
-def write_report(results_dir: Path, console: Console, out: Path | None = None, paper: bool = False) -> Path:
+def write_report(
+    results_dir: Path,
+    console: Console,
+    out: Path | None = None,
+    paper: bool = False,
+    others: Sequence[Path] = (),
+) -> Path:
     """Print the summary and write report/, and gradients*.csv beside it. Returns the path of report.html.
 
-    out: where all files go instead. paper: the RLR paper's tables beside the cells, which are printed instead
-    of the summary, and stand first on the page. Works on what is there: unfinished and failed cells and
-    gradient profiles are shown as such. Raises BenchError if nothing can be shown, or nothing written.
+    out: where all files go instead. others: further results directories, which are reported on together; that
+    takes `out`. paper: the RLR paper's tables beside the cells, which are printed instead of the summary, and
+    stand first on the page. Works on what is there: unfinished and failed cells and gradient profiles are
+    shown as such. Raises BenchError if nothing can be shown, or nothing written.
     """
+    places = (results_dir, *others)
+    _check_places(places, out)
     folder = ResultsDir(results_dir).report if out is None else out
     _check_writable(folder)
-    progress(f"reading {results_dir}")
-    for kind in map(kind_of, ResultsDir(results_dir).cells()):
-        if kind.not_reported is not None:
-            raise BenchError(f"{results_dir}: {kind.not_reported}")
-    results = load(results_dir)
+    progress(f"reading {', '.join(map(str, places))}")
+    for place in places:
+        for kind in map(kind_of, ResultsDir(place).cells()):
+            if kind.not_reported is not None:
+                raise BenchError(f"{place}: {kind.not_reported}")
+    results = load(*places)
     beside = [paper_section.section(results)] if paper else []
     sections = [*beside, *(section for make in SECTIONS if (section := make(results)) is not None)]
     for section in beside or sections:
         section.show(console)
+    show_origins(origins(results.cells), console)
     if not any(section.has_results for section in sections):
-        raise BenchError(f"{results_dir}: {_nothing(results)} can be read yet")
+        raise BenchError(f"{', '.join(map(str, places))}: {_nothing(results)} can be read yet")
     progress("drawing figures and pictures")
     path = _write(results, sections, folder, results_dir if out is None else out)
     plain(console, f"report: {path}")
     return path
 
 
+def _check_places(places: Sequence[Path], out: Path | None) -> None:
+    """Several directories have no report of their own, and none is named twice."""
+    resolved = [place.resolve() for place in places]
+    for place, path in zip(places, resolved, strict=True):
+        if resolved.count(path) > 1:
+            raise BenchError(f"{place} is named twice: name every results directory once")
+    if len(places) > 1 and out is None:
+        raise BenchError(
+            f"a report on {len(places)} results directories belongs to none of them: say where to write it: "
+            f"python -m bench report {' '.join(shlex.quote(str(place)) for place in places)} --out DIRECTORY"
+        )
+
+
 def _nothing(results: Results) -> str:
     found = [f"none of its {len(results.cells)} cells"] if results.cells else []
-    if has_profiles(results.path):
+    if any(map(has_profiles, results.directories)):
         found.append("no gradient profile")
     return " and ".join(found)
 

@@ -19,7 +19,7 @@ from typing import NamedTuple, cast
 
 import numpy as np
 import pandas as pd
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 PAIR = ["prompt", "image"]
 LEVEL = 0.95  # of intervals
@@ -144,7 +144,7 @@ def _chances(values: np.ndarray) -> list[Chance]:
 
 def _half_width(chances: Sequence[Chance], level: float) -> np.ndarray:
     tail = (1 + level) / 2
-    return np.sqrt(sum(stats.t.ppf(tail, one.freedom) ** 2 * one.variance for one in chances))
+    return np.sqrt(sum(special.stdtrit(one.freedom, tail) ** 2 * one.variance for one in chances))
 
 
 def p_value(values: np.ndarray) -> float:

@@ -30,6 +30,8 @@ from tests.protocol.records import Made, maker
 from tests.report import fake
 from tests.support.running import here
 
+pytestmark = pytest.mark.slow
+
 NONE = Tolerance({})
 METHODS = ("vader", "truncated_bp")
 
@@ -317,7 +319,6 @@ def made_up(rng: np.random.Generator, prompts: np.ndarray, loss: float = 0.0) ->
     return Side(Path(str(rng.integers(10**9))), "made up", "", "", (field,))
 
 
-@pytest.mark.slow
 def test_no_more_than_one_table_in_twenty_raises_a_false_alarm_and_a_loss_is_found() -> None:
     rng, alarms, found = np.random.default_rng(0), 0, 0
     for _ in range(PAIRS):

@@ -4,7 +4,7 @@ verdict."""
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,11 +41,11 @@ class UnfinishedProfile:
     reason: str
 
 
-def read_profiles(results: Path) -> tuple[list[Measured], list[UnfinishedProfile]]:
-    """Everything below a results directory. What is not done but has draws is in both lists."""
+def read_profiles(places: Iterable[ProbeDir]) -> tuple[list[Measured], list[UnfinishedProfile]]:
+    """Everything in these directories. What is not done but has draws is in both lists."""
     found: list[Measured] = []
     unfinished: list[UnfinishedProfile] = []
-    for probe in probes(results):
+    for probe in places:
         try:
             status = probe.status()
             measured = _read(probe, status.state)
@@ -136,7 +136,7 @@ def profile_tables(found: Sequence[Measured]) -> list[list[ProfileRow]]:
 
 def rows(results: Path) -> list[ProfileRow]:
     """The rows of all tables of a results directory. Raises BenchError if nothing was measured there."""
-    found, _ = read_profiles(results)
+    found, _ = read_profiles(probes(results))
     if not found:
         raise BenchError(f"{results}: holds no gradient profile with any draws in it")
     return [row for table in profile_tables(found) for row in table]
