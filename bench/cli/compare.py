@@ -1,5 +1,6 @@
 """The commands for several results directories: compare them, merge them."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -7,7 +8,7 @@ from typing import Annotated
 from rich.console import Console
 from typer import Argument, Option
 
-from bench.base.console import progress
+from bench.base.console import plain, progress
 
 console = Console()
 
@@ -40,3 +41,23 @@ def compare(
     else:
         compare_table.show(found, console)
     sys.exit(int(bool(found.regressions)))
+
+
+def merge(
+    directories: Annotated[list[Path], Argument(metavar="DIR...", help="two results directories or more")],
+    out: Annotated[Path, Option(metavar="DIR", help="the new results directory; it must not exist")],
+    link: Annotated[
+        bool, Option("--link", help="hard links to checkpoints, features and pictures instead of copies")
+    ] = False,
+) -> None:
+    """Merge results directories into a new one; the same cell with other numbers is refused by name."""
+    from bench.run.merge import merge as joined
+
+    progress(f"merge: looking at {', '.join(map(str, directories))}")
+    found = joined(directories, out, link)
+    shared = f", {found.shared} of them in several directories with the same numbers" if found.shared else ""
+    profiles = f" and {found.profiles} gradient profiles" if found.profiles else ""
+    plain(console, f"{found.out}: {found.cells} cells{profiles}{shared}", wrap=True)
+    if found.left:
+        plain(console, f"not merged: {', '.join(map(str, found.left))}", "yellow", wrap=True)
+    plain(console, f"report it with: python -m bench report {shlex.quote(str(found.out))}")

@@ -97,18 +97,8 @@ def fetch(
 
 
 COMMANDS = (
-    *(
-        run.run,
-        gradients.gradients,
-        run.sample,
-        run.report,
-        compare.compare,
-        run.verify,
-        doctor,
-        fetch,
-        run.evaluate,
-        new.new,
-    ),
+    *(run.run, gradients.gradients, run.sample, run.report, run.verify, doctor, fetch, run.evaluate, new.new),
+    *(compare.compare, compare.merge),
     protocol.suite,
     protocol.tune,
     leaderboard.leaderboard,
