@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from bench.base.errors import BenchError
 from bench.experiment.identity import base_id
@@ -18,7 +17,7 @@ from bench.protocol.workload import Workload
 from bench.report.groups import Contest, Group, contests, pictures_key, setting_of
 from bench.report.load import BASE, load
 from bench.report.origins import UNKNOWN, dates, machines
-from bench.report.stats import Runs, by_picture
+from bench.report.stats import Runs, by_picture, by_prompt
 from bench.report.summary import cost
 from bench.run.store import WorkState
 
@@ -55,7 +54,7 @@ class Entry:
     @property
     def mean(self) -> float:
         """Mean score of the finished runs, every prompt counting alike; nan without any."""
-        return _mean(float(run.groupby(level="prompt").mean().mean()) for run in self.runs.values())
+        return _mean(float(by_prompt(run).mean()) for run in self.runs.values())
 
     @property
     def unfinished_text(self) -> str:
@@ -132,7 +131,7 @@ def _of_contest(contest: Contest) -> Field:
         base_cell=base_id(some.config),
         pictures=pictures_key(some),
         setting=contest.setting | {"digests": some.config["digests"]},
-        base=float("nan") if scores is None else float(scores.groupby(level="prompt").mean().mean()),
+        base=float("nan") if scores is None else float(by_prompt(scores).mean()),
         by_prompt=False,
         entries=tuple(_of_group(group, contest.reward) for group in contest.groups),
     )
@@ -201,16 +200,15 @@ def _of_tables(name: str, of: Workload | Chosen, tables: Tables) -> Field:
 def _of_runs(tables: Tables, method: str, reward: str) -> Entry:
     runs = tables.of(method)
     scores = {run.seed: tables.by_prompt(method, run.seed, reward) for run in runs if run.state == DONE}
-    found: Runs = {seed: by_picture(_rows(own)) for seed, own in scores.items() if own is not None}
+    found: Runs = {
+        seed: by_picture(own.rename("score").reset_index().assign(image=0))
+        for seed, own in scores.items()
+        if own is not None
+    }
     done = [run for run in runs if run.seed in found]
     failed = sum(run.state in ENDED and run.state != DONE for run in runs)
     costs = Costs(*(_mean(getattr(run, name) for run in done) for name in ("seconds", "forwards", "memory")))
     return Entry(method, method, None, found, failed, len(runs) - len(found) - failed, costs)
-
-
-def _rows(scores: pd.Series) -> pd.DataFrame:
-    """Means of prompts as one picture of each."""
-    return scores.rename("score").reset_index().assign(image=0)
 
 
 def _mean(values: Iterable[float | None]) -> float:
@@ -220,7 +218,7 @@ def _mean(values: Iterable[float | None]) -> float:
 
 def of_prompts(runs: Runs) -> Runs:
     """Runs with the mean of every prompt as its only picture, as records have them."""
-    return {seed: by_picture(_rows(scores.groupby(level="prompt").mean())) for seed, scores in runs.items()}
+    return {seed: by_prompt(scores) for seed, scores in runs.items()}
 
 
 def labels(fields: Sequence[Field]) -> list[str]:

@@ -61,6 +61,12 @@ def by_picture(rows: pd.DataFrame) -> pd.Series:
     return cast(pd.Series, named.groupby(PAIR, sort=True)["score"].mean())
 
 
+def by_prompt(scores: pd.Series) -> pd.Series:
+    """Scores by picture as means of prompts, which are then the only picture of each."""
+    means = cast(pd.Series, scores.groupby(level="prompt", sort=True).mean())
+    return by_picture(means.rename("score").reset_index().assign(image=0))
+
+
 def side_by_side(runs: Sequence[pd.Series], base: pd.Series | None = None) -> pd.DataFrame:
     """Pictures that every run (and the base) has, one column per run; minus the base's score if given."""
     table = pd.concat(list(runs), axis=1, join="inner", keys=range(len(runs)))
@@ -218,6 +224,7 @@ def difference(left: Runs, right: Runs, paired: bool, tolerance: float = 0.0) ->
     if not (left and right):
         return NOTHING
     seeds = pairs_of_seeds(left, right) if paired else []
+    others = np.empty(0)
     if seeds:
         values = _units(side_by_side([left[seed].sub(right[seed]).dropna() for seed in seeds]))
         units, runs, mean = len(values), len(seeds), float(values.mean()) if values.size else math.nan

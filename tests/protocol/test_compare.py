@@ -25,7 +25,7 @@ from bench.protocol.matching import parse_methods
 from bench.protocol.measures import over
 from bench.protocol.reading import read_record
 from bench.protocol.sides import Costs, Entry, Field, Side, read_side
-from bench.report.stats import holm
+from bench.report.stats import Runs, holm
 from tests.protocol.records import Made, maker
 from tests.report import fake
 from tests.support.running import here
@@ -71,7 +71,7 @@ def setting(**changes: object) -> Callable[[Path], None]:
     return edit
 
 
-def state(name: str) -> Callable[[Path], None]:
+def state(name: str) -> Callable[[Path], object]:
     """How a cell ended."""
     return lambda cell: (cell / "status.json").write_text(json.dumps({"state": name, "step": 30}))
 
@@ -263,14 +263,14 @@ def test_names_are_cut_at_commas_outside_of_labels() -> None:
 
 def test_what_cannot_be_compared_is_one_message(tmp_path: Path) -> None:
     a = directory(tmp_path / "a")
-    for b, options, said in (
-        (a, {}, "A and B are the same"),
-        (fake.write(tmp_path / "b", ["zo"], pictures=False), {}, "have no method in common"),
-        (fake.write(tmp_path / "c", [], pictures=False), {}, "no method was ever trained here"),
-        (a, {"methods": "vadre:vader"}, "has no 'vadre'. Did you mean 'vader'?"),
+    for b, methods, said in (
+        (a, None, "A and B are the same"),
+        (fake.write(tmp_path / "b", ["zo"], pictures=False), None, "have no method in common"),
+        (fake.write(tmp_path / "c", [], pictures=False), None, "no method was ever trained here"),
+        (a, "vadre:vader", "has no 'vadre'. Did you mean 'vader'?"),
     ):
         with pytest.raises(BenchError) as caught:
-            compared(a, b, **options)
+            compared(a, b, methods=methods)
         assert said in str(caught.value)
     with pytest.raises(BenchError, match="nothing was trained on 'hpsv2', but on clip"):
         compare(read_side(a), read_side(tmp_path / "b"), Tolerance({"hpsv2": 1.0}))
@@ -305,7 +305,7 @@ def made_up(rng: np.random.Generator, prompts: np.ndarray, loss: float = 0.0) ->
 
     def entry(number: int) -> Entry:
         spread = 0.1 * (1 + number)
-        runs = {
+        runs: Runs = {
             int(rng.integers(10**6)): pd.Series(
                 prompts - (loss if number == 0 else 0.0) + spread * (rng.normal() + rng.normal(size=UNITS)),
                 index,

@@ -1,6 +1,7 @@
 """The difference of two groups of runs, against numbers worked out elsewhere and against simulation."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,7 +37,7 @@ def test_runs_of_other_seeds_that_agree_on_all_prompts_are_students_two_samples(
     left, right = np.array([[1.0, 1.4, 1.1]]), np.array([[0.6, 0.9]])
     prompts = np.arange(5.0)[:, None]  # they cancel
     found = difference(runs(prompts + left), runs(prompts + right, 7), paired=True)
-    expected = stats.ttest_ind(left[0], right[0])
+    expected: Any = stats.ttest_ind(left[0], right[0])
     interval = expected.confidence_interval()
     assert (found.mean, found.p) == pytest.approx((left.mean() - right.mean(), float(expected.pvalue)))
     assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
@@ -64,7 +65,7 @@ def test_single_runs_are_compared_over_prompts_alone_and_claim_nothing() -> None
     rng = np.random.default_rng(1)
     left, right = rng.normal(size=(UNITS, 1)), rng.normal(size=(UNITS, 1))
     found = difference(runs(left), runs(right, 1), paired=True)
-    expected = stats.ttest_rel(left[:, 0], right[:, 0])
+    expected: Any = stats.ttest_rel(left[:, 0], right[:, 0])
     assert found.p == pytest.approx(float(expected.pvalue)) and not found.claims
 
 
