@@ -40,7 +40,7 @@ def compare(
         sys.stdout.write(compare_table.as_json(found) + "\n")
     else:
         compare_table.show(found, console)
-    sys.exit(int(bool(found.regressions)))
+    sys.exit(int(bool(found.alarms)))
 
 
 def merge(

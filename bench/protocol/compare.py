@@ -120,7 +120,7 @@ class Compared:
     notes: tuple[str, ...]
 
     @property
-    def regressions(self) -> list[Comparison]:
+    def alarms(self) -> list[Comparison]:
         """The methods that are worse in B, or fail there."""
         return [one for one in self.comparisons if one.verdict in BAD]
 

@@ -35,7 +35,7 @@ def show(found: Compared, console: Console) -> None:
     for text in [*found.notes, *_remarks(found)]:
         plain(console, f"note: {text}", "yellow", wrap=True)
     plain(console, _legend(found), "dim", wrap=True)
-    plain(console, headline(found), "red" if found.regressions else "bold", wrap=True)
+    plain(console, headline(found), "red" if found.alarms else "bold", wrap=True)
 
 
 def _origin(side: Side) -> str:
@@ -134,12 +134,12 @@ def headline(found: Compared) -> str:
     claimed = [one for one in found.comparisons if math.isfinite(one.p)]
     equal = [one for one in found.comparisons if one.verdict is Verdict.EQUAL]
     of = len(claimed) + len([one for one in found.comparisons if one.verdict is Verdict.FAILS])
-    if bad := found.regressions:
+    if bad := found.alarms:
         names = ", ".join(f"{one.label} ({_said(one)}, {one.place})" for one in bad)
-        return f"Regression: {len(bad)} of {of}: {names}."
+        return f"Alarm: {len(bad)} of {of}: {names}."
     if not of and not equal:
-        return "Nothing is claimed of any method: no regression was looked for."
-    text = f"No regression in {_times(of, 'comparison')} (p < {CLEAR:g} for all together)." if of else ""
+        return "No alarm, because nothing is claimed of any method."
+    text = f"No alarm in {_times(of, 'comparison')} (p < {CLEAR:g} for all together)." if of else ""
     return " ".join(filter(None, [text, f"Equal to the last bit: {len(equal)}." if equal else ""]))
 
 
@@ -158,7 +158,7 @@ def as_json(found: Compared) -> str:
         "comparisons": [_line(one) for one in found.comparisons],
         "only_in": [one._asdict() for one in found.alone],
         "notes": [*found.notes, *_remarks(found)],
-        "regressions": len(found.regressions),
+        "alarms": len(found.alarms),
     }
     return json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False)
 
@@ -178,7 +178,7 @@ def _line(one: Comparison) -> dict[str, Any]:
         "method": one.a.label,
         "method_in_b": one.b.label,
         "verdict": str(one.verdict),
-        "regression": one.verdict in BAD,
+        "alarm": one.verdict in BAD,
         "same_pictures": one.paired,
         "pairs_of_seeds": list(one.seeds),
         "units": found.units,

@@ -94,10 +94,10 @@ def by_label(found: Compared) -> dict[str, Comparison]:
     return {one.label: one for one in found.comparisons}
 
 
-def test_other_seeds_are_no_regression_and_a_loss_is_one(tmp_path: Path) -> None:
+def test_other_seeds_raise_no_alarm_and_a_loss_does(tmp_path: Path) -> None:
     a, b = directory(tmp_path / "a"), directory(tmp_path / "b", (2, 3), noise=1)
     found = compared(a, b)
-    assert not found.regressions and {one.verdict for one in found.comparisons} == {Verdict.UNCLEAR}
+    assert not found.alarms and {one.verdict for one in found.comparisons} == {Verdict.UNCLEAR}
     assert all(one.paired and one.seeds == () for one in found.comparisons)
     change(b, "vader", scores(loss=0.3))
     lost = by_label(compared(a, b))
@@ -177,7 +177,7 @@ def test_of_several_settings_equal_ones_are_compared(tmp_path: Path) -> None:
     assert one.b.label == "vader (lr=0.003)"
 
 
-def test_runs_that_fail_in_b_are_a_regression_and_unfinished_ones_are_not(tmp_path: Path) -> None:
+def test_runs_that_fail_in_b_are_an_alarm_and_unfinished_ones_are_not(tmp_path: Path) -> None:
     a, b = directory(tmp_path / "a"), directory(tmp_path / "b", (2, 3), noise=1)
     change(b, "vader-tiny-clip-s3", state("failed"))
     change(b, "truncated_bp-tiny-clip-s3", state("running"))
@@ -280,16 +280,16 @@ def test_exit_codes_tables_and_json(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("COLUMNS", "80")
     a, b = directory(tmp_path / "a"), directory(tmp_path / "b", (2, 3), noise=1)
     done = here("compare", a, b)
-    assert done.returncode == 0 and "No regression in 2 comparisons" in done.stdout
+    assert done.returncode == 0 and "No alarm in 2 comparisons" in done.stdout
     change(b, "vader", scores(loss=0.3))
     done = here("compare", a, b)
-    assert done.returncode == 1 and "Regression: 1 of 2: vader (-0.2" in done.stdout
+    assert done.returncode == 1 and "Alarm: 1 of 2: vader (-0.2" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
     done = here("compare", a, b, "--json")
     found = json.loads(done.stdout)
-    assert done.returncode == 1 and found["regressions"] == 1
+    assert done.returncode == 1 and found["alarms"] == 1
     lines = {line["method"]: line for line in found["comparisons"]}
-    assert [line["regression"] for line in lines.values()] == [name == "vader" for name in lines]
+    assert [line["alarm"] for line in lines.values()] == [name == "vader" for name in lines]
     assert lines["vader"]["difference"] == pytest.approx(-0.3, abs=0.02) and lines["vader"]["p_holm"] < 0.05
     assert here("compare", a, b, "--tolerance", "0.4").returncode == 0
     done = here("compare", a, tmp_path / "nowhere")
@@ -324,7 +324,7 @@ def test_no_more_than_one_table_in_twenty_raises_a_false_alarm_and_a_loss_is_fou
     for _ in range(PAIRS):
         prompts = rng.normal(size=UNITS)
         a = made_up(rng, prompts)
-        alarms += bool(compare(a, made_up(rng, prompts), NONE).regressions)
+        alarms += bool(compare(a, made_up(rng, prompts), NONE).alarms)
         bad = [
             one.label
             for one in compare(a, made_up(rng, prompts, loss=2.0), NONE).comparisons
