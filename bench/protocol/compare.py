@@ -132,7 +132,8 @@ def compare(a: Side, b: Side, tolerance: Tolerance, names: Names | None = None) 
     """
     _check(a, b, tolerance, names)
     places, alone = matching.fields(a.fields, b.fields)
-    found, notes = list[Comparison](), list[str]()
+    found = list[Comparison]()
+    notes = [f"{letter}: {note}" for letter, side in (("A", a), ("B", b)) for note in side.notes]
     for place, ours, theirs in places:
         pairs, rest = matching.entries(ours, theirs, names)
         alone += [Alone(side, place, entry.label) for side, entry in rest]

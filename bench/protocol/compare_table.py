@@ -16,7 +16,7 @@ from bench.protocol.compare import BAD, Compared, Comparison, Verdict
 from bench.protocol.sides import Side
 from bench.protocol.workload import direction
 from bench.report.origins import UNKNOWN
-from bench.report.stats import LEAST_SEEDS
+from bench.report.stats import LEAST_SEEDS, LEAST_UNITS
 from bench.report.tables import CLEAR, decimals, estimates, intervals, probability, short_count
 
 STYLES = {Verdict.WORSE: "red", Verdict.FAILS: "red", Verdict.BETTER: "green"}
@@ -97,6 +97,14 @@ def _remarks(found: Compared) -> list[str]:
             f"{', '.join(dict.fromkeys(one.label for one in single))}: one seed on each side, so nothing is "
             "claimed: another run of the same method may differ by as much. Run more seeds (--seeds 0,1), or "
             "say with --tolerance by how much runs may differ: what lies beyond is judged over prompts alone."
+        )
+    few = [
+        one for one in found.comparisons if one.difference.units < LEAST_UNITS and one.a.runs and one.b.runs
+    ]
+    if few:
+        said.append(
+            f"{', '.join(dict.fromkeys(one.label for one in few))}: fewer than {LEAST_UNITS} prompts (or "
+            "pictures of the only prompt) to compare, so nothing is claimed: eval.prompts sets them."
         )
     for side in "AB":
         places: dict[str, list[str]] = {}

@@ -15,7 +15,7 @@ from bench.experiment.identity import base_id
 from bench.protocol.reading import DONE, ENDED, RUNS, SUITE, Chosen, Tables, read_record, read_tables
 from bench.protocol.workload import Workload
 from bench.report.groups import Contest, Group, contests, pictures_key, setting_of
-from bench.report.load import BASE, load
+from bench.report.load import BASE, UNREADABLE, load
 from bench.report.origins import UNKNOWN, dates, machines
 from bench.report.stats import Runs, by_picture, by_prompt
 from bench.report.summary import cost
@@ -91,13 +91,17 @@ class Field:
 
 @dataclass(frozen=True, eq=False)
 class Side:
-    """One of the two that are compared. kind: what it is. machine, dates: where and when it was run."""
+    """One of the two that are compared.
+
+    kind: what it is. machine, dates: where and when it was run. notes: on what could not be read.
+    """
 
     path: Path
     kind: str
     machine: str
     dates: str
     fields: tuple[Field, ...]
+    notes: tuple[str, ...] = ()
 
 
 def read_side(path: Path) -> Side:
@@ -111,7 +115,11 @@ def read_side(path: Path) -> Side:
     results = load(path)
     kept = tuple(_of_contest(contest) for contest in contests(results) if contest.groups)
     cells = [cell for cell in results.cells if cell.config]
-    return _checked(Side(path, "results directory", machines(cells), dates(cells), kept))
+    unread = [
+        f"{cell.id} cannot be read: {cell.problem}" for cell in results.cells if cell.status == UNREADABLE
+    ]
+    notes = (*results.notes, *unread)
+    return _checked(Side(path, "results directory", machines(cells), dates(cells), kept, notes))
 
 
 def _checked(side: Side) -> Side:

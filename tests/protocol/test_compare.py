@@ -188,6 +188,14 @@ def test_runs_that_fail_in_b_are_an_alarm_and_unfinished_ones_are_not(tmp_path: 
     assert by_label(compared(a, b))["vader"].verdict is Verdict.OPEN
 
 
+def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
+    a, b = directory(tmp_path / "a"), directory(tmp_path / "b", (2, 3), noise=1)
+    change(b, "vader-tiny-clip-s3", lambda cell: (cell / "config.yaml").write_text("- no mapping"))
+    found = compared(a, b)
+    assert len(by_label(found)["vader"].b.runs) == 1
+    assert ["B: vader-tiny-clip-s3" in note and "cannot be read" in note for note in found.notes] == [True]
+
+
 MADE = {
     "truncated_bp": Made({"clip": 0.2}, sits_out=("no-gradient",)),
     "ddpo": Made({"clip": 0.19, "jpeg": 0.2}, of_run=0.01),
