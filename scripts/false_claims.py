@@ -1,6 +1,6 @@
 """How often a random walk would be taken for a method: docs/protocol.md.
 
-    python -m bench run --methods random-direction --seeds $(seq -s, 0 19) --out results/null --no-report
+    python -m bench run --methods random-direction --seeds 0-19 --out results/null --no-report
     python -m scripts.false_claims results/null
 
 Splits the seeds at random into a "method" and a null row of so many seeds each, and counts at which p < 0.05

@@ -19,8 +19,9 @@ class Damaged(BenchError):
 
 
 def did_you_mean(word: str, known: list[str] | tuple[str, ...]) -> str:
-    """` Did you mean 'x'?` for the closest known word, or an empty string."""
+    """` Did you mean 'x'?` for the closest known word, or an empty string. Capitals make no difference."""
     import difflib
 
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f" Did you mean '{close[0]}'?" if close else ""
+    small = {one.lower(): one for one in reversed(known)}
+    close = difflib.get_close_matches(word.lower(), small, n=1, cutoff=0.5)
+    return f" Did you mean '{small[close[0]]}'?" if close else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from bench.base.errors import BenchError
 
@@ -28,6 +29,39 @@ def duration(text: str, flag: str) -> float:
             f"{flag} {text}: expected a time such as 90s, 5m or 2h (s, m, h, d, or a number of seconds)"
         )
     return float(found[1]) * TIMES[found[2] or "s"]
+
+
+MOST = 10_000  # numbers of one text
+
+
+def numbers(text: str, where: str) -> list[int]:
+    """`0-4`, `0,3` and `0-2,7` → whole numbers from 0 up, in the order typed.
+
+    Raises BenchError that begins with `where`: for other texts, for a range that runs backwards, for a number
+    that is there twice, and for more than 10,000 of them.
+    """
+    found: list[int] = []
+    for part in names(text):
+        ends = re.fullmatch("([0-9]+)(?:-([0-9]+))?", part)
+        if ends is None:
+            raise BenchError(f"{where}: '{part}' is no whole number or range: write 0,1,2, or 0-4, or 0-2,7")
+        first, last = int(ends[1]), int(ends[2] or ends[1])
+        if last < first:
+            raise BenchError(f"{where}: the range {part} runs backwards: write {last}-{first}")
+        if len(found) + last - first >= MOST:
+            raise BenchError(f"{where}: more than {MOST:,} numbers")
+        found += range(first, last + 1)
+    if not found:
+        raise BenchError(f"{where}: names no number: write 0,1,2, or 0-4, or 0-2,7")
+    if (again := repeated(found)) is not None:
+        raise BenchError(f"{where}: {again} is there twice")
+    return found
+
+
+def repeated(numbers: Sequence[int]) -> int | None:
+    """The first number that was there before; None if there is none."""
+    seen = set[int]()
+    return next((n for n in numbers if n in seen or seen.add(n)), None)
 
 
 def gigabytes(count: float) -> str:

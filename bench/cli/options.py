@@ -39,7 +39,7 @@ Prompts = Annotated[
     str | None, Option(metavar="NAMES", help="prompt sets or files", show_default="the model's")
 ]
 Seeds = Annotated[
-    str | None, Option(metavar="NUMBERS", help="numbers with commas between them", show_default="0")
+    str | None, Option(metavar="NUMBERS", help="numbers and ranges: 0,3 or 0-4 or 0-2,7", show_default="0")
 ]
 Steps = Annotated[int | None, Option(min=1, metavar="N", help="optimizer steps of every method")]
 Budget = Annotated[

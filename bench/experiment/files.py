@@ -2,8 +2,10 @@
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
+from bench.base import units
+from bench.base.errors import BenchError
 from bench.base.strict import LARGEST, Strict
 
 
@@ -11,8 +13,32 @@ def _several(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(_several), Field(min_length=1)]
-Seeds = Annotated[tuple[Annotated[int, Field(ge=0, le=LARGEST)], ...], Field(min_length=1)]
+def _seeds(value: Any) -> Any:
+    """Texts such as `0-4` as numbers. Raises ValueError."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return units.numbers(value, "seeds")
+    except BenchError as error:
+        raise ValueError(str(error).removeprefix("seeds: ")) from error
+
+
+def _each_once(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if (again := units.repeated(seeds)) is not None:
+        raise ValueError(f"{again} is there twice")
+    return seeds
+
+
+Texts = tuple[str, ...]
+Names = Annotated[Texts, BeforeValidator(_several, json_schema_input_type=str | Texts), Field(min_length=1)]
+Numbers = tuple[Annotated[int, Field(ge=0, le=LARGEST)], ...]
+Seeds = Annotated[
+    Numbers,
+    BeforeValidator(_seeds, json_schema_input_type=Numbers | str),
+    Field(min_length=1),
+    AfterValidator(_each_once),
+]
+SEEDS = "one cell per method and seed: a list, or a text with ranges such as 0-4 or 0-2,7"
 
 
 class Variation(Strict):
@@ -22,7 +48,7 @@ class Variation(Strict):
     model: Names | None = Field(default=None, description="one or several")
     reward: Names | None = Field(default=None, description="one or several")
     prompts: Names | None = Field(default=None, description="one or several")
-    seeds: Seeds | None = Field(default=None, description="one cell per method and seed")
+    seeds: Seeds | None = Field(default=None, description=SEEDS)
     dcot: bool | None = Field(default=None, description="other prompts for coarse, middle and fine steps")
     settings: dict[str, Any] = Field(default_factory=dict, description="over the experiment's")
 
@@ -47,7 +73,7 @@ class Request(Strict):
     prompts: Names | None = Field(
         default=None, description="prompt sets or files, one or several; null: the model's default"
     )
-    seeds: Seeds = Field(default=(0,), description="one cell per method and seed")
+    seeds: Seeds = Field(default=(0,), description=SEEDS)
     threads: int | None = Field(default=None, ge=1, description="CPU threads of each cell; null: the model's")
     dcot: bool = Field(
         default=False,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -139,11 +138,7 @@ def _flags(options: Options) -> list[tuple[str, dict[str, Any]]]:
             raise BenchError("--methods: names no method; `all` takes every one that `bench list` shows")
         found.append(("--methods", {"methods": names}))
     if options.seeds is not None:
-        seeds = units.names(options.seeds)
-        if not seeds or not all(re.fullmatch("[0-9]+", seed) for seed in seeds):
-            raise BenchError(
-                f"--seeds {options.seeds}: expected whole numbers with commas between them, such as 0,1,2"
-            )
+        seeds = units.numbers(options.seeds, f"--seeds {options.seeds}")
         found.append(("--seeds", {"seeds": seeds}))
     for key in ("model", "reward", "prompts"):
         value = getattr(options, key)

@@ -1,7 +1,7 @@
 import pytest
 
 from bench.base.errors import BenchError
-from bench.base.units import duration, size
+from bench.base.units import duration, numbers, size
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,37 @@ def test_sizes_tell_decimal_units_from_binary_ones() -> None:
     for text in ("40", "0GB", "40GBs"):
         with pytest.raises(BenchError, match=f"--budget {text}: expected a size"):
             size(text, "--budget")
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("0", [0]),
+        ("0-4", [0, 1, 2, 3, 4]),
+        ("0-2,7", [0, 1, 2, 7]),
+        (" 7 , 3-3", [7, 3]),
+        ("10-11,0", [10, 11, 0]),
+    ],
+)
+def test_numbers_and_ranges_mix_in_the_order_typed(text: str, found: list[int]) -> None:
+    assert numbers(text, "--seeds") == found
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("4-0", "the range 4-0 runs backwards: write 0-4"),
+        ("0,1,0", "0 is there twice"),
+        ("0-3,2", "2 is there twice"),
+        ("", "names no number"),
+        (",", "names no number"),
+        ("-1", "'-1' is no whole number or range"),
+        ("0-", "'0-' is no whole number or range"),
+        ("1.5", "'1.5' is no whole number or range"),
+        ("0..4", "'0..4' is no whole number or range"),
+        ("0-100000000", "more than 10,000 numbers"),
+    ],
+)
+def test_what_is_no_list_of_numbers_is_told(text: str, told: str) -> None:
+    with pytest.raises(BenchError, match=f"^--seeds: {told}"):
+        numbers(text, "--seeds")

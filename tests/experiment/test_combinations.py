@@ -49,6 +49,16 @@ def test_every_run_takes_what_it_leaves_out_from_the_experiment(tmp_path: Path) 
         assert training.train.lr == lr and cells[1].config.model.config.steps == steps
 
 
+def test_seeds_of_a_file_may_be_ranges_and_a_mistake_in_them_is_told_with_the_file(tmp_path: Path) -> None:
+    file = written(tmp_path, "methods: [zo]\nseeds: 0-2,7\nruns: [{}, {seeds: 3-4, reward: jpeg}]\n")
+    assert [part.seeds for part in build(Options(config=file)).combinations] == [(0, 1, 2, 7), (3, 4)]
+    assert [part.seeds for part in build(Options(config=file, seeds="5-6")).combinations] == [(5, 6), (5, 6)]
+    for text, told in (("4-0", "the range 4-0 runs backwards"), ("[0, 1, 0]", "0 is there twice")):
+        file = written(tmp_path, f"methods: [zo]\nseeds: {text}\n")
+        with pytest.raises(BenchError, match=f"mine.yaml: seeds: {told}"):
+            build(Options(config=file))
+
+
 def test_a_flag_stands_over_every_run(tmp_path: Path) -> None:
     file = written(tmp_path, "reward: [jpeg]\nmethods: [zo]\nruns: [{reward: clip}, {prompts: animals}]\n")
     flagged = build(Options(config=file, reward="colourfulness"))
