@@ -17,7 +17,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench.base.console import plain
+from bench.base.console import note, plain
 from bench.base.errors import BenchError
 from bench.base.units import readable_size
 from bench.data import prompts
@@ -69,7 +69,7 @@ def _fetch_all(console: Console, waiting: Sequence[Need]) -> frozenset[Need]:
     """Fetch one after the other; returns those that failed. The same reason is told once."""
     failures, told = set[Need](), set[str]()
     for number, need in enumerate(waiting, start=1):
-        plain(console, f"[{number}/{len(waiting)}] {need.name}: {need.source}")
+        note(console, f"[{number}/{len(waiting)}] {need.name}: {need.source}")
         try:
             _fetch(console, need)
         except BenchError as error:
@@ -86,18 +86,18 @@ def _fetch(console: Console, need: Need) -> None:
         from bench.data.url import fetch_url
 
         size = f"about {readable_size(need.gigabytes * 1e9)}" if need.gigabytes else "size unknown"
-        plain(console, f"  {size}")
+        note(console, f"  {size}")
         fetch_url(need, _Lines(console))
     else:
         from bench.data import hub
 
         size = hub.download_size(need)
         _check_room(need, size)
-        plain(console, f"  {readable_size(size)}")
+        note(console, f"  {readable_size(size)}")
         hub.download(need)
     found = look(need)
     seconds = time.monotonic() - started
-    plain(console, f"  {readable_size(found.size)} here after {seconds:.0f} s: {found.path}")
+    note(console, f"  {readable_size(found.size)} here after {seconds:.0f} s: {found.path}")
 
 
 def _check_room(need: Need, size: int) -> None:
@@ -124,7 +124,7 @@ class _Lines:
         if time.monotonic() - self.told > TOLD_EVERY:
             self.told = time.monotonic()
             of = "" if total is None else f" of {readable_size(total)}"
-            plain(self.console, f"  {readable_size(done)}{of}")
+            note(self.console, f"  {readable_size(done)}{of}")
 
 
 def _show(console: Console, ingredients: Sequence[Ingredient], failures: frozenset[Need]) -> bool:

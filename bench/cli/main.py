@@ -1,6 +1,5 @@
 """The command line. A command parses, calls and prints, and imports what is slow only when it is called."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -9,12 +8,12 @@ import typer
 from rich.console import Console
 from typer import Option
 
-from bench.base.console import plain
+from bench.base.console import plain, speak
 from bench.base.errors import BenchError
 from bench.cli import compare, cost, gradients, leaderboard, new, options, protocol, run, slurm, vbench
+from bench.cli.everywhere import with_common
 
 app = typer.Typer(
-    help="Benchmark of gradient estimators for fine-tuning diffusion models on rewards.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -25,7 +24,7 @@ errors = Console(stderr=True)
 
 def main() -> None:
     """Run a command; a user's mistake is one message and exit code 2."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it warns of an image processor nobody uses
+    speak(None)
     try:
         app()
     except BenchError as error:
@@ -33,7 +32,24 @@ def main() -> None:
         sys.exit(2)
 
 
-@app.command("list")
+def _tell_version(asked: bool) -> None:
+    if asked:
+        from bench.cli.version import version
+
+        plain(console, version())
+        raise typer.Exit
+
+
+@app.callback()
+def top(
+    version: Annotated[
+        bool,
+        Option("--version", help="print versions and the commit", callback=_tell_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Benchmark of gradient estimators for fine-tuning diffusion models on rewards."""
+
+
 def list_() -> None:
     """List methods, rewards, models and experiments."""
     from bench.cli.catalogue import show_list
@@ -41,7 +57,6 @@ def list_() -> None:
     show_list(console)
 
 
-@app.command()
 def describe(name: str) -> None:
     """Explain anything that `list` names, or the sections train, eval, model, sampler, dcot, experiment."""
     from bench.cli.describe import show
@@ -97,6 +112,7 @@ def fetch(
 
 
 COMMANDS = (
+    *(list_, describe),
     *(run.run, gradients.gradients, run.sample, run.report, run.verify, doctor, fetch, run.evaluate, new.new),
     *(compare.compare, compare.merge),
     protocol.suite,
@@ -105,7 +121,7 @@ COMMANDS = (
     *(slurm.submit, slurm.status, slurm.cancel, slurm.retry, slurm.logs, cost.profile, cost.plan),
 )
 for command in COMMANDS:
-    app.command()(command)
+    app.command(command.__name__.rstrip("_"))(with_common(command))
 for command in (run.cell, gradients.probe):  # this program's own: one piece of work in a process
     app.command(hidden=True)(command)
 app.command("vbench-cell", hidden=True)(vbench.cell)

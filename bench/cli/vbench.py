@@ -12,6 +12,7 @@ from bench.base import devices
 from bench.base.console import without_bars
 from bench.base.errors import BenchError
 from bench.cli import options
+from bench.cli.everywhere import with_common
 
 if TYPE_CHECKING:
     from bench.run.slurm import sweep
@@ -84,6 +85,7 @@ class Unit(StrEnum):
 
 
 @app.command()
+@with_common
 def generate(
     dimension: Dimensions = None,
     model: Model = None,
@@ -137,6 +139,7 @@ def generate(
 
 
 @app.command()
+@with_common
 def score(
     videos: Videos,
     dimension: Dimensions = None,
@@ -210,6 +213,7 @@ def _with_slurm(slurm: str | None, options: dict[str, object]) -> None:
 
 
 @app.command()
+@with_common
 def table(
     files: Annotated[
         list[Path] | None,

@@ -20,6 +20,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from bench.base.console import verbose
 from bench.base.errors import BenchError
 from bench.base.whole import check_whole
 from bench.data.advice import CHECKPOINTS, how_to_convert
@@ -210,7 +211,7 @@ def _quiet() -> Iterator[None]:
     that TextToVideoSDPipeline gets no more bug fixes."""
     before = [(library, library.get_verbosity()) for library in (logging, transformers_logging)]
     try:
-        for library, _ in before:
+        for library, _ in () if verbose() else before:
             library.set_verbosity_error()
         yield
     finally:

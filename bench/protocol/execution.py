@@ -8,7 +8,7 @@ from typing import NamedTuple
 from rich.console import Console
 
 from bench.base.columns import print_columns, texts
-from bench.base.console import plain
+from bench.base.console import note, plain
 from bench.base.units import duration
 from bench.experiment import missing
 from bench.experiment.request import Experiment
@@ -27,7 +27,7 @@ def run(console: Console, suite: Suite, jobs: int | None) -> int:
     """
     show_sitting_out(console, suite)
     for title, what in _stages(suite):
-        plain(console, title)
+        note(console, title)
         ended = experiment.run(console, experiment.plan(what, force=False), jobs, HowToRun(1, None))
         record.write(suite)
         ended.tell(console)

@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench.base.console import plain
+from bench.base.console import note, plain
 from bench.base.errors import BenchError
 from bench.base.files import write_atomically
 from bench.base.layers import dump_yaml
@@ -29,7 +29,7 @@ from bench.run.forecast import Earlier
 from bench.run.gpu_hours import GpuHours
 from bench.run.gpus import Gpus, on_this_machine
 from bench.run.process import HowToRun, Outcome
-from bench.run.progress import watcher
+from bench.run.progress import tell_settings, watcher
 from bench.run.spent import Limit
 from bench.run.store import ResultsDir, WorkState
 from bench.run.titles import titles
@@ -176,7 +176,8 @@ def run(
         return Ended(int(bool(busy)))
     at_once = 1 if in_process else min(jobs, len(ready))
     kept = f", {done} done before" if done else ""
-    console.print(f"{len(ready)} cells, {at_once} at a time{kept}; results in {planned.results.path}")
+    note(console, f"{len(ready)} cells, {at_once} at a time{kept}; results in {planned.results.path}")
+    tell_settings(ready)
     _show_stand_ins(console, planned)
     _show_cautions(console, (work.config for work in planned.todo))
     with watcher(console, len(ready)) as progress:

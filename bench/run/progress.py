@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import TimeRemainingColumn as EtaColumn
 
-from bench.base.console import plain
+from bench.base.console import detail, plain, quiet
+from bench.base.layers import write_yaml
 from bench.run.process import Outcome
 from bench.run.work import Work
 
@@ -156,6 +158,14 @@ class Lines:
         self._print(STOPPING)
 
 
+def tell_settings(ready: Iterable[Work]) -> None:
+    """Of all that is going to run, with `--verbose`."""
+    for work in ready:
+        detail(f"{work.id}:\n{write_yaml(work.config)}")
+
+
 def watcher(console: Console, cells: int) -> Bars | Lines:
-    """What suits the console."""
+    """What suits the console; with `--quiet` one that prints nothing."""
+    if quiet():
+        return Lines(Console(quiet=True), cells)
     return Bars(console, cells) if console.is_terminal else Lines(console, cells)

@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from safetensors import SafetensorError, safe_open
 
-from bench.base.console import plain
+from bench.base.console import note, plain
 from bench.base.errors import BenchError, Damaged
 from bench.base.files import Record, read_json, read_rows, write_rows
 from bench.base.filmstrip import broken_picture
@@ -53,7 +53,7 @@ def verify(console: Console, results: Path, repair: bool) -> int:
     for damage in _unreadable(request, read_yaml, "removed; the next run writes it again"):
         count, left = count + 1, left + _treat(console, damage, repair)
     for n, place in enumerate(places, start=1):
-        console.print(f"{n} of {len(places)}: {place.id}", style="dim", highlight=False, soft_wrap=True)
+        note(console, f"{n} of {len(places)}: {place.id}", "dim")
         try:
             here, kept = _verify_one(console, place, repair)
         except CellInUse as error:

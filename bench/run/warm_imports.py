@@ -3,7 +3,7 @@
 import gc
 import os
 
-os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # as in bench.cli.main
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # as in bench.base.console
 os.environ.setdefault("TQDM_DISABLE", "1")  # as in `bench cell`; it is looked at when tqdm is imported
 
 

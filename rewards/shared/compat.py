@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from bench.base.console import verbose
 from bench.base.errors import BenchError
 from bench.base.lazy import torch
 from bench.data.packages import APART, INSTALL
@@ -112,7 +113,8 @@ def _quietly() -> Iterator[None]:
 
     verbosity = logging.get_verbosity()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        if not verbose():
+            warnings.simplefilter("ignore")
         yield
     logging.set_verbosity(verbosity)
 

@@ -43,6 +43,10 @@ def light(program: str, *arguments: str, **variables: str) -> None:
     assert done.returncode == 0, f"{arguments}: {done.stderr}"
 
 
+def test_version() -> None:
+    light(COMMAND, "--version")
+
+
 def test_list() -> None:
     light(COMMAND, "list")
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from bench.base.console import plain
+from bench.base.console import note, plain
 from bench.base.files import read_rows
 from bench.experiment.checks import cautions
 from bench.measure.gradients.plan import Limits, PlannedProbes, unfinished
@@ -16,7 +16,7 @@ from bench.run import launch
 from bench.run.experiment import Ended, command_line, places
 from bench.run.gpus import on_this_machine
 from bench.run.process import HowToRun
-from bench.run.progress import watcher
+from bench.run.progress import tell_settings, watcher
 from bench.run.store import ResultsDir, WorkState
 
 LEAST = 1.0  # seconds of drawing that are granted at least; every profile makes one draw in any case
@@ -80,10 +80,11 @@ def run(console: Console, planned: PlannedProbes, force: bool) -> Ended:
     at_once = min(jobs, max(len(ready), 1))
     kept = f", {len(planned.probes) - len(todo)} done before" if len(todo) < len(planned.probes) else ""
     told = f"{len(ready)} profiles, {at_once} at a time{kept}; results in {planned.out}"
-    console.print(told, soft_wrap=True)
+    note(console, told)
     if planned.limits.budget is not None:
         told = f"{planned.limits.budget:g} s of drawing on each of {at_once} places; loading comes on top"
-        console.print(told, soft_wrap=True, highlight=False)
+        note(console, told)
+    tell_settings(ready)
     for text in cautions((work.config.method, work.config.model) for work in todo):
         plain(console, text, "yellow")
     with watcher(console, len(ready)) as progress:

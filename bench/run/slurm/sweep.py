@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from bench.base.console import plain
+from bench.base.console import note, plain
 from bench.base.errors import BenchError
 from bench.base.layers import profiles
 from bench.experiment.request import Experiment
@@ -138,7 +138,7 @@ def _many(things: Sized, name: str) -> str:
 
 
 def _tell(console: Console, text: str) -> None:
-    plain(console, text)
+    note(console, text)
 
 
 def _warn_of_the_hopeless(console: Console, jobs: dict[str, str]) -> None:
