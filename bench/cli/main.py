@@ -10,7 +10,19 @@ from typer import Option
 
 from bench.base.console import plain, speak
 from bench.base.errors import BenchError
-from bench.cli import compare, cost, gradients, leaderboard, new, options, protocol, run, slurm, vbench
+from bench.cli import (
+    clean,
+    compare,
+    cost,
+    gradients,
+    leaderboard,
+    new,
+    options,
+    protocol,
+    run,
+    slurm,
+    vbench,
+)
 from bench.cli.everywhere import with_common
 
 app = typer.Typer(
@@ -113,7 +125,18 @@ def fetch(
 
 COMMANDS = (
     *(list_, describe),
-    *(run.run, gradients.gradients, run.sample, run.report, run.verify, doctor, fetch, run.evaluate, new.new),
+    *(
+        run.run,
+        gradients.gradients,
+        run.sample,
+        run.report,
+        run.verify,
+        clean.clean,
+        doctor,
+        fetch,
+        run.evaluate,
+        new.new,
+    ),
     *(compare.compare, compare.merge),
     protocol.suite,
     protocol.tune,

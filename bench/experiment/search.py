@@ -90,6 +90,7 @@ OF_TRAINING = (  # other settings of `train` that are a method's to choose
     "weight_decay",
     "clip_norm",
 )
+FIRST_SEED = 1000  # of tuning; comparisons start at 0
 FIXED = ("model", "sampler", "reward", "prompts", "eval", "seed", "seeds")  # for all methods, by the workload
 
 

@@ -22,13 +22,12 @@ from bench.experiment.combinations import Combination
 from bench.experiment.overrides import Override
 from bench.experiment.request import Experiment
 from bench.experiment.resolve import resolve
-from bench.experiment.search import draws, space
+from bench.experiment.search import FIRST_SEED, draws, space
 from bench.experiment.settings import CellConfig
 from bench.protocol.endings import check_failures, failed, has_ended
 from bench.protocol.workload import Workload, direction, workload
 from bench.run.store import CellDir, ResultsDir, WorkState
 
-FIRST_SEED = 1000  # of tuning; comparisons start at 0
 RECORD, CHOSEN = "trials.csv", "tuned.yaml"
 IN_RECORD = "chosen.yaml"  # what CHOSEN is called in the record of a suite
 LEFT = "left"  # state of a trial that failed, and has to run again

@@ -32,6 +32,11 @@ class Checkpoints:
         """Generations whose contents are not those that they were named after."""
         return [file for file in self._files() if not _intact(file, file.read_bytes())]
 
+    def old(self) -> list[Path]:
+        """The generations before the newest one; none if that is damaged, and they are what is left."""
+        newest, *others = self._files() or [None]
+        return others if newest is not None and others and _intact(newest, newest.read_bytes()) else []
+
     def forget(self, step: int) -> None:
         """Remove the generations at a step and after it."""
         for file in self._files():
