@@ -125,23 +125,12 @@ def fetch(
 
 COMMANDS = (
     *(list_, describe),
-    *(
-        run.run,
-        gradients.gradients,
-        run.sample,
-        run.report,
-        run.verify,
-        clean.clean,
-        doctor,
-        fetch,
-        run.evaluate,
-        new.new,
-    ),
+    *(run.run, gradients.gradients, run.sample, run.report, run.verify, clean.clean),
     *(compare.compare, compare.merge),
-    protocol.suite,
-    protocol.tune,
-    leaderboard.leaderboard,
-    *(slurm.submit, slurm.status, slurm.cancel, slurm.retry, slurm.logs, cost.profile, cost.plan),
+    *(doctor, fetch, run.evaluate, new.new),
+    *(protocol.suite, protocol.tune, leaderboard.leaderboard),
+    *(slurm.submit, slurm.status, slurm.cancel, slurm.retry, slurm.logs),
+    *(cost.profile, cost.plan),
 )
 for command in COMMANDS:
     app.command(command.__name__.rstrip("_"))(with_common(command))

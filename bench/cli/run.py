@@ -27,6 +27,10 @@ TimeoutPerCell = Annotated[
 InProcess = Annotated[
     bool, Option("--in-process", help="one cell after the other in this process, for a debugger")
 ]
+OnlyFailed = Annotated[
+    bool,
+    Option("--only-failed", help="cells that failed; with --out DIR alone, of that directory"),
+]
 Slurm = Annotated[
     str | None, Option(metavar="PROFILE", help="send the cells to SLURM by this profile; see `submit`")
 ]
@@ -58,12 +62,13 @@ def run(
     ] = None,
     report: Annotated[bool, Option(help="tables and figures at the end")] = True,
     force: options.Again = False,
+    only_failed: OnlyFailed = False,
     in_process: InProcess = False,
     slurm: Slurm = None,
 ) -> None:
     """Fine-tune a model by several methods and compare them. Without options: the demo."""
     from bench.experiment.request import Options
-    from bench.run import experiment
+    from bench.run import again, experiment
     from bench.run.process import HowToRun
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -74,6 +79,10 @@ def run(
     )  # fmt: skip
     what = _tuned(asked, tuned)
     if slurm is not None:
+        if only_failed:
+            raise BenchError(
+                f"--only-failed: on SLURM, `python -m bench retry {what.out}` sends failed cells"
+            )
         from bench.run.slurm import sweep
 
         sys.exit(
@@ -81,7 +90,11 @@ def run(
         )
     if in_process and (processes > 1 or jobs is not None):
         raise BenchError("--in-process runs one cell at a time in one process: leave --jobs and --processes")
-    planned = experiment.plan(what, force, fetch=not dry_run, processes=processes)
+    if only_failed:
+        whole = tuned is None and asked == Options(out=out)
+        planned = again.plan(what, whole, force, fetch=not dry_run, processes=processes)
+    else:
+        planned = experiment.plan(what, force, fetch=not dry_run, processes=processes)
     if dry_run:
         experiment.show(console, planned)
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,22 +56,33 @@ class Ended:
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A checked request: all its cells, and those that have to run."""
+    """A checked request: all its cells, and those that have to run.
 
-    experiment: Experiment
+    experiment: None for cells of a directory that run again with the settings that they have there. nothing:
+    what to say where nothing has to run.
+    """
+
+    experiment: Experiment | None
     results: ResultsDir
     cells: list[Cell]
     todo: list[CellWork]
     force: bool
+    nothing: str
 
 
 def plan(
-    experiment: Experiment, force: bool, fetch: bool = True, processes: int = 1, here: bool = True
+    experiment: Experiment,
+    force: bool,
+    fetch: bool = True,
+    processes: int = 1,
+    here: bool = True,
+    only: Collection[str] | None = None,
 ) -> PlannedRun:
     """Check everything that can be checked before a run. Raises BenchError.
 
     fetch: get the weights and prompts that are not on this machine; without it their cells are planned all
     the same, and cannot run. processes: that share a cell. here: whether the cells run on this machine.
+    only: ids of cells; others do not run. None: all.
     """
     try:
         cells = resolve_all(experiment.combinations, fetch)
@@ -82,13 +93,22 @@ def plan(
         CellWork(results.cell(cell.id), cell.config, title)
         for cell, title in zip(cells, titles([cell.config for cell in cells]), strict=True)
     ]
-    todo = [cell for cell in every if force or not cell.finished()]
+    wanted = [cell for cell in every if only is None or cell.id in only]
+    todo = [cell for cell in wanted if force or not cell.finished()]
+    check(results, cells, todo, processes, here)
+    nothing = f"all {len(cells)} cells in {results.path} are done: nothing to run"
+    return PlannedRun(experiment, results, cells, todo, force, nothing)
+
+
+def check(
+    results: ResultsDir, cells: Sequence[Cell], todo: Sequence[CellWork], processes: int, here: bool
+) -> None:
+    """Raise BenchError for what those of the cells that have to run would stop at; see `plan`."""
     if todo:
         preflight.check_processes((work.config for work in todo), processes)
         launch.check_disk(results, len(todo))
         left = {work.id for work in todo}
         preflight.check([cell for cell in cells if cell.id in left], call_rewards=here)
-    return PlannedRun(experiment, results, cells, todo, force)
 
 
 def show(console: Console, planned: PlannedRun) -> None:
@@ -128,7 +148,8 @@ def show(console: Console, planned: PlannedRun) -> None:
     )
     _show_stand_ins(console, planned)
     _show_cautions(console, (cell.config for cell in planned.cells))
-    missing.show(console, planned.experiment, planned.cells)
+    if planned.experiment is not None:
+        missing.show(console, planned.experiment, planned.cells)
 
 
 def _show_cautions(console: Console, configs: Iterable[CellConfig]) -> None:
@@ -138,10 +159,9 @@ def _show_cautions(console: Console, configs: Iterable[CellConfig]) -> None:
 
 
 def _show_stand_ins(console: Console, planned: PlannedRun) -> None:
-    for model in dict.fromkeys(part.model for part in planned.experiment.combinations):
-        stood = {
-            k: v for p in planned.experiment.combinations if p.model == model for k, v in p.stood_in.items()
-        }
+    parts = [] if planned.experiment is None else planned.experiment.combinations
+    for model in dict.fromkeys(part.model for part in parts):
+        stood = {k: v for p in parts if p.model == model for k, v in p.stood_in.items()}
         if stood:
             names = {own: [n for n, o in stood.items() if o == own] for own in stood.values()}
             pairs = "; ".join(f"{own} for {', '.join(replaced)}" for own, replaced in names.items())
@@ -157,9 +177,8 @@ def run(
     console: Console, planned: PlannedRun, jobs: int | None, how: HowToRun, in_process: bool = False
 ) -> Ended:
     """Run what is left. in_process: one after the other in this process, instead of `jobs` at a time."""
-    done = len(planned.cells) - len(planned.todo)
     if not planned.todo:
-        console.print(f"all {done} cells in {planned.results.path} are done: nothing to run")
+        plain(console, planned.nothing)
         for text in _further(planned):
             plain(console, text, "yellow")
         return Ended(0)
@@ -167,7 +186,8 @@ def run(
     models = [work.config.model.name for work in planned.todo]
     threads = max(work.threads for work in planned.todo)
     jobs = places(console, jobs, gpus, how.processes, threads, models)
-    record(planned)
+    if planned.experiment is not None:
+        record(planned.experiment, planned)
     ready, others = launch.prepare(planned.todo, planned.force)
     busy = [outcome for outcome in others if not outcome.ok]
     for outcome in busy:
@@ -175,6 +195,9 @@ def run(
     if not ready:
         return Ended(int(bool(busy)))
     at_once = 1 if in_process else min(jobs, len(ready))
+    started = {work.id for work in planned.todo}
+    others = [planned.results.cell(cell.id) for cell in planned.cells if cell.id not in started]
+    done = sum(cell.status().state is WorkState.DONE for cell in others)
     kept = f", {done} done before" if done else ""
     note(console, f"{len(ready)} cells, {at_once} at a time{kept}; results in {planned.results.path}")
     tell_settings(ready)
@@ -220,13 +243,13 @@ def _in_this_process(timeout: float | None) -> Callable[[CellWork], Outcome]:
     return run_one
 
 
-def record(planned: PlannedRun) -> None:
+def record(experiment: Experiment, planned: PlannedRun) -> None:
     """experiment.yaml: what was asked for."""
     content: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "command": command_line(),
-        "request": planned.experiment.request.model_dump(mode="json", exclude={"settings"}),
-        "settings": [{"from": origin, "set": tree} for origin, tree, _ in planned.experiment.overrides],
+        "request": experiment.request.model_dump(mode="json", exclude={"settings"}),
+        "settings": [{"from": origin, "set": tree} for origin, tree, _ in experiment.overrides],
         "cells": [cell.id for cell in planned.cells],
     }
     write_atomically(planned.results.path / "experiment.yaml", dump_yaml(content))

@@ -20,8 +20,9 @@ def planned(
 ) -> tuple[CellDir, CellDir]:
     """The base model's cell and one of `push`; both end in a state, unless that is None."""
     cells = [work.directory for work in plan_dots(out, *settings, steps=8, seeds=str(seed))]
-    for cell in cells if state is not None else ():
-        cell.write_status(state, 8, message="it broke" if state is FAILED else None)
+    if state is not None:
+        for cell in cells:
+            cell.write_status(state, 8, message="it broke" if state is FAILED else None)
     base, push = ([ResultsDir(out).cell(c.id) for c in cells] * 2)[-2:]
     return base, push
 

@@ -60,7 +60,7 @@ def submit(console: Console, what: Experiment, asked: SweepRequest) -> int:
         console.print(f"all {done} cells in {planned.results.path} are done: nothing to send", soft_wrap=True)
         return 0
     settle(planned.results, planned.results.cells())
-    experiment.record(planned)
+    experiment.record(what, planned)
     return send(console, planned.results, planned.todo, chosen, asked, done)
 
 
