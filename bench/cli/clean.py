@@ -23,7 +23,7 @@ SHOWN = 10  # cells of each kind that are named
 
 def clean(
     directory: options.Results,
-    failed: Annotated[bool, Option("--failed", help="failed cells, as a whole")] = False,
+    failed: options.Failed = False,
     superseded: Annotated[
         bool, Option("--superseded", help="cells that the last request replaced by others that are done")
     ] = False,
@@ -31,7 +31,7 @@ def clean(
         bool, Option("--checkpoints", help="checkpoints of finished cells, all but the newest of each")
     ] = False,
     yes: Annotated[bool, Option("--yes", "-y", help="remove without asking")] = False,
-    dry_run: Annotated[bool, Option("--dry-run", help="say what would be removed, remove nothing")] = False,
+    dry_run: options.DryRun = False,
 ) -> None:
     """Remove failed and superseded cells, and old checkpoints, of a results directory.
 

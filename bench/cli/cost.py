@@ -9,7 +9,7 @@ from typer import Option
 
 from bench.base import units
 from bench.base.console import progress, without_bars
-from bench.cli import options
+from bench.cli import completing, options
 
 console = Console()
 CHECKED = "rlr,zo,truncated_bp"  # what a calibration is checked on, unless others are named
@@ -46,9 +46,7 @@ def profile(
     reward: options.Rewards = None,
     batch: Annotated[
         int | None,
-        Option(
-            min=1, metavar="N", help="samples, all at once through the network", show_default="the model's"
-        ),
+        Option(min=1, metavar="N", help=options.BATCH, show_default="the model's"),
     ] = None,
     measure: Measure = None,
     graphs: Graphs = None,
@@ -81,10 +79,22 @@ def profile(
 
 
 def plan(
-    budget: Annotated[str, Option(metavar="SIZE", help="memory, such as 40GB (10^9 bytes) or 24GiB (2^30)")],
+    budget: Annotated[
+        str,
+        Option(
+            "--budget-memory", "--budget", metavar="SIZE", help="memory: 40GB (10^9 bytes) or 24GiB (2^30)"
+        ),
+    ],
     model: options.Model = "tiny",
-    method: Annotated[str, Option(metavar="NAME", help="one with a half-order block of h steps")] = "rlr",
-    batch: Annotated[int, Option(min=1, metavar="N", help="samples of an optimizer step")] = 4,
+    method: Annotated[
+        str,
+        Option(
+            metavar="NAME",
+            help="one with a half-order block of h steps",
+            autocompletion=completing.method,
+        ),
+    ] = "rlr",
+    batch: Annotated[int, Option(min=1, metavar="N", help=options.BATCH)] = 4,
     deadline: Annotated[
         str | None, Option(metavar="TIME", help="such as 24h: how many optimizer steps fit")
     ] = None,

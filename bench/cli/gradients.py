@@ -10,7 +10,7 @@ from typer import Option
 from bench.base import units
 from bench.base.console import plain, progress, without_bars
 from bench.base.errors import BenchError
-from bench.cli import options
+from bench.cli import completing, options
 
 console = Console()
 Places = Annotated[
@@ -22,7 +22,8 @@ Places = Annotated[
     ),
 ]
 Budget = Annotated[
-    str | None, Option(metavar="TIME", help="of drawing for all together, such as 90s, 5m, 2h")
+    str | None,
+    Option("--budget-time", "--budget", metavar="TIME", help="drawing for all together: 90s, 5m, 2h"),
 ]
 Draws = Annotated[
     int | None, Option(min=1, metavar="N", help="batch gradients of each method, earlier ones included")
@@ -36,31 +37,35 @@ def gradients(
     methods: options.Methods = "all",
     model: options.Model = None,
     reward: Annotated[
-        str | None, Option(metavar="NAME", help="differentiable", show_default="the model's")
+        str | None,
+        Option(
+            metavar="NAME", help=options.REWARD, show_default="the model's", autocompletion=completing.reward
+        ),
     ] = None,
     prompts: Annotated[
-        str | None, Option(metavar="NAME", help="a prompt set or a file", show_default="the model's")
+        str | None,
+        Option(
+            metavar="NAME",
+            help=options.PROMPTS,
+            show_default="the model's",
+            autocompletion=completing.prompt_set,
+        ),
     ] = None,
     at: Places = None,
-    seed: Annotated[
-        int, Option(min=0, metavar="N", help="of the LoRA's initial values and of all draws")
-    ] = 0,
+    seed: options.Seed = 0,
     budget: Budget = None,
     draws: Draws = None,
     precision: Precision = None,
     settings: options.Settings = None,
     out: options.Out = Path("results/gradients"),
-    jobs: Annotated[
-        int | None,
-        Option(min=1, metavar="N", help="methods at a time", show_default="one per GPU, or per CPU core"),
-    ] = None,
+    jobs: options.Jobs = None,
     threads: options.Threads = None,
     device: options.Device = None,
-    force: Annotated[bool, Option("--force", help="forget what was measured before")] = False,
+    force: options.Again = False,
 ) -> None:
     """Measure bias, variance and cost of each method's gradient against the exact one.
 
-    Without --budget, --draws or --precision: a budget of 5 minutes. Draws are added to earlier ones.
+    Without --budget-time, --draws or --precision: a budget of 5 minutes. Draws are added to earlier ones.
     """
     progress("gradients: looking for methods, model and prompts")
     from bench.experiment.request import Options, build

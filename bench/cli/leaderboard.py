@@ -9,6 +9,7 @@ from typer import Argument, Option
 
 from bench.base.console import plain, progress
 from bench.base.errors import BenchError
+from bench.cli import options
 
 console = Console()
 
@@ -21,12 +22,12 @@ def leaderboard(
         list[Path] | None,
         Argument(metavar="[FOLDER]...", help="records", show_default=f"those in {REFERENCE}"),
     ] = None,
-    out: Annotated[Path, Option(metavar="FILE", help="the page; figures go to images/ beside it")] = PAGE,
+    out: Annotated[Path, Option(metavar="FILE", help=options.OUT)] = PAGE,
     check: Annotated[
         bool, Option("--check", help="write nothing, list what is against the protocol")
     ] = False,
 ) -> None:
-    """Check the records of suites, and write the leaderboard that they make."""
+    """Check the records of suites, and write the leaderboard that they make, a page and its images/."""
     progress("reading records")
     from bench.protocol.check import across
     from bench.protocol.check import check as faults_of

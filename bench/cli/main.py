@@ -6,13 +6,15 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from typer import Option
+from typer import Argument, Option
 
 from bench.base.console import plain, speak
 from bench.base.errors import BenchError
 from bench.cli import (
     clean,
     compare,
+    completing,
+    completion,
     cost,
     gradients,
     leaderboard,
@@ -37,6 +39,7 @@ errors = Console(stderr=True)
 def main() -> None:
     """Run a command; a user's mistake is one message and exit code 2."""
     speak(None)
+    completion.answer_shells()
     try:
         app()
     except BenchError as error:
@@ -69,7 +72,11 @@ def list_() -> None:
     show_list(console)
 
 
-def describe(name: str) -> None:
+def describe(
+    name: Annotated[
+        str, Argument(help="what `list` names, or a section", autocompletion=completing.anything)
+    ],
+) -> None:
     """Explain anything that `list` names, or the sections train, eval, model, sampler, dcot, experiment."""
     from bench.cli.describe import show
 
@@ -77,12 +84,26 @@ def describe(name: str) -> None:
 
 
 def doctor(
-    model: Annotated[str | None, Option(metavar="NAMES", help="models", show_default="all that ship")] = None,
+    model: Annotated[
+        str | None,
+        Option(
+            metavar="NAMES",
+            help=options.MODEL,
+            show_default="all that ship",
+            autocompletion=completing.models,
+        ),
+    ] = None,
     reward: Annotated[
-        str | None, Option(metavar="NAMES", help="rewards", show_default="all, or the model's")
+        str | None,
+        Option(
+            metavar="NAMES",
+            help=options.REWARD,
+            show_default="all, or the model's",
+            autocompletion=completing.rewards,
+        ),
     ] = None,
     methods: options.Methods = None,
-    settings: options.FileSettings = None,
+    settings: options.Settings = None,
 ) -> None:
     """Say what this machine has, what can run on it, and what to type about what is missing."""
     from bench.cli.doctor.report import run as examine
@@ -93,14 +114,25 @@ def doctor(
 def fetch(
     model: Annotated[
         str | None,
-        Option(metavar="NAMES", help="names, path:DIRECTORY or hub:ORG/NAME; brings its rewards and prompts"),
+        Option(metavar="NAMES", help=options.MODEL, autocompletion=completing.models),
     ] = None,
     reward: Annotated[
         str | None,
-        Option(metavar="NAMES", help="names, or `all`", show_default="the model's, those it is evaluated by"),
+        Option(
+            metavar="NAMES",
+            help=options.REWARD,
+            show_default="the model's, those it is evaluated by",
+            autocompletion=completing.rewards,
+        ),
     ] = None,
     prompts: Annotated[
-        str | None, Option(metavar="NAMES", help="prompt sets, or `all`", show_default="the model's")
+        str | None,
+        Option(
+            metavar="NAMES",
+            help=options.PROMPTS,
+            show_default="the model's",
+            autocompletion=completing.prompt_sets,
+        ),
     ] = None,
     to: Annotated[
         Path | None,
@@ -108,10 +140,13 @@ def fetch(
             metavar="DIR", help="directory to copy to a machine without network", show_default="the caches"
         ),
     ] = None,
-    settings: options.FileSettings = None,
-    dry_run: Annotated[bool, Option("--dry-run", help="say what is here, download nothing")] = False,
+    settings: options.Settings = None,
+    dry_run: options.DryRun = False,
 ) -> None:
-    """Download the weights and files that models, rewards and prompt sets need."""
+    """Download the weights and files that models, rewards and prompt sets need.
+
+    A model brings its rewards and prompts. `all` takes all rewards, or all prompt sets.
+    """
     from bench.cli import fetch as fetching
 
     if model is reward is prompts is None:
@@ -127,7 +162,7 @@ COMMANDS = (
     *(list_, describe),
     *(run.run, gradients.gradients, run.sample, run.report, run.verify, clean.clean),
     *(compare.compare, compare.merge),
-    *(doctor, fetch, run.evaluate, new.new),
+    *(doctor, fetch, run.evaluate, new.new, completion.completion),
     *(protocol.suite, protocol.tune, leaderboard.leaderboard),
     *(slurm.submit, slurm.status, slurm.cancel, slurm.retry, slurm.logs),
     *(cost.profile, cost.plan),

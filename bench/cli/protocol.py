@@ -13,31 +13,30 @@ from bench.base.columns import print_columns, texts
 from bench.base.console import plain, progress
 from bench.base.errors import BenchError
 from bench.base.labels import flat
-from bench.cli import options
-from bench.cli.run import Jobs, Slurm
+from bench.cli import completing, options
 
 if TYPE_CHECKING:
     from bench.protocol.tune import Tuning
 
 console = Console()
-Methods = Annotated[str, Option(metavar="NAMES", help="with commas between them")]
 Trials = Annotated[int, Option(min=1, metavar="N", help="of every method in every study")]
 Studies = Annotated[int, Option(min=1, metavar="N", help="each with a seed and trials of its own")]
-Workload = Annotated[str, Option(metavar="NAME", help="a shipped workload, or a YAML file")]
+Workload = Annotated[
+    str,
+    Option(metavar="NAME", help="a shipped workload, or a YAML file", autocompletion=completing.workload),
+]
 
 
 def tune(
-    methods: Methods,
+    methods: options.MethodsToCompare,
     workload: Workload,
     trials: Trials = 4,
     studies: Studies = 1,
     out: options.NamedOut = None,
-    jobs: Jobs = None,
+    jobs: options.Jobs = None,
     device: options.Device = None,
-    slurm: Slurm = None,
-    dry_run: Annotated[
-        bool, Option("--dry-run", help="check everything, print the trials, run nothing")
-    ] = False,
+    slurm: options.Slurm = None,
+    dry_run: options.DryRun = False,
 ) -> None:
     """Tune methods with equal effort: as many quasi-random trials for each, from its own search space."""
     from bench.protocol import tune as tuning
@@ -95,21 +94,27 @@ def _tell(found: "Tuning", names: Sequence[str], studies: int) -> None:
 
 
 def suite(
-    methods: Methods,
+    methods: options.MethodsToCompare,
     workloads: Annotated[
         str | None,
-        Option(metavar="NAMES", help="shipped ones, or YAML files", show_default="all that ship"),
+        Option(
+            metavar="NAMES",
+            help="shipped ones, or YAML files",
+            show_default="all that ship",
+            autocompletion=completing.workloads,
+        ),
     ] = None,
     trials: Trials = 4,
     studies: Studies = 2,
-    seeds: Annotated[int, Option(min=1, max=1000, metavar="N", help="final runs of every method")] = 4,
+    runs: Annotated[
+        int, Option("--runs", min=1, max=1000, metavar="N", help="final runs of every method, seeds 0 to N-1")
+    ] = 4,
+    seeds: Annotated[int | None, Option(hidden=True, min=1, max=1000)] = None,  # what --runs was called
     out: options.Out = Path("results/suite"),
-    jobs: Jobs = None,
+    jobs: options.Jobs = None,
     device: options.Device = None,
-    slurm: Slurm = None,
-    dry_run: Annotated[
-        bool, Option("--dry-run", help="check everything, say what would run and what it costs, run nothing")
-    ] = False,
+    slurm: options.Slurm = None,
+    dry_run: options.DryRun = False,
     record_only: Annotated[
         bool, Option("--record-only", help="write the tables as far as the suite is, run nothing")
     ] = False,
@@ -126,7 +131,9 @@ def suite(
     from bench.protocol import execution, record
     from bench.protocol.suite import Effort, plan
 
-    found = plan(names, files, Effort(trials, studies, seeds), out, fetch=not dry_run)
+    found = plan(
+        names, files, Effort(trials, studies, runs if seeds is None else seeds), out, fetch=not dry_run
+    )
     if record_only:
         plain(console, f"record: {record.write_again(found)}")
         return

@@ -10,16 +10,12 @@ from typer import Argument, Option
 
 from bench.base.console import caution, plain, progress, without_bars
 from bench.base.errors import BenchError
-from bench.cli import options
+from bench.cli import completing, options
 
 if TYPE_CHECKING:
     from bench.experiment.request import Experiment, Options
 
 console = Console()
-Jobs = Annotated[
-    int | None,
-    Option(min=1, metavar="N", help="cells at a time", show_default="one per GPU, or per CPU core"),
-]
 Processes = Annotated[int, Option(min=1, metavar="N", help="data-parallel processes of each cell")]
 TimeoutPerCell = Annotated[
     float | None, Option(min=1, metavar="N", help="seconds; the cell can be continued")
@@ -30,9 +26,6 @@ InProcess = Annotated[
 OnlyFailed = Annotated[
     bool,
     Option("--only-failed", help="cells that failed; with --out DIR alone, of that directory"),
-]
-Slurm = Annotated[
-    str | None, Option(metavar="PROFILE", help="send the cells to SLURM by this profile; see `submit`")
 ]
 
 
@@ -47,14 +40,12 @@ def run(
     config: options.Config = None,
     settings: options.Settings = None,
     out: options.NamedOut = None,
-    jobs: Jobs = None,
+    jobs: options.Jobs = None,
     threads: options.Threads = None,
     device: options.Device = None,
     processes: Processes = 1,
     timeout_per_cell: TimeoutPerCell = None,
-    dry_run: Annotated[
-        bool, Option("--dry-run", help="check everything, print the cells, run nothing")
-    ] = False,
+    dry_run: options.DryRun = False,
     weights: options.Weights = None,
     dcot: options.Dcot = None,
     tuned: Annotated[
@@ -64,7 +55,7 @@ def run(
     force: options.Again = False,
     only_failed: OnlyFailed = False,
     in_process: InProcess = False,
-    slurm: Slurm = None,
+    slurm: options.Slurm = None,
 ) -> None:
     """Fine-tune a model by several methods and compare them. Without options: the demo."""
     from bench.experiment.request import Options
@@ -140,17 +131,19 @@ def cell(directory: Path, timeout: options.Timeout = None, with_parent: options.
 def sample(
     prompt: Annotated[str, Option(metavar="TEXT", help="what to draw")],
     model: Annotated[
-        str | None, Option(metavar="NAME", help="as for run", show_default="the cell's, or tiny")
+        str | None,
+        Option(
+            metavar="NAME",
+            help=options.MODEL,
+            show_default="the cell's, or tiny",
+            autocompletion=completing.model,
+        ),
     ] = None,
-    lora: Annotated[
-        Path | None, Option(metavar="DIR", help="a cell's directory, or one with a LoRA in it")
-    ] = None,
+    lora: Annotated[Path | None, Option(metavar="DIR", help=options.LORA)] = None,
     n: Annotated[int, Option("--n", min=1, metavar="N", help="pictures")] = 4,
-    seed: Annotated[int, Option(min=0, metavar="N", help="of the starting noise")] = 0,
-    out: Annotated[Path, Option(metavar="DIR", help="directory for the pictures")] = Path("samples"),
-    settings: Annotated[
-        list[str] | None, Option("--set", metavar="SETTING", help="model.KEY=VALUE; may be repeated")
-    ] = None,
+    seed: options.Seed = 0,
+    out: options.Out = Path("samples"),
+    settings: options.Settings = None,
     dcot: Annotated[
         bool | None,
         Option(
@@ -174,12 +167,7 @@ def report(
     directories: Annotated[
         list[Path], Argument(metavar="DIR...", help="a results directory, or several to show together")
     ],
-    out: Annotated[
-        Path | None,
-        Option(
-            metavar="DIR", help="directory for the report; of several asked for", show_default="DIR/report"
-        ),
-    ] = None,
+    out: Annotated[Path | None, Option(metavar="DIR", help=options.OUT, show_default="DIR/report")] = None,
     paper: Annotated[
         bool, Option("--paper", help="the RLR paper's tables beside these cells, and what is missing of them")
     ] = False,
@@ -214,19 +202,28 @@ def evaluate(
         Option(metavar="DIR", help="a cell, whose held-out pictures are drawn again; may be repeated"),
     ] = None,
     rewards: Annotated[
-        str, Option("--rewards", "--reward", metavar="NAMES", help="names, or `all` whose weights are here")
+        str,
+        Option(
+            "--reward", "--rewards", metavar="NAMES", help=options.REWARD, autocompletion=completing.rewards
+        ),
     ] = "all",
     prompts_file: Annotated[
         Path | None,
-        Option(metavar="FILE", help="prompts of the pictures: .jsonl, or text with a line for each"),
+        Option(metavar="FILE", help=options.PROMPTS_FILE),
     ] = None,
-    batch: Annotated[
-        int | None, Option(min=1, metavar="N", help="pictures at a time", show_default="8, or the cell's")
+    at_once: Annotated[
+        int | None,
+        Option(
+            min=1,
+            metavar="N",
+            help=options.AT_ONCE,
+            show_default="8, or the cell's",
+        ),
     ] = None,
-    settings: Annotated[
-        list[str] | None, Option("--set", metavar="SETTING", help="REWARD.KEY=VALUE; may be repeated")
+    settings: options.Settings = None,
+    out: Annotated[
+        Path | None, Option(metavar="FILE", help=options.OUT, show_default="the terminal alone")
     ] = None,
-    out: Annotated[Path | None, Option(metavar="FILE", help="every score in a table, .csv or .jsonl")] = None,
     device: options.Device = None,
 ) -> None:
     """Score pictures from anywhere, or a trained cell by other rewards than its run did."""
@@ -238,7 +235,7 @@ def evaluate(
         raise BenchError("--prompts-file goes with --images; a cell has its own prompts")
     from bench.run import score
 
-    asked = score.ScoringRequest(rewards, settings or (), batch, out)
+    asked = score.ScoringRequest(rewards, settings or (), at_once, out)
     if images is not None:
         score.score_images(console, images, prompts_file, asked)
     else:

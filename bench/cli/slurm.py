@@ -7,15 +7,13 @@ from rich.console import Console
 from typer import Argument, Option
 
 from bench.base.errors import BenchError
-from bench.cli import options
+from bench.cli import completing, options
 
 console = Console()
 
 
 def submit(
-    profile: Annotated[
-        str, Option(metavar="PROFILE", help="a YAML file, or the name of one in slurm/profiles")
-    ],
+    profile: options.Profile,
     config: options.Config = None,
     methods: options.Methods = None,
     model: options.Models = None,
@@ -33,9 +31,7 @@ def submit(
     changes: options.Changes = None,
     max_parallel: options.MaxParallel = None,
     wait: options.Wait = False,
-    dry_run: Annotated[
-        bool, Option("--dry-run", help="check everything, show the cells and arrays, send nothing")
-    ] = False,
+    dry_run: options.DryRun = False,
     force: options.Again = False,
 ) -> None:
     """Send an experiment's cells to SLURM: those that are neither done, nor queued, nor running."""
@@ -54,7 +50,7 @@ def status(
     directory: options.Results,
     watch: Annotated[bool, Option("--watch", help="look again until nothing runs or waits")] = False,
     seconds: Annotated[float, Option(min=0.5, metavar="SECONDS", help="between two looks")] = 5.0,
-    as_json: Annotated[bool, Option("--json", help="one object for each cell")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Show where every cell stands: state, step, reward, time left, node, job."""
     from bench.run.slurm import status as standing
@@ -84,21 +80,30 @@ def cancel(
 
 def retry(
     directory: options.Results,
-    failed: Annotated[bool, Option("--failed", help="failed and killed cells (the default)")] = False,
+    failed: options.Failed = False,
     timeout: Annotated[bool, Option("--timeout", help="cells that ran out of time")] = False,
     everything: Annotated[
         bool, Option("--all", help="all that are not done and that nobody has, cancelled ones too")
     ] = False,
     profile: Annotated[
-        str | None, Option(metavar="PROFILE", help="as for submit", show_default="the last submission's")
+        str | None,
+        Option(
+            metavar="PROFILE",
+            help=options.PROFILE,
+            show_default="the last submission's",
+            autocompletion=completing.profile,
+        ),
     ] = None,
     changes: options.Changes = None,
     max_parallel: options.MaxParallel = None,
     wait: options.Wait = False,
     device: options.Device = None,
-    dry_run: Annotated[bool, Option("--dry-run", help="show what would be sent")] = False,
+    dry_run: options.DryRun = False,
 ) -> None:
-    """Send cells that ended badly once more; they continue from their last checkpoints."""
+    """Send cells that ended badly once more; they continue from their last checkpoints.
+
+    Without --timeout or --all: failed and killed cells.
+    """
     from bench.run.slurm import control, sweep
     from bench.run.store import ResultsDir
 

@@ -11,7 +11,7 @@ from typer import Argument, Option, Typer
 from bench.base import devices
 from bench.base.console import without_bars
 from bench.base.errors import BenchError
-from bench.cli import options
+from bench.cli import completing, options
 from bench.cli.everywhere import with_common
 
 if TYPE_CHECKING:
@@ -21,59 +21,64 @@ console = Console()
 app = Typer(help="VBench: make videos of its prompts, score them, tabulate the scores.", no_args_is_help=True)
 Dimensions = Annotated[
     list[str] | None,
-    Option("--dimension", help="names with commas between them, or all; may be repeated", show_default="all"),
+    Option(
+        "--dimension",
+        metavar="NAMES",
+        help="names with commas between them, or all; may be repeated",
+        show_default="all",
+    ),
 ]
 # generate
-Model = Annotated[str | None, Option(help="a video model, as for run", show_default="the cell's")]
-Lora = Annotated[Path | None, Option(help="a cell's directory, or one with a LoRA in it")]
-VideosOut = Annotated[Path | None, Option(help="for the videos", show_default="results/vbench/MODEL/videos")]
+Model = Annotated[
+    str | None,
+    Option(metavar="NAME", help=options.MODEL, show_default="the cell's", autocompletion=completing.model),
+]
+Lora = Annotated[Path | None, Option(metavar="DIR", help=options.LORA)]
+VideosOut = Annotated[
+    Path | None, Option("--out", metavar="DIR", help=options.OUT, show_default="results/vbench/MODEL/videos")
+]
 Subset = Annotated[
-    int | None, Option(min=1, help="prompts of each dimension, a fixed choice", show_default="all")
+    int | None,
+    Option(min=1, metavar="N", help="prompts of each dimension, a fixed choice", show_default="all"),
 ]
 PerPrompt = Annotated[
-    int | None, Option(min=1, help="videos of each prompt", show_default="5; flickering 25")
+    int | None, Option(min=1, metavar="N", help="videos of each prompt", show_default="5; flickering 25")
 ]
-Shard = Annotated[str | None, Option(help="K/N: only that part, for array jobs")]
-Seed = Annotated[int, Option(min=0, help="of the starting noise")]
-Batch = Annotated[int, Option(min=1, help="videos at a time")]
-Fps = Annotated[float | None, Option(min=1, help="frames per second", show_default="the model's")]
-Settings = Annotated[list[str] | None, Option("--set", help="model.KEY=VALUE; may be repeated")]
-MakeAgain = Annotated[bool, Option("--force", help="make also those that are there")]
-Count = Annotated[bool, Option("--dry-run", help="count them, make none")]
+Shard = Annotated[str | None, Option(metavar="K/N", help="only that part, for array jobs")]
+AtOnce = Annotated[int, Option(min=1, metavar="N", help=options.AT_ONCE)]
+Fps = Annotated[
+    float | None, Option(min=1, metavar="X", help="frames per second", show_default="the model's")
+]
 # score
 Videos = Annotated[Path, Argument(help="directory of videos")]
 Custom = Annotated[
     bool, Option("--custom", help="videos of other prompts: ten dimensions, prompts from file names")
 ]
-PromptsFile = Annotated[Path | None, Option(help='with --custom: JSON, {"a.mp4": "its prompt"}')]
-ScoresOut = Annotated[Path | None, Option(help="scores go to OUT/scores", show_default="beside the videos")]
-Python = Annotated[Path | None, Option(help="of another environment with vbench", show_default="this one")]
+PromptsFile = Annotated[Path | None, Option(metavar="FILE", help=options.PROMPTS_FILE)]
+ScoresOut = Annotated[
+    Path | None, Option("--out", metavar="DIR", help=options.OUT, show_default="beside the videos")
+]
+Python = Annotated[
+    Path | None, Option(metavar="FILE", help="of another environment with vbench", show_default="this one")
+]
 Fetch = Annotated[bool, Option("--fetch", help="download weights that are not here")]
 NoStaticFilter = Annotated[
     bool, Option("--no-static-filter", help="score flickering on all videos, moving ones too")
 ]
-Jobs = Annotated[int, Option(min=1, help="dimensions at a time")]
-Timeout = Annotated[float | None, Option(min=1, help="seconds of each dimension")]
-ScoreAgain = Annotated[bool, Option("--force", help="score again what has a score")]
-Show = Annotated[bool, Option("--dry-run", help="with --slurm: show what would be sent and what is missing")]
+Jobs = Annotated[int, Option(min=1, metavar="N", help=options.JOBS)]
+Timeout = Annotated[
+    float | None, Option("--timeout-per-dimension", min=1, metavar="N", help="seconds; the others go on")
+]
 # with --slurm
-Slurm = Annotated[
-    str | None,
-    Option(
-        "--slurm",
-        help="send what is missing to SLURM by this profile",
-        show_default="work here",
-        metavar="PROFILE",
-    ),
-]
-MaxParallel = Annotated[
-    int | None, Option(min=1, help="with --slurm: cells that run at once", show_default="the profile's")
-]
 Cells = Annotated[
     int | None,
-    Option(min=1, help="with --slurm: that share the videos", show_default="as many as run at once; 8"),
+    Option(
+        min=1,
+        metavar="N",
+        help="with --slurm: that share the videos",
+        show_default="as many as run at once; 8",
+    ),
 ]
-Wait = Annotated[bool, Option("--wait", help="with --slurm: to the end; exit code 1 if one failed")]
 
 
 class Unit(StrEnum):
@@ -94,18 +99,18 @@ def generate(
     subset: Subset = None,
     per_prompt: PerPrompt = None,
     shard: Shard = None,
-    seed: Seed = 0,
-    batch: Batch = 1,
+    seed: options.Seed = 0,
+    at_once: AtOnce = 1,
     fps: Fps = None,
-    settings: Settings = None,
-    force: MakeAgain = False,
-    dry_run: Count = False,
+    settings: options.Settings = None,
+    force: options.Again = False,
+    dry_run: options.DryRun = False,
     device: options.Device = None,
-    slurm: Slurm = None,
+    slurm: options.Slurm = None,
     cells: Cells = None,
     changes: options.Changes = None,
-    max_parallel: MaxParallel = None,
-    wait: Wait = False,
+    max_parallel: options.MaxParallel = None,
+    wait: options.Wait = False,
 ) -> None:
     """Make the videos of VBench's prompts that are not there yet, here or by SLURM."""
     without_bars()
@@ -128,7 +133,7 @@ def generate(
         subset=subset,
         per_prompt=per_prompt,
         seed=seed,
-        batch=batch,
+        batch=at_once,
         fps=fps,
     )
     if slurm is None:
@@ -152,12 +157,12 @@ def score(
     no_static_filter: NoStaticFilter = False,
     jobs: Jobs = 1,
     timeout: Timeout = None,
-    force: ScoreAgain = False,
-    dry_run: Show = False,
-    slurm: Slurm = None,
+    force: options.Again = False,
+    dry_run: options.DryRun = False,
+    slurm: options.Slurm = None,
     changes: options.Changes = None,
-    max_parallel: MaxParallel = None,
-    wait: Wait = False,
+    max_parallel: options.MaxParallel = None,
+    wait: options.Wait = False,
 ) -> None:
     """Score videos with the vbench package, each dimension in a process of its own, here or by SLURM."""
     from bench.measure.vbench import dimensions, submit
@@ -219,7 +224,7 @@ def table(
         list[Path] | None,
         Argument(help="result files, tables, scored directories", show_default="all in results/vbench"),
     ] = None,
-    out: Annotated[Path, Option(help="for csv, md, tex and the figures")] = Path("results/vbench"),
+    out: Annotated[Path, Option(metavar="DIR", help=options.OUT)] = Path("results/vbench"),
     figures: Annotated[bool, Option("--figures/--no-figures", help="draw the radar and the bars")] = True,
     unit: Annotated[Unit, Option(help="of the numbers in tables")] = Unit.auto,
 ) -> None:

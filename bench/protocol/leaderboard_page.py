@@ -267,6 +267,6 @@ def _record(record: Record, missing: Mapping[str, int]) -> str:
     methods = ",".join(method for method in suite.methods if method != NULL)
     command = (
         f"    python -m bench suite --methods {methods or NULL} --workloads {','.join(suite.workloads)} \\\n"
-        f"        --trials {suite.trials} --studies {suite.studies} --seeds {suite.seeds}"
+        f"        --trials {suite.trials} --studies {suite.studies} --runs {suite.seeds}"
     )
     return f"### {record.name}\n\n{_folded(listed(suite.environment) + '.' + state)}\n\n{command}"

@@ -108,7 +108,7 @@ def plan(
     """A suite of methods, and the null row, on workloads (None: all that ship). Raises BenchError."""
     if effort.studies > effort.seeds:
         raise BenchError(
-            f"--studies {effort.studies}: with --seeds {effort.seeds} no run takes the settings of study "
+            f"--studies {effort.studies}: with --runs {effort.seeds} no run takes the settings of study "
             f"{effort.seeds}: give a seed for every study"
         )
     chosen = tuple(dict.fromkeys([*methods, NULL]))

@@ -61,7 +61,7 @@ class ScoringRequest:
         if self.out is not None and self.out.suffix not in TABLES:
             raise BenchError(f"--out {self.out}: the name must end in {' or '.join(TABLES)}")
         if not units.names(self.rewards):
-            raise BenchError("--rewards: name at least one, or all")
+            raise BenchError("--reward: name at least one, or all")
 
 
 def score_images(console: Console, directory: Path, prompts_file: Path | None, asked: ScoringRequest) -> None:

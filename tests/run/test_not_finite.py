@@ -77,7 +77,7 @@ def test_vbench_generate_writes_no_black_video_of_a_network_that_is_not_finite(t
     model, out = broken(video_dir(), tmp_path / "model"), tmp_path / "videos"
     settings = ("model.family=video", "model.frames=2", "model.steps=2")
     words = [word for setting in settings for word in ("--set", setting)]
-    few = ("--dimension", "scene", "--subset", 1, "--per-prompt", 1, "--batch", 1)
+    few = ("--dimension", "scene", "--subset", 1, "--per-prompt", 1, "--at-once", 1)
     done = here("vbench", "generate", "--model", f"path:{model}", *words, *few, "--out", out)
     assert done.returncode == 2 and "samples are not finite: from step 0 of 2" in done.stderr
     assert not list(out.glob("*.mp4"))

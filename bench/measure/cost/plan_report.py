@@ -49,7 +49,7 @@ def run(
     if known.graphs == "staged" and best is None:
         least = min(way.peak for way in ways)
         raise BenchError(
-            f"--budget: no way of running {config.model.name} at h = {h} fits: the least memory is "
+            f"--budget-memory: no way of running {config.model.name} at h = {h} fits: the least memory is "
             f"{gigabytes(least)} GB, the budget {gigabytes(budget)} GB. Take a larger budget, or a smaller "
             "model, resolution, batch or reward"
         )

@@ -74,7 +74,7 @@ class VideosJob(VbenchJob):
 
     def memory_advice(self, gpu: bool) -> str:
         """The settings to type so that less memory is taken."""
-        return "A smaller --batch takes less."
+        return "A smaller --at-once takes less."
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def digests(directory: Path) -> dict[str, str]:
 
 @pytest.mark.slow
 def test_the_videos_of_a_subset_are_written_under_vbenchs_names(chain: VideoToy, tmp_path: Path) -> None:
-    found = run("--subset", "2", "--out", str(tmp_path / "videos"), "--batch", "3")
+    found = run("--subset", "2", "--out", str(tmp_path / "videos"), "--at-once", "3")
     assert found.exit_code == 0, found.output
     assert "10 videos of 2 prompts; 0 are there already" in found.output
     wanted = {video.name for video in suite.videos([DIMENSIONS["scene"]], 2)}
@@ -56,7 +56,7 @@ def test_the_videos_of_a_subset_are_written_under_vbenchs_names(chain: VideoToy,
 
 @pytest.mark.slow
 def test_a_video_does_not_depend_on_batch_shard_and_subset(chain: VideoToy, tmp_path: Path) -> None:
-    run("--subset", "2", "--per-prompt", "2", "--batch", "4", "--out", str(tmp_path / "a"))
+    run("--subset", "2", "--per-prompt", "2", "--at-once", "4", "--out", str(tmp_path / "a"))
     for part in ("1/3", "2/3", "3/3"):
         run("--subset", "3", "--per-prompt", "2", "--shard", part, "--out", str(tmp_path / "b"))
     small, large = digests(tmp_path / "a"), digests(tmp_path / "b")

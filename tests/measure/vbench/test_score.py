@@ -53,7 +53,13 @@ def test_a_process_that_dies_fails_its_dimension_and_no_other(
 ) -> None:
     empty_videos(cache / "amt_model", "amt-s.pth")
     videos = empty_videos(tmp_path / "videos", "a cat.mp4")
-    options = ("--custom", "--dimension", "motion_smoothness,imaging_quality", "--timeout", str(timeout))
+    options = (
+        "--custom",
+        "--dimension",
+        "motion_smoothness,imaging_quality",
+        "--timeout-per-dimension",
+        str(timeout),
+    )
     found = score(videos, *options, "--python", str(python(tmp_path, body)))
     assert found.exit_code == 1
     status = read_status(tmp_path / "scores")
