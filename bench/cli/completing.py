@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 
 from bench.base import devices, registry
 from bench.base.layers import profiles, shipped
+from bench.cli.catalogue import KINDS
 from bench.data import prompts
 
 SECTIONS = ("train", "eval", "model", "sampler", "dcot", "experiment")  # that `describe` knows besides names
@@ -51,6 +52,7 @@ def _everything() -> list[str]:
     return sorted({*found, *SECTIONS})
 
 
+kind = _one(lambda: KINDS)
 method, methods = _one(_methods), _several(_methods)
 reward, rewards = _one(_rewards), _several(_rewards)
 model, models = _one(_models), _several(_models)

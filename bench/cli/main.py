@@ -25,6 +25,7 @@ from bench.cli import (
     slurm,
     vbench,
 )
+from bench.cli.as_json import tell
 from bench.cli.everywhere import with_common
 
 app = typer.Typer(
@@ -65,22 +66,49 @@ def top(
     """Benchmark of gradient estimators for fine-tuning diffusion models on rewards."""
 
 
-def list_() -> None:
-    """List methods, rewards, models and experiments."""
-    from bench.cli.catalogue import show_list
+def list_(
+    words: Annotated[
+        list[str] | None,
+        Argument(
+            metavar="[KIND]... [TEXT]...",
+            help="methods, rewards, prompts, models, experiments, workloads, profiles; a part of a name",
+            show_default="everything",
+            autocompletion=completing.kind,
+        ),
+    ] = None,
+    gradient: Annotated[
+        bool | None,
+        Option(
+            "--gradient/--no-gradient", help="methods that need the reward's gradient, rewards that have one"
+        ),
+    ] = None,
+    here: Annotated[bool, Option("--here", help="models, rewards and prompts whose files are here")] = False,
+    long: Annotated[bool, Option("--long", "-l", help="a line for each: what it is")] = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """List methods, rewards, prompts, models, experiments, workloads and SLURM profiles."""
+    from bench.cli import catalogue
 
-    show_list(console)
+    found = catalogue.chosen(catalogue.Wanted(words or (), gradient, here))
+    if as_json:
+        tell(catalogue.with_gradient(found))
+    else:
+        catalogue.show(console, found, long)
 
 
 def describe(
     name: Annotated[
         str, Argument(help="what `list` names, or a section", autocompletion=completing.anything)
     ],
+    as_json: options.AsJson = False,
 ) -> None:
     """Explain anything that `list` names, or the sections train, eval, model, sampler, dcot, experiment."""
-    from bench.cli.describe import show
+    from bench.cli import describe as describing
 
-    show(console, name)
+    if as_json:
+        tell(describing.as_object(describing.describe(name)))
+    else:
+        describing.show(console, name)
 
 
 def doctor(

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from bench.base import registry
 from bench.base.errors import BenchError
-from bench.cli.catalogue import show_list
+from bench.cli.catalogue import items, show
 from tests.support.running import ROOT
 
 
@@ -116,11 +116,12 @@ def test_a_faulty_file_is_listed_with_its_problem(
     (scratch / "bad.py").write_text("def f(:\n")
     monkeypatch.setattr(registry, "_bases", lambda classes: {})
     registry.entries.cache_clear()
-    show_list(Console(width=200))
+    for long in (False, True):
+        show(Console(width=200), items(), long)
+        assert "cannot be used" in capsys.readouterr().out
     with pytest.raises(BenchError, match=r"bad\.py, line 1"):
         registry.find("method", "bad")
     registry.entries.cache_clear()
-    assert "cannot be used" in capsys.readouterr().out
 
 
 def test_packages_are_listed_by_name() -> None:
