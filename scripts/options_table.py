@@ -16,7 +16,7 @@ HELP = "--help"
 
 
 class Use(NamedTuple):
-    """An option of a command. spellings: the preferred one first. value: the word for it, empty for a switch."""
+    """An option of a command. spellings: the preferred one first. value: its word; none of a switch."""
 
     command: str
     spellings: tuple[str, ...]

@@ -10,6 +10,7 @@ from typer import Option
 from bench.base import units
 from bench.base.console import progress, without_bars
 from bench.cli import completing, options
+from bench.cli.as_json import tell
 
 console = Console()
 CHECKED = "rlr,zo,truncated_bp"  # what a calibration is checked on, unless others are named
@@ -105,6 +106,7 @@ def plan(
     profiles: Annotated[Path, Option(metavar="DIR", help="results of `bench profile`, for seconds")] = Path(
         "results/profile"
     ),
+    as_json: options.AsJson = False,
 ) -> None:
     """Say which h, batch and checkpointing fit a memory budget, and why. Needs no GPU and no weights."""
     without_bars()
@@ -114,4 +116,7 @@ def plan(
     limit = units.size(budget, "--budget")
     time = None if deadline is None else units.duration(deadline, "--deadline")
     config = planner.cell(method, model or "tiny", batch, settings or ())
-    plan_report.run(console, config, limit, time, gradients, profiles)
+    shown = Console(quiet=True) if as_json else console
+    planned = plan_report.run(shown, config, limit, time, gradients, profiles)
+    if as_json:
+        tell(planned)

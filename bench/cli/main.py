@@ -22,6 +22,7 @@ from bench.cli import (
     options,
     protocol,
     run,
+    schema,
     slurm,
     vbench,
 )
@@ -132,11 +133,12 @@ def doctor(
     ] = None,
     methods: options.Methods = None,
     settings: options.Settings = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Say what this machine has, what can run on it, and what to type about what is missing."""
     from bench.cli.doctor.report import run as examine
 
-    sys.exit(examine(console, model, reward, methods, settings or ()))
+    sys.exit(examine(console, model, reward, methods, settings or (), as_json))
 
 
 def fetch(
@@ -190,7 +192,7 @@ COMMANDS = (
     *(list_, describe),
     *(run.run, gradients.gradients, run.sample, run.report, run.verify, clean.clean),
     *(compare.compare, compare.merge),
-    *(doctor, fetch, run.evaluate, new.new, completion.completion),
+    *(doctor, fetch, run.evaluate, new.new, completion.completion, schema.schema),
     *(protocol.suite, protocol.tune, leaderboard.leaderboard),
     *(slurm.submit, slurm.status, slurm.cancel, slurm.retry, slurm.logs),
     *(cost.profile, cost.plan),

@@ -11,6 +11,7 @@ from typer import Argument, Option
 from bench.base.console import caution, plain, progress, without_bars
 from bench.base.errors import BenchError
 from bench.cli import completing, options
+from bench.cli.as_json import tell
 
 if TYPE_CHECKING:
     from bench.experiment.request import Experiment, Options
@@ -171,13 +172,19 @@ def report(
     paper: Annotated[
         bool, Option("--paper", help="the RLR paper's tables beside these cells, and what is missing of them")
     ] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Build the tables and figures of results directories again, and print the summary."""
     first, *others = directories
     progress(f"report: looking at {', '.join(map(str, directories))}")
     from bench.report.report import write_report
 
-    write_report(first, console, out, paper, others)
+    page = write_report(first, Console(quiet=True) if as_json else console, out, paper, others)
+    if as_json:
+        from bench.report.as_object import as_object
+        from bench.report.load import load
+
+        tell({**as_object(load(first, *others)), "report": page})
 
 
 def verify(

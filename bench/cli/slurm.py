@@ -8,6 +8,7 @@ from typer import Argument, Option
 
 from bench.base.errors import BenchError
 from bench.cli import completing, options
+from bench.cli.as_json import tell
 
 console = Console()
 
@@ -60,7 +61,7 @@ def status(
     if watch:
         standing.watch(console, results, seconds)
     elif as_json:
-        print(standing.as_json(standing.standings(results)))
+        tell(standing.standings(results))
     else:
         standing.show(console, results, standing.standings(results))
 

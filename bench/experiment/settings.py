@@ -33,7 +33,7 @@ def _time(value: str) -> str:
 
 
 AtOnce = Annotated[int, Field(ge=1)] | Literal["auto"]
-Size = Annotated[int, BeforeValidator(_bytes), Field(ge=0)]
+Size = Annotated[int, BeforeValidator(_bytes, json_schema_input_type=int | str), Field(ge=0)]
 Budget = Annotated[int, Field(gt=0)] | Annotated[str, AfterValidator(_time)]
 
 

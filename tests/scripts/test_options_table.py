@@ -2,6 +2,11 @@
 
 from scripts.options_table import PAGE, table, uses
 
+COMPUTE_NOTHING = {
+    *("list", "describe", "doctor", "schema", "completion", "new", "fetch", "plan"),
+    *("report", "verify", "clean", "leaderboard", "status", "cancel", "logs", "vbench table"),
+}
+
 OTHER_SPELLINGS = {
     "--budget": {"--budget", "--budget-time", "--budget-memory"},  # the unit decides: 6000, 10m, 40GB
 }
@@ -25,3 +30,11 @@ def test_a_spelling_belongs_to_one_option() -> None:
 
 def test_the_table_in_the_documentation_is_up_to_date() -> None:
     assert table() in PAGE.read_text(encoding="utf-8"), "run: python -m scripts.options_table"
+
+
+def test_what_computes_takes_a_device_and_what_tells_takes_json() -> None:
+    having: dict[str, set[str]] = {}
+    for use in uses():
+        having.setdefault(use.spellings[0], set()).add(use.command)
+    assert having["--device"] == having["--quiet"] - COMPUTE_NOTHING
+    assert having["--json"] >= {"list", "describe", "doctor", "plan", "status", "report"}

@@ -161,17 +161,46 @@ def _smaller(setup: Setup, reward: Ingredient, use: Use, here: Room) -> str:
     return "wants a larger GPU" if here.gpu else "wants more memory, or a GPU"
 
 
-def show(
-    console: Console,
-    setups: Sequence[Setup],
-    rewards: Sequence[Ingredient],
-    uses: Sequence[Use],
-    here: Room,
-    typed: str = "",
-) -> None:
-    """The table, then what to type about it; rewards with the same answers share a row.
+class Row(NamedTuple):
+    """A row of the table: a model, rewards that have the same answers, and these, one for each use."""
 
-    uses: a column each. typed: what the user said by --set and `fetch` has to be told, too.
+    model: str
+    rewards: tuple[str, ...]
+    answers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The table. fixes: what to type → the rewards that it is for. present: labels of what is here."""
+
+    uses: tuple[Use, ...]
+    rows: tuple[Row, ...]
+    fixes: Mapping[str, Sequence[str]]
+    present: frozenset[str]
+
+
+def ask(setups: Sequence[Setup], rewards: Sequence[Ingredient], uses: Sequence[Use], here: Room) -> Answers:
+    """Whether each model can be trained on each reward in each use; equal answers share a row."""
+    involved = {p.label: p for setup in setups for p in (setup.model, *setup.evaluated, *rewards)}
+    present = frozenset(label for label, piece in involved.items() if piece.complete)
+    fixes, found = dict[str, list[str]](), list[Row]()
+    for setup in setups:
+        rows: dict[tuple[str, ...], list[str]] = {}
+        for reward in rewards:
+            answers = [answer(setup, reward, use, here, present) for use in uses]
+            rows.setdefault(tuple(a.text for a in answers), []).append(reward.name)
+            for fix in dict.fromkeys(a.fix for a in answers if a.fix):
+                fixes.setdefault(fix, []).append(reward.name)
+        found += [Row(setup.model.name, tuple(names), texts) for texts, names in rows.items()]
+    return Answers(tuple(uses), tuple(found), fixes, present)
+
+
+def show(
+    console: Console, found: Answers, rewards: Sequence[Ingredient], here: Room, typed: str = ""
+) -> None:
+    """The table, then what to type about it.
+
+    rewards: all that were asked about. typed: what the user said by --set and `fetch` has to be told, too.
     """
     plain(
         console,
@@ -182,29 +211,26 @@ def show(
     table = Table(box=None, padding=(0, 1, 0, 1))
     table.add_column("model", no_wrap=True, style="cyan")
     table.add_column("rewards", overflow="fold")
-    for use in uses:
+    for use in found.uses:
         table.add_column(CLASSES[use], no_wrap=True)
-    involved = {p.label: p for setup in setups for p in (setup.model, *setup.evaluated, *rewards)}
-    present = frozenset(label for label, piece in involved.items() if piece.complete)
-    fixes: dict[str, list[str]] = {}  # what to type → the rewards that it is for
-    for setup in setups:
-        rows: dict[tuple[str, ...], list[str]] = {}
-        for reward in rewards:
-            answers = [answer(setup, reward, use, here, present) for use in uses]
-            rows.setdefault(tuple(a.text for a in answers), []).append(reward.name)
-            for fix in dict.fromkeys(a.fix for a in answers if a.fix):
-                fixes.setdefault(fix, []).append(reward.name)
-        for texts, names in rows.items():
-            table.add_row(setup.model.name, ", ".join(names), *texts)
+    for row in found.rows:
+        table.add_row(row.model, ", ".join(row.rewards), *row.answers)
     console.print(table)
-    absent = [reward.name for reward in rewards if reward.label not in present]
-    for fix, names in fixes.items():
+    for text in advice(found, rewards, typed):
+        _suggest(console, text, "yellow")
+    if any(ABSENT in fix for fix in found.fixes):
+        _suggest(console, UNFETCHED, "dim")
+
+
+def advice(found: Answers, rewards: Sequence[Ingredient], typed: str = "") -> list[str]:
+    """What to type, or to know, about what cannot run; see `show`."""
+    absent = [reward.name for reward in rewards if reward.label not in found.present]
+    told: list[str] = []
+    for fix, names in found.fixes.items():
         wanted = [name for name in names if name in absent] or names
         text = fix.replace(ABSENT, ALL if set(wanted) == set(reward_list()) else ",".join(wanted))
-        text = text.replace(REWARDS, _those(fix, names, fixes)) + (typed if ABSENT in fix else "")
-        _suggest(console, text, "yellow")
-    if any(ABSENT in fix for fix in fixes):
-        _suggest(console, UNFETCHED, "dim")
+        told.append(text.replace(REWARDS, _those(fix, names, found.fixes)) + (typed if ABSENT in fix else ""))
+    return told
 
 
 def _those(fix: str, names: Sequence[str], fixes: Mapping[str, Sequence[str]]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
@@ -25,9 +26,30 @@ from bench.run.gpu_hours import Speedometer
 from bench.run.spent import Limit
 
 
+@dataclass(frozen=True)
+class Planned:
+    """What was decided. ways: of running with staged graphs at that h; chosen: one of them, None where joint
+    graphs were asked for. run_with: options of `bench run`. hours: of a cell by card, in words; empty where
+    that is not known. steps_in_time: optimizer steps until the deadline, None without one or a speed.
+    """
+
+    h: int
+    model: str
+    method: str
+    facts: Facts
+    rules: Answers
+    ways: tuple[Candidate, ...]
+    chosen: Candidate | None
+    run_with: str
+    reasons: str
+    warnings: tuple[str, ...]
+    hours: str
+    steps_in_time: int | None
+
+
 def run(
     console: Console, config: CellConfig, budget: int, deadline: float | None, gradients: Path, profiles: Path
-) -> None:
+) -> Planned:
     """Plan and print. budget: bytes. deadline: seconds. gradients, profiles: results directories."""
     training, steps = trained(config), config.model.config.steps
     method, own = training.method.name, int(training.method.config["h"])
@@ -43,8 +65,9 @@ def run(
     _choices(console, ways, best, h, budget)
     for text in warnings(known, found):
         _say(console, f"warning: {text}")
+    speed = None if deadline is None else timing(config, h, known_variances, profiles)
     if deadline is not None:
-        _say(console, _deadline(config, best, deadline, timing(config, h, known_variances, profiles)))
+        _say(console, _deadline(config, deadline, speed))
     _say(console, reasons(known, found, h))
     if known.graphs == "staged" and best is None:
         least = min(way.peak for way in ways)
@@ -53,12 +76,27 @@ def run(
             f"{gigabytes(least)} GB, the budget {gigabytes(budget)} GB. Take a larger budget, or a smaller "
             "model, resolution, batch or reward"
         )
-    _say(console, settings(known, best, h, method))
+    run_with = settings(known, best, h, method)
+    _say(console, f"run with: {run_with}")
     if whole := whole_cell(config, best, h):
         _say(console, whole)
     if hours := gpu_hours(config, best, h, profiles.parent):
         _say(console, hours)
     plain(console, f"h* = {h}", wrap=True)
+    return Planned(
+        h=h,
+        model=config.model.name,
+        method=method,
+        facts=known,
+        rules=found,
+        ways=tuple(ways),
+        chosen=best,
+        run_with=run_with,
+        reasons=reasons(known, found, h),
+        warnings=tuple(warnings(known, found)),
+        hours=hours,
+        steps_in_time=None if deadline is None or speed is None else int(deadline / speed.seconds),
+    )
 
 
 def _telling(simulate: planner.Simulate) -> planner.Simulate:
@@ -233,11 +271,9 @@ def settings(known: Facts, best: Candidate | None, h: int, method: str) -> str:
     """The options of `bench run` that follow from the plan."""
     if known.graphs == "joint":
         on = str(known.joint[-1].checkpointing).lower()
-        return (
-            f"run with: --set train.graphs=joint --set model.gradient_checkpointing={on} --set {method}.h={h}"
-        )
+        return f"--set train.graphs=joint --set model.gradient_checkpointing={on} --set {method}.h={h}"
     assert best is not None  # `run` has said that nothing fits
-    return f"run with: {best.words()} --set {method}.h={h}"
+    return f"{best.words()} --set {method}.h={h}"
 
 
 def whole_cell(config: CellConfig, best: Candidate | None, h: int) -> str:
@@ -269,7 +305,7 @@ def gpu_hours(config: CellConfig, best: Candidate | None, h: int, experiments: P
     )
 
 
-def _deadline(config: CellConfig, best: Candidate | None, deadline: float, known: Timing | None) -> str:
+def _deadline(config: CellConfig, deadline: float, known: Timing | None) -> str:
     hours = f"{deadline / 3600:.3g} h"
     if known is None:
         return (

@@ -184,7 +184,8 @@ def decide(known: Facts, found: Answers) -> int:
     if known.allowed < 0:
         need = known.joint[-1].base
         raise BenchError(
-            f"--budget-memory: with train.graphs=joint even h = 0 takes {gigabytes(need)} GB; leave it staged, or "
+            f"--budget-memory: with train.graphs=joint even h = 0 takes {gigabytes(need)} GB; leave it "
+            "staged, or "
             "take a smaller batch"
         )
     return found.corrected if found.measured is None else found.measured

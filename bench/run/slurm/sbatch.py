@@ -77,6 +77,6 @@ def _reserved(options: dict[str, Any]) -> dict[str, Any]:
     return options
 
 
-Minutes = Annotated[int, BeforeValidator(minutes), Field(ge=1)]
-Megabytes = Annotated[int, BeforeValidator(megabytes), Field(ge=0)]
+Minutes = Annotated[int, BeforeValidator(minutes, json_schema_input_type=int | str), Field(ge=1)]
+Megabytes = Annotated[int, BeforeValidator(megabytes, json_schema_input_type=int | str), Field(ge=0)]
 Options = Annotated[dict[str, str | int | bool], BeforeValidator(_long_names), AfterValidator(_reserved)]

@@ -6,7 +6,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -177,11 +177,6 @@ def _table(found: Sequence[Standing], wide: bool) -> Table:
         cells = [one.cell, Text(one.state, style=_style(one.state)), steps, reward, eta]
         table.add_row(*cells, one.node or "-", one.job or "-", *([one.log] if wide else []))
     return table
-
-
-def as_json(found: Sequence[Standing]) -> str:
-    """One object for each cell."""
-    return json.dumps([asdict(one) for one in found], indent=1)
 
 
 def watch(console: Console, results: ResultsDir, seconds: float) -> None:

@@ -139,7 +139,9 @@ def test_what_makes_a_model_fit_names_rewards_only_where_they_differ() -> None:
         with console.capture() as captured:
             setups = [runnable.set_up(ingredients.model_ingredient("sd14"))]
             scorers = [ingredients.reward_ingredient(name) for name in rewards]
-            runnable.show(console, setups, scorers, ["reward gradient"], runnable.Room(True, gib))
+            room = runnable.Room(True, gib)
+            found = runnable.ask(setups, scorers, ["reward gradient"], room)
+            runnable.show(console, found, scorers, room)
         return captured.get()
 
     assert "sd14, gradients with any reward: --set train.micro_batch=1\n" in told("hpsv2", "aes", gib=8.8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -155,6 +156,18 @@ def test_plan_is_never_silent_and_shows_memory_before_the_last_simulation(
     simulations = [n for n, text in enumerate(shown) if text.startswith("simulation")]
     assert simulations[0] == 0 and len(simulations) > 8
     assert shown.index("memory") < shown.index("answers") < simulations[-1]
+
+
+def test_plan_as_json_is_one_document_with_what_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan_report, "Simulator", _simulated(10**6))
+    words = ["plan", "--budget-memory", "1GB", "--model", "tiny"]
+    printed = CliRunner().invoke(app, words)
+    out = CliRunner().invoke(app, [*words, "--json"])
+    assert out.exit_code == 0, out.output
+    found = json.loads(out.stdout)
+    assert printed.stdout.rstrip().splitlines()[-1] == f"h* = {found['h']}"
+    assert found["chosen"] in found["ways"] and found["facts"]["budget"] == 10**9
+    assert found["run_with"] in " ".join(printed.stdout.split())
 
 
 @pytest.mark.silent

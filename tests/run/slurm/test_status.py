@@ -15,7 +15,7 @@ from bench.run.slurm.status import Standing, standings
 from bench.run.store import Cause, ResultsDir, WorkState
 from bench.run.work import CellWork
 from tests.run.slurm.fakes import Programs, submitted
-from tests.support.running import plan_dots
+from tests.support.running import here, plan_dots
 
 COLUMNS = ("cell", "state", "step", "reward", "ETA", "node", "job")
 
@@ -186,7 +186,8 @@ def test_directory_without_cells_is_one_message(tmp_path: Path) -> None:
 
 def test_json_has_every_field_of_every_cell(work: CellWork, programs: Programs, tmp_path: Path) -> None:
     found = standings(ResultsDir(tmp_path / "out"))
-    assert json.loads(status.as_json(found)) == [asdict(one) for one in found]
+    done = here("status", tmp_path / "out", "--json")
+    assert done.returncode == 0 and json.loads(done.stdout) == [asdict(one) for one in found]
 
 
 def some(n: int, **changes: object) -> Standing:
