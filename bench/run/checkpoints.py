@@ -34,8 +34,9 @@ class Checkpoints:
 
     def old(self) -> list[Path]:
         """The generations before the newest one; none if that is damaged, and they are what is left."""
-        newest, *others = self._files() or [None]
-        return others if newest is not None and others and _intact(newest, newest.read_bytes()) else []
+        files = self._files()
+        whole = len(files) > 1 and _intact(files[0], files[0].read_bytes())
+        return files[1:] if whole else []
 
     def forget(self, step: int) -> None:
         """Remove the generations at a step and after it."""

@@ -25,7 +25,7 @@ def files(kind: File) -> dict[str, Path]:
     return profiles() if kind is File.PROFILE else shipped(FOLDERS[kind])
 
 
-def mistakes(schema: dict[str, Any], value: object) -> list[str]:
+def mistakes(schema: dict[str, Any], value: Any) -> list[str]:
     found = Draft202012Validator(schema).iter_errors(value)
     return [f"{'.'.join(map(str, error.absolute_path))}: {error.message}" for error in found]
 
