@@ -71,7 +71,7 @@ def list_(
     words: Annotated[
         list[str] | None,
         Argument(
-            metavar="[KIND]... [TEXT]...",
+            metavar="KIND|TEXT",
             help="methods, rewards, prompts, models, experiments, workloads, profiles; a part of a name",
             show_default="everything",
             autocompletion=completing.kind,

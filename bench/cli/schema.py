@@ -37,9 +37,12 @@ class File(StrEnum):
 
 
 def schema(
-    kind: Annotated[File, Argument(help="what the file is; profile: of SLURM")] = File.EXPERIMENT,
+    kind: Annotated[
+        File, Argument(metavar="KIND", help="what the file is; profile: of SLURM")
+    ] = File.EXPERIMENT,
     name: Annotated[
-        str | None, Argument(help="of the method or reward", autocompletion=completing.anything)
+        str | None,
+        Argument(metavar="NAME", help="of the method or reward", autocompletion=completing.anything),
     ] = None,
 ) -> None:
     """Print the JSON Schema of a YAML file, with which editors complete and check it."""
@@ -52,7 +55,7 @@ def of(kind: File, name: str = "") -> Tree:
     """The schema of a kind of file. name: of the method or reward. Raises BenchError for an unknown one."""
     made = SCHEMAS[kind](name)
     title = f"{kind} {name}".strip()
-    return {"$schema": DIALECT, "title": f"reward-finetuning-bench: {title}", **made}
+    return {"$schema": DIALECT, **made, "title": f"reward-finetuning-bench: {title}"}
 
 
 class _Models:
