@@ -94,7 +94,8 @@ def _imports_are_no_garbage() -> None:
 def _environment_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Commands that run in this process leave nothing that they set to other tests, such as BENCH_DEVICE."""
     before = dict(os.environ)
-    monkeypatch.delenv("BENCH_DEVICE", raising=False)
+    for name in ("BENCH_DEVICE", "BENCH_TRACK"):
+        monkeypatch.delenv(name, raising=False)
     yield
     for name in [name for name in os.environ if name not in before]:
         del os.environ[name]

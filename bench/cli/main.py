@@ -24,6 +24,7 @@ from bench.cli import (
     run,
     schema,
     slurm,
+    track,
     vbench,
 )
 from bench.cli.as_json import tell
@@ -194,6 +195,7 @@ COMMANDS = (
     *(compare.compare, compare.merge),
     *(doctor, fetch, run.evaluate, new.new, completion.completion, schema.schema),
     *(protocol.suite, protocol.tune, leaderboard.leaderboard),
+    track.track,
     *(slurm.submit, slurm.status, slurm.cancel, slurm.retry, slurm.logs),
     *(cost.profile, cost.plan),
 )
@@ -202,4 +204,5 @@ for command in COMMANDS:
 for command in (run.cell, gradients.probe):  # this program's own: one piece of work in a process
     app.command(hidden=True)(command)
 app.command("vbench-cell", hidden=True)(vbench.cell)
+app.command("track-cell", hidden=True)(track.track_cell)
 app.add_typer(vbench.app, name="vbench")

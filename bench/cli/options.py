@@ -13,6 +13,7 @@ from typer import Argument, Option
 
 from bench.base import devices
 from bench.cli import completing
+from bench.run.tracking import asked
 
 # What an option means that commands declare themselves.
 BATCH = "samples of an optimizer step"
@@ -40,6 +41,13 @@ def _hand_on(device: str | None) -> str | None:
     if device is not None:
         os.environ[devices.VARIABLE] = devices.wish(device, "--device")
     return device
+
+
+def _track(names: str | None) -> str | None:
+    """To all processes that this one starts, as the device."""
+    if names is not None:
+        os.environ[asked.VARIABLE] = ",".join(asked.checked(names, "--track"))
+    return names
 
 
 Methods = Annotated[
@@ -105,6 +113,15 @@ Device = Annotated[
         show_default="auto",
         callback=_hand_on,
         autocompletion=completing.device,
+    ),
+]
+Track = Annotated[
+    str | None,
+    Option(
+        metavar="NAMES",
+        help="send every cell to tensorboard, wandb, mlflow while it runs",
+        show_default="none",
+        callback=_track,
     ),
 ]
 NamedOut = Annotated[Path | None, Option("--out", metavar="DIR", help=OUT, show_default="results/NAME")]

@@ -35,6 +35,7 @@ def tune(
     out: options.NamedOut = None,
     jobs: options.Jobs = None,
     device: options.Device = None,
+    track: options.Track = None,
     slurm: options.Slurm = None,
     dry_run: options.DryRun = False,
 ) -> None:
@@ -113,6 +114,7 @@ def suite(
     out: options.Out = Path("results/suite"),
     jobs: options.Jobs = None,
     device: options.Device = None,
+    track: options.Track = None,
     slurm: options.Slurm = None,
     dry_run: options.DryRun = False,
     record_only: Annotated[

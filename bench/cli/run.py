@@ -57,6 +57,7 @@ def run(
     only_failed: OnlyFailed = False,
     in_process: InProcess = False,
     slurm: options.Slurm = None,
+    track: options.Track = None,
 ) -> None:
     """Fine-tune a model by several methods and compare them. Without options: the demo."""
     from bench.experiment.request import Options

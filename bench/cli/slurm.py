@@ -27,6 +27,7 @@ def submit(
     weights: options.Weights = None,
     threads: options.Threads = None,
     device: options.Device = None,
+    track: options.Track = None,
     dcot: options.Dcot = None,
     out: options.NamedOut = None,
     changes: options.Changes = None,
@@ -99,6 +100,7 @@ def retry(
     max_parallel: options.MaxParallel = None,
     wait: options.Wait = False,
     device: options.Device = None,
+    track: options.Track = None,
     dry_run: options.DryRun = False,
 ) -> None:
     """Send cells that ended badly once more; they continue from their last checkpoints.

@@ -33,6 +33,7 @@ from bench.run.progress import tell_settings, watcher
 from bench.run.spent import Limit
 from bench.run.store import ResultsDir, WorkState
 from bench.run.titles import titles
+from bench.run.tracking import asked
 from bench.run.work import CellWork
 
 
@@ -84,6 +85,7 @@ def plan(
     the same, and cannot run. processes: that share a cell. here: whether the cells run on this machine.
     only: ids of cells; others do not run. None: all.
     """
+    asked.asked()  # refuses trackers that are not installed
     try:
         cells = resolve_all(experiment.combinations, fetch)
     except BenchError as error:
@@ -236,8 +238,14 @@ def _in_this_process(timeout: float | None) -> Callable[[CellWork], Outcome]:
     """Trains a cell here. Imports torch, which the command line does without."""
     from bench.run.cell import run_cell
 
+    names = asked.asked()
+
     def run_one(work: CellWork) -> Outcome:
         run_cell(work.directory, timeout)
+        if names:
+            from bench.run.tracking.sending import send_stored
+
+            send_stored(work.directory, names)
         return Outcome(work, work.directory.status())
 
     return run_one

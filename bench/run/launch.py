@@ -22,6 +22,7 @@ from bench.run.gpus import Gpus
 from bench.run.process import HowToRun, Outcome, Process, unchanged
 from bench.run.slurm.queue import Queue
 from bench.run.store import CellInUse, ResultsDir, WorkState
+from bench.run.tracking import beside
 from bench.run.work import Work
 
 POLL_SECONDS = 0.2
@@ -113,6 +114,7 @@ def run(
     The work is claimed by this process (`prepare`), and each is given free as it ends.
     """
     waiting, running, outcomes = list(todo), list[Process](), list[Outcome]()
+    trackers = list[beside.Beside]()
     is_warm = warm.worth_it(len(todo))
     lease = claims.Lease([work.directory for work in todo])
 
@@ -136,6 +138,7 @@ def run(
                     if gpus is not None:
                         chosen = replace(chosen, gpus=gpus.take(chosen.processes))
                     running.append(Process(waiting.pop(0), chosen, command_line, is_warm))
+                    trackers += [] if running[-1].beside is None else [running[-1].beside]
                     watcher.started(running[-1].work)
                 _wait(reap, watcher)
     except KeyboardInterrupt as interrupt:
@@ -146,6 +149,7 @@ def run(
         for process in running:
             process.kill()
         lease.end()
+        beside.wait(trackers)
     return outcomes, 0
 
 

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -20,8 +21,9 @@ from pathlib import Path
 from bench.base import devices
 from bench.run import failures
 from bench.run.store import Cause, CellInUse, Status, WorkState
+from bench.run.tracking import asked, beside
 from bench.run.warm import WarmProcess
-from bench.run.work import Work
+from bench.run.work import CellWork, Work
 
 # Beyond the time limit, before a process that does not stop by itself is killed. It is asked before every
 # step of a chain; in between lies an evaluation of the network, or decoder and rewards of a chunk: seconds,
@@ -152,6 +154,19 @@ def _cold(command: list[str], output: Path, environment: dict[str, str]) -> subp
         )
 
 
+def _beside(work: Work, how: HowToRun, environment: Mapping[str, str], warm: bool) -> beside.Beside | None:
+    """What sends a cell to the trackers that were asked for, on the first of its machines."""
+    names = asked.asked() if isinstance(work, CellWork) and how.machines.rank == 0 else ()
+    if not names:
+        return None
+    output, hidden = work.directory.path / beside.OUTPUT, dict(environment) | {devices.VISIBLE: ""}
+    output.touch()
+    arguments = [beside.COMMAND, str(work.directory.path), "--to", ",".join(names)]
+    if warm:
+        return beside.Beside(WarmProcess(arguments, output, hidden), output)
+    return beside.Beside(_cold([sys.executable, "-m", "bench", *arguments], output, hidden), output)
+
+
 class Process:
     """One process that does one piece of work."""
 
@@ -171,6 +186,7 @@ class Process:
             self.process = WarmProcess(how.arguments(work), self.output, environment)
         else:
             self.process = _cold(how.command(work), self.output, environment)
+        self.beside = _beside(work, how, environment, warm)
 
     @property
     def output(self) -> Path:
@@ -198,9 +214,19 @@ class Process:
         self.process.kill()
         if self.process.stdin is not None:
             self.process.stdin.close()
+        if self.beside is not None:
+            self.beside.close()
 
     def outcome(self) -> Outcome | None:
-        """None while it runs."""
+        """None while it runs. What follows its trackers passes on what it has to tell, and ends after it."""
+        if self.beside is not None:
+            self.beside.look()
+        found = self._outcome()
+        if found is not None and self.beside is not None:
+            self.beside.close()
+        return found
+
+    def _outcome(self) -> Outcome | None:
         if self.timeout is not None and time.monotonic() - self.started > self.timeout + GRACE_SECONDS:
             self.kill()
         code = self.process.poll()

@@ -31,12 +31,14 @@ from bench.run import claims
 from bench.run.process import HowToRun, Machines, Outcome, Process
 from bench.run.slurm import memory_kills
 from bench.run.store import Cause, CellDir, Status, WorkState
+from bench.run.tracking import asked, beside
 from bench.run.work import work_in
 
 POLL_SECONDS = 0.2
 MARGIN = 10.0  # seconds of a warning kept for putting the job back
 SLACK = 45.0  # seconds by which SLURM may send its warning early (it looks every 30 s)
 END_SECONDS = 900.0  # to wait for SLURM to end a job that it asked to stop
+TRACKING_SECONDS = 60.0  # to wait for trackers when the cell has ended
 JOB_FILE = "job.json"
 
 
@@ -50,7 +52,7 @@ class CellJob:
 
     token: of the claim that the cell must still have. seconds: the job's limit; warning: how long before it
     SLURM says so. requeue: whether a stopped cell goes back into the queue. gpus: on each machine, as the
-    profile asked for; device: as the user did (`bench.base.devices`).
+    profile asked for; device and track: as the user did (`bench.base.devices`, `bench.run.tracking.asked`).
     """
 
     directory: str
@@ -62,6 +64,7 @@ class CellJob:
     requeue: bool
     gpus: int = 0
     device: str = "auto"
+    track: str = ""
 
     def __call__(self) -> str:
         """Run the cell. Returns how it ended. Raises CellFailed."""
@@ -70,6 +73,7 @@ class CellJob:
             return f"{cell.id} was given free, or taken by another submission: nothing to do"
         self._began, self._first_step = time.monotonic(), cell.status().step
         self._kills = memory_kills.kills()
+        os.environ[asked.VARIABLE] = self.track
         if environment.global_rank == 0:
             _note(cell, environment)
         self._process = Process(work_in(cell), self._how(environment), self.command_line)
@@ -83,6 +87,8 @@ class CellJob:
         finally:
             self._process.kill()
             signal.signal(signal.SIGTERM, before)
+            if self._process.beside is not None:
+                beside.wait([self._process.beside], TRACKING_SECONDS)
 
     def checkpoint(self) -> DelayedSubmission | None:
         """Called by submitit at SLURM's warning; None if the job shall not go back into the queue."""

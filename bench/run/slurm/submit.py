@@ -27,6 +27,7 @@ from bench.run.slurm.job import CellJob, ReportJob
 from bench.run.slurm.queue import Queue
 from bench.run.slurm.record import Submission
 from bench.run.store import ResultsDir
+from bench.run.tracking import asked
 from bench.run.work import CellWork, Work
 
 NEVER = 10**6  # times that submitit lets a job time out: `CellJob` decides itself
@@ -183,6 +184,7 @@ class _Sender:
             requeue=self.profile.requeue,
             gpus=resources.gpus_per_node,
             device=devices.asked(),
+            track=",".join(asked.asked()),
         )
 
     def _sent(self, executor: SlurmExecutor, jobs: Sequence[Any]) -> list[str]:
