@@ -28,12 +28,12 @@ from bench.run import launch, preflight
 from bench.run.forecast import Earlier
 from bench.run.gpu_hours import GpuHours
 from bench.run.gpus import Gpus, on_this_machine
-from bench.run.process import HowToRun, Outcome
+from bench.run.process import HowToRun, Outcome, sender_of
 from bench.run.progress import tell_settings, watcher
 from bench.run.spent import Limit
 from bench.run.store import ResultsDir, WorkState
 from bench.run.titles import titles
-from bench.run.tracking import asked
+from bench.run.tracking import asked, beside
 from bench.run.work import CellWork
 
 
@@ -238,14 +238,12 @@ def _in_this_process(timeout: float | None) -> Callable[[CellWork], Outcome]:
     """Trains a cell here. Imports torch, which the command line does without."""
     from bench.run.cell import run_cell
 
-    names = asked.asked()
-
     def run_one(work: CellWork) -> Outcome:
-        run_cell(work.directory, timeout)
-        if names:
-            from bench.run.tracking.sending import send_stored
-
-            send_stored(work.directory, names)
+        sender = sender_of(work, HowToRun(), os.environ, warm=False)
+        try:
+            run_cell(work.directory, timeout)
+        finally:
+            beside.wait([] if sender is None else [sender])
         return Outcome(work, work.directory.status())
 
     return run_one

@@ -114,7 +114,7 @@ def run(
     The work is claimed by this process (`prepare`), and each is given free as it ends.
     """
     waiting, running, outcomes = list(todo), list[Process](), list[Outcome]()
-    trackers = list[beside.Beside]()
+    senders = list[beside.Beside]()
     is_warm = warm.worth_it(len(todo))
     lease = claims.Lease([work.directory for work in todo])
 
@@ -138,7 +138,7 @@ def run(
                     if gpus is not None:
                         chosen = replace(chosen, gpus=gpus.take(chosen.processes))
                     running.append(Process(waiting.pop(0), chosen, command_line, is_warm))
-                    trackers += [] if running[-1].beside is None else [running[-1].beside]
+                    senders += [] if running[-1].sender is None else [running[-1].sender]
                     watcher.started(running[-1].work)
                 _wait(reap, watcher)
     except KeyboardInterrupt as interrupt:
@@ -149,7 +149,7 @@ def run(
         for process in running:
             process.kill()
         lease.end()
-        beside.wait(trackers)
+        beside.wait(senders)
     return outcomes, 0
 
 

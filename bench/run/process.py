@@ -154,17 +154,20 @@ def _cold(command: list[str], output: Path, environment: dict[str, str]) -> subp
         )
 
 
-def _beside(work: Work, how: HowToRun, environment: Mapping[str, str], warm: bool) -> beside.Beside | None:
-    """What sends a cell to the trackers that were asked for, on the first of its machines."""
-    names = asked.asked() if isinstance(work, CellWork) and how.machines.rank == 0 else ()
-    if not names:
+def sender_of(work: Work, how: HowToRun, environment: Mapping[str, str], warm: bool) -> beside.Beside | None:
+    """Start the process that sends a cell to the trackers that were asked for; None where there is none to.
+
+    Of several machines the first one has it. It sees no GPU.
+    """
+    names = os.environ.get(asked.VARIABLE)  # checked when the run was planned
+    if not names or not isinstance(work, CellWork) or how.machines.rank > 0:
         return None
-    output, hidden = work.directory.path / beside.OUTPUT, dict(environment) | {devices.VISIBLE: ""}
+    output, variables = work.directory.path / beside.OUTPUT, {**environment, devices.VISIBLE: ""}
     output.touch()
-    arguments = [beside.COMMAND, str(work.directory.path), "--to", ",".join(names)]
+    arguments = [beside.COMMAND, str(work.directory.path), "--to", names]
     if warm:
-        return beside.Beside(WarmProcess(arguments, output, hidden), output)
-    return beside.Beside(_cold([sys.executable, "-m", "bench", *arguments], output, hidden), output)
+        return beside.Beside(WarmProcess(arguments, output, variables), output)
+    return beside.Beside(_cold([sys.executable, "-m", "bench", *arguments], output, variables), output)
 
 
 class Process:
@@ -186,7 +189,7 @@ class Process:
             self.process = WarmProcess(how.arguments(work), self.output, environment)
         else:
             self.process = _cold(how.command(work), self.output, environment)
-        self.beside = _beside(work, how, environment, warm)
+        self.sender = sender_of(work, how, environment, warm)
 
     @property
     def output(self) -> Path:
@@ -214,16 +217,16 @@ class Process:
         self.process.kill()
         if self.process.stdin is not None:
             self.process.stdin.close()
-        if self.beside is not None:
-            self.beside.close()
+        if self.sender is not None:
+            self.sender.close()
 
     def outcome(self) -> Outcome | None:
-        """None while it runs. What follows its trackers passes on what it has to tell, and ends after it."""
-        if self.beside is not None:
-            self.beside.look()
+        """None while it runs. Passes on what its sender has to tell, which then sends what is left."""
+        if self.sender is not None:
+            self.sender.look()
         found = self._outcome()
-        if found is not None and self.beside is not None:
-            self.beside.close()
+        if found is not None and self.sender is not None:
+            self.sender.close()
         return found
 
     def _outcome(self) -> Outcome | None:

@@ -61,7 +61,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Remembering]]:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A results directory of six steps, evaluated at every second one."""
     with pytest.MonkeyPatch.context() as patch:
         from bench.base import registry
@@ -285,12 +285,12 @@ def test_unknown_and_absent_trackers_are_refused_before_anything_starts(
     monkeypatch.setattr(asked, "installed", lambda package: package not in ("wandb", "alembic"))
     found = here("run", "--track", "wandb,mlflow", "--out", out)
     assert found.returncode == 2
-    assert "--track wandb,mlflow: needs wandb, alembic, which is not installed. Install:" in found.stderr
-    assert "pip install 'reward-finetuning-bench[track]'" in found.stderr
+    assert "--track wandb,mlflow: not installed: wandb, alembic. Install:" in found.stderr
+    assert "pip install -e '.[track]'" in found.stderr
     monkeypatch.setenv(asked.VARIABLE, "wandb")
     found = here("run", "--out", out)
     assert found.returncode == 2
-    assert "BENCH_TRACK wandb: needs wandb" in found.stderr
+    assert "BENCH_TRACK wandb: not installed: wandb" in found.stderr
     assert not out.exists()
 
 
@@ -299,8 +299,13 @@ def test_a_server_needs_no_database_here(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv(asked.MLFLOW_URI, "https://mlflow.example")
     assert asked.checked("mlflow,mlflow", "--track") == ("mlflow",)
     monkeypatch.setenv(asked.MLFLOW_URI, "")
-    with pytest.raises(BenchError, match="needs sqlalchemy, alembic"):
+    with pytest.raises(BenchError, match="not installed: sqlalchemy, alembic"):
         asked.checked("mlflow", "--track")
+
+
+def test_directories_of_a_suite_are_told_apart() -> None:
+    assert trackers.project(Path("/data/results/demo")) == "demo"
+    assert trackers.project(Path("/data/results/mine/tiny-clip/final")) == "mine-tiny-clip-final"
 
 
 def test_nothing_is_tracked_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

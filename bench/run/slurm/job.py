@@ -87,8 +87,8 @@ class CellJob:
         finally:
             self._process.kill()
             signal.signal(signal.SIGTERM, before)
-            if self._process.beside is not None:
-                beside.wait([self._process.beside], TRACKING_SECONDS)
+            if self._process.sender is not None:
+                beside.wait([self._process.sender], TRACKING_SECONDS)
 
     def checkpoint(self) -> DelayedSubmission | None:
         """Called by submitit at SLURM's warning; None if the job shall not go back into the queue."""

@@ -17,7 +17,7 @@ VARIABLE = "BENCH_TRACK"
 PACKAGES = {"tensorboard": ("tensorboard",), "wandb": ("wandb",), "mlflow": ("mlflow",)}
 DATABASE = ("sqlalchemy", "alembic")  # what MLflow needs besides where its store is a database
 MLFLOW_URI = "MLFLOW_TRACKING_URI"
-INSTALL = "pip install 'reward-finetuning-bench[track]'\n  or, in a checkout:\n    pip install -e '.[track]'"
+INSTALL = "pip install -e '.[track]' -c constraints.txt"
 
 
 def place(results: Path) -> Path:
@@ -43,9 +43,7 @@ def checked(text: str, where: str) -> tuple[str, ...]:
                 f"{where}: '{name}' is no tracker.{did_you_mean(name, known)} Known: {', '.join(known)}"
             )
     if missing := [package for package in _needed(names) if not installed(package)]:
-        raise BenchError(
-            f"{where} {text}: needs {', '.join(missing)}, which is not installed. Install:\n  {INSTALL}"
-        )
+        raise BenchError(f"{where} {text}: not installed: {', '.join(missing)}. Install:\n  {INSTALL}")
     return names
 
 

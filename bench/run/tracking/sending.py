@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import socket
 import sys
 import threading
@@ -128,7 +129,7 @@ class Sender:
 
 def command(results: ResultsDir, name: str) -> str:
     """What to type to send what is missing."""
-    return f"python -m bench track {results.path} --to {name}"
+    return f"python -m bench track {shlex.quote(str(results.path))} --to {name}"
 
 
 @contextmanager

@@ -21,10 +21,13 @@ from PIL import Image
 from bench.base.files import read_rows
 from bench.base.labels import flat
 from bench.base.layers import write_yaml
+from bench.base.locks import lock
 from bench.run.store import CellDir, ResultsDir, Status, WorkState
 from bench.run.tracking.asked import mlflow_store, place
 from bench.run.tracking.records import SAMPLES, Sample, StepRecord
 
+FINISH_SECONDS = 300  # for uploads at the end; what is not up by then stays on disk
+OF_A_SUITE = ("tuning", "final")  # as `bench.protocol.suite` calls results directories of a workload
 LAUNCHERS = ("PMI_", "OMPI_", "MV2_", "MPI_")  # variables by which accelerate would look for other processes
 
 
@@ -41,7 +44,7 @@ class Tracker(ABC):
             del os.environ[name]
         PartialState(cpu=True)  # accelerate's trackers ask it whether this is the main process
         self.cell, self.config, self.place = cell, cell.config(), place(results.path)
-        self.project = results.path.absolute().name
+        self.project = project(results.path)
         self.place.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -94,8 +97,10 @@ class TensorBoard(Tracker):
         self.tracker.start()
         self._zero = _began(self.cell)
         writer = self.tracker.writer.file_writer
+        assert writer is not None  # until it is closed
+        self._writer = writer
         for summary in hparams(flat(self.config.model_dump(mode="json")), {"train/reward_mean": 0}):
-            writer.add_summary(summary)
+            self._writer.add_summary(summary)
         self.tracker.log({"config": f"```\n{write_yaml(self.config)}\n```"}, step=0)
         return self.cell.id
 
@@ -103,7 +108,7 @@ class TensorBoard(Tracker):
         """Numbers as scalars, samples as images with the bytes of their files: GIFs move in TensorBoard."""
         time = self._zero + (record.seconds or 0.0)
         for sample in record.samples:
-            self.tracker.writer.file_writer.add_summary(_image(sample), record.step, time)
+            self._writer.add_summary(_image(sample), record.step, time)
         self.tracker.log(record.numbers, step=record.step, walltime=time)  # and writes all of it to disk
 
     def finish(self, status: Status) -> None:
@@ -145,7 +150,9 @@ class Wandb(Tracker):
             dir=str(self.folder),
             resume=None if self.starts_anew else "allow",
             reinit="finish_previous",
-            settings=wandb.Settings(console="off", quiet=True, finish_timeout=300, finish_timeout_raises=True),
+            settings=wandb.Settings(
+                console="off", quiet=True, finish_timeout=FINISH_SECONDS, finish_timeout_raises=True
+            ),
         )
         self.tracker.start()
         self.tracker.store_init_configuration(self.config.model_dump(mode="json"))
@@ -180,6 +187,7 @@ class MLflow(Tracker):
         super().__init__(cell, results)
         self.store = mlflow_store(results.path)
         os.environ.pop("MLFLOW_RUN_ID", None)  # which stands over the cell's own
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # then it is told
 
     @property
     def at(self) -> str:
@@ -192,8 +200,12 @@ class MLflow(Tracker):
 
         mlflow.set_tracking_uri(self.store)
         project = os.environ.get("MLFLOW_EXPERIMENT_NAME") or self.project
-        own = str(self.place) in self.store
-        _create(project, (self.place / "mlflow").as_uri() if own else None)
+        if str(self.place) in self.store:
+            with (self.place / "mlflow.lock").open("a") as stream:
+                lock(stream, self.place, wait=True)  # two processes that make a database's tables fail
+                _create(project, (self.place / "mlflow").as_uri())
+        else:
+            _create(project, None)
         self.tracker = MLflowTracker(project, run_id=run, run_name=self.cell.id, tags=self.labels)
         self.tracker.start()
         self.run = self.tracker.active_run.info.run_id
@@ -232,6 +244,12 @@ KINDS: dict[str, type[Tracker]] = {"tensorboard": TensorBoard, "wandb": Wandb, "
 def tracker(name: str, cell: CellDir, results: ResultsDir) -> Tracker:
     """The tracker of that name for a cell; nothing is sent yet."""
     return KINDS[name](cell, results)
+
+
+def project(results: Path) -> str:
+    """What its runs stand under: the directory's name, of a suite's directories SUITE-WORKLOAD-final."""
+    parts = results.absolute().parts
+    return "-".join(parts[-3:]) if parts[-1] in OF_A_SUITE else parts[-1]
 
 
 def _began(cell: CellDir) -> float:
