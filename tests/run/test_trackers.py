@@ -21,8 +21,8 @@ from tests.support.running import DOTS, PAUSE, cell, environment, numbers, run_d
 pytestmark = pytest.mark.slow
 
 ALL = "tensorboard,wandb,mlflow"
-STEPS = 400
-LENGTH = ("train.eval_every=100", "train.checkpoint_every=10")
+STEPS, EVERY = 40, 10
+LENGTH = (f"train.eval_every={EVERY}", f"train.checkpoint_every={EVERY}")
 SETTINGS = [word for setting in LENGTH for word in ("--set", setting)]
 
 
@@ -37,6 +37,13 @@ def alive(pid: int) -> bool:
     return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
+def sent(directory: CellDir) -> bool:
+    """Whether all trackers have something of it."""
+    note = directory.path / sending.NOTE
+    notes = json.loads(note.read_text()) if note.exists() else {}
+    return len(notes) == 3 and all(run["step"] >= 0 for run in notes.values())
+
+
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tracked results directory whose training and sending were killed outright, and went on."""
@@ -47,21 +54,24 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("WANDB_MODE", "offline")
         for name in (asked.MLFLOW_URI, "MLFLOW_EXPERIMENT_NAME", "WANDB_DIR", "WANDB_PROJECT"):
             patch.delenv(name, raising=False)
-        process = WarmProcess(run, out.parent / "output", environment() | {PAUSE: "0.5"})
+        process = WarmProcess(run, out.parent / "output", environment() | {PAUSE: "0.2"})
 
-        def sent() -> int:
-            """The least that any tracker has of the training."""
-            notes = [json.loads(note.read_text()) for note in out.glob(f"cells/push*/{sending.NOTE}")]
-            return min((note["step"] for note in notes[0].values()), default=-1) if notes else -1
-
-        while sent() < 9 or len(json.loads(note(out).read_text())) < 3:
+        while (
+            not (logs := list(out.glob("cells/push*/metrics.jsonl"))) or len(read_rows(logs[0])) < 2 * EVERY
+        ):
             assert process.poll() is None, (out.parent / "output").read_text()
             time.sleep(0.05)
         directory = cell(out, "push")
+        training = status(directory)["pid"]
+        os.kill(training, signal.SIGSTOP)  # until all trackers are there, however long their imports take
+        while not all(sent(one) for one in ResultsDir(out).cells()):
+            assert process.poll() is None, (out.parent / "output").read_text()
+            time.sleep(0.05)
         senders = [sender_of(one) for one in (directory, cell(out, "base"))]
         process.kill()
+        os.kill(training, signal.SIGKILL)
         os.kill(senders[0], signal.SIGKILL)
-        while process.poll() is None or any(map(alive, senders)):  # the base model's sends what is left
+        while process.poll() is None or any(map(alive, [training, *senders])):
             time.sleep(0.05)
         assert len(read_rows(directory.metrics)) < STEPS
         final = run_dots(out, *arguments)
@@ -70,11 +80,6 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert status(directory)["state"] == WorkState.DONE
     assert [step for step, _ in tracked.rewards(directory)] == list(range(1, STEPS + 1))
     return out
-
-
-def note(out: Path) -> Path:
-    """tracking.json of the trained cell."""
-    return tracked.one(out, f"cells/push*/{sending.NOTE}")
 
 
 def run_of(directory: CellDir, name: str) -> str:
@@ -92,11 +97,11 @@ def test_tensorboard_has_every_step_once(killed: Path) -> None:
     folder = killed / "tracking" / "tensorboard"
     scalars = tracked.tensorboard(folder / push.id)
     assert scalars["train/reward_mean"] == [(n, float(np.float32(v))) for n, v in tracked.rewards(push)]
-    assert [step for step, _ in scalars["eval/brightness"]] == held_out(push) == [100, 200, 300, 400]
+    assert [step for step, _ in scalars["eval/brightness"]] == held_out(push) == [10, 20, 30, 40]
     assert "eval/brightness_se" in scalars
     images = tracked.tensorboard_images(folder / push.id)
-    assert images["samples/01"][-1] == (400, (push.path / "samples/000400/01.png").read_bytes())
-    assert [step for step, _ in images["samples/00"]] == [100, 200, 300, 400]
+    assert images["samples/01"][-1] == (STEPS, (push.path / f"samples/{STEPS:06d}/01.png").read_bytes())
+    assert [step for step, _ in images["samples/00"]] == [10, 20, 30, 40]
     assert [step for step, _ in tracked.tensorboard(folder / base.id)["eval/brightness"]] == [0]
 
 

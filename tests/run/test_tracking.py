@@ -11,13 +11,18 @@ from typing import ClassVar
 import pytest
 from PIL import Image
 
+from bench.base import registry
 from bench.base.errors import BenchError
 from bench.base.files import append_rows, cut_rows, read_rows, write_rows
+from bench.experiment.request import Options, build
+from bench.run import process
 from bench.run.checkpoints import Checkpoints
+from bench.run.experiment import plan
+from bench.run.process import HowToRun, Machines
 from bench.run.store import CellDir, CellInUse, Status, WorkState
 from bench.run.tracking import asked, beside, sending, trackers
 from bench.run.tracking.records import StepRecord, records, settled
-from tests.support.running import cell, here, train_dots
+from tests.support.running import DOTS, PLUGIN, cell, here, train_dots
 
 
 class Remembering(trackers.Tracker):
@@ -64,9 +69,6 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Remembering]]:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A results directory of six steps, evaluated at every second one."""
     with pytest.MonkeyPatch.context() as patch:
-        from bench.base import registry
-        from tests.support.running import PLUGIN
-
         patch.syspath_prepend(str(PLUGIN))
         registry.entries.cache_clear()
         out = tmp_path_factory.mktemp("trained") / "dots"
@@ -306,6 +308,52 @@ def test_a_server_needs_no_database_here(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_directories_of_a_suite_are_told_apart() -> None:
     assert trackers.project(Path("/data/results/demo")) == "demo"
     assert trackers.project(Path("/data/results/mine/tiny-clip/final")) == "mine-tiny-clip-final"
+
+
+def test_beside_a_cell_one_process_sends_it_and_sees_no_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = Options(methods="full_bp", steps=1, out=tmp_path)
+    work = plan(build(config), force=False).todo[-1]
+    work.directory.path.mkdir(parents=True)
+    started: list[tuple[list[str], dict[str, str]]] = []
+
+    def start(command: list[str], output: Path, variables: dict[str, str]) -> Ended:
+        started.append((command, variables))
+        return Ended(0)
+
+    monkeypatch.setattr(process, "_cold", start)
+    assert process.sender_of(work, HowToRun(), os.environ, warm=False) is None
+    monkeypatch.setenv(asked.VARIABLE, "tensorboard,mlflow")
+    second = HowToRun(machines=Machines(2, 1))
+    assert process.sender_of(work, second, os.environ, warm=False) is None
+    sender = process.sender_of(work, HowToRun(2), os.environ, warm=False)
+    assert sender is not None and sender.output == work.directory.path / beside.OUTPUT
+    ((command, variables),) = started
+    assert command[1:] == [
+        "-m",
+        "bench",
+        "track-cell",
+        str(work.directory.path),
+        "--to",
+        "tensorboard,mlflow",
+    ]
+    assert variables["CUDA_VISIBLE_DEVICES"] == ""
+
+
+@pytest.mark.slow
+def test_of_a_finished_run_it_is_said_how_it_can_be_sent(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asked, "installed", lambda package: True)
+    monkeypatch.syspath_prepend(str(PLUGIN))
+    arguments = ("--model", DOTS, "--methods", "push", "--steps", "6", "--set", "train.eval_every=2")
+    registry.entries.cache_clear()
+    found = here("run", "--out", trained, *arguments, "--track", "wandb")
+    registry.entries.cache_clear()
+    assert found.returncode == 0
+    assert "nothing to run" in found.stdout
+    assert f"python -m bench track {trained} --to wandb" in found.stdout
 
 
 def test_nothing_is_tracked_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

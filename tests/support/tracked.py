@@ -37,7 +37,7 @@ def tensorboard_images(folder: Path) -> dict[str, list[tuple[int, bytes]]]:
 
 def wandb_records(file: Path) -> Iterator[Any]:
     """The messages in a run's .wandb file."""
-    from wandb.proto.wandb_internal_pb2 import Record
+    from wandb.proto.wandb_internal_pb2 import Record  # pyright: ignore[reportAttributeAccessIssue]
 
     data, at, parts = file.read_bytes(), HEADER, b""
     assert data[:4] == b":W&B"

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -50,6 +51,11 @@ def checked(text: str, where: str) -> tuple[str, ...]:
 def asked() -> tuple[str, ...]:
     """What `--track` said, here or in the process that started this one. Raises BenchError as `checked`."""
     return checked(os.environ.get(VARIABLE, ""), VARIABLE)
+
+
+def later(results: Path, names: Sequence[str]) -> str:
+    """What to type to send what trackers lack of a results directory."""
+    return f"python -m bench track {shlex.quote(str(results))} --to {','.join(names)}"
 
 
 def _needed(names: Sequence[str]) -> list[str]:

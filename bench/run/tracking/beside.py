@@ -17,7 +17,7 @@ COMMAND = "track-cell"
 OUTPUT = "tracking.txt"
 TOLD = "caution: "  # how lines of its output begin that are passed on
 QUIET_SECONDS = 3.0  # before it is said what is waited for
-PATIENCE = 120.0  # seconds to wait at the end for what is still being sent
+PATIENCE = 600.0  # seconds to wait at the end for what is still being sent; trackers give up before
 POLL_SECONDS = 0.1
 
 _told = set[str]()  # of this process: one tracker that is not there is told of once, not for every cell

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import socket
 import sys
 import threading
@@ -25,6 +24,7 @@ from bench.base.errors import BenchError
 from bench.base.files import read_json, write_atomically
 from bench.base.locks import lock
 from bench.run.store import CellDir, CellInUse, ResultsDir
+from bench.run.tracking.asked import later
 from bench.run.tracking.beside import TOLD
 from bench.run.tracking.records import digest, records, settled
 from bench.run.tracking.trackers import Tracker, tracker
@@ -84,6 +84,7 @@ class Sender:
         last = found.last()
         self._sent[name] = _Sent(found, last, digest(records(self.cell, -1, last)))
         self._note(name, run)
+        self._send(name)  # before others are loaded, which takes some of them long
 
     def _is_kept(self, noted: dict[str, Any]) -> bool:
         """Whether what was sent is still what the cell's files begin with."""
@@ -122,14 +123,9 @@ class Sender:
             told = " ".join(str(error if isinstance(error, BenchError) else reason).split())
             print(
                 f"{TOLD}{name} cannot be reached or refuses what it is sent ({told}). The training goes on; "
-                f"what is missing can be sent later:  {command(self.results, name)}",
+                f"what is missing can be sent later:  {later(self.results.path, [name])}",
                 flush=True,
             )
-
-
-def command(results: ResultsDir, name: str) -> str:
-    """What to type to send what is missing."""
-    return f"python -m bench track {shlex.quote(str(results.path))} --to {name}"
 
 
 @contextmanager

@@ -206,6 +206,8 @@ class MLflow(Tracker):
                 _create(project, (self.place / "mlflow").as_uri())
         else:
             _create(project, None)
+        if mlflow.active_run() is not None:  # of a cell that could not be sent to the end
+            mlflow.end_run("KILLED")
         self.tracker = MLflowTracker(project, run_id=run, run_name=self.cell.id, tags=self.labels)
         self.tracker.start()
         self.run = self.tracker.active_run.info.run_id
@@ -262,7 +264,7 @@ def _began(cell: CellDir) -> float:
 
 def _image(sample: Sample) -> Any:
     """As TensorBoard's own message, with the bytes of the file."""
-    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 
     data = sample.file.read_bytes()
     with Image.open(io.BytesIO(data)) as picture:
