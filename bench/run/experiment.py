@@ -184,7 +184,10 @@ def run(
         for text in _further(planned):
             plain(console, text, "yellow")
         if names := asked.asked():
-            plain(console, f"what trackers lack is sent by  {asked.later(planned.results.path, names)}")
+            plain(
+                console,
+                f"what trackers do not have yet is sent by  {asked.later(planned.results.path, names)}",
+            )
         return Ended(0)
     gpus = on_this_machine()
     models = [work.config.model.name for work in planned.todo]

@@ -352,7 +352,7 @@ def test_of_a_finished_run_it_is_said_how_it_can_be_sent(
     found = here("run", "--out", trained, *arguments, "--track", "wandb")
     registry.entries.cache_clear()
     assert found.returncode == 0
-    assert "nothing to run" in found.stdout
+    assert "nothing to run" in " ".join(found.stdout.split())
     assert f"python -m bench track {trained} --to wandb" in found.stdout
 
 
