@@ -15,6 +15,7 @@ from bench.run.slurm.job import CellJob
 from bench.run.slurm.submit import Sent
 from bench.run.slurm.sweep import SweepRequest
 from bench.run.store import ResultsDir, WorkState
+from bench.run.tracking import asked
 from bench.run.work import CellWork
 from tests.run.slurm.fakes import SBATCH, Programs
 from tests.support.running import DOTS, command, environment, plan_dots
@@ -73,15 +74,18 @@ def test_profile_reaches_sbatch(tmp_path: Path, todo: list[CellWork], programs: 
     assert (report["partition"], report["account"], "gres" in report) == ("gpu", "me", False)
 
 
-def test_jobs_know_the_gpus_of_the_profile_and_the_device_that_was_asked_for(
+def test_jobs_know_the_gpus_of_the_profile_and_the_device_and_trackers_that_were_asked_for(
     tmp_path: Path, todo: list[CellWork], programs: Programs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(devices.VARIABLE, "cuda")
+    monkeypatch.setattr(asked, "installed", lambda package: True)
+    monkeypatch.setenv(asked.VARIABLE, "wandb,mlflow")
     found = sent(tmp_path, todo, gres="gpu:v100:2").submission
     assert found is not None
     folder = tmp_path / "out" / record.FOLDER / found.name
     jobs = [DelayedSubmission.load(file).function for file in folder.glob("77_*_submitted.pkl")]
-    assert {(job.gpus, job.device) for job in jobs if isinstance(job, CellJob)} == {(2, "cuda")}
+    told = {(job.gpus, job.device, job.track) for job in jobs if isinstance(job, CellJob)}
+    assert told == {(2, "cuda", "wandb,mlflow")}
     assert len(jobs) == len(todo)
 
 
