@@ -8,6 +8,7 @@ diffusers converts (kohya's), of any rank, alpha and targets.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import partial
 from inspect import signature
 from pathlib import Path
@@ -17,9 +18,11 @@ from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
 from diffusers.utils.state_dict_utils import convert_unet_state_dict_to_peft
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from bench.base.errors import BenchError
+from bench.base.files import write_atomically
 from bench.base.whole import some
 from bench.models.blueprints import blueprint_of
 from bench.models.lora import ADAPTER, lora_parameters
@@ -37,13 +40,29 @@ Tensors = dict[str, Tensor]
 
 
 def save_lora(pipeline: Pipeline, directory: Path) -> None:
-    """Write the network's LoRA, alpha included."""
+    """Write the network's LoRA, alpha included: the same LoRA gives the same bytes."""
     name, network = _network(pipeline)
-    layers = {
-        f"{name}_lora_layers": dict(get_peft_model_state_dict(network, adapter_name=ADAPTER)),
-        f"{name}_lora_adapter_metadata": network.peft_config[ADAPTER].to_dict(),
-    }
-    type(pipeline).save_lora_weights(directory, **layers)
+    layers = dict(get_peft_model_state_dict(network, adapter_name=ADAPTER))
+    settings = {f"{name}.{key}": value for key, value in network.peft_config[ADAPTER].to_dict().items()}
+    # As diffusers writes it, but for sets, which it lists in another order in every process.
+    about = {LORA_ADAPTER_METADATA_KEY: json.dumps(settings, indent=2, sort_keys=True, default=sorted)}
+
+    def write(tensors: Tensors, file: str) -> None:
+        write_atomically(Path(file), packed(tensors, about))
+
+    type(pipeline).save_lora_weights(directory, **{f"{name}_lora_layers": layers}, save_function=write)
+
+
+def packed(tensors: Tensors, about: Mapping[str, str]) -> bytes:
+    """A safetensors file with this metadata, the same bytes for the same contents: the library writes
+    metadata in any order."""
+    data = save(tensors, {"format": "pt", **about})
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
+    return len(text).to_bytes(8, "little") + text + data[end:]
 
 
 def load_lora(pipeline: Pipeline, place: Path) -> None:

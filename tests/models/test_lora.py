@@ -1,10 +1,12 @@
 """The LoRA: perturbed sample by sample, saved and loaded."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from safetensors import safe_open
 from torch import Tensor
 
 from bench.base.errors import BenchError
@@ -194,6 +196,23 @@ def test_saved_lora_gives_the_same_picture_in_plain_diffusers(alpha: float | Non
     tuned = diffusers_picture(pipeline, chain, x)
     torch.testing.assert_close(picture(chain, x), tuned, rtol=0, atol=2e-4)
     assert float((tuned - base).abs().max()) > 0.01
+
+
+def test_a_saved_lora_is_the_same_bytes_each_time_and_readable_as_other_files_are(tmp_path: Path) -> None:
+    """The library's own order of metadata changes from file to file, that of a set between processes."""
+    chain, found = image_chain(steps=2, lora=LoraConfig(rank=2, alpha=6)), set[bytes]()
+    for n in range(8):
+        chain.save_lora(tmp_path / str(n))
+        found.add((tmp_path / str(n) / "pytorch_lora_weights.safetensors").read_bytes())
+    assert len(found) == 1
+    file = tmp_path / "0" / "pytorch_lora_weights.safetensors"
+    with safe_open(file, framework="pt") as opened:
+        about = json.loads(opened.metadata()["lora_adapter_metadata"])
+    assert list(about) == sorted(about)
+    assert about["unet.target_modules"] == sorted(chain.config.lora.targets)
+    assert about["unet.lora_alpha"] == 6
+    (tmp_path / "plain").touch()
+    assert file.stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 @pytest.mark.slow
