@@ -65,6 +65,15 @@ def packed(tensors: Tensors, about: Mapping[str, str]) -> bytes:
     return len(text).to_bytes(8, "little") + text + data[end:]
 
 
+def read_saved(place: Path) -> tuple[Tensors, dict[str, Any]]:
+    """Tensors and settings of a LoRA that `save_lora` wrote, under diffusers' names. Raises BenchError."""
+    file = weights_file(place)
+    tensors, settings = _open(file)
+    if settings is None:
+        raise BenchError(f"{file}: has no {LORA_ADAPTER_METADATA_KEY}, which a cell's LoRA has")
+    return tensors, settings
+
+
 def load_lora(pipeline: Pipeline, place: Path) -> None:
     """Replace the network's LoRA by the one in a file or directory; its parameters are float32 and trainable.
 

@@ -6,14 +6,16 @@ from pathlib import Path
 
 from bench.base.errors import BenchError
 
+DIFFUSERS_WEIGHTS = "pytorch_lora_weights.safetensors"
 PEFT_WEIGHTS, PEFT_SETTINGS = "adapter_model.safetensors", "adapter_config.json"
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 
 
 def weights_file(place: Path) -> Path:
-    """The one .safetensors file of a LoRA: `place` itself, or in the directory that it is.
+    """The .safetensors file of a LoRA: `place` itself, or in the directory that it is.
 
-    Raises BenchError if there is none or more than one, and for PyTorch's own files.
+    Of several it is the one with diffusers' own name, which diffusers would take. Raises BenchError if there
+    is none, or several without that one, and for PyTorch's own files.
     """
     if place.is_file():
         if place.suffix == ".safetensors":
@@ -22,6 +24,8 @@ def weights_file(place: Path) -> Path:
     found = sorted(place.glob("*.safetensors"))
     if (place / PEFT_SETTINGS).is_file() and place / PEFT_WEIGHTS in found:
         return place / PEFT_WEIGHTS
+    if len(found) > 1 and place / DIFFUSERS_WEIGHTS in found:
+        return place / DIFFUSERS_WEIGHTS
     if len(found) > 1:
         names = ", ".join(file.name for file in found)
         raise BenchError(
