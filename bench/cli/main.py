@@ -16,6 +16,7 @@ from bench.cli import (
     completing,
     completion,
     cost,
+    export,
     gradients,
     leaderboard,
     new,
@@ -195,7 +196,7 @@ COMMANDS = (
     *(compare.compare, compare.merge),
     *(doctor, fetch, run.evaluate, new.new, completion.completion, schema.schema),
     *(protocol.suite, protocol.tune, leaderboard.leaderboard),
-    track.track,
+    *(export.export, track.track),
     *(slurm.submit, slurm.status, slurm.cancel, slurm.retry, slurm.logs),
     *(cost.profile, cost.plan),
 )

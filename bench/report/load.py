@@ -149,6 +149,15 @@ def load(results_dir: Path, *others: Path) -> Results:
     return Results(results_dir, _request(places, notes), cells, tuple(notes), others)
 
 
+def load_with(cell: CellDir) -> Results:
+    """The results directory that a cell is in, or the cell alone if it lies elsewhere. Raises BenchError."""
+    directory = cell.path.absolute().parent
+    if directory.name == "cells":
+        return load(directory.parent)
+    notes: list[str] = []
+    return Results(directory, {}, (_cell(cell, notes),), tuple(notes))
+
+
 def one_of(places: Sequence[WorkDir], notes: list[str]) -> WorkDir:
     """Which directory of a cell or a gradient profile is read. Notes where it has other numbers."""
     if len(places) == 1:

@@ -94,6 +94,16 @@ def lines(contest: Contest) -> list[Line]:
     return [replace(line, p=own) for line, own in zip(found, p, strict=True)]
 
 
+def line_of(results: Results, cell: CellResults) -> Line | None:
+    """The line of one training alone, as if it were its method's only seed, without a claim. None if it was
+    not evaluated, or is the base model's."""
+    for contest in contests(results):
+        for group in contest.groups:
+            if any(cell is other for other in group.cells):
+                return _line(contest, replace(group, cells=(cell,), left_out=()), is_base=False)
+    return None
+
+
 def _line(contest: Contest, group: Group, is_base: bool) -> Line:
     term, share = steering_term(group.cells)
     gains = {r: NOTHING if is_base else contest.gain(group, r) for r in contest.rewards if r != DIVERSITY}

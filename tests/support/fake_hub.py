@@ -1,5 +1,5 @@
 """A Hugging Face hub on this machine, for tests: the endpoints that huggingface_hub 2.4's
-`snapshot_download` uses, with the failures that a real one has.
+`snapshot_download`, `create_repo` and `upload_folder` use, with the failures that a real one has.
 
     with FakeHub() as hub:
         hub.add("org/model", {"config.json": b"{}"})
@@ -10,6 +10,7 @@ In the test's own process: `hub.use(monkeypatch, tmp_path)`.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import threading
@@ -83,6 +84,7 @@ class FakeHub:
     def __init__(self) -> None:
         self.repositories: dict[str, Repository] = {}
         self.requests: list[Asked] = []
+        self.user: dict[str, Any] = {"name": "me", "orgs": [{"name": "us"}]}  # whose token GOOD_TOKEN is
         hub = self
 
         class Handler(_Handler):
@@ -152,8 +154,11 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path).lstrip("/")
         self.fake.requests.append(Asked(self.command, path, self.headers["Range"]))
+        if path == "api/whoami-v2":
+            self._json(self.fake.user) if self._allowed else self._refuse(401, "")
+            return
         name, repository, rest = self._repository(path.removeprefix("api/").removeprefix("models/"))
-        allowed = self.headers["Authorization"] == f"Bearer {GOOD_TOKEN}"
+        allowed = self._allowed
         if repository is None or (repository.private and not allowed):
             self._refuse(404 if allowed or repository is None else 401, "RepoNotFound")
         elif path.startswith("api/"):
@@ -162,6 +167,47 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(403 if self.headers["Authorization"] else 401, "GatedRepo")
         else:
             self._file(repository, rest)
+
+    def do_POST(self) -> None:
+        path = urlsplit(self.path).path.lstrip("/")
+        self.fake.requests.append(Asked("POST", path, None))
+        data = self.rfile.read(int(self.headers["Content-Length"]))
+        if not self._allowed:
+            self._refuse(401, "")
+        elif path == "api/repos/create":
+            self._create(json.loads(data))
+        elif path == "api/validate-yaml":
+            self._json({"warnings": []})
+        else:
+            name, repository, rest = self._repository(path.removeprefix("api/models/"))
+            if repository is None:
+                self._refuse(404, "RepoNotFound")
+            elif rest[0] == "preupload":
+                files = [file["path"] for file in json.loads(data)["files"]]
+                self._json(
+                    {"files": [{"path": f, "uploadMode": "regular", "shouldIgnore": False} for f in files]}
+                )
+            else:
+                self._commit(name, repository, [json.loads(line) for line in data.splitlines()])
+
+    def _create(self, asked: dict[str, Any]) -> None:
+        name = f"{asked['organization'] or self.fake.user['name']}/{asked['name']}"
+        if name in self.fake.repositories:
+            self._json({"url": f"{self.fake.url}/{name}"}, 409)
+        else:
+            self.fake.add(name, {}, private=asked["visibility"] == "private")
+            self._json({"url": f"{self.fake.url}/{name}"})
+
+    def _commit(self, name: str, repository: Repository, lines: list[dict[str, Any]]) -> None:
+        for line in lines:
+            if line["key"] == "file":
+                repository.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+        sha = repository.sha
+        self._json({"commitUrl": f"{self.fake.url}/{name}/commit/{sha}", "commitOid": sha})
+
+    @property
+    def _allowed(self) -> bool:
+        return self.headers["Authorization"] == f"Bearer {GOOD_TOKEN}"
 
     def _repository(self, path: str) -> tuple[str, Repository | None, list[str]]:
         parts = path.split("/")
@@ -208,13 +254,13 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.wfile.write(data[start:])
 
-    def _json(self, value: object) -> None:
+    def _json(self, value: object, status: int = 200) -> None:
         data = json.dumps(value).encode()
-        self.send_response(200)
+        self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
-        if self.command == "GET":
+        if self.command != "HEAD":
             self.wfile.write(data)
 
     def _refuse(self, status: int, code: str) -> None:
