@@ -6,16 +6,14 @@ from pathlib import Path
 
 from bench.base.errors import BenchError
 
-DIFFUSERS_WEIGHTS = "pytorch_lora_weights.safetensors"
 PEFT_WEIGHTS, PEFT_SETTINGS = "adapter_model.safetensors", "adapter_config.json"
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 
 
 def weights_file(place: Path) -> Path:
-    """The .safetensors file of a LoRA: `place` itself, or in the directory that it is.
+    """The one .safetensors file of a LoRA: `place` itself, or in the directory that it is.
 
-    Of several it is the one with diffusers' own name, which diffusers would take. Raises BenchError if there
-    is none, or several without that one, and for PyTorch's own files.
+    Raises BenchError if there is none or more than one, and for PyTorch's own files.
     """
     if place.is_file():
         if place.suffix == ".safetensors":
@@ -24,8 +22,6 @@ def weights_file(place: Path) -> Path:
     found = sorted(place.glob("*.safetensors"))
     if (place / PEFT_SETTINGS).is_file() and place / PEFT_WEIGHTS in found:
         return place / PEFT_WEIGHTS
-    if len(found) > 1 and place / DIFFUSERS_WEIGHTS in found:
-        return place / DIFFUSERS_WEIGHTS
     if len(found) > 1:
         names = ", ".join(file.name for file in found)
         raise BenchError(

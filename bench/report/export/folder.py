@@ -12,7 +12,7 @@ from bench.base.filmstrip import frames_in, opened
 from bench.experiment.settings import CellConfig
 from bench.models.lora_files import packed, read_saved
 from bench.models.lora_kohya import to_kohya
-from bench.models.lora_place import DIFFUSERS_WEIGHTS, weights_file
+from bench.models.lora_place import weights_file
 from bench.report.export import card
 from bench.report.grid import picture_sheets, prompts_in_order
 from bench.report.load import CellResults, load_with
@@ -74,9 +74,9 @@ def build(cell: CellDir, place: str | None) -> Export:
     whole = weights_file(cell.path / "lora")
     name = cell.id.rpartition("-")[0]
     kohya, without = _kohya(config, whole)
-    files: Files = {DIFFUSERS_WEIGHTS: whole.read_bytes()}
-    if kohya:
-        files[f"{name}_kohya.safetensors"] = kohya
+    # In a folder of its own: two files side by side would leave open which one is loaded.
+    kohya_file = f"kohya/{name}.safetensors"
+    files: Files = {whole.name: whole.read_bytes()} | ({kohya_file: kohya} if kohya else {})
     sheets = _sheets(line)
     examples, pictures = _examples(found)
     files |= sheets | pictures
@@ -88,7 +88,7 @@ def build(cell: CellDir, place: str | None) -> Export:
         everyone=_of_all_seeds(line, found),
         name=place.partition("/")[2] if place else name,
         place=place or "FOLDER",
-        kohya=f"{name}_kohya.safetensors" if kohya else None,
+        kohya=kohya_file if kohya else None,
         without_kohya=without,
         sheets=tuple(sheets),
         examples=examples,

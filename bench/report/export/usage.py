@@ -33,7 +33,7 @@ def snippet(config: CellConfig, place: str, prompt: str) -> str | None:
     lines.append(f"pipe.load_lora_weights({place!r})")
     drawn = f"pipe({prompt!r}, {', '.join(_arguments(model))})"
     if clips:
-        lines += [f"frames = {drawn}.frames[0]", "export_to_gif(frames, 'clip.gif')"]
+        lines += [f"frames = {drawn}.frames[0]", "export_to_gif(frames, 'clip.gif', fps=8)"]
     else:
         lines += [f"image = {drawn}.images[0]", "image.save('picture.png')"]
     return "\n".join([*imports, "", *lines])
@@ -61,7 +61,7 @@ def _options(model: ModelConfig) -> list[str]:
         found.append(f"revision={model.revision!r}")
     if model.variant:
         found.append(f"variant={model.variant!r}")
-    if not model.t5:
+    if not model.t5 or _where(model) == "FLOW_DIR":  # which has no T5
         found += [f"{T5}=None", "tokenizer_3=None"]
     return [*found, "unet=unet"] if model.family == "video" else found
 
@@ -72,7 +72,7 @@ def _arguments(model: ModelConfig) -> list[str]:
     if model.pixels is not None:
         found += [f"height={model.pixels[0]}", f"width={model.pixels[1]}"]
     if model.frames is not None:
-        found.append(f"num_frames={model.frames}")
+        found += [f"num_frames={model.frames}", "output_type='pil'"]
     if model.t5_tokens is not None:
         found.append(f"max_sequence_length={model.t5_tokens}")
     return found
