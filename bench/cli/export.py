@@ -31,7 +31,7 @@ def export(
         raise BenchError("--public: only with --push ORG/NAME")
     from bench.run.store import CellDir
 
-    directory = CellDir(cell)
+    directory = CellDir(cell.resolve())
     if push is not None:
         from bench.data import hub_push
 

@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from bench.base.errors import BenchError
 from bench.base.layers import shipped
@@ -21,6 +23,7 @@ from bench.report.export.base_model import UNKNOWN, base_model
 from bench.report.export.usage import snippet
 from bench.run.store import CellDir
 from tests.report import fake
+from tests.support.fake_hub import GOOD_TOKEN, FakeHub
 from tests.support.running import here
 
 LORA = "lora/pytorch_lora_weights.safetensors"
@@ -84,7 +87,7 @@ def test_the_card_has_the_numbers_of_its_own_run_and_those_of_all_seeds(fight: P
     both = pd.concat([gain, scores(cell_of(fight, "full_bp-tiny-clip-s1")) - base])
     shown = re.search(r"over all 2 training runs of this setting, .*: ([+-][0-9.]+) ± 0\.\d+\.\n", text)
     assert shown is not None and float(shown[1]) == pytest.approx(both.mean(), abs=1e-3)
-    assert "Training was on clip alone" in text and "lower than the base model's: diversity, jpeg" in text
+    assert "Training was on clip alone" in text and "lower than the base model's: jpeg." in text
     assert "not clearly above zero" not in text
 
 
@@ -177,6 +180,46 @@ def test_a_pushed_ones_card_loads_it_from_the_hub(fight: Path) -> None:
     header, text, _ = exported(cell_of(fight), "us/lora")
     assert header["model-index"][0]["name"] == "lora" and text.startswith("\n# lora\n")
     assert "pipe.load_lora_weights('us/lora')" in text
+
+
+@pytest.mark.slow
+def test_clips_stand_beside_the_base_models_as_gif(fight: Path) -> None:
+    clip, about = Image.new("RGB", (8, 4)), PngInfo()
+    about.add_text("frames", "2")
+    for cell in (cell_of(fight), cell_of(fight, "base")):
+        config = yaml.safe_load((cell / "config.yaml").read_text())
+        config["model"]["config"] |= {"family": "video", "frames": 2}
+        (cell / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+        for file in cell.glob("samples/*/*.png"):
+            clip.save(file, pnginfo=about)
+            file.with_suffix(".gif").write_bytes(cell.name.encode())
+    header, text, made = exported(cell_of(fight))
+    assert made.files["images/base_0.gif"] == cell_of(fight, "base").name.encode()
+    assert f"| {fake.PROMPTS[0]} | ![before](<images/base_0.gif>) | ![after](<images/0.gif>) |\n" in text
+    assert header["pipeline_tag"] == "text-to-video"
+    assert header["widget"][0] == {"text": fake.PROMPTS[0], "output": {"url": "images/0.gif"}}
+    assert made.lacks == (
+        "no file in kohya's key style: kohya's programs have no names for models of family video",
+    )
+
+
+@pytest.mark.slow
+def test_pushed_it_is_what_the_folder_holds(
+    fight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    with FakeHub() as hub:
+        hub.use(monkeypatch, tmp_path / "home")
+        refused = here("export", cell_of(fight), "--to", out, "--push", "us/lora")
+        assert refused.returncode == 2 and "there is no token of the hub" in refused.stderr
+        assert not out.exists()
+        monkeypatch.setenv("HF_TOKEN", GOOD_TOKEN)
+        done = here("export", cell_of(fight), "--to", out, "--push", "us/lora")
+        assert done.returncode == 0 and done.stdout.endswith(f"\n{hub.url}/us/lora\n"), done.stderr
+        made = hub.repositories["us/lora"]
+    assert made.private
+    assert made.files == {p.relative_to(out).as_posix(): p.read_bytes() for p in out.rglob("*.*")}
+    assert b"pipe.load_lora_weights('us/lora')" in made.files["README.md"]
 
 
 def test_base_models_and_licences_are_those_of_the_source() -> None:

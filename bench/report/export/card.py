@@ -33,10 +33,11 @@ FILE = "README.md"
 
 @dataclass(frozen=True)
 class Example:
-    """A picture or a clip of the folder, and its prompt."""
+    """A picture or clip of the folder, and its prompt. before: of a clip, the base model's of that noise."""
 
     file: str
     prompt: str
+    before: str | None
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,7 @@ def _cost(exported: Exported) -> str:
         f"{cost.seconds:.0f} s of training",
         f"{cost.memory / MIB:.0f} MiB at the peak",
     ]
-    known = [part for part in parts if not part.startswith("nan")]
+    known = [part for part in parts if not part.startswith(("nan", NONE))]
     return ", ".join([*known, *([f"on {device}"] if device else [])])
 
 

@@ -3,6 +3,7 @@ results beside it give the same bytes."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -72,13 +73,13 @@ def build(cell: CellDir, place: str | None) -> Export:
     if line is None:
         raise BenchError(f"{found.problem or f'{cell.path}: no evaluation to write a card of'}")
     whole = weights_file(cell.path / "lora")
-    name = cell.id.rpartition("-")[0]
+    name = re.sub(r"-[0-9a-f]{8}$", "", cell.id)  # without its digest
     kohya, without = _kohya(config, whole)
     # In a folder of its own: two files side by side would leave open which one is loaded.
     kohya_file = f"kohya/{name}.safetensors"
     files: Files = {whole.name: whole.read_bytes()} | ({kohya_file: kohya} if kohya else {})
     sheets = _sheets(line)
-    examples, pictures = _examples(found)
+    examples, pictures = _examples(found, line.contest.base_cell)
     files |= sheets | pictures
     prompts = prompts_in_order(found)
     exported = card.Exported(
@@ -145,18 +146,22 @@ def _sheets(line: Line) -> Files:
     return {name: sheet.png for name, sheet in zip(names, found, strict=True)}
 
 
-def _examples(cell: CellResults) -> tuple[tuple[card.Example, ...], Files]:
-    """Its first pictures, or clips as GIF, of the last evaluation."""
+def _examples(cell: CellResults, base: CellResults | None) -> tuple[tuple[card.Example, ...], Files]:
+    """The first pictures of the last evaluation. Clips as GIF, beside each the base model's of its noise."""
     prompts, examples, files = prompts_in_order(cell), list[card.Example](), Files()
+    before = base.pictures.files if base is not None else {}
     for n, stored in sorted(cell.pictures.files.items())[:GALLERY]:
-        file = stored
         with opened(stored) as image:
-            if frames_in(image) > 1:
-                file = stored.with_suffix(".gif")
-        if n < len(prompts) and file.is_file():
-            name = f"{IMAGES}/{file.name}"
-            files[name] = file.read_bytes()
-            examples.append(card.Example(name, prompts[n]))
+            clip = frames_in(image) > 1
+        file = stored.with_suffix(".gif") if clip else stored
+        if n >= len(prompts) or not file.is_file():
+            continue
+        name, other = f"{IMAGES}/{file.name}", None
+        files[name] = file.read_bytes()
+        if clip and n in before and (gif := before[n].with_suffix(".gif")).is_file():
+            other = f"{IMAGES}/base_{file.name}"
+            files[other] = gif.read_bytes()
+        examples.append(card.Example(name, prompts[n], other))
     return tuple(examples), files
 
 
