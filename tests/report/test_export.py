@@ -250,8 +250,7 @@ def test_lines_for_diffusers_load_what_the_settings_name(fight: Path) -> None:
         "num_inference_steps=6, guidance_scale=3.5, height=512, width=512, max_sequence_length=128"
         in found["flux1"]
     )
-    assert (
-        "Unet3D.from_pretrained('damo-vilab/text-to-video-ms-1.7b', subfolder='unet')" in found["modelscope"]
-    )
+    network = "'damo-vilab/text-to-video-ms-1.7b', subfolder='unet', torch_dtype=torch.float16"
+    assert f"unet = Unet3D.from_pretrained({network})\n" in found["modelscope"]
     private = config.model.model_copy(update={"config": ModelConfig(source="path:/home/me/model")})
     assert "/home/me" not in str(snippet(config.model_copy(update={"model": private}), "us/lora", "a"))

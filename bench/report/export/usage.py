@@ -26,7 +26,7 @@ def snippet(config: CellConfig, place: str, prompt: str) -> str | None:
         imports.append(f"from bench.models.embedded import {where}")
     if model.family == "video":  # diffusers gives adapters to its UNets of pictures alone
         imports.append("from bench.models.unet3d import Unet3D")
-        lines.append(f"unet = Unet3D.from_pretrained({_network(model)}, subfolder='unet')")
+        lines.append(f"unet = Unet3D.from_pretrained({_network(model)}, subfolder='unet', {_dtype(model)})")
     lines.append(f"pipe = DiffusionPipeline.from_pretrained({', '.join([where, *_options(model)])})")
     if scheduler:
         lines.append(f"pipe.scheduler = {scheduler}.from_config(pipe.scheduler.config)")
@@ -53,9 +53,13 @@ def _network(model: ModelConfig) -> str:
     return UNSAID if model.unet_path or model.unet_source else _where(model)
 
 
+def _dtype(model: ModelConfig) -> str:
+    return f"torch_dtype=torch.{DTYPES.get(model.dtype, model.dtype)}"
+
+
 def _options(model: ModelConfig) -> list[str]:
     """Of loading the pipeline."""
-    found = [f"torch_dtype=torch.{DTYPES.get(model.dtype, model.dtype)}"]
+    found = [_dtype(model)]
     from_hub = model.path is None and (model.source or "").startswith("hub:")
     if from_hub and model.revision:
         found.append(f"revision={model.revision!r}")
