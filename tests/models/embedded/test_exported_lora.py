@@ -39,7 +39,7 @@ def one_thread() -> Any:
 def trained(root: Path, model: str) -> tuple[CellDir, Any]:
     """A made-up cell with the LoRA of a real model, and that model."""
     (cell,) = (fake.write(root, ["full_bp"], pictures=False) / "cells").glob("full_bp-*")
-    config = model_settings(model, typed(["model.steps=3", "model.lora.rank=2", "model.lora.alpha=6"]))
+    config = model_settings(model, typed(["model.steps=4", "model.lora.rank=2", "model.lora.alpha=6"]))
     chain = load_chain(config, CPU)
     torch.manual_seed(2)
     fill(chain, 0.15)
@@ -79,7 +79,7 @@ def test_it_draws_the_cells_pictures_in_diffusers_and_here(
     ours = drawn(chain, x)
     pipe = by_diffusers((out / "README.md").read_text(), out, tmp_path, monkeypatch)
     options: dict[str, Any] = {"num_frames": ours.shape[1]} if model == "tiny-video" else {}
-    arguments = {"num_inference_steps": 3, "guidance_scale": 1.0, "output_type": "pt", **options}
+    arguments = {"num_inference_steps": 4, "guidance_scale": 1.0, "output_type": "pt", **options}
     for adapter in (True, False):
         if not adapter:
             pipe.unload_lora_weights()
