@@ -37,7 +37,10 @@ def one_thread() -> Any:
 
 
 def trained(root: Path, model: str) -> tuple[CellDir, Any]:
-    """A made-up cell with the LoRA of a real model, and that model."""
+    """A made-up cell with the LoRA of a real model, and that model.
+
+    4 steps: they divide 1,000, where DDIM's steps join in diffusers, too (docs/models.md).
+    """
     (cell,) = (fake.write(root, ["full_bp"], pictures=False) / "cells").glob("full_bp-*")
     config = model_settings(model, typed(["model.steps=4", "model.lora.rank=2", "model.lora.alpha=6"]))
     chain = load_chain(config, CPU)
