@@ -7,9 +7,10 @@ TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
 STAMP := .venv/.installed
 SCORERS := .venv/.scorers
+SITE := .venv/.site
 BIN := .venv/bin
 
-.PHONY: demo test test-fast test-full-size gpu-check lint venv scorers clean
+.PHONY: demo test test-fast test-full-size gpu-check lint docs venv scorers clean
 .DEFAULT_GOAL := demo
 
 venv: $(STAMP)
@@ -54,6 +55,14 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+# The documentation as a site in site/; a link that leads nowhere is an error.
+docs: $(SITE)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+$(SITE): $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[docs]' -c constraints.txt
+	touch $(SITE)
 
 clean:
 	rm -rf .venv
