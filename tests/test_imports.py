@@ -24,7 +24,7 @@ def test_the_mathematics_imports_base_alone() -> None:
 
 def test_nothing_lies_loose_in_the_package() -> None:
     loose = {path.name for path in (ROOT / "bench").iterdir() if path.is_file()}
-    assert loose == {"__init__.py", "__main__.py", "py.typed"}
+    assert loose == {"__init__.py", "__init__.pyi", "__main__.py", "py.typed"}
 
 
 def test_the_picture_in_the_docs_is_that_of_the_table() -> None:

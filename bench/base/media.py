@@ -41,6 +41,11 @@ def to_pil(image: Tensor) -> Image.Image:
     return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
 
 
+def still(media: Tensor) -> Image.Image:
+    """An image as it is; of a video [F, 3, H, W] its filmstrip, the frames side by side."""
+    return to_pil(media if media.ndim == 3 else torch.cat(list(media), dim=2))
+
+
 def files(media: Tensor) -> dict[str, bytes]:
     """The files, by suffix, of an image [3, H, W] (`.png`) or a video [F, 3, H, W] (`.png`, `.gif`).
 
@@ -48,11 +53,11 @@ def files(media: Tensor) -> dict[str, bytes]:
     """
     stream = io.BytesIO()
     if media.ndim == 3:
-        to_pil(media).save(stream, "PNG")
+        still(media).save(stream, "PNG")
         return {".png": stream.getvalue()}
     text = PngInfo()
     text.add_text(FRAMES, str(len(media)))
-    to_pil(torch.cat(list(media), dim=2)).save(stream, "PNG", pnginfo=text)
+    still(media).save(stream, "PNG", pnginfo=text)
     return {".png": stream.getvalue(), ".gif": _gif(media)}
 
 

@@ -1,7 +1,7 @@
 """The command line: parse, call, print. One module for each group of commands; `doctor/` looks at the
 machine.
 
-Imports: protocol, report, measure, run, experiment, models, engine, data, base.
+Imports: api, protocol, report, measure, run, experiment, models, engine, data, base.
 """
 
 import lazy_loader

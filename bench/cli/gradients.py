@@ -7,9 +7,7 @@ from typing import Annotated
 from rich.console import Console
 from typer import Option
 
-from bench.base import units
-from bench.base.console import plain, progress, without_bars
-from bench.base.errors import BenchError
+from bench.base.console import progress, without_bars
 from bench.cli import completing, options
 
 console = Console()
@@ -68,31 +66,15 @@ def gradients(
     Without --budget-time, --draws or --precision: a budget of 5 minutes. Draws are added to earlier ones.
     """
     progress("gradients: looking for methods, model and prompts")
-    from bench.experiment.request import Options, build
-    from bench.measure.gradients import plan, run
+    from bench.api.profiling import measure
+    from bench.experiment.request import Options
 
-    if budget is None and draws is None and precision is None:
-        budget = "5m"
-    seconds = None if budget is None else units.duration(budget, "--budget")
     asked = Options(
         methods=methods, model=model, reward=reward, prompts=prompts, seeds=str(seed),
         settings=settings or (), threads=threads, out=out,
     )  # fmt: skip
-    limits = plan.Limits(seconds, draws, precision)
-    planned = plan.plan(build(asked), at or [plan.INIT], limits, jobs)
-    ended = run.run(console, planned, force)
-    write(planned.out, console)
+    ended = measure(console, asked, at or (), budget, draws, precision, jobs, force, console)
     sys.exit(ended.tell(console))
-
-
-def write(results: Path, console: Console) -> None:
-    """Write and show everything that is derived: gradients*.csv, the tables on the terminal, and report/."""
-    from bench.report.report import write_report
-
-    try:
-        write_report(results, console)
-    except BenchError as error:  # nothing was measured; the reason is told after this
-        plain(console, str(error), "red")
 
 
 def probe(

@@ -1,20 +1,16 @@
 """The commands that run cells and look at what came of them: run, sample, report, evaluate."""
 
-import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from rich.console import Console
 from typer import Argument, Option
 
-from bench.base.console import caution, plain, progress, without_bars
+from bench.base.console import plain, progress, without_bars
 from bench.base.errors import BenchError
 from bench.cli import completing, options
 from bench.cli.as_json import tell
-
-if TYPE_CHECKING:
-    from bench.experiment.request import Experiment, Options
 
 console = Console()
 Processes = Annotated[int, Option(min=1, metavar="N", help="data-parallel processes of each cell")]
@@ -60,62 +56,17 @@ def run(
     track: options.Track = None,
 ) -> None:
     """Fine-tune a model by several methods and compare them. Without options: the demo."""
+    from bench.api.running import HowToRunAll, run_all
     from bench.experiment.request import Options
-    from bench.run import again, experiment
-    from bench.run.process import HowToRun
 
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise BenchError("start `run` itself only once: `--processes N` makes every cell data-parallel")
     asked = Options(
         methods=methods, model=model, reward=reward, prompts=prompts, seeds=seeds, steps=steps, budget=budget,
         config=config, settings=settings or (), weights=weights, dcot=dcot, threads=threads, out=out,
     )  # fmt: skip
-    what = _tuned(asked, tuned)
-    if slurm is not None:
-        if only_failed:
-            raise BenchError(
-                f"--only-failed: on SLURM, `python -m bench retry {what.out}` sends failed cells"
-            )
-        from bench.run.slurm import sweep
-
-        sys.exit(
-            sweep.submit(console, what, sweep.SweepRequest(slurm, (), jobs, False, dry_run, force, "--slurm"))
-        )
-    if in_process and (processes > 1 or jobs is not None):
-        raise BenchError("--in-process runs one cell at a time in one process: leave --jobs and --processes")
-    if only_failed:
-        whole = tuned is None and asked == Options(out=out)
-        planned = again.plan(what, whole, force, fetch=not dry_run, processes=processes)
-    else:
-        planned = experiment.plan(what, force, fetch=not dry_run, processes=processes)
-    if dry_run:
-        experiment.show(console, planned)
-        return
-    ended = experiment.run(console, planned, jobs, HowToRun(processes, timeout_per_cell), in_process)
-    if report and ended.reportable:
-        from bench.report.report import write_report
-
-        write_report(planned.results.path, console)
-    sys.exit(ended.tell(console))
-
-
-def _tuned(asked: "Options", directory: Path | None) -> "Experiment":
-    """The experiment, with what `tune` chose below what was typed; and a caution if for another one."""
-    from bench.base import registry
-    from bench.experiment.request import build
-
-    experiment = build(asked)
-    if directory is None:
-        return experiment
-    from bench.experiment.resolve import resolve_all
-    from bench.protocol.tune import tuned, tuned_otherwise
-
-    methods = {m for part in experiment.combinations for m in part.methods or registry.entries("method")}
-    found = experiment.over(tuned(directory, sorted(methods)))
-    cells = resolve_all(found.combinations, fetch=False)
-    if text := tuned_otherwise(directory, [cell.config for cell in cells]):
-        caution(text)
-    return found
+    how = HowToRunAll(
+        tuned, jobs, processes, timeout_per_cell, dry_run, report, force, in_process, slurm, only_failed
+    )
+    sys.exit(run_all(console, asked, how, console).ended.tell(console))
 
 
 def cell(directory: Path, timeout: options.Timeout = None, with_parent: options.WithParent = False) -> None:
@@ -159,9 +110,9 @@ def sample(
     """Draw pictures with a model, with or without a trained LoRA."""
     without_bars()
     progress(f"sample: loading {model or lora or 'tiny'}")
-    from bench.run.sample import write_samples
+    from bench.run.sample import draw, write
 
-    for path in write_samples(prompt, model, lora, n, seed, out, settings or (), dcot):
+    for path in write(draw(prompt, model, lora, n, seed, settings or (), dcot), prompt, out):
         plain(console, str(path))
 
 

@@ -6,4 +6,7 @@ Imports: engine, data, base.
 
 import lazy_loader
 
+from bench.base.callable_rooms import also_function
+
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+also_function(__name__)  # `bench.models(...)` of the Python API

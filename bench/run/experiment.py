@@ -28,7 +28,7 @@ from bench.run import launch, preflight
 from bench.run.forecast import Earlier
 from bench.run.gpu_hours import GpuHours
 from bench.run.gpus import Gpus, on_this_machine
-from bench.run.process import HowToRun, Outcome, sender_of
+from bench.run.process import COMMAND_VARIABLE, HowToRun, Outcome, sender_of
 from bench.run.progress import tell_settings, watcher
 from bench.run.spent import Limit
 from bench.run.store import ResultsDir, WorkState
@@ -302,7 +302,9 @@ def cores() -> int:
 
 
 def command_line() -> str:
-    """What the user typed, as one can type it again."""
+    """What the user typed, as one can type it again; of a call from Python (`bench.api`), the call."""
+    if COMMAND_VARIABLE in os.environ:
+        return os.environ[COMMAND_VARIABLE]
     program = Path(sys.argv[0])
     start = ["python", "-m", "bench"] if program.name == "__main__.py" else [program.name]
     return shlex.join([*start, *sys.argv[1:]])

@@ -6,8 +6,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import FrameType
 from typing import Protocol, TypeVar
@@ -15,6 +14,7 @@ from typing import Protocol, TypeVar
 from bench.base.errors import BenchError, Damaged
 from bench.base.files import existing
 from bench.base.locks import check_locks
+from bench.base.signals import listening
 from bench.base.units import MIB
 from bench.run import claims, warm
 from bench.run.claims import Claim
@@ -131,7 +131,7 @@ def run(
                 watcher.ended(outcome)
 
     try:
-        with _sigterm_as_interrupt():
+        with listening(_terminated, signal.SIGTERM):
             while waiting or running:
                 while waiting and len(running) < jobs:
                     chosen = how(len(waiting), [process.seconds_left() for process in running])
@@ -193,18 +193,9 @@ def _stop(running: list[Process], wait: Callable[[], None]) -> None:
             wait()
 
 
-@contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """Within the context SIGTERM raises `Terminated`, much as Ctrl-C raises KeyboardInterrupt."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise Terminated
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _terminated(number: int, frame: FrameType | None) -> None:
+    """SIGTERM acts much as Ctrl-C does."""
+    raise Terminated
 
 
 def check_disk(results: ResultsDir, cells: int) -> None:

@@ -62,7 +62,7 @@ def check(cells: Sequence[Cell], call_rewards: bool = True) -> None:
     progress("trying out the model" + " and your rewards" * any(trial.rewards for trial in trials))
     names = sorted({reward.name for trial in trials for reward in trial.rewards})
     context = warm.context() if warm.worth_it(len(cells)) else get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as process:
+    with warm.without_script(), ProcessPoolExecutor(1, mp_context=context) as process:
         try:
             found = process.submit(_in_a_new_process, trials, str(APART)).result()
         except BrokenProcessPool as error:

@@ -19,6 +19,7 @@ import torch
 
 from bench.base.errors import BenchError, NotFinite
 from bench.base.files import write_atomically
+from bench.base.signals import listening
 from bench.engine.world import World
 from bench.run import failures
 from bench.run.environment import environment
@@ -54,13 +55,8 @@ class StopRequest:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Within the context SIGTERM, SIGINT and SLURM's warning ask to stop."""
-        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
-        before = [signal.signal(number, self._on_signal) for number in numbers]
-        try:
+        with listening(self._on_signal, signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
             yield
-        finally:
-            for number, handler in zip(numbers, before, strict=True):
-                signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.signalled = True

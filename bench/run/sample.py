@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from bench.base.errors import BenchError
 from bench.base.files import write_atomically
@@ -21,20 +22,18 @@ from bench.run.load import find_lora, load_chain, load_lora, schedule_texts, sta
 from bench.run.store import CellDir
 
 
-def write_samples(
+def draw(
     prompt: str,
     model: str | None,
     lora: Path | None,
     count: int,
     seed: int,
-    out: Path,
     settings: Sequence[str],
     dcot: bool | None = None,
-) -> list[Path]:
-    """Draw `count` pictures of a prompt by the deterministic sampler. Returns the PNG files.
+) -> Tensor:
+    """`count` pictures of a prompt by the deterministic sampler, [count, 3, H, W] in [0, 1]; videos [count,
+    F, 3, H, W].
 
-    Of a video that is its filmstrip, with a GIF beside it. A text file beside each has its prompt, where
-    `bench evaluate --images` looks for it.
     dcot: coarse, mid and fine steps see the prompt's decomposition; None: as the cell was trained.
     """
     adapter = None if lora is None else find_lora(lora, "--lora")
@@ -50,10 +49,18 @@ def write_samples(
     if decomposed is not None:
         schedule_texts(chain, [prompt], decomposed)
     with torch.no_grad():
-        images = sample_images(chain, [prompt] * count, noise(chain, seed, [(0, k) for k in range(count)]))
-    files = [out / f"{k:02d}.png" for k in range(count)]
-    for file, image in zip(files, images, strict=True):
-        for suffix, data in files_of(image).items():
+        return sample_images(chain, [prompt] * count, noise(chain, seed, [(0, k) for k in range(count)]))
+
+
+def write(pictures: Tensor, prompt: str, out: Path) -> list[Path]:
+    """Write what was drawn into a directory. Returns the PNG files.
+
+    Of a video that is its filmstrip, with a GIF beside it. A text file beside each has its prompt, where
+    `bench evaluate --images` looks for it.
+    """
+    files = [out / f"{k:02d}.png" for k in range(len(pictures))]
+    for file, picture in zip(files, pictures, strict=True):
+        for suffix, data in files_of(picture).items():
             write_atomically(file.with_suffix(suffix), data)
         write_atomically(file.with_suffix(".txt"), prompt + "\n")
     return files

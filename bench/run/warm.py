@@ -15,10 +15,12 @@ import os
 import runpy
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkContext, ForkServerContext
 from pathlib import Path
+from types import ModuleType
 
 IMPORTS = "bench.run.warm_imports"  # what the server imports
 MOST_FILES = 4096  # that may be open
@@ -48,7 +50,8 @@ class WarmProcess:
         self._process = copies.Process(
             target=_run, args=(list(arguments), str(output.absolute()), dict(environment), read)
         )
-        self._process.start()
+        with without_script():
+            self._process.start()
         read.close()
         self.pid = self._process.pid
 
@@ -63,6 +66,21 @@ class WarmProcess:
     def kill(self) -> None:
         """Send SIGKILL."""
         self._process.kill()
+
+
+@contextmanager
+def without_script() -> Iterator[None]:
+    """Within the context, processes of multiprocessing do not import the script that runs here.
+
+    They would, to find what it defines; they need nothing of it, and a script that calls `bench.run` outside
+    of `if __name__ == "__main__":` would run again in each.
+    """
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
 
 
 def worth_it(count: int) -> bool:

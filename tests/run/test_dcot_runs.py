@@ -15,7 +15,7 @@ from bench.run import launch
 from bench.run.cell import run_cell
 from bench.run.experiment import plan, show
 from bench.run.process import Exit
-from bench.run.sample import write_samples
+from bench.run.sample import draw, write
 from bench.run.session import Session
 from bench.run.store import CellDir
 from tests.support.pipelines import pipeline_dir
@@ -78,7 +78,8 @@ def test_a_cell_with_dcot_draws_other_pictures_and_samples_are_drawn_as_it_was_t
     assert scores[0] != scores[1]
 
     def picture(name: str, dcot: bool | None) -> bytes:
-        (file,) = write_samples("A hand", None, with_stages.path, 1, 0, tmp_path / name, (SMALL,), dcot)
+        drawn = draw("A hand", None, with_stages.path, 1, 0, (SMALL,), dcot)
+        (file,) = write(drawn, "A hand", tmp_path / name)
         return file.read_bytes()
 
     assert picture("default", None) == picture("on-again", True) != picture("off-again", False)

@@ -13,7 +13,7 @@ from bench.experiment.choices import load_reward
 from bench.experiment.ingredients import Ingredient
 from bench.experiment.settings import Choice
 from bench.run import score
-from bench.run.sample import write_samples
+from bench.run.sample import draw, write
 from tests.support.running import bench, cell, here, train_dots
 
 CPU = torch.device("cpu")
@@ -52,7 +52,8 @@ def test_pictures_of_any_size_are_scored_as_the_reward_scores_them(tmp_path: Pat
 
 @pytest.mark.slow
 def test_what_sample_drew_can_be_scored_as_it_lies(tmp_path: Path) -> None:
-    write_samples("a cat & [red] hat", "tiny", None, 1, 0, tmp_path / "x", ("model.steps=1",))
+    prompt = "a cat & [red] hat"
+    write(draw(prompt, "tiny", None, 1, 0, ("model.steps=1",)), prompt, tmp_path / "x")
     out = tmp_path / "scores.jsonl"
     score.score_images(console(), tmp_path / "x", None, score.ScoringRequest("jpeg", out=out))
     assert [(row["file"], row["prompt"]) for row in read_rows(out)] == [("00.png", "a cat & [red] hat")]
