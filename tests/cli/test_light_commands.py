@@ -35,6 +35,14 @@ for group in ("method", "reward"):
 """
 
 
+FUNCTIONS = """
+import sys
+import bench
+for name in bench.__all__:
+    getattr(bench, name)
+"""
+
+
 def light(program: str, *arguments: str, **variables: str) -> None:
     """Run a program in a process of its own; fails if it does, or if it imported something heavy."""
     found = f"sys.exit(', '.join(name for name in {HEAVY} if name in sys.modules) or None)"
@@ -56,6 +64,10 @@ def test_list() -> None:
 )
 def test_describe(name: str) -> None:
     light(COMMAND, "describe", name)
+
+
+def test_functions_until_they_are_called() -> None:
+    light(FUNCTIONS)
 
 
 def test_settings_of_every_method_and_reward() -> None:
