@@ -46,7 +46,7 @@ class Results:
     @property
     def unfinished(self) -> pd.DataFrame:
         """The rows of `cells` that are not done: failed, stopped, running, or not started."""
-        return self.cells[self.cells["state"] != "done"]
+        return self.cells.loc[self.cells["state"] != "done"]
 
     @cached_property
     def metrics(self) -> pd.DataFrame:

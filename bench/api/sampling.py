@@ -33,12 +33,11 @@ def sample(
 
     Returns Pillow images; of a video its filmstrip, frames side by side. Raises BenchError for a mistake.
     """
-    said = words.call(sample, locals())
-    from bench.base.media import still
-    from bench.run.sample import draw, write
+    with words.asked_by(words.call(sample, locals()), device):
+        from bench.base.media import still
+        from bench.run.sample import draw, write
 
-    adapter = None if lora is None else Path(lora)
-    with words.asked_by(said, device):
+        adapter = None if lora is None else Path(lora)
         pictures = draw(prompt, model, adapter, n, seed, words.settings(settings), dcot)
     if out is not None:
         write(pictures, prompt, Path(out))

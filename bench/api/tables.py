@@ -91,8 +91,8 @@ def summary(loaded: Results) -> pd.DataFrame:
     for contest, lines in contest_lines(loaded):
         found = summary_frame(lines).rename(columns={"method": "label"})
         found.insert(0, "contest", contest.title)
-        found.insert(found.columns.get_loc("label"), "method", [line.group.method for line in lines])
-        parts.append(found)
+        found.insert(list(found.columns).index("label"), "method", [line.group.method for line in lines])
+        parts.append(found.replace({"steering_term": {"": None}}))
     return _typed(_concat(parts), SUMMARY_COUNTS)
 
 
@@ -156,7 +156,7 @@ def _concat(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 def _typed(frame: pd.DataFrame, counts: Collection[str] = frozenset(COUNTS)) -> pd.DataFrame:
     """Texts as `string`, counts as `Int64`, flags as `boolean`, all others as `float64`."""
-    return frame.astype({str(name): _kind(str(name), frame[name], counts) for name in frame.columns})
+    return frame.astype({str(name): _kind(str(name), values, counts) for name, values in frame.items()})
 
 
 def _kind(name: str, values: pd.Series, counts: Collection[str]) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
 from rich.console import Console
@@ -67,14 +69,17 @@ def call(function: Callable[..., Any], arguments: Mapping[str, Any]) -> str:
 def asked_by(call: str, device: str | None) -> Iterator[None]:
     """Within the context, what starts is on record as started by that call, and computes on that device.
 
-    device: as `--device`; None: as without it. Raises BenchError for an unknown one.
+    device: as `--device`; None: as without it. Raises BenchError for an unknown one. In a notebook the
+    standard error stream says in black what it would say in red.
     """
     said = {COMMAND_VARIABLE: call}
     said |= {} if device is None else {devices.VARIABLE: devices.wish(device, "device")}
     before = {name: os.environ.get(name) for name in said}
     os.environ.update(said)
     try:
-        yield
+        with redirect_stderr(sys.stdout if in_notebook() else sys.stderr), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "IProgress not found")  # tqdm's, of bars that nobody needs here
+            yield
     finally:
         for name, value in before.items():
             if value is None:
@@ -89,5 +94,9 @@ def console() -> Console:
     A notebook is no terminal, but its kernel says that it takes a terminal's control characters; and
     everything that rich shows there would be a picture of its own.
     """
-    here = Console()
-    return Console(force_jupyter=False, force_terminal=False) if here.is_jupyter else here
+    return Console(force_jupyter=False, force_terminal=False) if in_notebook() else Console()
+
+
+def in_notebook() -> bool:
+    """Whether this process is a notebook's kernel."""
+    return Console().is_jupyter

@@ -4,6 +4,7 @@ import importlib
 import inspect
 from dataclasses import replace
 from types import ModuleType
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -47,7 +48,7 @@ def test_rewards_and_models() -> None:
 def test_a_room_with_the_name_of_a_function_is_called_as_it(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    room = importlib.import_module(f"bench.{name}")
+    room: Any = importlib.import_module(f"bench.{name}")
     function = getattr(api, name)
     assert getattr(bench, name) is room
     assert isinstance(room, ModuleType)
