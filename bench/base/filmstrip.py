@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 FRAMES = "frames"
+FRAME_MS = 125  # of a clip that plays: eight frames a second
 
 
 def frames_in(image: Image.Image) -> int:

@@ -15,10 +15,9 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from bench.base.errors import BenchError
-from bench.base.filmstrip import FRAMES, frames_in, opened
+from bench.base.filmstrip import FRAME_MS, FRAMES, frames_in, opened
 
 GREY16 = 65535  # white in 16 bits
-FRAME_MS = 125  # a GIF's: eight frames a second
 
 
 def to_bytes(media: Tensor) -> Tensor:

@@ -14,17 +14,22 @@ import pandas as pd
 from rich.console import Console
 
 from bench.base.files import write_atomically
+from bench.base.filmstrip import FRAME_MS
 from bench.base.labels import listed
 from bench.base.style import Drawing, write_drawings
 from bench.report import tables
+from bench.report.chart_data import chart_data
 from bench.report.figures import all_figures
-from bench.report.grid import picture_sheets
+from bench.report.grid import Grid, grid_of, picture_sheets
 from bench.report.groups import Contest
 from bench.report.load import Results
+from bench.report.pictures import shots
 from bench.report.section import Section
 from bench.report.sheet import Sheet
 from bench.report.summary import Line, comparison, contest_lines
 from bench.report.words import headline, legend
+
+UNFOLDED = 4  # prompts whose pictures the page shows at once
 
 
 def section(results: Results) -> Contests | None:
@@ -46,9 +51,14 @@ class ContestView:
         return all_figures(self.contest)
 
     @cached_property
-    def sheets(self) -> list[Sheet]:
+    def grid(self) -> Grid:
         """Its pictures before and after training."""
-        return picture_sheets(self.contest)
+        return grid_of(self.contest)
+
+    @cached_property
+    def sheets(self) -> list[Sheet]:
+        """The same on sheets."""
+        return picture_sheets(self.grid)
 
     @cached_property
     def comparison(self) -> pd.DataFrame:
@@ -68,9 +78,10 @@ class ContestView:
             "lines": self.lines,
             "names": names,
             "tables": groups,
-            "figures": {figure.name: figure for figure in self.figures},
-            "sheets": self.sheets,
-            "clips": any(sheet.narrow for sheet in self.sheets),
+            "charts": chart_data(self.contest, self.lines),
+            "prompts": shots(*self.grid),
+            "unfolded": UNFOLDED,
+            "milliseconds": FRAME_MS,
             "grid_note": " Of several seeds the first one is shown." if seeds > 1 else "",
             "matrix": _matrix(self.comparison),
             "settings": [_settings(line) for line in self.lines if not line.is_base],
@@ -82,6 +93,7 @@ class Contests(Section):
     """A table, figures and pictures per contest."""
 
     template = "contests.html.j2"
+    has_charts = True
 
     def __init__(self, views: Sequence[ContestView]) -> None:
         self.views = views
@@ -131,18 +143,18 @@ def _matrix(comparison: pd.DataFrame) -> dict[str, Any]:
     return {"labels": labels, "rows": rows}
 
 
-_NO_PAIR = {"text": "", "colour": "#f6f7f8", "title": ""}
+_NO_PAIR = {"text": "", "tone": "none", "by": "0", "title": ""}
 
 
 def _pair_cell(pair: Mapping[Any, Any]) -> dict[str, str]:
     """Blue where the row wins, orange where it loses, white at one half."""
     p = float(pair["probability"])
     if math.isnan(p):
-        return {"text": "–", "colour": "none", "title": "no common pictures"}
-    rgb = "0, 114, 178" if p > 0.5 else "230, 159, 0"
+        return {"text": "–", "tone": "", "by": "0", "title": "no common pictures"}
     return {
         "text": f"{p:.0%}",
-        "colour": f"rgba({rgb}, {abs(p - 0.5):.2f})",
+        "tone": "won" if p > 0.5 else "lost",
+        "by": f"{abs(p - 0.5):.2f}",
         "title": f"95 % interval {pair['low']:.0%} to {pair['high']:.0%}",
     }
 

@@ -15,27 +15,29 @@ from bench.report.summary import term_norms
 SPENT = ["steps", "seconds", "forward_equivalents"]
 
 
-def held_out(contest: Contest, group: Group) -> pd.DataFrame:
+def held_out(contest: Contest, group: Group, reward: str | None = None) -> pd.DataFrame:
     """One row per evaluation: steps, seconds, forward_equivalents, mean, se; the base model first.
 
-    mean: held-out score. se: of the gain over base on the same pictures (of the score, without a base).
+    reward: any that is scored; None: the one that is trained on. mean: held-out score.
+    se: of the gain over base on the same pictures (of the score, without a base).
     Seeds are matched evaluation by evaluation, the latest with the latest; what they spent is averaged.
     """
+    reward = contest.reward if reward is None else reward
     counts = [len(cell.eval_steps) for cell in group.cells]
     if not counts:
         return pd.DataFrame(columns=[*SPENT, "mean", "se"])
     ranks = [*range(min(counts) - 1), -1]
-    found = [_point(contest, group, rank) for rank in ranks]
-    if contest.base_scores(contest.reward) is not None and found[0]["steps"] > 0:
-        base = contest.score(contest.base, contest.reward).mean if contest.base else float("nan")
+    found = [_point(contest, group, reward, rank) for rank in ranks]
+    if contest.base_scores(reward) is not None and found[0]["steps"] > 0:
+        base = contest.score(contest.base, reward).mean if contest.base else float("nan")
         found.insert(0, {**dict.fromkeys(SPENT, 0.0), "mean": base, "se": 0.0})
     return pd.DataFrame(found)
 
 
-def _point(contest: Contest, group: Group, rank: int) -> dict[str, float]:
+def _point(contest: Contest, group: Group, reward: str, rank: int) -> dict[str, float]:
     spent = [_spent(cell, cell.eval_steps[rank]) for cell in group.cells]
-    score = contest.score(group, contest.reward, rank)
-    gain = contest.gain(group, contest.reward, rank, interval=False)
+    score = contest.score(group, reward, rank)
+    gain = contest.gain(group, reward, rank, interval=False)
     mean_spent = {name: float(np.mean([s[name] for s in spent])) for name in SPENT}
     return {**mean_spent, "mean": score.mean, "se": gain.se if gain.units else score.se}
 

@@ -17,17 +17,9 @@ from bench.report.sheet import INK, PALE, PAPER, RULE, GridRow, Sheet, encoded, 
 
 BLOCKS = 4  # prompts on a sheet
 FRAME, GAP, LINE_GAP, MARGIN = 160, 4, 6, 16  # pixels
+FRAMES, LABEL, TEXT = 8, 220, 21  # frames of a strip; pixels of the labels beside them and of letters
 LEAST = 480  # a sheet's width beside the labels, for the prompts of very short clips
 TITLE_LINES, LABEL_LINES = 2, 4
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How a sheet is arranged; label: the width of the labels beside the strips, 0 for labels above them."""
-
-    frames: int
-    label: int
-    text: int
 
 
 @dataclass(frozen=True)
@@ -38,17 +30,12 @@ class Clip:
     frames: list[Image.Image]
 
 
-WIDE = Layout(frames=8, label=220, text=21)
-NARROW = Layout(frames=4, label=0, text=26)
-
-
 def film_sheets(rows: Sequence[GridRow], columns: Sequence[int], prompts: Sequence[str]) -> list[Sheet]:
     """Sheets of a few prompts each, all of them together."""
     sheets = []
     for first in range(0, len(columns), BLOCKS):
         some = columns[first : first + BLOCKS]
-        wide, narrow = (_Painter(layout, rows, some).paint(prompts) for layout in (WIDE, NARROW))
-        sheets.append(Sheet(encoded(wide), len(some), encoded(wide, "WEBP"), encoded(narrow, "WEBP")))
+        sheets.append(Sheet(encoded(_Painter(rows, some).paint(prompts)), len(some)))
     return sheets
 
 
@@ -73,17 +60,14 @@ def clip_of(path: Path, most: int) -> Clip:
 
 
 class _Painter:
-    def __init__(self, layout: Layout, rows: Sequence[GridRow], columns: Sequence[int]) -> None:
+    def __init__(self, rows: Sequence[GridRow], columns: Sequence[int]) -> None:
         """Columns: the prompts, by number, that this sheet shows."""
-        self.layout = layout
-        self.plain = font("DejaVuSans", layout.text)
-        self.bold = font("DejaVuSans-Bold", layout.text)
-        self.line = layout.text + LINE_GAP
+        self.plain, self.bold = font("DejaVuSans", TEXT), font("DejaVuSans-Bold", TEXT)
+        self.line = TEXT + LINE_GAP
         self.blocks = {
-            n: [(row, clip_of(row.pictures[n], layout.frames)) for row in rows if n in row.pictures]
-            for n in columns
+            n: [(row, clip_of(row.pictures[n], FRAMES)) for row in rows if n in row.pictures] for n in columns
         }
-        self.left = MARGIN + layout.label
+        self.left = MARGIN + LABEL
         widths = [len(c.frames) * (c.frames[0].width + GAP) - GAP for b in self.blocks.values() for _, c in b]
         self.right = self.left + max(*widths, LEAST)
 
@@ -107,8 +91,7 @@ class _Painter:
         titles = self._wrapped(prompt, self.right - MARGIN, TITLE_LINES)
         strips = [self._strip(row, clip, column) for row, clip in self.blocks[column]]
         head = (len(titles) + 1) * self.line + GAP
-        gap = GAP if self.layout.label else 3 * GAP
-        height = head + sum(s.height for s in strips) + gap * (len(strips) - 1)
+        height = head + sum(s.height for s in strips) + GAP * (len(strips) - 1)
         block = Image.new("RGB", (self.right + MARGIN, height), PAPER)
         draw = ImageDraw.Draw(block)
         for k, line in enumerate(titles):
@@ -117,16 +100,12 @@ class _Painter:
         top = head
         for strip in strips:
             block.paste(strip, (0, top))
-            top += strip.height + gap
+            top += strip.height + GAP
         return block
 
     def _number(self, draw: ImageDraw.ImageDraw, clip: Clip, top: int) -> None:
-        """The frames' numbers from 1: over the frames, or in a line where labels stand between."""
-        numbers = [str(number + 1) for number in clip.numbers]
-        if not self.layout.label:
-            draw.text((MARGIN, top), f"frames {', '.join(numbers)}", PALE, self.plain)
-            return
-        for k, number in enumerate(numbers):
+        """The frames' numbers from 1, over the frames."""
+        for k, number in enumerate(str(number + 1) for number in clip.numbers):
             middle = self.left + k * (clip.frames[0].width + GAP) + clip.frames[0].width // 2
             draw.text((middle, top), number if k else f"frame {number}", PALE, self.plain, anchor="ma")
 
@@ -134,34 +113,23 @@ class _Painter:
         """A row's label, note and score, and its frames."""
         score = row.scores.get(column, math.nan)
         text = score_text(score) if math.isfinite(score) else ""
-        lines = self._beside(row, text) if self.layout.label else []
-        above = 0 if self.layout.label else self.line
-        height = max(above + clip.frames[0].height, len(lines) * self.line)
+        lines = self._beside(row, text)
+        height = max(clip.frames[0].height, len(lines) * self.line)
         strip = Image.new("RGB", (self.right + MARGIN, height), PAPER)
         draw = ImageDraw.Draw(strip)
-        if not self.layout.label:
-            self._above(draw, row, text)
         for k, (line, bold) in enumerate(lines):
             place = (MARGIN, (height - len(lines) * self.line) // 2 + k * self.line)
             draw.text(place, line, INK if bold else PALE, self.bold if bold else self.plain)
         for k, frame in enumerate(clip.frames):
             left = self.left + k * (frame.width + GAP)
-            strip.paste(frame, (left, above))
-            draw.rectangle((left, above, left + frame.width - 1, above + frame.height - 1), outline=RULE)
+            strip.paste(frame, (left, 0))
+            draw.rectangle((left, 0, left + frame.width - 1, frame.height - 1), outline=RULE)
         return strip
 
     def _beside(self, row: GridRow, score: str) -> list[tuple[str, bool]]:
         """The lines of the label, and whether they are bold."""
-        names = self._wrapped(row.label, self.layout.label - 2 * GAP, LABEL_LINES)
+        names = self._wrapped(row.label, LABEL - 2 * GAP, LABEL_LINES)
         return [*((name, True) for name in names), *((line, False) for line in (row.note, score) if line)]
-
-    def _above(self, draw: ImageDraw.ImageDraw, row: GridRow, score: str) -> None:
-        """The label in one line, as much of it as there is room for."""
-        room = self.right - MARGIN - round(self.plain.getlength(f"  {row.note}   {score}"))
-        name = self._wrapped(row.label, room, 1)[0]
-        draw.text((MARGIN, 0), name, INK, self.bold)
-        draw.text((MARGIN + self.bold.getlength(name), 0), f"  {row.note}", PALE, self.plain)
-        draw.text((self.right, 0), score, PALE, self.plain, anchor="ra")
 
     def _wrapped(self, text: str, width: int, most: int) -> list[str]:
         return wrapped(text, self.bold, width - round(self.bold.getlength(" …")), most)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image, ImageDraw
 
@@ -20,13 +21,26 @@ TILE, GAP, MARGIN, LABEL = 192, 12, 16, 240  # pixels
 TEXT, SMALL, TITLE_LINES = 22, 20, 4
 
 
-def picture_sheets(contest: Contest) -> list[Sheet]:
-    """A sheet of pictures, or sheets of filmstrips, of the first of several seeds; none without pictures."""
+class Grid(NamedTuple):
+    """What is shown before and after: a row per method, the numbers of the prompts, and the prompts."""
+
+    rows: list[GridRow]
+    columns: list[int]
+    prompts: list[str]
+
+
+def grid_of(contest: Contest) -> Grid:
+    """The pictures of the first of several seeds; no rows without pictures."""
     members = [*([contest.base] if contest.base else []), *contest.ranked()]
     prompts = next((p for g in members for c in g.cells if (p := prompts_in_order(c))), [])
     rows = [_row(contest, group, prompts) for group in members if group.cells]
     rows = [row for row in rows if row.pictures]
-    columns = sorted({n for row in rows for n in row.pictures})
+    return Grid(rows, sorted({n for row in rows for n in row.pictures}), prompts)
+
+
+def picture_sheets(grid: Grid) -> list[Sheet]:
+    """A sheet of pictures, or sheets of filmstrips; none without pictures."""
+    rows, columns, prompts = grid
     if not rows:
         return []
     if _are_clips(rows):

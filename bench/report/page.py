@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from bench.base.labels import flat
+from bench.report.chart_data import as_json
 from bench.report.load import Results
 from bench.report.origins import DIFFERENT_MACHINES, origins
 from bench.report.section import Section
@@ -22,7 +24,8 @@ def render_page(results: Results, sections: Sequence[Section]) -> str:
     jinja = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    jinja.filters["base64"] = lambda data: base64.b64encode(data).decode()
+    jinja.filters |= {"base64": lambda data: base64.b64encode(data).decode(), "json": _json}
+    jinja.globals["asset"] = _asset
     envs = [*(cell.env for cell in results.cells), *(env for s in sections for env in s.environments)]
     return jinja.get_template("report.html.j2").render(
         name=" + ".join(place.resolve().name for place in results.directories),
@@ -36,6 +39,15 @@ def render_page(results: Results, sections: Sequence[Section]) -> str:
         origins=found if len(found := origins(results.cells)) > 1 else [],
         different_machines=DIFFERENT_MACHINES,
     )
+
+
+def _json(data: Any) -> Markup:
+    return Markup(as_json(data))  # it escapes `<` itself
+
+
+def _asset(name: str) -> Markup:
+    """A file of ours that becomes part of the page as it is."""
+    return Markup((TEMPLATES / name).read_text(encoding="utf-8"))
 
 
 def _cells(results: Results) -> str:

@@ -21,6 +21,7 @@ class Section:
 
     template: str
     has_results = True  # whether this is enough to make a report of
+    has_charts = False  # whether the page needs what draws them
 
     @property
     def count(self) -> str:

@@ -24,15 +24,10 @@ class GridRow:
 
 @dataclass(frozen=True)
 class Sheet:
-    """A drawn sheet as png, and how many prompts it shows.
-
-    Filmstrips are shown on the page as webp, an eighth of the bytes, for wide and for narrow windows.
-    """
+    """A drawn sheet as png, and how many prompts it shows."""
 
     png: bytes
     prompts: int
-    wide: bytes = b""
-    narrow: bytes = b""
 
 
 def score_text(value: float) -> str:
@@ -59,8 +54,8 @@ def wrapped(text: str, font: ImageFont.FreeTypeFont, width: int, most: int) -> l
     return lines
 
 
-def encoded(image: Image.Image, form: str = "PNG") -> bytes:
+def encoded(image: Image.Image) -> bytes:
     """The sheet as a file's bytes."""
     buffer = io.BytesIO()
-    image.save(buffer, format=form, quality=90)
+    image.save(buffer, format="PNG")
     return buffer.getvalue()

@@ -65,8 +65,8 @@ def test_a_figure_has_the_same_bytes_each_time() -> None:
 
 @pytest.mark.slow
 def test_the_grid_has_a_row_per_method_and_a_column_per_prompt(contest: Contest) -> None:
-    (sheet,) = grid.picture_sheets(contest)
-    assert (sheet.prompts, sheet.wide, sheet.narrow) == (8, b"", b"")
+    (sheet,) = grid.picture_sheets(grid.grid_of(contest))
+    assert sheet.prompts == 8
     image = Image.open(io.BytesIO(sheet.png))
     rows = 4  # base, vader, ddpo, rlr; zo failed
     assert image.width == 2 * grid.MARGIN + grid.LABEL + 8 * (grid.TILE + grid.GAP) - grid.GAP
@@ -92,4 +92,4 @@ def test_pictures_fill_their_tile_and_keep_their_shape(
 
 def test_no_pictures_make_no_grid(tmp_path: Path) -> None:
     root = fake.write(tmp_path / "r", ["rlr"], pictures=False)
-    assert grid.picture_sheets(contests(load(root))[0]) == []
+    assert grid.picture_sheets(grid.grid_of(contests(load(root))[0])) == []
