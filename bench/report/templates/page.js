@@ -1,7 +1,6 @@
 // The page itself: light and dark, tables that can be sorted, and what is shown in print.
 "use strict";
 
-document.documentElement.classList.add("scripts");
 const printing = matchMedia("print");
 
 function addTheme() {
