@@ -43,7 +43,8 @@ class Options:
 class Experiment:
     """A checked request, its combinations to resolve into cells, and where to write.
 
-    overrides: what the file, flags and --set say over the defaults, lowest first.
+    overrides: what the file, flags and --set say over the defaults, lowest first. target: held-out mean
+    reward that counts as reached, of a workload; the report says when it was.
     """
 
     request: Request
@@ -51,6 +52,7 @@ class Experiment:
     overrides: list[Override]
     out: Path
     weights: str | None = None
+    target: float | None = None
 
     def over(self, settings: Override) -> Experiment:
         """The same with settings over its file's and below what was typed."""

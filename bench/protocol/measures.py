@@ -26,6 +26,7 @@ from bench.report.load import BASE
 from bench.report.over_optimised import collapse_step
 from bench.report.stats import NOTHING, Estimate, estimate, side_by_side
 from bench.report.tables import CLEAR, tone
+from bench.report.target import crossing
 from bench.run.evaluations import DIVERSITY
 
 LARGEST_RATIO = 4.0  # τ up to which a profile is integrated: AlgoPerf's
@@ -90,15 +91,8 @@ def time_to_target(curve: Sequence[Point], base: float, target: float, sign: int
     The curve goes straight from evaluation to evaluation, and begins at 0 with the base model's score. sign:
     1 where a score from the target up counts, -1 where one from the target down does.
     """
-    spent, reached = 0.0, sign * (base - target)
-    if reached >= 0:
-        return spent
-    for point in curve:
-        now, there = point.forwards or 0.0, sign * (point.score - target)
-        if there >= 0:
-            return spent + (now - spent) * reached / (reached - there)
-        spent, reached = now, there
-    return math.inf
+    points = [(point.forwards or 0.0, sign * point.score) for point in curve]
+    return crossing([(0.0, sign * base), *points], sign * target)
 
 
 def median_time(found: Sequence[float]) -> float:

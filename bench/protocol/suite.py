@@ -26,7 +26,7 @@ from bench.protocol import tune
 from bench.protocol.endings import check_failures, failed, has_ended
 from bench.protocol.reading import called
 from bench.protocol.tune import Tuning
-from bench.protocol.workload import Workload, workload
+from bench.protocol.workload import Workload, direction, workload
 from bench.report.groups import NULL
 from bench.report.load import BASE
 from bench.run.store import CellDir, ResultsDir, WorkState
@@ -139,7 +139,11 @@ def _part(file: str, methods: Sequence[str], effort: Effort, out: Path, fetch: b
         sits_out=tuple(method for method in methods if method not in taking),
         tuning=tuning,
         everything=Experiment(
-            load.request(taking), [combination], load.overrides(origin, False), out / "final"
+            load.request(taking),
+            [combination],
+            load.overrides(origin, False),
+            out / "final",
+            target=load.target if direction(load.reward) > 0 else None,  # the report counts from below
         ),
         base=base.id,
     )

@@ -44,19 +44,24 @@ SYMBOLS = {  # matplotlib's markers → Observable Plot's symbols, and by how ma
 COSTS = {**AXES, "memory": "peak memory in MiB"}
 
 
-def chart_data(contest: Contest, lines: Sequence[Line]) -> dict[str, Any]:
-    """Everything that the page draws of a contest; without methods that have an evaluation, nothing."""
+def chart_data(contest: Contest, lines: Sequence[Line], target: float | None = None) -> dict[str, Any]:
+    """Everything that the page draws of a contest; without methods that have an evaluation, nothing.
+
+    target: of the trained reward, where a workload has one.
+    """
     shown = [line for line in lines if not line.is_base and line.group.cells]
     if not shown:
         return {}
     look = looks({group.label: group.method for group in contest.groups})
-    norms = _norms(shown)
+    norms, found = _norms(shown), [_curves(contest, shown, reward) for reward in contest.rewards]
+    if target is not None:
+        found[0]["levels"].append({"name": "target", "value": target})
     return {
         "reward": contest.reward,
         "axes": AXES,
         "costs": COSTS,
         "methods": [{"label": s.group.label, **_look(look[s.group.label])} for s in shown],
-        "curves": [_curves(contest, shown, reward) for reward in contest.rewards],
+        "curves": found,
         "collapses": [_collapse(m, line) for m, line in enumerate(shown) if collapsed(line)],
         "gains": [_gains(shown, reward) for reward in contest.rewards if reward != DIVERSITY],
         "fronts": {key: _front(shown, key) for key in COSTS},
@@ -174,13 +179,9 @@ def _norms(shown: Sequence[Line]) -> list[dict[str, Any]]:
     """Norms above zero: their axis is logarithmic."""
     rows = []
     for m, line in enumerate(shown):
-        frame = _thinned(curves.norms(line.group.cells))
-        rows += [
-            {"m": m, "term": str(term), "step": int(step), "norm": float(norm)}
-            for term in frame.columns
-            for step, norm in frame[term].dropna().items()
-            if norm > 0
-        ]
+        frame = _thinned(curves.norms(line.group.cells)).rename_axis("step").reset_index()
+        long = frame.melt("step", var_name="term", value_name="norm").dropna()
+        rows += [{"m": m, **row} for row in long.to_dict("records") if row["norm"] > 0]
     return rows
 
 

@@ -27,6 +27,7 @@ from bench.report.pictures import shots
 from bench.report.section import Section
 from bench.report.sheet import Sheet
 from bench.report.summary import Line, comparison, contest_lines
+from bench.report.target import target_of
 from bench.report.words import headline, legend
 
 UNFOLDED = 4  # prompts whose pictures the page shows at once
@@ -34,7 +35,7 @@ UNFOLDED = 4  # prompts whose pictures the page shows at once
 
 def section(results: Results) -> Contests | None:
     """All contests of a results directory; None if it holds no cell that can be read."""
-    found = [ContestView(contest, lines) for contest, lines in contest_lines(results)]
+    found = [ContestView(contest, lines, target_of(results)) for contest, lines in contest_lines(results)]
     return Contests(found) if found else None
 
 
@@ -44,6 +45,7 @@ class ContestView:
 
     contest: Contest
     lines: Sequence[Line]
+    target: float | None = None
 
     @cached_property
     def figures(self) -> list[Drawing]:
@@ -78,7 +80,7 @@ class ContestView:
             "lines": self.lines,
             "names": names,
             "tables": groups,
-            "charts": chart_data(self.contest, self.lines),
+            "charts": chart_data(self.contest, self.lines, self.target),
             "prompts": shots(*self.grid),
             "unfolded": UNFOLDED,
             "milliseconds": FRAME_MS,

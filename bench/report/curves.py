@@ -35,14 +35,15 @@ def held_out(contest: Contest, group: Group, reward: str | None = None) -> pd.Da
 
 
 def _point(contest: Contest, group: Group, reward: str, rank: int) -> dict[str, float]:
-    spent = [_spent(cell, cell.eval_steps[rank]) for cell in group.cells]
+    spent = [spent_at(cell, cell.eval_steps[rank]) for cell in group.cells]
     score = contest.score(group, reward, rank)
     gain = contest.gain(group, reward, rank, interval=False)
     mean_spent = {name: float(np.mean([s[name] for s in spent])) for name in SPENT}
     return {**mean_spent, "mean": score.mean, "se": gain.se if gain.units else score.se}
 
 
-def _spent(cell: CellResults, step: int) -> dict[str, float]:
+def spent_at(cell: CellResults, step: int) -> dict[str, float]:
+    """What a run had spent after so many steps, in each way of counting."""
     counters = at_step(cell, step)
     equivalents = forward_equivalents(counters)
     return {"steps": float(step), "seconds": counters["seconds"], "forward_equivalents": equivalents}

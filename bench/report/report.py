@@ -16,7 +16,7 @@ from rich.console import Console
 from bench.base.console import plain, progress
 from bench.base.errors import BenchError
 from bench.base.files import existing, write_atomically
-from bench.report import contests, overview, paper_section, unfinished
+from bench.report import contests, overview, paper_section, target, unfinished
 from bench.report.load import Results, has_profiles, load
 from bench.report.origins import origins
 from bench.report.origins import show as show_origins
@@ -41,6 +41,7 @@ def _gradients(results: Results) -> Section | None:
 SECTIONS: tuple[Callable[[Results], Section | None], ...] = (
     overview.section,
     contests.section,
+    target.section,
     unfinished.section,
     _gradients,
 )
