@@ -53,6 +53,7 @@ def test_a_final_run_takes_what_the_study_of_its_seed_chose(tmp_path: Path, plug
     found = runs(suite, part)
     base, *others = found
     assert (base.method, base.seed, base.cell) == ("base", None, part.base)
+    assert final(part, found).target == 0.6  # so that their report says when it was reached
     assert [(run.method, run.seed, run.study) for run in others] == [
         (method, seed, seed % 2) for method in ("push", "full_bp", "random-direction") for seed in (0, 1, 2)
     ]
