@@ -103,9 +103,10 @@ def gradients(directory: Path) -> pd.DataFrame:
     """
     from bench.base.units import MIB
     from bench.measure.gradients.profiles import profile_tables, read_profiles
+    from bench.measure.gradients.store import probes
     from bench.measure.gradients.table import KEYS, frame
 
-    rows = [row for table in profile_tables(read_profiles(directory)[0]) for row in table]
+    rows = [row for table in profile_tables(read_profiles(probes(directory))[0]) for row in table]
     found = frame(rows) if rows else pd.DataFrame(columns=list(KEYS))
     found = found.rename(columns={"reward": "reward_mean", "reward_name": "reward"}).assign(
         variance=[row.variance for row in rows],

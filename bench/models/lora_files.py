@@ -50,7 +50,8 @@ def save_lora(pipeline: Pipeline, directory: Path) -> None:
     def write(tensors: Tensors, file: str) -> None:
         write_atomically(Path(file), packed(tensors, about))
 
-    type(pipeline).save_lora_weights(directory, **{f"{name}_lora_layers": layers}, save_function=write)
+    how: dict[str, Any] = {f"{name}_lora_layers": layers, "save_function": write}
+    type(pipeline).save_lora_weights(directory, **how)
 
 
 def packed(tensors: Tensors, about: Mapping[str, str]) -> bytes:

@@ -263,8 +263,8 @@ def record(experiment: Experiment, planned: PlannedRun) -> None:
         "settings": [{"from": origin, "set": tree} for origin, tree, _ in experiment.overrides],
         "cells": [cell.id for cell in planned.cells],
     }
-    if planned.experiment.target is not None:
-        content["target"] = planned.experiment.target
+    if experiment.target is not None:
+        content["target"] = experiment.target
     write_atomically(planned.results.path / "experiment.yaml", dump_yaml(content))
 
 

@@ -4,7 +4,7 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import pytest
@@ -69,7 +69,7 @@ def scores(cell: Path) -> pd.Series:
     """The trained reward by prompt at the last evaluation."""
     rows = pd.read_json(cell / "eval.jsonl", lines=True)
     last = rows[(rows["reward"] == "clip") & (rows["step"] == rows["step"].max())]
-    return last.groupby("prompt")["score"].mean()
+    return cast(pd.Series, last.groupby("prompt")["score"].mean())
 
 
 @pytest.mark.slow

@@ -12,7 +12,6 @@ import pytest
 from rich.console import Console
 
 from bench.base.errors import BenchError
-from bench.cli import gradients as run
 from bench.measure.gradients import show
 from bench.measure.gradients.probe import LEVEL
 from bench.measure.gradients.profiles import rows
@@ -44,11 +43,8 @@ def printed(call: Callable[[Path, Console], object], root: Path, width: int = 80
     return stream.getvalue()
 
 
-@pytest.mark.parametrize("call", [write_report, run.write])
-def test_a_directory_of_profiles_alone_gets_tables_figures_and_page(
-    tmp_path: Path, call: Callable[[Path, Console], object]
-) -> None:
-    text = printed(call, fake_gradients.write(tmp_path))
+def test_a_directory_of_profiles_alone_gets_tables_figures_and_page(tmp_path: Path) -> None:
+    text = printed(write_report, fake_gradients.write(tmp_path))
     assert all((tmp_path / name).stat().st_size > 100 for name in TABLES)
     for name in ("plane", "steps", "cosine"):
         assert (tmp_path / f"report/gradients_{name}.png").read_bytes().startswith(b"\x89PNG")
@@ -119,7 +115,6 @@ def test_profiles_without_a_draw_are_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(BenchError, match="no gradient profile can be read yet"):
         printed(write_report, tmp_path)
     assert not (tmp_path / "report").exists()
-    assert "no gradient profile can be read yet" in printed(run.write, tmp_path, width=200)
 
 
 def test_two_settings_of_a_method_are_labelled_with_what_differs(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from bench.models.lora_files import packed, read_saved
 from bench.models.lora_kohya import to_kohya
 from bench.models.lora_place import weights_file
 from bench.report.export import card
-from bench.report.grid import picture_sheets, prompts_in_order
+from bench.report.grid import grid_of, picture_sheets, prompts_in_order
 from bench.report.load import CellResults, load_with
 from bench.report.stats import Estimate
 from bench.report.summary import Line, line_of
@@ -141,7 +141,7 @@ def _kohya(config: CellConfig, file: Path) -> tuple[bytes, str]:
 def _sheets(line: Line) -> Files:
     """Sheets of pictures before and after training."""
     alone = replace(line.contest, groups=(line.group,))
-    found = picture_sheets(alone)
+    found = picture_sheets(grid_of(alone))
     names = [f"{IMAGES}/before_and_after{f'_{n + 1}' if n else ''}.png" for n in range(len(found))]
     return {name: sheet.png for name, sheet in zip(names, found, strict=True)}
 

@@ -11,7 +11,7 @@ import pytest
 from bench.experiment.request import Options, build
 from bench.measure.gradients import plan
 from bench.measure.gradients.profiles import profile_tables, read_profiles, rows
-from bench.measure.gradients.store import FOLDER
+from bench.measure.gradients.store import FOLDER, probes
 from bench.report import gradients as section
 from bench.run import experiment, launch
 from bench.run.cell import run_cell
@@ -143,7 +143,7 @@ def test_profiles_at_a_trained_cell_have_a_table_of_their_own(
     trained = cell(tmp_path, "push")
     words = ("--methods", "truncated_bp", "--draws", "5", "--at", "init", "--at", str(trained.path))
     assert called(monkeypatch, *arguments(tmp_path, *words)) == 0
-    assert [[row.at for row in group] for group in profile_tables(read_profiles(tmp_path)[0])] == [
+    assert [[row.at for row in group] for group in profile_tables(read_profiles(probes(tmp_path))[0])] == [
         ["init"] * 2,
         [trained.id] * 2,
     ]

@@ -12,7 +12,7 @@ import pytest
 from bench.measure.gradients import worker
 from bench.measure.gradients.plan import unfinished
 from bench.measure.gradients.profiles import read_profiles
-from bench.measure.gradients.store import ProbeDir
+from bench.measure.gradients.store import ProbeDir, probes
 from bench.run import launch
 from bench.run.process import Exit, HowToRun, Outcome
 from bench.run.store import WorkState
@@ -173,4 +173,4 @@ def test_budget_that_loading_alone_would_use_up_still_gives_a_draw(tmp_path: Pat
     directory = ProbeDir(work.directory.path)
     assert worker.run_probe(directory, 0.0, None, None) is Exit.DONE
     assert directory.status().step == 1
-    assert [one.moments.draws for one in read_profiles(tmp_path)[0]] == [1]
+    assert [one.moments.draws for one in read_profiles(probes(tmp_path))[0]] == [1]

@@ -17,7 +17,7 @@ from bench.experiment.overrides import typed
 from bench.report.export import folder
 from bench.run.evaluate import noise, sample_images
 from bench.run.load import load_chain, load_lora
-from bench.run.sample import write_samples
+from bench.run.sample import draw, write
 from bench.run.store import CellDir
 from tests.report import fake
 from tests.support.pipelines import CPU
@@ -103,7 +103,7 @@ def test_it_draws_the_cells_pictures_in_diffusers_and_here(
         load_lora(chain, out / name)
         torch.testing.assert_close(drawn(chain, x), ours)
     pictures = [
-        write_samples(PROMPT, None, place, 1, 0, tmp_path / f"by {place.name}", ())[0].read_bytes()
+        write(draw(PROMPT, None, place, 1, 0, ()), PROMPT, tmp_path / f"by {place.name}")[0].read_bytes()
         for place in (cell.path, out)
     ]
     assert pictures[0] == pictures[1]
