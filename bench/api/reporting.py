@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -11,15 +12,20 @@ from bench.api import words
 
 
 def report(
-    directory: str | os.PathLike[str], out: str | os.PathLike[str] | None = None, paper: bool = False
+    directories: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str] | None = None,
+    paper: bool = False,
 ) -> Path:
-    """Write the report of a results directory, as `bench report`, and return the path of report.html.
+    """Write the report of one or several results directories, as `bench report`. The path of report.html.
 
-    out: a directory for it, by default DIRECTORY/report. paper: with the RLR paper's tables. No tables are
-    printed: `bench.load(directory)` shows them. Raises BenchError if there is nothing to report.
+    out: a directory for it, by default DIRECTORY/report, and needed for several. paper: with the
+    RLR paper's tables. No tables are printed: `bench.load(directory)` shows them. Raises BenchError if there
+    is nothing to report.
     """
     said = words.call(report, locals())
     from bench.report.report import write_report
 
+    given = [directories] if isinstance(directories, str | os.PathLike) else directories
     with words.asked_by(said, None):
-        return write_report(Path(directory), Console(quiet=True), None if out is None else Path(out), paper)
+        first, *others = [Path(one) for one in given]
+        return write_report(first, Console(quiet=True), None if out is None else Path(out), paper, others)

@@ -44,6 +44,8 @@ def run(
     force: bool = False,
     in_process: bool = False,
     slurm: str | None = None,
+    only_failed: bool = False,
+    track: Names | None = None,
     *,
     check: bool = True,
 ) -> Results:
@@ -57,7 +59,9 @@ def run(
     cell. timeout_per_cell: in seconds. weights: "random", "path:DIRECTORY" or "hub:ORG/NAME". dcot: prompts
     by step. tuned: a directory that `bench tune` wrote. report: write tables and figures. force: start again.
     in_process: one cell after the other in this process. dry_run: check everything and show the cells, which
-    are the result's. slurm: send the cells to SLURM by this profile, and return at once.
+    are the result's. slurm: send the cells to SLURM by this profile, and return at once. only_failed: those
+    that failed before, and no others. track: send every cell to "tensorboard", "wandb" or "mlflow" while it
+    runs.
 
     Cells that are done are not run again, and unfinished ones continue. Returns everything that the results
     directory then holds. Raises BenchError for a mistake, before anything runs; CellsFailed after all cells
@@ -76,9 +80,9 @@ def run(
     )  # fmt: skip
     how = HowToRunAll(
         None if tuned is None else Path(tuned), jobs, processes, timeout_per_cell, dry_run, report, force,
-        in_process, slurm,
+        in_process, slurm, only_failed,
     )  # fmt: skip
-    with words.asked_by(said, device):
+    with words.asked_by(said, device, words.names(track)):
         ran = run_all(words.console(), asked, how, Console(quiet=True))
     if ran.planned is not None and dry_run:
         return results.of_plan(ran.planned)

@@ -16,6 +16,7 @@ from rich.console import Console
 from bench.base import devices
 from bench.base.errors import BenchError as BenchError
 from bench.run.process import COMMAND_VARIABLE
+from bench.run.tracking import asked
 
 Names = str | Sequence[str]
 Seeds = int | str | Sequence[int]
@@ -66,14 +67,16 @@ def call(function: Callable[..., Any], arguments: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def asked_by(call: str, device: str | None) -> Iterator[None]:
-    """Within the context, what starts is on record as started by that call, and computes on that device.
+def asked_by(call: str, device: str | None, track: str | None = None) -> Iterator[None]:
+    """Within the context, what starts is on record as started by that call, computes on that device and is
+    sent to these trackers.
 
-    device: as `--device`; None: as without it. Raises BenchError for an unknown one. In a notebook the
-    standard error stream says in black what it would say in red.
+    device, track: as `--device`, `--track`; None: as without. Raises BenchError for an unknown one. In a
+    notebook the standard error stream says in black what it would say in red.
     """
     said = {COMMAND_VARIABLE: call}
     said |= {} if device is None else {devices.VARIABLE: devices.wish(device, "device")}
+    said |= {} if track is None else {asked.VARIABLE: ",".join(asked.checked(track, "track"))}
     before = {name: os.environ.get(name) for name in said}
     os.environ.update(said)
     try:

@@ -19,8 +19,6 @@ MOVED = {  # old name in bench/ → the modules in bench/ that have what was in 
     "config": "base.layers",
     "download": "data.url data.cache",
     "errors": "base.errors",
-    "gradients.memory": "measure.peak_memory",
-    "gradients.weights": "measure.gradients.term_factors",
     "half_order": "engine.likelihood_ratio engine.control_variate",
     "hub": "data.hub",
     "joint": "engine.kept_graphs engine.batch",
@@ -44,7 +42,6 @@ MOVED = {  # old name in bench/ → the modules in bench/ that have what was in 
 }
 PACKAGES = {
     "analysis": "report",
-    "gradients": "measure.gradients",
     "profile": "measure.cost",
     "prompts": "data.prompts",
     "vbench": "measure.vbench",

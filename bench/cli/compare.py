@@ -9,6 +9,7 @@ from rich.console import Console
 from typer import Argument, Option
 
 from bench.base.console import plain, progress
+from bench.cli import options
 
 console = Console()
 
@@ -22,11 +23,14 @@ def compare(
     ] = "0",
     methods: Annotated[
         str | None,
-        Option(metavar="NAMES", help="names, or NAME_IN_A:NAME_IN_B", show_default="all that both have"),
+        Option(metavar="NAMES", help=options.METHODS, show_default="all that both have"),
     ] = None,
-    as_json: Annotated[bool, Option("--json", help="print JSON instead of tables")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
-    """Compare two results directories, B with A; exit code 1 if a method is worse in B."""
+    """Compare two results directories, B with A; exit code 1 if a method is worse in B.
+
+    --methods ddpo:grpo holds A's ddpo against B's grpo.
+    """
     from bench.protocol import compare_table
     from bench.protocol.compare import compare as held_against
     from bench.protocol.compare import parse_tolerance
@@ -45,12 +49,12 @@ def compare(
 
 def merge(
     directories: Annotated[list[Path], Argument(metavar="DIR...", help="two results directories or more")],
-    out: Annotated[Path, Option(metavar="DIR", help="the new results directory; it must not exist")],
+    out: Annotated[Path, Option(metavar="DIR", help=options.OUT)],
     link: Annotated[
         bool, Option("--link", help="hard links to checkpoints, features and pictures instead of copies")
     ] = False,
 ) -> None:
-    """Merge results directories into a new one; the same cell with other numbers is refused by name."""
+    """Merge results directories into a new one, --out; one cell with different numbers is refused by name."""
     from bench.run.merge import merge as joined
 
     progress(f"merge: looking at {', '.join(map(str, directories))}")

@@ -168,9 +168,7 @@ def fetch(
     ] = None,
     to: Annotated[
         Path | None,
-        Option(
-            metavar="DIR", help="directory to copy to a machine without network", show_default="the caches"
-        ),
+        Option(metavar="DIR", help=options.FILES, show_default="the caches"),
     ] = None,
     settings: options.Settings = None,
     dry_run: options.DryRun = False,

@@ -19,6 +19,7 @@ from bench.run.tracking import asked
 BATCH = "samples of an optimizer step"
 DRY_RUN = "check everything and say what would be done; do nothing"
 FAILED = "cells that failed"
+FILES = "directory for the files"
 FORCE = "do again what is done, from the beginning"
 JOBS = "pieces of work at a time, each in a process of its own"
 LORA = "a cell's directory, or one with a LoRA in it"

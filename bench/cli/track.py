@@ -7,27 +7,29 @@ from pathlib import Path
 from typing import Annotated
 
 from rich.console import Console
-from typer import Option
+from typer import Argument, Option
 
 from bench.base.console import caution, plain, progress
 from bench.base.errors import BenchError
 from bench.cli import options
 
 console = Console()
-To = Annotated[
-    str, Option("--to", metavar="NAMES", help="tensorboard, wandb, mlflow, with commas between them")
-]
 
 
-def track(directory: options.Results, to: To) -> None:
+def track(
+    directory: options.Results,
+    to: Annotated[
+        str, Argument(metavar="NAMES", help="tensorboard, wandb, mlflow, with commas between them")
+    ],
+) -> None:
     """Send what a results directory has stored to experiment trackers: what they do not have yet."""
     from bench.run.store import CellInUse, ResultsDir
     from bench.run.tracking.asked import checked
     from bench.run.work import CellWork, kind_of
 
-    names, bad = checked(to, "--to"), False
+    names, bad = checked(to, "NAMES"), False
     if not names:
-        raise BenchError("--to: names no tracker")
+        raise BenchError("NAMES: names no tracker")
     cells = [cell for cell in ResultsDir(directory).cells() if kind_of(cell) is CellWork]
     if not cells:
         raise BenchError(f"{directory}: no cells there: name a results directory")
@@ -45,7 +47,7 @@ def track(directory: options.Results, to: To) -> None:
     sys.exit(int(bad))
 
 
-def track_cell(directory: Path, to: To) -> None:
+def track_cell(directory: Path, to: Annotated[str, Option()]) -> None:
     """Send a cell while it runs, until standard input closes."""
     from bench.run.store import CellDir
     from bench.run.tracking.asked import checked

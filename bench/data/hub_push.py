@@ -16,11 +16,11 @@ from bench.data.hub import CONNECT_SECONDS, OFFLINE, PLAIN, REFUSED
 LOGIN = "hf auth login, with a token of https://huggingface.co/settings/tokens that may write"
 
 
-def check(repository: str, force: bool) -> None:
+def check(repository: str, overwrite: bool) -> None:
     """Whether a push can succeed: a few short requests, before anything is made for it.
 
     Raises BenchError for a name that is none, without network or token, for a token that may not write there,
-    and, without force, for a repository that exists.
+    and, without overwrite, for a repository that exists.
     """
     from huggingface_hub import constants, get_token
 
@@ -45,10 +45,10 @@ def check(repository: str, force: bool) -> None:
         )
     if who.get("auth", {}).get("accessToken", {}).get("role") == "read":
         raise BenchError(f"--push: the token on this machine may only read: {LOGIN}")
-    if not force and _asked(f"models/{repository}", token) is not None:
+    if not overwrite and _asked(f"models/{repository}", token) is not None:
         raise BenchError(
             f"--push {repository}: exists already. Name another one, or overwrite files of the same names "
-            "by --force (its history keeps the old ones)"
+            "by --overwrite (its history keeps the old ones)"
         )
 
 
@@ -71,7 +71,7 @@ def push(repository: str, folder: Path, files: Sequence[str], public: bool) -> s
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BenchError(
             f"--push {repository}: not sent, or not all of it: {said}\n"
-            f"  The files are in {folder}; the same command with --force sends them again"
+            f"  The files are in {folder}; the same command with --overwrite sends them again"
         ) from error
     return str(url)
 

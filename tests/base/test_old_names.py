@@ -66,6 +66,6 @@ def test_what_never_was_is_not_found() -> None:
 
 def test_what_was_in_a_package_is_found_in_the_one_of_now() -> None:
     with pytest.warns(DeprecationWarning):
-        sys.modules.pop("bench.gradients.verdict", None)
-        found = import_module("bench.gradients.verdict")
-    assert found.Verdict is import_module("bench.measure.gradients.verdict").Verdict
+        sys.modules.pop("bench.vbench.results", None)
+        found = import_module("bench.vbench.results")
+    assert found.read is import_module("bench.measure.vbench.results").read

@@ -34,18 +34,20 @@ def test_a_new_repository_is_private_unless_public_and_gets_the_files_alone(
 ) -> None:
     files = write(tmp_path / "out", **{"README.md": "---\ntags: [lora]\n---\n", "images/0.txt": "picture"})
     (tmp_path / "out" / "somebody's.txt").write_text("other")
-    hub_push.check("us/lora", force=False)
+    hub_push.check("us/lora", overwrite=False)
     assert hub_push.push("us/lora", tmp_path / "out", files, public) == f"{hub.url}/us/lora"
     made = hub.repositories["us/lora"]
     assert made.private is not public
     assert made.files == {name: (tmp_path / "out" / name).read_bytes() for name in files}
 
 
-def test_one_that_exists_is_for_force_alone_and_keeps_its_other_files(hub: FakeHub, tmp_path: Path) -> None:
+def test_one_that_exists_is_overwritten_only_if_asked_and_keeps_its_other_files(
+    hub: FakeHub, tmp_path: Path
+) -> None:
     hub.add("me/lora", {"old.txt": b"old", "new.txt": b"old"})
-    with pytest.raises(BenchError, match=r"--push me/lora: exists already.*--force"):
-        hub_push.check("me/lora", force=False)
-    hub_push.check("me/lora", force=True)
+    with pytest.raises(BenchError, match=r"--push me/lora: exists already.*--overwrite"):
+        hub_push.check("me/lora", overwrite=False)
+    hub_push.check("me/lora", overwrite=True)
     hub_push.push("me/lora", tmp_path / "out", write(tmp_path / "out", **{"new.txt": "new"}), False)
     assert hub.repositories["me/lora"].files == {"old.txt": b"old", "new.txt": b"new"}
 
@@ -63,28 +65,30 @@ def test_what_cannot_be_written_is_refused_before_anything_is_made(
 ) -> None:
     hub.user |= user
     with pytest.raises(BenchError, match=message):
-        hub_push.check(repository, force=False)
+        hub_push.check(repository, overwrite=False)
     assert all(request.method == "GET" for request in hub.requests)
 
 
 def test_without_token_or_network_it_says_so(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_TOKEN")
     with pytest.raises(BenchError, match="no token of the hub on this machine: hf auth login"):
-        hub_push.check("me/lora", force=False)
+        hub_push.check("me/lora", overwrite=False)
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     with pytest.raises(BenchError, match="the hub refuses the token"):
-        hub_push.check("me/lora", force=False)
+        hub_push.check("me/lora", overwrite=False)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(BenchError, match=r"http://127\.0\.0\.1:9 is unreachable: .*Without --push"):
-        hub_push.check("me/lora", force=False)
+        hub_push.check("me/lora", overwrite=False)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(BenchError, match="HF_HUB_OFFLINE is set"):
-        hub_push.check("me/lora", force=False)
+        hub_push.check("me/lora", overwrite=False)
 
 
 def test_a_push_that_breaks_off_says_what_is_left_to_do(hub: FakeHub, tmp_path: Path) -> None:
     files = write(tmp_path / "out", **{"a.txt": "a"})
     hub.server.shutdown()
     hub.server.server_close()
-    with pytest.raises(BenchError, match=r"not sent, or not all of it: .*\n.*with --force sends them again"):
+    with pytest.raises(
+        BenchError, match=r"not sent, or not all of it: .*\n.*with --overwrite sends them again"
+    ):
         hub_push.push("me/lora", tmp_path / "out", files, False)

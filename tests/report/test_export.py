@@ -134,7 +134,7 @@ def test_what_is_in_the_way_stays_without_force(fight: Path, tmp_path: Path) -> 
     assert refused.returncode == 2
     assert f"--to {out}: holds README.md, which is not what would be written" in refused.stderr
     assert sorted(path.name for path in out.iterdir()) == ["README.md", "notes.txt"]
-    assert here("export", cell_of(fight), "--to", out, "--force").returncode == 0
+    assert here("export", cell_of(fight), "--to", out, "--overwrite").returncode == 0
     assert (out / "README.md").read_text().startswith("---\n")
     assert (out / "notes.txt").read_text() == "mine, too"
     assert "a file is there" in here("export", cell_of(fight), "--to", out / "notes.txt").stderr

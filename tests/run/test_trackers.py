@@ -172,7 +172,7 @@ def test_a_tracker_that_cannot_be_reached_costs_one_caution_and_no_training(
     assert {status(c)["state"] for c in ResultsDir(out).cells()} == {WorkState.DONE}
     error = " ".join(found.stderr.split())
     assert error.count("caution: mlflow cannot be reached or refuses what it is sent (") == 1
-    assert f"can be sent later: python -m bench track {out} --to mlflow" in error
+    assert f"can be sent later: python -m bench track {out} mlflow" in error
     assert "Traceback" not in found.stderr
     assert "Traceback" in (cell(out, "push").path / beside.OUTPUT).read_text()
     rates = tracked.tensorboard(out / "tracking" / "tensorboard" / cell(out, "push").id)["train/lr"]

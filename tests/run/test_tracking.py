@@ -215,7 +215,7 @@ def test_a_tracker_that_fails_is_told_of_and_the_rest_can_be_sent_later(
     results = push.path.parents[1]
     assert told == [
         "caution: wandb cannot be reached or refuses what it is sent (ConnectionError: no answer). The "
-        f"training goes on; what is missing can be sent later:  python -m bench track {results} --to wandb"
+        f"training goes on; what is missing can be sent later:  python -m bench track {results} wandb"
     ]
     assert steps(Broken.runs["run 0"]) == [1, 2]
     assert steps(server.runs["run 0"]) == [1, 2, 3, 4, 5, 6]
@@ -353,7 +353,7 @@ def test_of_a_finished_run_it_is_said_how_it_can_be_sent(
     registry.entries.cache_clear()
     assert found.returncode == 0
     assert "nothing to run" in " ".join(found.stdout.split())
-    assert f"python -m bench track {trained} --to wandb" in found.stdout
+    assert f"python -m bench track {trained} wandb" in found.stdout
 
 
 def test_nothing_is_tracked_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from scripts.options_table import PAGE, table, uses
 
 COMPUTE_NOTHING = {
     *("list", "describe", "doctor", "schema", "completion", "new", "fetch", "plan"),
+    *("compare", "merge", "export", "track"),
     *("report", "verify", "clean", "leaderboard", "status", "cancel", "logs", "vbench table"),
 }
 

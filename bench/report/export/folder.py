@@ -60,7 +60,7 @@ def finished(cell: CellDir) -> CellConfig:
     if not (cell.path / "lora").is_dir():
         raise BenchError(
             f"{cell.path}: is finished and has no lora/: this kind of model saves none, or it was removed "
-            "(`python -m bench run … --force` makes the cell again)"
+            "(`python -m bench run … --overwrite` makes the cell again)"
         )
     return config
 
@@ -105,15 +105,15 @@ def build(cell: CellDir, place: str | None) -> Export:
     return Export(dict(sorted(files.items())), tuple(lacks))
 
 
-def write(export: Export, to: Path, force: bool) -> list[Path]:
+def write(export: Export, to: Path, overwrite: bool) -> list[Path]:
     """Write the files, unless the directory holds something else. Raises BenchError, before anything is
-    written, if it does. force: overwrite files of the same names, leave the others."""
+    written, if it does. overwrite: files of the same names; the others are left."""
     if to.exists() and not to.is_dir():
         raise BenchError(f"--to {to}: a file is there: name a directory")
-    if to.is_dir() and not force and (other := _other(export.files, to)):
+    if to.is_dir() and not overwrite and (other := _other(export.files, to)):
         raise BenchError(
             f"--to {to}: holds {other}, which is not what would be written. Name another directory, or "
-            "overwrite files of the same names by --force"
+            "overwrite files of the same names by --overwrite"
         )
     for name, data in export.files.items():
         write_atomically(to / name, data)

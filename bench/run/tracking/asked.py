@@ -55,7 +55,7 @@ def asked() -> tuple[str, ...]:
 
 def later(results: Path, names: Sequence[str]) -> str:
     """What to type to send what trackers lack of a results directory."""
-    return f"python -m bench track {shlex.quote(str(results))} --to {','.join(names)}"
+    return f"python -m bench track {shlex.quote(str(results))} {','.join(names)}"
 
 
 def _needed(names: Sequence[str]) -> list[str]:
