@@ -19,6 +19,7 @@ from bench.report.groups import NULL
 
 PROFILE = "profile"
 APART = 0.008  # so far are lines of the same share drawn from each other
+BANDS = 6  # the first methods have bands: more of them hide each other
 
 
 class Curve(NamedTuple):
@@ -96,8 +97,9 @@ def _curve(standing: Standing, table: Table, record: Record) -> Curve | None:
 def _curves(table: Table, curves: dict[str, Curve], board: Leaderboard, look: dict[str, Look]) -> Figure:
     figure = new_figure(6.2, 3.6)
     axes = figure.subplots()
-    for label, curve in reversed(curves.items()):
-        line(axes, curve.forwards, curve.mean, curve.se, look[label])
+    for rank, (label, curve) in reversed(list(enumerate(curves.items()))):
+        se = curve.se if rank < BANDS else np.zeros_like(curve.se)
+        line(axes, curve.forwards, curve.mean, se, look[label])
     tables = [record.tables[table.name] for record in board.records if table.name in record.tables]
     level(axes, float(np.nanmean([one.base(table.workload.reward) for one in tables])), "base")
     if table.workload.target is not None:

@@ -12,7 +12,7 @@ from bench.base.columns import NONE, Column, as_text, texts
 from bench.base.files import write_atomically
 from bench.base.labels import flat, listed
 from bench.protocol.leaderboard import Leaderboard, Standing, Table, leaderboard
-from bench.protocol.leaderboard_figures import PROFILE, figures
+from bench.protocol.leaderboard_figures import BANDS, PROFILE, figures
 from bench.protocol.measures import DRAWS, HELD, LARGEST_RATIO
 from bench.protocol.reading import Record
 from bench.protocol.workload import Workload, direction
@@ -129,9 +129,9 @@ def _workload(board: Leaderboard, table: Table, pictures: Mapping[str, str]) -> 
     curves = f"Held-out {table.workload.reward} against forward equivalents"
     parts += _picture(pictures, table.name, curves)
     if pictures and table.name in pictures:
-        parts.append(
-            "Mean over runs; bands: one standard error over runs. Times in the table are medians over runs."
-        )
+        whose = f", of the first {BANDS} methods" if len(table.standings) > BANDS else ""
+        bands = f"Mean over runs; bands{whose}: one standard error over runs."
+        parts.append(_folded(f"{bands} Times in the table are medians over runs."))
     if table.standings:
         parts.append(as_text(_other_columns(table)))
         parts += _footnotes(table)
