@@ -52,7 +52,11 @@ def check_differentiable(method: str, reward: Choice) -> None:
     others = ", ".join(without_reward_grad())
     way_out = f"Choose a differentiable reward, or {others}, or rlr with --set rlr.fo=false."
     if "fo" in registry.load("method", method).Config.model_fields:
-        way_out = f"Its form without the first-order term does not: --set {method}.fo=false"
+        way_out = f"{method} without its first-order term does not: --set {method}.fo=false"
+    if "differentiable" in scorer.Config.model_fields:
+        say_so = f"--set {reward.name.split(':')[0]}.differentiable=true"
+        way_out = f"{way_out[0].lower()}{way_out[1:]}"
+        way_out = f"If it computes with torch all the way, say so: {say_so}. Otherwise {way_out}"
     raise BenchError(
         f"method '{method}' needs the gradient of the reward, and reward '{reward.name}' has none. {way_out}"
     )
