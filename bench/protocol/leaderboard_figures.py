@@ -60,21 +60,22 @@ def _looks(board: Leaderboard) -> dict[str, Look]:
 
 
 def _profiles(board: Leaderboard, look: dict[str, Look]) -> Figure:
-    """The share of workloads that a method solves within τ times the time of the best."""
+    """The share of workloads solved within τ times the time of the best, of methods that solve one."""
     figure = new_figure(6.2, 3.4)
     axes = figure.subplots()
-    for rank, total in reversed(list(enumerate(board.totals))):  # the best on top
+    drawn = [total for total in board.totals if profile(total.ratios, LARGEST_RATIO) > 0]
+    for rank, total in reversed(list(enumerate(drawn))):  # the best on top
         steps = sorted({1.0, LARGEST_RATIO, *(r for r in total.ratios if r <= LARGEST_RATIO)})
         shares = [profile(total.ratios, tau) - APART * rank for tau in steps]
         s = look[total.label]
         axes.step(steps, shares, where="post", color=s.colour, linestyle=s.line)
         axes.plot(steps[:-1], shares[:-1], color=s.colour, marker=s.marker, linestyle="", markeredgewidth=0)
     axes.set_xlim(1, LARGEST_RATIO)
-    axes.set_ylim(-0.01 - APART * len(board.totals), 1.02)
+    axes.set_ylim(-0.01 - APART * len(drawn), 1.02)
     axes.set_xlabel("τ: time to target over that of the fastest method")
     axes.set_ylabel("workloads solved within τ")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    legend(figure, [total.label for total in board.totals], look, beside=BESIDE)
+    legend(figure, [total.label for total in drawn], look, beside=BESIDE)
     return figure
 
 

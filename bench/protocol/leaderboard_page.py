@@ -38,6 +38,10 @@ INTRODUCTION = (
     f"does, or that failed, takes {NEVER}, and so does the median unless more than half of the runs reach "
     "it.",
 )
+LINES = (
+    "Lines are drawn a little apart, downwards, so that equal ones can be told. Methods that solve no "
+    "workload are left out."
+)
 
 
 def write(
@@ -106,7 +110,7 @@ def _over_workloads(board: Leaderboard, pictures: Mapping[str, str]) -> list[str
     )
     left_out = [f"Not in the profile: {'; '.join(notes)}."] if notes else []
     figure = _picture(pictures, PROFILE, "Performance profiles: share of workloads within τ of the best time")
-    figure += ["Lines are drawn a little apart, downwards, so that equal ones can be told."] if figure else []
+    figure += [_folded(LINES)] if figure else []
     return ["## Over all workloads", as_text(columns), said, *left_out, *figure]
 
 
