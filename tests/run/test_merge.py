@@ -143,6 +143,11 @@ def submitted(found: CellDir) -> None:
         (claimed, f"process {os.getpid()} on {socket.gethostname()} runs it"),
         (submitted, "the SLURM submission sweep-1 runs it or will"),
     ],
+    ids=[
+        "running elsewhere",
+        "claimed",
+        "submitted",
+    ],  # a process's number in an id is another one in every worker
 )
 def test_what_runs_is_refused_by_name(
     places: tuple[Path, Path], tmp_path: Path, state: Callable[[CellDir], None], said: str
