@@ -3,6 +3,7 @@
 import gc
 import os
 
+os.setsid()  # a signal to all processes of a group, as `timeout` sends it, is for the launcher to pass on
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # as in bench.base.console
 os.environ.setdefault("TQDM_DISABLE", "1")  # as in `bench cell`; it is looked at when tqdm is imported
 

@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.forkserver import _forkserver
 from pathlib import Path
 
 import pytest
@@ -105,3 +106,11 @@ def test_a_copy_can_be_copied_itself(tmp_path: Path) -> None:
     done = run_dots(tmp_path / "out", "--steps", 2)
     assert done.returncode == 0, done.stderr
     assert bench("verify", tmp_path / "out").returncode == 0
+
+
+@pytest.mark.slow
+def test_a_signal_to_the_group_of_who_starts_copies_does_not_reach_their_server(tmp_path: Path) -> None:
+    """`timeout 60 bench run …` sends it: the launcher stops its cells, which need their server until then."""
+    assert ended(warm.WarmProcess(["list"], tmp_path / "out.txt", os.environ)) == 0
+    server = vars(_forkserver)["_forkserver_pid"]
+    assert os.getsid(server) == server != os.getsid(0)

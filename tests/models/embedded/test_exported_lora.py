@@ -77,7 +77,7 @@ def test_it_draws_the_cells_pictures_in_diffusers_and_here(
     cell, chain = trained(tmp_path / "fight", model)
     out = tmp_path / "out"
     made = folder.build(cell, None)
-    folder.write(made, out, force=False)
+    folder.write(made, out, overwrite=False)
     x = noise(chain, 0, [(0, 0)])
     ours = drawn(chain, x)
     pipe = by_diffusers((out / "README.md").read_text(), out, tmp_path, monkeypatch)
