@@ -69,8 +69,9 @@ def items() -> list[Item]:
 def chosen(wanted: Wanted) -> list[Item]:
     """Those that are wanted. Raises BenchError for a word that is neither a kind nor in any name."""
     found = items()
-    kinds = [word for word in wanted.words if word in KINDS]
-    texts = [word.lower() for word in wanted.words if word not in KINDS]
+    words = [word.lower() for word in wanted.words]
+    kinds = [word for word in words if word in KINDS]
+    texts = [word for word in words if word not in KINDS]
     for text in texts:
         if not any(text in item.name.lower() for item in found):
             known = [*KINDS, *(item.name for item in found)]

@@ -86,7 +86,7 @@ def _remove(chosen: "Sequence[Removable]", yes: bool) -> int:
             return 1
     left = cleaning.remove(chosen)
     for one in left:
-        plain(console, f"{one.cell.id} is in use by now, and stays", "yellow")
+        plain(console, f"{one.cell.id} was worked on since, or is in use: it stays", "yellow")
     removed = sum(one.bytes for one in chosen if one not in left)
     plain(console, f"removed: {readable_size(removed)}")
     return int(bool(left))

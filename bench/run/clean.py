@@ -24,7 +24,7 @@ from bench.run import claims
 from bench.run.checkpoints import Checkpoints
 from bench.run.slurm.queue import Queue
 from bench.run.slurm.settle import settle
-from bench.run.store import CellDir, CellInUse, ResultsDir, WorkState
+from bench.run.store import CellDir, CellInUse, ResultsDir, Status, WorkState
 from bench.run.work import CellWork, kind_of
 
 
@@ -38,13 +38,17 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Removable:
-    """What can go of one cell. files: those; none: all of the cell. why: in a few words, may be empty."""
+    """What can go of one cell. files: those; none: all of the cell. why: in a few words, may be empty.
+
+    status: the cell's when it was looked at.
+    """
 
     cell: CellDir
     kind: Kind
     files: tuple[Path, ...]
     why: str
     bytes: int
+    status: Status
 
 
 @dataclass(frozen=True)
@@ -87,20 +91,22 @@ def _of_cell(cell: CellDir, config: CellConfig, superseded: bool) -> Removable |
     status, trial = cell.status(), config.training is not None and config.training.seed >= FIRST_SEED
     if status.state is WorkState.FAILED and not trial:
         message = (status.message or "").partition("\n")[0]
-        return Removable(cell, Kind.FAILED, (), f"at step {status.step}: {message}", _size(cell.path))
+        why = f"at step {status.step}: {message}"
+        return Removable(cell, Kind.FAILED, (), why, _size(cell.path), status)
     if superseded and not trial:
-        return Removable(cell, Kind.SUPERSEDED, (), f"{status.state} at step {status.step}", _size(cell.path))
+        why = f"{status.state} at step {status.step}"
+        return Removable(cell, Kind.SUPERSEDED, (), why, _size(cell.path), status)
     old = Checkpoints(cell.path / "checkpoint").old() if status.state is WorkState.DONE else []
     if not old:
         return None
-    return Removable(cell, Kind.CHECKPOINTS, tuple(old), "", sum(file.stat().st_size for file in old))
+    return Removable(cell, Kind.CHECKPOINTS, tuple(old), "", sum(file.stat().st_size for file in old), status)
 
 
 def _superseded(
     results: ResultsDir, configs: Mapping[str, CellConfig], in_use: Collection[str]
 ) -> frozenset[str]:
     file = results.path / "experiment.yaml"
-    named = set(read_yaml(file)["cells"]) if file.is_file() else set(configs)
+    named = set(read_yaml(file).get("cells") or ()) if file.is_file() else set(configs)
     done = [id for id in named & set(configs) if results.cell(id).status().state is WorkState.DONE]
     replaced = {_what(configs[id]) for id in done}
     old = {
@@ -123,7 +129,7 @@ def _size(path: Path) -> int:
 
 
 def remove(found: Sequence[Removable]) -> list[Removable]:
-    """Remove it all; returns what somebody has begun to work on since it was found, and that stays."""
+    """Remove it all; returns what somebody has worked on since it was found, or does now, and that stays."""
     left, queue, mine = list[Removable](), Queue(), claims.of_this_process()
     for one in found:
         try:
@@ -131,7 +137,10 @@ def remove(found: Sequence[Removable]) -> list[Removable]:
                 left.append(one)
                 continue
             with one.cell.locked(patience=0.0):
-                if one.files:
+                if one.cell.status() != one.status:  # a run came and went, perhaps while somebody was asked
+                    claims.release(one.cell, mine.token)
+                    left.append(one)
+                elif one.files:
                     for file in one.files:
                         file.unlink(missing_ok=True)
                     claims.release(one.cell, mine.token)

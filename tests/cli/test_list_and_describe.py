@@ -133,3 +133,7 @@ def test_description_as_json_has_what_is_shown(name: str) -> None:
     if name == "rlr-h3":
         assert next(row["default"] for row in found["settings"] if row["key"] == "h") == "3"
         assert found["files"][1]["file"] == "configs/methods/rlr-h3.yaml"
+
+
+def test_a_kind_is_one_whatever_its_capitals() -> None:
+    assert here("list", "Methods").stdout == here("list", "methods").stdout

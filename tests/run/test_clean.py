@@ -83,6 +83,21 @@ def test_failed_cells_go_as_a_whole_unless_somebody_works_on_them(tmp_path: Path
     assert {cell.id for cell in ResultsDir(tmp_path).cells()} == {base.id, second.id, stopped.id}
 
 
+def test_a_failed_cell_that_ended_well_since_it_was_found_stays(tmp_path: Path, plugin: None) -> None:
+    base, failed = planned(tmp_path, state=FAILED)
+    base.write_status(DONE)
+    findings = find(ResultsDir(tmp_path))
+    failed.write_status(DONE, 8)  # another process ran it while clean asked
+    assert [one.cell.id for one in remove(findings.removable)] == [failed.id]
+    assert failed.status().state is DONE and claims.read(failed) is None
+
+
+def test_a_record_without_cells_supersedes_nothing(tmp_path: Path, plugin: None) -> None:
+    planned(tmp_path)
+    (tmp_path / "experiment.yaml").write_text("command: bench run\n")
+    assert found(tmp_path) == nothing()
+
+
 def test_a_cell_is_superseded_by_one_with_other_settings_that_is_done(tmp_path: Path, plugin: None) -> None:
     base, old = planned(tmp_path)
     _, new = planned(tmp_path, "push.strength=2", state=None)
