@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bench.api import words
+from bench.base.errors import BenchError
 
 
 def report(
@@ -26,6 +27,8 @@ def report(
     from bench.report.report import write_report
 
     given = [directories] if isinstance(directories, str | os.PathLike) else directories
+    if not given:
+        raise BenchError("bench.report: names no results directory")
     with words.asked_by(said, None):
         first, *others = [Path(one) for one in given]
         return write_report(first, Console(quiet=True), None if out is None else Path(out), paper, others)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ from rich.console import Console
 
 from bench.api import words
 from bench.api.words import Names, Seeds, Settings
-from bench.base.console import caution
+from bench.base.console import caution, plain
 from bench.base.errors import BenchError
 from bench.experiment.request import Experiment, Options, build
 from bench.run.experiment import Ended, PlannedRun
@@ -142,8 +142,14 @@ def run_all(console: Console, asked: Options, how: HowToRunAll, summary: Console
         planned = again.plan(what, whole, how.force, fetch=not how.dry_run, processes=how.processes)
     else:
         planned = experiment.plan(what, how.force, fetch=not how.dry_run, processes=how.processes)
+    if how.dry_run and how.only_failed:  # the others would not run
+        left = {work.id for work in planned.todo}
+        planned = replace(planned, cells=[cell for cell in planned.cells if cell.id in left])
     if how.dry_run:
-        experiment.show(console, planned)
+        if how.only_failed and not planned.todo:
+            plain(console, planned.nothing)
+        else:
+            experiment.show(console, planned)
         return Ran(what.out, Ended(0), planned)
     each = HowToRun(how.processes, how.timeout_per_cell)
     ended = experiment.run(console, planned, how.jobs, each, how.in_process)

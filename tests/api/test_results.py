@@ -7,6 +7,7 @@ import pytest
 
 import bench
 from bench.api import results, tables
+from bench.base.errors import BenchError
 from bench.run.experiment import Ended
 from tests.report import fake, fake_gradients
 
@@ -112,3 +113,8 @@ def test_an_interrupt_and_cells_that_are_not_done_are_raised(made_up: bench.Resu
         results.checked(made_up, Ended(1), check=True)
     assert results.checked(made_up, Ended(1), check=False) is made_up
     assert results.checked(made_up, Ended(0), check=True) is made_up
+
+
+def test_a_report_of_no_directory_is_a_mistake() -> None:
+    with pytest.raises(BenchError, match="names no results directory"):
+        bench.report([])

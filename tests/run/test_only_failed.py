@@ -51,6 +51,13 @@ def test_without_any_it_says_so_and_runs_nothing(tmp_path: Path, states: dict[st
     assert (done.returncode, done.stdout) == (0, f"no cell in {tmp_path} failed: nothing to run\n")
 
 
+def test_a_dry_run_shows_what_would_run_and_nothing_else(tmp_path: Path, states: dict[str, str]) -> None:
+    words = ("run", "--only-failed", "--dry-run", "--out", tmp_path, "--methods", "push", "--model", DOTS)
+    shown = here(*words, "--set", "push.strength=2", "--steps", "2", "--seeds", "0-3").stdout
+    assert states["failed"] in shown and "1 cells in" in shown
+    assert "nothing to run" in here(*words, "--seeds", "7").stdout
+
+
 def test_a_directory_without_cells_and_slurm_are_mistakes(tmp_path: Path, states: dict[str, str]) -> None:
     with pytest.raises(BenchError, match="no cells here"):
         ids(tmp_path / "nowhere")
