@@ -104,7 +104,7 @@ def test_a_function_in_a_sum_takes_settings_too(
     assert "has none" in message(**total)
     planned(**total, settings=["python.differentiable=true"])
     alone = message(methods="full_bp", reward="python:mine_in_a_sum.fn")
-    assert "has none. If it computes with torch all the way, say so: --set python.differentiable=true" in alone
+    assert "If it computes with torch all the way, say so: --set python.differentiable=true" in alone
 
 
 def test_methods_that_need_gradients_refuse_a_reward_without_and_rlr_names_its_other_form(
