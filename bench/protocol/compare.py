@@ -99,9 +99,10 @@ class Comparison:
 
     @property
     def equal(self) -> bool:
-        """Whether both have the same runs with the same scores."""
+        """Whether both have the same finished runs, one at least, with the same scores."""
         one, other = self.a.runs, self.b.runs
-        return self.paired and one.keys() == other.keys() and all(one[n].equals(other[n]) for n in one)
+        same = bool(one) and one.keys() == other.keys() and all(one[n].equals(other[n]) for n in one)
+        return self.paired and same
 
     @property
     def one_seed(self) -> bool:

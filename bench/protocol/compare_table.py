@@ -89,6 +89,11 @@ def _remarks(found: Compared) -> list[str]:
                 said.append(
                     f"{entry.label}: in {letter} {entry.unfinished_text}: nothing is claimed of its mean."
                 )
+        if unpaired := _unpaired(one):
+            said.append(
+                f"{one.label}: {unpaired} are left out of B − A, which is over pairs of runs of the same seed; "
+                "the means under A and B have all runs."
+            )
         if one.settings_differ:
             said.append(f"{one.label} has other settings in B: {'; '.join(one.settings_differ)}.")
     single = [one for one in found.comparisons if one.one_seed and one.verdict is Verdict.OPEN]
@@ -115,6 +120,18 @@ def _remarks(found: Compared) -> list[str]:
             named = [f"{place}: {', '.join(some)}" if some else place for place, some in places.items()]
             said.append(f"only in {side}: {'; '.join(named)}.")
     return said
+
+
+def _unpaired(one: Comparison) -> str:
+    """The seeds that are no pairs where runs are taken in pairs: `seeds 7 of A, 8 of B`; empty if none."""
+    if not one.seeds:
+        return ""
+    alone = [
+        (letter, [str(seed) for seed in entry.runs if seed not in one.seeds])
+        for letter, entry in (("A", one.a), ("B", one.b))
+    ]
+    named = ", ".join(f"{', '.join(seeds)} of {letter}" for letter, seeds in alone if seeds)
+    return f"seeds {named}" if named else ""
 
 
 def _legend(found: Compared) -> str:

@@ -21,6 +21,7 @@ from bench.protocol.compare import (
     compare,
     parse_tolerance,
 )
+from bench.protocol.compare_table import as_json, headline
 from bench.protocol.matching import parse_methods
 from bench.protocol.measures import over
 from bench.protocol.reading import read_record
@@ -186,6 +187,26 @@ def test_runs_that_fail_in_b_are_an_alarm_and_unfinished_ones_are_not(tmp_path: 
     assert found["vader"].b.unfinished_text == "1 of 2 runs failed"
     change(a, "vader-tiny-clip-s0", state("failed"))
     assert by_label(compared(a, b))["vader"].verdict is Verdict.OPEN
+
+
+def test_runs_that_all_failed_on_both_sides_are_not_called_equal(tmp_path: Path) -> None:
+    a, b = directory(tmp_path / "a"), directory(tmp_path / "b", noise=1)
+    for side in (a, b):
+        change(side, "vader", state("failed"))
+    found = compared(a, b)
+    one = by_label(found)["vader"]
+    assert one.verdict is Verdict.OPEN and math.isnan(one.difference.mean)
+    assert "Equal" not in headline(found)
+
+
+def test_seeds_that_are_left_out_of_pairs_are_named(tmp_path: Path) -> None:
+    a, b = directory(tmp_path / "a", (0, 1, 2, 7)), directory(tmp_path / "b", (0, 1, 2, 8), noise=1)
+    change(b, "truncated_bp-tiny-clip-s8", state("failed"))
+    notes = json.loads(as_json(compared(a, b)))["notes"]
+    assert any(note.startswith("vader: seeds 7 of A, 8 of B are left out of B − A") for note in notes)
+    assert any(note.startswith("truncated_bp: seeds 7 of A are left out") for note in notes)
+    same = json.loads(as_json(compared(a, directory(tmp_path / "c", (0, 1, 2, 7), noise=1))))["notes"]
+    assert not any("left out" in note for note in same)
 
 
 def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
