@@ -91,8 +91,8 @@ def _remarks(found: Compared) -> list[str]:
                 )
         if unpaired := _unpaired(one):
             said.append(
-                f"{one.label}: {unpaired} are left out of B − A, which is over pairs of runs of the same seed; "
-                "the means under A and B have all runs."
+                f"{one.label}: {unpaired} are left out of B − A, which is over pairs of runs of the same "
+                "seed; the means under A and B have all runs."
             )
         if one.settings_differ:
             said.append(f"{one.label} has other settings in B: {'; '.join(one.settings_differ)}.")
